@@ -1,0 +1,1 @@
+"""S3: any Hugging Face transformer as its own retriever."""

@@ -1,0 +1,64 @@
+"""`Document`: what goes into an index."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from s3_retriever.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text with an id and metadata.
+
+    Attributes:
+        text: Any Unicode text of any length; may be empty.
+        id: Unique within an index. Left out, it is derived from text and metadata, so that the
+            same document always has the same id.
+        metadata: Values that JSON can hold. The key `title`, where present, is read by the host
+            in front of every window of the document and by BM25 in front of every sentence; it
+            is context and never part of a span.
+
+    Raises:
+        InputError: Text that is no string or has lone surrogates (no Unicode text), an empty id,
+            or metadata that JSON cannot hold.
+    """
+
+    text: str
+    id: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check the fields and derive the id."""
+        if not isinstance(self.text, str):
+            raise InputError(
+                f"A document's text must be a string, not {type(self.text).__name__}."
+            )
+        name = f"Document {self.id!r}" if self.id else "A document"
+        try:
+            encoded = self.text.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"{name} has a lone surrogate at character {error.start}, which is no Unicode "
+                "text; decode the source with errors='replace'."
+            ) from None
+        try:
+            metadata = json.dumps(dict(self.metadata), sort_keys=True, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{name} has metadata that JSON cannot hold: {error}.") from None
+        if not isinstance(self.id, str):
+            raise InputError(f"A document's id must be a string, not {type(self.id).__name__}.")
+        if not self.id:
+            digest = hashlib.blake2b(encoded, digest_size=16, key=b"s3-document")
+            digest.update(metadata.encode())
+            object.__setattr__(self, "id", digest.hexdigest())
+
+    @property
+    def title(self) -> str:
+        """`metadata["title"]` where it is a string, else the empty string."""
+        title = self.metadata.get("title")
+        return title if isinstance(title, str) else ""
