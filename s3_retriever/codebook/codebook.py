@@ -1,0 +1,275 @@
+"""`Codebook`: the SAEs of one host, on disk and on the Hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from s3_retriever.errors import CodebookError
+from s3_retriever.host.source import MINILM
+from s3_retriever.recipe import Recipe, TapRecipe
+from s3_retriever.sae import TopKSAE
+from s3_retriever.tap import Tap
+
+if TYPE_CHECKING:
+    from s3_retriever.host import Host
+
+CODEBOOK_FILE = "codebook.json"
+SCHEMA = 1
+_SHIPPED = Path(__file__).parent / "shipped"
+
+
+class _CodebookFile(BaseModel):
+    """What `codebook.json` holds."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int
+    host: str
+    fingerprint: str
+    taps: list[str]
+    recipe: Recipe
+    report: dict[str, Any]
+
+
+class Codebook:
+    """The SAEs of all taps of one host.
+
+    Attributes:
+        host_name: Name of the host it was fitted for.
+        fingerprint: `Host.fingerprint(depth)` of that host.
+        saes: Tap to its SAE.
+        recipe: Scoring defaults; may use a part of the taps.
+        report: What fitting measured, by tap name.
+    """
+
+    def __init__(
+        self,
+        host_name: str,
+        fingerprint: str,
+        saes: Mapping[Tap, TopKSAE],
+        recipe: Recipe,
+        report: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.host_name = host_name
+        self.fingerprint = fingerprint
+        self.saes = dict(saes)
+        self.recipe = recipe
+        self.report = dict(report or {})
+        self.check(recipe)
+
+    @property
+    def depth(self) -> int:
+        """How many layers of the host its taps need."""
+        return max(tap.layer for tap in self.saes) + 1
+
+    @cached_property
+    def identity(self) -> str:
+        """Digest of the SAEs: two codebooks with the same identity give the same features."""
+        digest = hashlib.sha256(self.fingerprint.encode())
+        for tap, sae in sorted(self.saes.items()):
+            digest.update(str(tap).encode())
+            for weight in (sae.W_enc, sae.b_enc, sae.b_dec):
+                digest.update(weight.detach().to("cpu", torch.float16).numpy().tobytes())
+        return digest.hexdigest()[:32]
+
+    def sae(self, tap: str) -> TopKSAE:
+        """The SAE of a tap, by the tap's name."""
+        return self.saes[Tap.parse(tap)]
+
+    def check(self, recipe: Recipe) -> None:
+        """Refuse a recipe that this codebook cannot serve.
+
+        Raises:
+            CodebookError: The recipe names a tap that the codebook does not have, or asks for
+                the query projection of a tap that is no key tap.
+        """
+        for name, part in recipe.taps.items():
+            tap = Tap.parse(name)
+            if tap not in self.saes:
+                raise CodebookError(
+                    f"Recipe {recipe.name!r} uses the tap {name}, which this codebook does not "
+                    f"have (it has {', '.join(str(tap) for tap in self.saes)}); fit a codebook "
+                    "with that tap."
+                )
+            if part.query_side == "query" and tap.site != "key":
+                raise CodebookError(
+                    f"Recipe {recipe.name!r} encodes queries with the SAE of {name}, but only a "
+                    "key tap can do that."
+                )
+
+    def paper_recipe(self) -> Recipe:
+        """S3-Attention as printed: eq. 7 on all key taps, queries through the key SAE.
+
+        Kernel 8 (the paper's value for question answering), radius 64, union with BM25 and the
+        edges. The paper does not state the size of the edges; 32 tokens are taken.
+
+        Raises:
+            CodebookError: The codebook has no key tap.
+        """
+        keys = [str(tap) for tap in sorted(self.saes) if tap.site == "key"]
+        if not keys:
+            raise CodebookError(
+                "The recipe 'paper' reads attention keys, and this codebook has no key tap; fit "
+                "one with: s3 fit HOST --taps key.LAYER ..."
+            )
+        k = min(self.sae(name).k for name in keys)
+        return Recipe(
+            name="paper",
+            taps={name: TapRecipe(query_side="query") for name in keys},
+            document_k=k,
+            query_k=k,
+            weight_power=1.0,
+            idf_power=1.0,
+            kernel=8,
+            radius=64,
+            fusion="union",
+            edges=32,
+        )
+
+    def named_recipe(self, recipe: str | Recipe) -> Recipe:
+        """`default`, `paper`, or a recipe of the caller's own, checked against the taps.
+
+        Raises:
+            CodebookError: No recipe has that name, or the codebook cannot serve it.
+        """
+        if recipe == "default":
+            return self.recipe
+        if recipe == "paper":
+            return self.paper_recipe()
+        if isinstance(recipe, str):
+            raise CodebookError(
+                f"There is no recipe {recipe!r}; use 'default', 'paper' or a Recipe of your own."
+            )
+        self.check(recipe)
+        return recipe
+
+    @classmethod
+    def fit(cls, host: Host, texts: Iterable[str], **options: Any) -> Codebook:
+        """Train one SAE per tap from plain text; see `s3_retriever.codebook.fit.fit`."""
+        from s3_retriever.codebook.fit import fit
+
+        return fit(host, texts, **options)
+
+    def save(self, folder: str | Path, *, dtype: torch.dtype = torch.float16) -> None:
+        """Write the codebook to a folder, all or nothing; one that is there is replaced.
+
+        Args:
+            folder: Where to.
+            dtype: Of the weights in the files.
+
+        Raises:
+            CodebookError: The folder cannot be written, or holds something else.
+        """
+        target = Path(folder)
+        if target.exists() and not (target / CODEBOOK_FILE).is_file() and any(target.iterdir()):
+            raise CodebookError(f"{target} holds something that is no codebook; choose another.")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        except OSError as error:
+            raise CodebookError(f"The codebook cannot be written to {target}: {error}") from error
+        try:
+            self._write(draft, dtype)
+            if target.exists():
+                shutil.rmtree(target)
+            draft.chmod(0o755)
+            os.replace(draft, target)
+        except OSError as error:
+            raise CodebookError(f"The codebook cannot be written to {target}: {error}") from error
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+    def _write(self, folder: Path, dtype: torch.dtype) -> None:
+        for tap, sae in self.saes.items():
+            sae.save(folder / str(tap), dtype=dtype, hook_name=str(tap), model_name=self.host_name)
+        content = _CodebookFile(
+            schema_version=SCHEMA,
+            host=self.host_name,
+            fingerprint=self.fingerprint,
+            taps=[str(tap) for tap in self.saes],
+            recipe=self.recipe,
+            report=self.report,
+        )
+        text = json.dumps(content.model_dump(), indent=2)
+        (folder / CODEBOOK_FILE).write_text(text + "\n")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Codebook:
+        """Read a codebook from a folder.
+
+        Raises:
+            CodebookError: The folder holds no codebook, or one that is damaged or newer.
+        """
+        path = Path(folder) / CODEBOOK_FILE
+        try:
+            content = _CodebookFile.model_validate_json(path.read_text())
+        except OSError as error:
+            raise CodebookError(f"{folder} holds no codebook: {error}") from error
+        except ValidationError as error:
+            problem = error.errors()[0]
+            raise CodebookError(
+                f"{path} is no codebook of schema {SCHEMA}: {problem['msg']} at {problem['loc']}."
+            ) from error
+        if content.schema_version != SCHEMA:
+            raise CodebookError(
+                f"{path} has schema {content.schema_version}, this release reads {SCHEMA}; "
+                "upgrade s3-retriever or fit the codebook again."
+            )
+        # Tap names are parsed before they are used as folder names.
+        taps = [Tap.parse(name) for name in content.taps]
+        saes = {tap: TopKSAE.load(Path(folder) / str(tap)) for tap in taps}
+        return cls(content.host, content.fingerprint, saes, content.recipe, content.report)
+
+    @classmethod
+    def from_pretrained(cls, name: str, *, revision: str | None = None) -> Codebook:
+        """The codebook shipped for a host, or one from a folder or the Hugging Face Hub.
+
+        Args:
+            name: A host with a shipped codebook (`minilm`), a folder, or a Hub id.
+            revision: Branch, tag or commit on the Hub.
+
+        Raises:
+            CodebookError: There is no such codebook.
+        """
+        if name == MINILM:
+            return cls.load(_SHIPPED / MINILM)
+        if Path(name).is_dir():
+            return cls.load(name)
+        from huggingface_hub import snapshot_download
+
+        patterns = [CODEBOOK_FILE, "*/cfg.json", "*/sae_weights.safetensors"]
+        try:
+            folder = snapshot_download(name, revision=revision, allow_patterns=patterns)
+        except (OSError, ValueError) as error:
+            raise CodebookError(
+                f"There is no codebook {name!r}: it is no folder, and the Hugging Face Hub does "
+                "not have it or is out of reach."
+            ) from error
+        return cls.load(folder)
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False) -> str:
+        """Upload the codebook to the Hugging Face Hub; returns the commit's address.
+
+        Args:
+            repo_id: `owner/name`; made where it is missing.
+            private: Whether a new repository is private.
+        """
+        from huggingface_hub import HfApi
+
+        api = HfApi()
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save(Path(folder) / "codebook")
+            commit = api.upload_folder(repo_id=repo_id, folder_path=f"{folder}/codebook")
+        return str(commit.commit_url)

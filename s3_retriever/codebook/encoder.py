@@ -1,0 +1,152 @@
+"""`Encoder`: text to features, through host, taps and SAEs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from s3_retriever.codebook.codebook import Codebook
+from s3_retriever.errors import CodebookError
+from s3_retriever.host import Host, Window
+from s3_retriever.host.batches import run_batches
+from s3_retriever.recipe import Recipe
+from s3_retriever.sae import TopKSAE
+from s3_retriever.tap import Tap, group_queries, read
+
+Features = Mapping[str, NDArray[np.int32]]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFeatures:
+    """Features of consecutive tokens of one document.
+
+    Attributes:
+        document: Ordinal of the document in its stream.
+        starts: Character start of each token in the document, int64 [n].
+        features: Tap name to feature indices, int32 [n, k]; -1 where fewer than k fire.
+        last: Whether the document ends here.
+    """
+
+    document: int
+    starts: NDArray[np.int64]
+    features: Features
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionFeatures:
+    """Features of a question's tokens at one tap.
+
+    Attributes:
+        indices: int64 [tokens, k]; -1 where fewer than k fire.
+        values: Activations, float32 [tokens, k]; 0 where fewer than k fire.
+    """
+
+    indices: NDArray[np.int64]
+    values: NDArray[np.float32]
+
+
+class Encoder:
+    """A host and its codebook, ready to encode.
+
+    The SAEs run on the host's device and in its dtype.
+
+    Raises:
+        CodebookError: The codebook was made for another host.
+    """
+
+    def __init__(self, host: Host, codebook: Codebook) -> None:
+        if host.fingerprint(codebook.depth) != codebook.fingerprint:
+            raise CodebookError(
+                f"The codebook was fitted for host {codebook.host_name!r}, and host "
+                f"{host.name!r} has other weights; fit one for it with: s3 fit {host.name}"
+            )
+        self.host = host
+        self.codebook = codebook
+        self._saes = {
+            str(tap): _for_encoding(sae, host) for tap, sae in codebook.saes.items()
+        }
+
+    def documents(
+        self, texts: Iterable[tuple[str, str]], recipe: Recipe
+    ) -> Iterator[TokenFeatures]:
+        """Scan a stream of (title, text), in order and in bounded memory.
+
+        Every document gives at least one item, the last of which says so.
+        """
+        taps = {name: Tap.parse(name) for name in recipe.taps}
+        with read(self.host, list(taps.values())) as activations:
+
+            def run(batch: Sequence[Window]) -> list[Features]:
+                seen = activations(batch)
+                encoded = {
+                    name: self._indices(name, seen[tap], recipe.document_k)
+                    for name, tap in taps.items()
+                }
+                return _split(batch, encoded)
+
+            stream = self.host.windows(texts)
+            for window, features in run_batches(stream, run, self.host.batch_tokens):
+                yield TokenFeatures(window.document, window.starts, features, window.last)
+
+    def question(self, text: str, recipe: Recipe) -> dict[str, QuestionFeatures]:
+        """Features of a question, by tap name. A question of any length is read in windows."""
+        sides = {
+            name: Tap("query", Tap.parse(name).layer)
+            if part.query_side == "query"
+            else Tap.parse(name)
+            for name, part in recipe.taps.items()
+        }
+        found: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in sides}
+        with read(self.host, list(set(sides.values()))) as activations:
+            for window in self.host.windows([("", text)]):
+                seen = activations([window])
+                for name, side in sides.items():
+                    x = group_queries(seen[side], self.host) if side.site == "query" else seen[side]
+                    found[name].append(self._saes[name].encode(x, recipe.query_k))
+        return {name: _question_features(parts) for name, parts in found.items()}
+
+    @torch.inference_mode()
+    def _indices(self, name: str, x: Tensor, k: int) -> NDArray[np.int32]:
+        sae = self._saes[name]
+        _, indices = sae.encode(x, min(k, sae.k))
+        return indices.to("cpu", torch.int32).numpy()
+
+
+def _for_encoding(sae: TopKSAE, host: Host) -> TopKSAE:
+    """A copy on the host's device and in its dtype, without the decoder.
+
+    Centring is folded into the bias in float32: in bfloat16 the mean would drown small values.
+    """
+    with torch.device("meta"):
+        copy = TopKSAE(sae.width, sae.features, sae.k)
+    state = {
+        "W_enc": sae.W_enc,
+        "b_enc": sae.b_enc - sae.b_dec @ sae.W_enc,
+        "b_dec": torch.zeros_like(sae.b_dec),
+    }
+    state = {name: weight.to(host.device, host.model.dtype) for name, weight in state.items()}
+    copy.load_state_dict(state, strict=False, assign=True)
+    return copy.requires_grad_(requires_grad=False)
+
+
+def _split(batch: Sequence[Window], encoded: Features) -> list[Features]:
+    sizes = (window.keep.stop - window.keep.start for window in batch)
+    bounds = list(accumulate(sizes, initial=0))
+    return [
+        {name: indices[start:stop] for name, indices in encoded.items()}
+        for start, stop in pairwise(bounds)
+    ]
+
+
+def _question_features(parts: list[tuple[Tensor, Tensor]]) -> QuestionFeatures:
+    values, indices = zip(*parts, strict=True)
+    return QuestionFeatures(
+        indices=torch.cat(indices).cpu().numpy(), values=torch.cat(values).cpu().numpy()
+    )

@@ -1,0 +1,52 @@
+"""Running windows in length-sorted batches, in bounded memory and in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from s3_retriever.host.windows import Window
+
+Result = TypeVar("Result")
+
+# Windows are sorted by length over this many batches: enough for little padding, and the reorder
+# buffer stays small because only results wait in it.
+_LOOKAHEAD_BATCHES = 16
+
+
+def run_batches(
+    stream: Iterable[Window],
+    run: Callable[[Sequence[Window]], Sequence[Result]],
+    batch_tokens: int,
+) -> Iterator[tuple[Window, Result]]:
+    """Run windows in batches of like length and give the results in the stream's order.
+
+    Args:
+        stream: Windows of any number.
+        run: Called with a batch of windows; returns one result for each.
+        batch_tokens: Padded tokens of a batch at most (a single longer window runs alone).
+    """
+    waiting: list[Window] = []
+    tokens = 0
+    for window in stream:
+        waiting.append(window)
+        tokens += len(window.ids)
+        if tokens >= batch_tokens * _LOOKAHEAD_BATCHES:
+            yield from _run_sorted(waiting, run, batch_tokens)
+            waiting, tokens = [], 0
+    yield from _run_sorted(waiting, run, batch_tokens)
+
+
+def _run_sorted(
+    waiting: list[Window],
+    run: Callable[[Sequence[Window]], Sequence[Result]],
+    batch_tokens: int,
+) -> Iterator[tuple[Window, Result]]:
+    order = sorted(range(len(waiting)), key=lambda i: len(waiting[i].ids), reverse=True)
+    results: dict[int, Result] = {}
+    while order:
+        size = max(batch_tokens // max(len(waiting[order[0]].ids), 1), 1)
+        batch, order = order[:size], order[size:]
+        results.update(zip(batch, run([waiting[i] for i in batch]), strict=True))
+    for i, window in enumerate(waiting):
+        yield window, results[i]

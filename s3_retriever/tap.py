@@ -1,0 +1,159 @@
+"""Taps: reading one activation site of the host while it runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from s3_retriever.errors import InputError
+from s3_retriever.host import Host, Window
+
+Site = Literal["key", "query", "hidden"]
+_TAP = re.compile(r"(key|query|hidden)\.(\d+)")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Tap:
+    """An activation site at one layer, written `key.5`.
+
+    Attributes:
+        site: `key` or `query`: the attention projections of all heads, flattened, before the
+            rotary embedding and after the family's own norm of keys and queries, where it has
+            one. `hidden`: the layer's output, which is the residual stream after it.
+        layer: Counted from 0.
+    """
+
+    site: Site
+    layer: int
+
+    @classmethod
+    def parse(cls, text: str) -> Tap:
+        """Read `key.5`.
+
+        Raises:
+            InputError: The text is no tap.
+        """
+        match = _TAP.fullmatch(text)
+        if match is None:
+            raise InputError(
+                f"{text!r} is no tap; write a site ({', '.join(get_args(Site))}), a dot and a "
+                "layer, such as key.5 or hidden.11."
+            )
+        return cls(match[1], int(match[2]))  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        return f"{self.site}.{self.layer}"
+
+    def width(self, host: Host) -> int:
+        """Size of the activation at this tap."""
+        config = host.model.config
+        if self.site == "hidden":
+            return int(config.hidden_size)
+        heads = config.num_attention_heads
+        if self.site == "key":
+            heads = getattr(config, "num_key_value_heads", None) or heads
+        return int(heads * _head_size(host))
+
+    def _module(self, host: Host) -> nn.Module:
+        if self.layer >= len(host.blocks):
+            raise InputError(
+                f"There is no tap {self}: host {host.name!r} has the layers 0 to "
+                f"{len(host.blocks) - 1}."
+            )
+        block = host.blocks[self.layer]
+        if self.site == "hidden":
+            return block
+        find = host.family.key_module if self.site == "key" else host.family.query_module
+        return find(block)
+
+
+class _AllTapsRead(Exception):  # noqa: N818 - not an error: it ends a forward pass early
+    """Raised inside the host's forward pass once nothing more is to be read."""
+
+
+Read = Callable[[Sequence[Window]], dict[Tap, Tensor]]
+
+
+@contextmanager
+def read(host: Host, taps: Sequence[Tap]) -> Iterator[Read]:
+    """Tap a host.
+
+    The function it gives runs a batch of windows and returns, for each tap, the activations
+    [tokens, width] of the windows' kept tokens, windows one after another, in the host's dtype on
+    its device. The forward pass ends as soon as the last tap is read. The hooks are removed when
+    the context ends, also by an error.
+
+    Raises:
+        InputError: A tap names a layer that the host does not have.
+    """
+    seen: dict[Tap, Tensor] = {}
+
+    def hook_for(tap: Tap) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG001
+            seen[tap] = output[0] if isinstance(output, tuple) else output
+            if len(seen) == len(taps):
+                raise _AllTapsRead
+
+        return hook
+
+    def run(batch: Sequence[Window]) -> dict[Tap, Tensor]:
+        seen.clear()
+        try:
+            host.forward(batch)
+        except _AllTapsRead:
+            pass
+        kept = _kept_rows(batch, next(iter(seen.values())))
+        try:
+            return {
+                tap: seen[tap].flatten(2).flatten(0, 1).index_select(0, kept.to(seen[tap].device))
+                for tap in taps
+            }
+        finally:
+            seen.clear()
+
+    modules = [(tap, tap._module(host)) for tap in taps]
+    handles = [module.register_forward_hook(hook_for(tap)) for tap, module in modules]
+    try:
+        yield run
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def group_queries(queries: Tensor, host: Host) -> Tensor:
+    """Average the query heads that share a key head, so that queries have the keys' width.
+
+    Args:
+        queries: [tokens, query heads * head size].
+        host: Tells the numbers of heads.
+
+    Returns:
+        [tokens, key heads * head size].
+    """
+    config = host.model.config
+    size = _head_size(host)
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    grouped = queries.view(len(queries), int(heads), -1, size)
+    return grouped.mean(2).flatten(1)
+
+
+def _head_size(host: Host) -> int:
+    config = host.model.config
+    size = getattr(config, "head_dim", None)
+    return int(size or config.hidden_size // config.num_attention_heads)
+
+
+def _kept_rows(batch: Sequence[Window], activations: Tensor) -> Tensor:
+    """Rows of the flattened [windows * padded length] that belong to kept tokens."""
+    length = activations.shape[1]
+    rows = [
+        torch.arange(i * length + window.keep.start, i * length + window.keep.stop)
+        for i, window in enumerate(batch)
+    ]
+    return torch.cat(rows)
