@@ -1,1 +1,59 @@
 """S3: any Hugging Face transformer as its own retriever."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from s3_retriever.document import Document
+from s3_retriever.errors import CodebookError, HostError, IndexStoreError, InputError, S3Error
+from s3_retriever.recipe import Recipe, TapRecipe
+
+if TYPE_CHECKING:
+    from s3_retriever.codebook import Codebook
+    from s3_retriever.engine import S3Index
+    from s3_retriever.host import Host
+    from s3_retriever.sae import TopKSAE
+    from s3_retriever.search import Explanation, Span
+    from s3_retriever.tap import Tap
+
+__version__ = version("s3-retriever")
+
+__all__ = [
+    "Codebook",
+    "CodebookError",
+    "Document",
+    "Explanation",
+    "Host",
+    "HostError",
+    "IndexStoreError",
+    "InputError",
+    "Recipe",
+    "S3Error",
+    "S3Index",
+    "Span",
+    "Tap",
+    "TapRecipe",
+    "TopKSAE",
+    "__version__",
+]
+
+# These import torch and transformers, which takes seconds; they are imported when first used.
+_LAZY = {
+    "Codebook": "s3_retriever.codebook",
+    "Explanation": "s3_retriever.search",
+    "Host": "s3_retriever.host",
+    "S3Index": "s3_retriever.engine",
+    "Span": "s3_retriever.search",
+    "Tap": "s3_retriever.tap",
+    "TopKSAE": "s3_retriever.sae",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value

@@ -35,9 +35,7 @@ class Document:
     def __post_init__(self) -> None:
         """Check the fields and derive the id."""
         if not isinstance(self.text, str):
-            raise InputError(
-                f"A document's text must be a string, not {type(self.text).__name__}."
-            )
+            raise InputError(f"A document's text must be a string, not {type(self.text).__name__}.")
         name = f"Document {self.id!r}" if self.id else "A document"
         try:
             encoded = self.text.encode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -77,50 +77,51 @@ class _AllTapsRead(Exception):  # noqa: N818 - not an error: it ends a forward p
     """Raised inside the host's forward pass once nothing more is to be read."""
 
 
-Read = Callable[[Sequence[Window]], dict[Tap, Tensor]]
+def read(host: Host, taps: Sequence[Tap], batch: Sequence[Window]) -> dict[Tap, Tensor]:
+    """Run a batch of windows and read what flows through some taps.
 
+    The forward pass ends as soon as the last tap is read. Runs of the same host exclude each
+    other, so that any number of threads may read.
 
-@contextmanager
-def read(host: Host, taps: Sequence[Tap]) -> Iterator[Read]:
-    """Tap a host.
+    Args:
+        host: The model.
+        taps: Sites to read.
+        batch: Windows of the host.
 
-    The function it gives runs a batch of windows and returns, for each tap, the activations
-    [tokens, width] of the windows' kept tokens, windows one after another, in the host's dtype on
-    its device. The forward pass ends as soon as the last tap is read. The hooks are removed when
-    the context ends, also by an error.
+    Returns:
+        For each tap the activations [tokens, width] of the windows' kept tokens, windows one
+        after another, in the host's dtype on its device.
 
     Raises:
         InputError: A tap names a layer that the host does not have.
     """
+    with host.lock, _hooks(host, taps) as seen:
+        with suppress(_AllTapsRead):
+            host.forward(batch)
+        rows = _kept_rows(batch, next(iter(seen.values())))
+        return {
+            tap: seen[tap].flatten(2).flatten(0, 1).index_select(0, rows.to(seen[tap].device))
+            for tap in taps
+        }
+
+
+@contextmanager
+def _hooks(host: Host, taps: Sequence[Tap]) -> Iterator[dict[Tap, Tensor]]:
+    """Fill a dictionary with what the taps see; the hooks are removed also after an error."""
     seen: dict[Tap, Tensor] = {}
 
     def hook_for(tap: Tap) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG001
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
             seen[tap] = output[0] if isinstance(output, tuple) else output
             if len(seen) == len(taps):
                 raise _AllTapsRead
 
         return hook
 
-    def run(batch: Sequence[Window]) -> dict[Tap, Tensor]:
-        seen.clear()
-        try:
-            host.forward(batch)
-        except _AllTapsRead:
-            pass
-        kept = _kept_rows(batch, next(iter(seen.values())))
-        try:
-            return {
-                tap: seen[tap].flatten(2).flatten(0, 1).index_select(0, kept.to(seen[tap].device))
-                for tap in taps
-            }
-        finally:
-            seen.clear()
-
     modules = [(tap, tap._module(host)) for tap in taps]
     handles = [module.register_forward_hook(hook_for(tap)) for tap, module in modules]
     try:
-        yield run
+        yield seen
     finally:
         for handle in handles:
             handle.remove()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -184,7 +183,7 @@ class Codebook:
             if target.exists():
                 shutil.rmtree(target)
             draft.chmod(0o755)
-            os.replace(draft, target)
+            draft.rename(target)
         except OSError as error:
             raise CodebookError(f"The codebook cannot be written to {target}: {error}") from error
         finally:

@@ -69,9 +69,7 @@ class Encoder:
             )
         self.host = host
         self.codebook = codebook
-        self._saes = {
-            str(tap): _for_encoding(sae, host) for tap, sae in codebook.saes.items()
-        }
+        self._saes = {str(tap): _for_encoding(sae, host) for tap, sae in codebook.saes.items()}
 
     def documents(
         self, texts: Iterable[tuple[str, str]], recipe: Recipe
@@ -81,19 +79,18 @@ class Encoder:
         Every document gives at least one item, the last of which says so.
         """
         taps = {name: Tap.parse(name) for name in recipe.taps}
-        with read(self.host, list(taps.values())) as activations:
 
-            def run(batch: Sequence[Window]) -> list[Features]:
-                seen = activations(batch)
-                encoded = {
-                    name: self._indices(name, seen[tap], recipe.document_k)
-                    for name, tap in taps.items()
-                }
-                return _split(batch, encoded)
+        def run(batch: Sequence[Window]) -> list[Features]:
+            seen = read(self.host, list(taps.values()), batch)
+            encoded = {
+                name: self._indices(name, seen[tap], recipe.document_k)
+                for name, tap in taps.items()
+            }
+            return _split(batch, encoded)
 
-            stream = self.host.windows(texts)
-            for window, features in run_batches(stream, run, self.host.batch_tokens):
-                yield TokenFeatures(window.document, window.starts, features, window.last)
+        stream = self.host.windows(texts)
+        for window, features in run_batches(stream, run, self.host.batch_tokens):
+            yield TokenFeatures(window.document, window.starts, features, window.last)
 
     def question(self, text: str, recipe: Recipe) -> dict[str, QuestionFeatures]:
         """Features of a question, by tap name. A question of any length is read in windows."""
@@ -104,12 +101,11 @@ class Encoder:
             for name, part in recipe.taps.items()
         }
         found: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in sides}
-        with read(self.host, list(set(sides.values()))) as activations:
-            for window in self.host.windows([("", text)]):
-                seen = activations([window])
-                for name, side in sides.items():
-                    x = group_queries(seen[side], self.host) if side.site == "query" else seen[side]
-                    found[name].append(self._saes[name].encode(x, recipe.query_k))
+        for window in self.host.windows([("", text)]):
+            seen = read(self.host, list(set(sides.values())), [window])
+            for name, side in sides.items():
+                x = group_queries(seen[side], self.host) if side.site == "query" else seen[side]
+                found[name].append(self._saes[name].encode(x, recipe.query_k))
         return {name: _question_features(parts) for name, parts in found.items()}
 
     @torch.inference_mode()

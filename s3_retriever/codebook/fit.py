@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -218,17 +217,16 @@ class _Fit:
         self, texts: Iterable[str], skip: int
     ) -> Iterator[tuple[int, dict[Tap, Tensor]]]:
         """Activations of the text from the `skip`-th on, over and over, with texts read so far."""
-        with read(self.host, self.taps) as activations:
 
-            def run(batch: Sequence[Window]) -> list[dict[Tap, Tensor]]:
-                seen = activations(batch)
-                sizes = [window.keep.stop - window.keep.start for window in batch]
-                parts = {tap: seen[tap].split(sizes) for tap in self.taps}
-                return [{tap: parts[tap][i] for tap in self.taps} for i in range(len(batch))]
+        def run(batch: Sequence[Window]) -> list[dict[Tap, Tensor]]:
+            seen = read(self.host, self.taps, batch)
+            sizes = [window.keep.stop - window.keep.start for window in batch]
+            parts = {tap: torch.split(seen[tap], sizes) for tap in self.taps}
+            return [{tap: parts[tap][i] for tap in self.taps} for i in range(len(batch))]
 
-            stream = self.host.windows(("", text) for text in _repeat(texts, skip))
-            for window, rows in run_batches(stream, run, self.host.batch_tokens):
-                yield skip + window.document + window.last, rows
+        stream = self.host.windows(("", text) for text in _repeat(texts, skip))
+        for window, rows in run_batches(stream, run, self.host.batch_tokens):
+            yield skip + window.document + window.last, rows
 
     def _train(self, buffers: dict[Tap, list[Tensor]], keep: float) -> float:
         """Train on random batches of the buffer, then drop all but a random part of it."""
@@ -262,7 +260,7 @@ class _Fit:
         if self.checkpoint is None:
             return
         self.checkpoint.mkdir(parents=True, exist_ok=True)
-        tensors = {}
+        tensors: dict[str, Tensor] = {}
         for tap in self.taps:
             state = self.trainers[tap].state() | {"held_out": self.held_out[tap].cpu()}
             tensors |= {f"{tap}/{name}": tensor for name, tensor in state.items()}
@@ -274,7 +272,7 @@ class _Fit:
         # One file, replaced at once: the counters ride in the header of the tensors.
         draft = self.checkpoint / "progress.safetensors.tmp"
         save_file(tensors, draft, metadata={"progress": json.dumps(progress)})
-        os.replace(draft, self.checkpoint / "progress.safetensors")
+        draft.replace(self.checkpoint / "progress.safetensors")
 
     def _resume(self) -> bool:
         path = self.checkpoint / "progress.safetensors" if self.checkpoint else None

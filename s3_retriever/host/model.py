@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,6 @@ from s3_retriever.host.windows import Window, WindowShape, windows
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
-
-logger = logging.getLogger(__name__)
 
 # The chunk of the paper (S3-Attention, section 4); encoders are read at their own length.
 _LONGEST_WINDOW = 2048
@@ -41,6 +40,7 @@ class Host:
         tokenizer: Its tokenizer, with character offsets.
         shape: Size and overlap of its windows, in tokens.
         batch_tokens: Padded tokens that one batch holds at most.
+        lock: Held while the model runs: hooks on its modules see every forward pass.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class Host:
         self.tokenizer = tokenizer
         self.shape = shape
         self.batch_tokens = batch_tokens
+        self.lock = threading.Lock()
         self.family: Family = family_of(model.config.model_type)
         blocks = model.get_submodule(self.family.blocks)
         self.blocks: list[nn.Module] = list(blocks.children())
@@ -113,12 +114,18 @@ class Host:
         tokenizer = OffsetTokenizer(_read_tokenizer(name, source, remote))
         if batch_tokens is None:
             batch_tokens = _BATCH_TOKENS.get(where.type, _BATCH_TOKENS["cpu"])
-        return cls(name, model.eval(), tokenizer, shape, batch_tokens)
+        return cls(name, model.train(mode=False), tokenizer, shape, batch_tokens)
 
     @property
     def device(self) -> torch.device:
         """Where the input embeddings live."""
-        return self.model.get_input_embeddings().weight.device
+        return self._embeddings.device
+
+    @property
+    def _embeddings(self) -> Tensor:
+        weight = self.model.get_input_embeddings().weight
+        assert isinstance(weight, Tensor)
+        return weight
 
     def windows(self, texts: Iterable[tuple[str, str]]) -> Iterator[Window]:
         """Cut a stream of (title, text) into this host's windows."""
@@ -134,9 +141,7 @@ class Host:
             ids[row, : len(window.ids)] = torch.from_numpy(window.ids)
             mask[row, : len(window.ids)] = 1
         options = {} if self.family.bidirectional else {"use_cache": False}
-        self.model(
-            input_ids=ids.to(self.device), attention_mask=mask.to(self.device), **options
-        )
+        self.model(input_ids=ids.to(self.device), attention_mask=mask.to(self.device), **options)
 
     def fingerprint(self, layers: int) -> str:
         """Identify the tokenizer and the weights of the first `layers` layers.
@@ -149,8 +154,7 @@ class Host:
         vocabulary = self.tokenizer.backend.get_vocab()
         for token, index in sorted(vocabulary.items(), key=lambda item: item[1]):
             digest.update(f"{index} {token}\n".encode())
-        embeddings = self.model.get_input_embeddings().weight
-        _digest_weight(digest, "embeddings", embeddings)
+        _digest_weight(digest, "embeddings", self._embeddings)
         for i, block in enumerate(self.blocks[:layers]):
             for weight_name, weight in sorted(block.named_parameters()):
                 _digest_weight(digest, f"{i}.{weight_name}", weight)
@@ -190,7 +194,7 @@ def _read_model(
     # Leaving out the deeper layers and the head is the purpose here, so the report about weights
     # that were not used says nothing.
     verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
+    transformers.logging.set_verbosity(logging.ERROR)
     try:
         model: PreTrainedModel = transformers.AutoModel.from_pretrained(
             source, config=config, use_safetensors=True, **{_DTYPE_OPTION: dtype}, **options
@@ -257,7 +261,7 @@ def _dtype(dtype: str, device: torch.device) -> torch.dtype:
 def fast_in_bfloat16(device: torch.device) -> bool:
     """Whether matrix products run faster in bfloat16 than in float32 on a device."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
         return bool(flags.get("avx512_bf16") or flags.get("amx_bf16") or flags.get("bf16"))

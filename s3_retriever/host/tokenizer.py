@@ -65,6 +65,12 @@ class OffsetTokenizer:
                 offsets = np.array(encoding.offsets, dtype=np.int64) + offset
                 yield np.array(encoding.ids, dtype=np.int64), offsets
 
+    def split(self, text: str) -> list[tuple[int, int]]:
+        """Character ranges of the tokens of a text."""
+        return [
+            (int(start), int(end)) for _, offsets in self.stream(text) for start, end in offsets
+        ]
+
     def count(self, text: str) -> int:
         """How many tokens a text has, without special tokens."""
         return sum(len(ids) for ids, _ in self.stream(text))

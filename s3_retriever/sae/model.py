@@ -73,7 +73,7 @@ class TopKSAE(nn.Module):
             feature that does not fire (its value is not above zero) has index -1 and value 0.
         """
         values, indices = [], []
-        for block in x.split(_BLOCK_ROWS):
+        for block in torch.split(x, _BLOCK_ROWS):
             value, index = self.preactivations(block).topk(self.k if k is None else k, dim=1)
             values.append(value.float().clamp_min(0.0))
             indices.append(torch.where(value > 0, index, -1))

@@ -1,0 +1,19 @@
+"""Search: co-activation and lexical scores of sentences, fused and cut into evidence spans."""
+
+from s3_retriever.search.coactivation import Coactivation, FeatureWeights, question_weights
+from s3_retriever.search.explanation import Explanation, explain
+from s3_retriever.search.filtering import Where
+from s3_retriever.search.ranking import Mode, rank
+from s3_retriever.search.spans import Span
+
+__all__ = [
+    "Coactivation",
+    "Explanation",
+    "FeatureWeights",
+    "Mode",
+    "Span",
+    "Where",
+    "explain",
+    "question_weights",
+    "rank",
+]

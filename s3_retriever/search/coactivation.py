@@ -1,0 +1,128 @@
+"""Co-activation: how strongly the question's features fire in each sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s3_retriever.codebook.encoder import QuestionFeatures
+from s3_retriever.index import Segment, Snapshot
+from s3_retriever.recipe import Recipe
+from s3_retriever.search.sentences import Sentences
+from s3_retriever.search.smoothing import smooth
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureWeights:
+    """The question's features at one tap.
+
+    Attributes:
+        features: Ascending, int64 [f].
+        weights: Factor of each, without its IDF, float64 [f].
+    """
+
+    features: NDArray[np.int64]
+    weights: NDArray[np.float64]
+
+
+def question_weights(
+    question: Mapping[str, QuestionFeatures], recipe: Recipe
+) -> dict[str, FeatureWeights]:
+    """Pool the features of a question's tokens (w_q of S3-Attention, eq. 7), by tap name."""
+    pooled = {}
+    for tap, found in question.items():
+        fires = found.indices >= 0
+        features, which = np.unique(found.indices[fires], return_inverse=True)
+        weights = np.zeros(len(features))
+        pool = np.add if recipe.pooling == "sum" else np.maximum
+        pool.at(weights, which, found.values[fires].astype(np.float64))
+        factor = recipe.taps[tap].weight
+        pooled[tap] = FeatureWeights(features, factor * weights**recipe.weight_power)
+    return pooled
+
+
+class Coactivation:
+    """The question's features in a snapshot: document frequencies and scores.
+
+    Args:
+        snapshot: What to score.
+        question: Weights of the question's features, by tap name.
+        recipe: Powers and kernel.
+
+    Attributes:
+        weights: By tap name, the weight of each feature with its IDF, float64 [f].
+        tokens: For each segment the smoothed token scores, float64 [tokens].
+    """
+
+    def __init__(
+        self, snapshot: Snapshot, question: Mapping[str, FeatureWeights], recipe: Recipe
+    ) -> None:
+        self.question = question
+        self._sizes = [segment.n_tokens for segment in snapshot.segments]
+        self._postings = [
+            {tap: _live_postings(segment, tap, part.features) for tap, part in question.items()}
+            for segment in snapshot.segments
+        ]
+        self.weights = {
+            tap: part.weights * self._idf(tap, snapshot.n_tokens) ** recipe.idf_power
+            for tap, part in question.items()
+        }
+        self.tokens = [
+            smooth(
+                self.raw(place), segment.documents["first_token"].astype(np.int64), recipe.kernel
+            )
+            for place, segment in enumerate(snapshot.segments)
+        ]
+
+    def raw(self, place: int) -> NDArray[np.float64]:
+        """Token scores [tokens] of the segment at a place of the snapshot, before smoothing."""
+        scores = np.zeros(self._sizes[place])
+        for tap, (positions, which) in self._postings[place].items():
+            scores += np.bincount(positions, self.weights[tap][which], minlength=len(scores))
+        return scores
+
+    def sentences(self, sentences: Sentences) -> NDArray[np.float64]:
+        """The best token of each sentence [n]: its peak (S3-Attention's max within a span)."""
+        parts = []
+        for place, segment in enumerate(sentences.segments):
+            if segment.n_sentences:
+                first = segment.sentences["first_token"].astype(np.int64)
+                parts.append(np.maximum.reduceat(self.tokens[place], first))
+        return np.concatenate(parts) if parts else np.zeros(0)
+
+    def contributions(
+        self, place: int, start: int, end: int
+    ) -> dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Which of the question's features fire on the tokens from `start` to `end`.
+
+        Returns:
+            By tap name, token positions [n] and the index [n] of the feature among the tap's
+            `weights`.
+        """
+        found = {}
+        for tap, (positions, which) in self._postings[place].items():
+            inside = (positions >= start) & (positions < end)
+            found[tap] = (positions[inside], which[inside])
+        return found
+
+    def _idf(self, tap: str, n_tokens: int) -> NDArray[np.float64]:
+        """`-log(share of the live tokens on which the feature fires)`, 0 where it never does."""
+        size = len(self.question[tap].features)
+        frequency = np.zeros(size)
+        for postings in self._postings:
+            frequency += np.bincount(postings[tap][1], minlength=size)
+        share = frequency / max(n_tokens, 1)
+        return -np.log(share, where=share > 0, out=np.zeros(size))
+
+
+def _live_postings(
+    segment: Segment, tap: str, features: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    positions, which = segment.postings(tap, features)
+    if segment.live is not None:
+        live = np.repeat(segment.live, segment.documents["n_tokens"].astype(np.int64))[positions]
+        positions, which = positions[live], which[live]
+    return positions, which

@@ -1,0 +1,228 @@
+"""Explaining a span: which features and terms it shares with the question."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s3_retriever.codebook.encoder import QuestionFeatures
+from s3_retriever.errors import InputError
+from s3_retriever.index import Segment, Snapshot
+from s3_retriever.recipe import Recipe
+from s3_retriever.search.coactivation import Coactivation
+from s3_retriever.search.lexical import term_gains
+from s3_retriever.search.sentences import Sentences
+from s3_retriever.search.smoothing import box
+from s3_retriever.search.spans import Span
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureShare:
+    """A feature that fires in the question and at the span's peak.
+
+    Attributes:
+        tap: Where it was read, such as `hidden.5`.
+        feature: Its index in that tap's dictionary.
+        share: Of the span's co-activation score, 0 to 1; all shares add up to 1.
+        question_tokens: The question's tokens on which it fires.
+        span_tokens: The span's tokens on which it fires, around the peak.
+    """
+
+    tap: str
+    feature: int
+    share: float
+    question_tokens: tuple[str, ...]
+    span_tokens: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TermShare:
+    """A term of the question that BM25 finds in the span or its document's title.
+
+    Attributes:
+        term: As analysed: folded and stemmed.
+        share: Of the span's BM25 score, 0 to 1; all shares add up to 1.
+    """
+
+    term: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScore:
+    """A token of the span and its co-activation with the question.
+
+    Attributes:
+        start: Offset of its first character in the document; `end` after the last one.
+        score: Sum of the weights of the question's features that fire on it.
+    """
+
+    start: int
+    end: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a span was found.
+
+    Attributes:
+        span: What is explained.
+        features: By falling share.
+        terms: By falling share.
+        tokens: All tokens of the span, in order.
+    """
+
+    span: Span
+    features: tuple[FeatureShare, ...]
+    terms: tuple[TermShare, ...]
+    tokens: tuple[TokenScore, ...]
+
+
+def explain(
+    snapshot: Snapshot,
+    question: str,
+    question_tokens: Sequence[str],
+    question_features: Mapping[str, QuestionFeatures],
+    coactivation: Coactivation,
+    span: Span,
+    recipe: Recipe,
+) -> Explanation:
+    """Split a span's score into what each feature, token and term adds to it.
+
+    The span's co-activation score is that of its best token after smoothing, so the shares are
+    taken over the tokens under the kernel there.
+
+    Args:
+        snapshot: Where the span is.
+        question: The question.
+        question_tokens: Its tokens.
+        question_features: Their features.
+        coactivation: Scores of the snapshot for the question.
+        span: What to explain.
+        recipe: How it was scored.
+
+    Raises:
+        InputError: The span is not in the snapshot.
+    """
+    place, segment, first, last = _locate(snapshot, span)
+    start, end = _token_range(segment, first, last)
+    peak = start + int(np.argmax(coactivation.tokens[place][start:end]))
+    left, right = box(recipe.kernel)
+    document = segment.documents[int(segment.sentences[first]["document"])]
+    low = max(peak - left, int(document["first_token"]))
+    high = min(peak + right + 1, int(document["first_token"]) + int(document["n_tokens"]))
+    tokens = _tokens(segment, first, last, span, coactivation.raw(place)[start:end])
+    texts = {
+        start + i: span.text[token.start - span.start : token.end - span.start]
+        for i, token in enumerate(tokens)
+    }
+    shares = []
+    for tap, found in coactivation.contributions(place, low, high).items():
+        shares += _feature_shares(
+            tap, found, coactivation, question_features[tap], question_tokens, texts
+        )
+    total = sum(share.share for share in shares) or 1.0
+    shares = [_scaled(share, total) for share in shares]
+    return Explanation(
+        span=span,
+        features=tuple(sorted(shares, key=lambda share: -share.share)),
+        terms=_term_shares(snapshot, question, place, first, last),
+        tokens=tokens,
+    )
+
+
+def _locate(snapshot: Snapshot, span: Span) -> tuple[int, Segment, int, int]:
+    """The span's segment, with its place in the snapshot, and its first and last sentence."""
+    found = snapshot.find(span.document_id)
+    if found is not None:
+        segment, ordinal = found
+        document = segment.documents[ordinal]
+        begin = int(document["first_sentence"])
+        table = segment.sentences[begin : begin + int(document["n_sentences"])]
+        first = int(np.searchsorted(table["start"], span.start))
+        last = int(np.searchsorted(table["end"], span.end))
+        if (
+            first <= last < len(table)
+            and table[first]["start"] == span.start
+            and table[last]["end"] == span.end
+        ):
+            return snapshot.segments.index(segment), segment, begin + first, begin + last
+    raise InputError(
+        f"The span {span.id} is not in this index as it is now; search again and explain a span "
+        "of that search."
+    )
+
+
+def _token_range(segment: Segment, first: int, last: int) -> tuple[int, int]:
+    begin, end = segment.sentences[first], segment.sentences[last]
+    return int(begin["first_token"]), int(end["first_token"]) + int(end["n_tokens"])
+
+
+def _tokens(
+    segment: Segment, first: int, last: int, span: Span, scores: NDArray[np.float64]
+) -> tuple[TokenScore, ...]:
+    starts = segment.token_starts(first, last).astype(np.int64)
+    # Where a token ends is not stored: it is the next token's start less the white space before.
+    later = np.append(starts[1:], span.end)
+    tokens = []
+    for start, following, score in zip(starts.tolist(), later.tolist(), scores, strict=True):
+        text = span.text[start - span.start : following - span.start]
+        tokens.append(TokenScore(start, start + len(text.rstrip()), float(score)))
+    return tuple(tokens)
+
+
+def _feature_shares(
+    tap: str,
+    found: tuple[NDArray[np.int64], NDArray[np.int64]],
+    coactivation: Coactivation,
+    question: QuestionFeatures,
+    question_tokens: Sequence[str],
+    texts: Mapping[int, str],
+) -> list[FeatureShare]:
+    """One entry for each feature, with its contribution to the score as its share."""
+    positions, which = found
+    weights = coactivation.weights[tap]
+    features = coactivation.question[tap].features
+    shares = []
+    for index in np.unique(which).tolist():
+        where = positions[which == index].tolist()
+        feature = int(features[index])
+        fires = np.flatnonzero((question.indices == feature).any(axis=1)).tolist()
+        shares.append(
+            FeatureShare(
+                tap=tap,
+                feature=feature,
+                share=float(weights[index]) * len(where),
+                question_tokens=tuple(question_tokens[i] for i in fires),
+                span_tokens=tuple(texts[position] for position in where if position in texts),
+            )
+        )
+    return [share for share in shares if share.share > 0]
+
+
+def _scaled(share: FeatureShare, total: float) -> FeatureShare:
+    return FeatureShare(
+        share.tap, share.feature, share.share / total, share.question_tokens, share.span_tokens
+    )
+
+
+def _term_shares(
+    snapshot: Snapshot, question: str, place: int, first: int, last: int
+) -> tuple[TermShare, ...]:
+    sentences = Sentences(snapshot)
+    live = sentences.of_documents(lambda segment: segment.live)
+    found = term_gains(sentences, live, question)
+    offset = int(sentences.bounds[place])
+    inside = (found.numbers >= offset + first) & (found.numbers <= offset + last)
+    gains = np.bincount(found.which[inside], found.gains[inside], minlength=len(found.terms))
+    total = float(gains.sum()) or 1.0
+    shares = [
+        TermShare(term, gain / total)
+        for term, gain in zip(found.terms, gains.tolist(), strict=True)
+        if gain > 0
+    ]
+    return tuple(sorted(shares, key=lambda share: -share.share))

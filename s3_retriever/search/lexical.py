@@ -1,0 +1,76 @@
+"""BM25 over sentences, title included."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s3_retriever.index import analyze, term_hash
+from s3_retriever.search.sentences import Sentences
+
+K1 = 1.5
+B = 0.75
+
+
+@dataclass(frozen=True, slots=True)
+class TermGains:
+    """What each term of a question adds to the score of each sentence that has it.
+
+    Attributes:
+        terms: The question's distinct terms, analysed, length t.
+        numbers: Sentences, int64 [n].
+        which: The term of each entry, as an index into `terms`, int64 [n].
+        gains: BM25 gain of each entry, float64 [n].
+    """
+
+    terms: tuple[str, ...]
+    numbers: NDArray[np.int64]
+    which: NDArray[np.int64]
+    gains: NDArray[np.float64]
+
+
+def term_gains(sentences: Sentences, live: NDArray[np.bool_], question: str) -> TermGains:
+    """BM25 of a question, term by term (Lucene's variant, whose IDF is never negative).
+
+    Args:
+        sentences: What to score.
+        live: Which of them count: deleted ones are in no statistic.
+        question: Any text.
+    """
+    counted = Counter(analyze(question))
+    terms = tuple(counted)
+    hashes = np.array([term_hash(term) for term in terms], dtype=np.uint64)
+    numbers, which, counts = _live_postings(sentences, hashes, live)
+    total = int(live.sum())
+    frequency = np.bincount(which, minlength=len(terms))
+    idf = np.log1p((total - frequency + 0.5) / (frequency + 0.5))
+    weights = idf * np.array([counted[term] for term in terms], dtype=np.float64)
+    lengths = sentences.column("n_terms").astype(np.float64)
+    mean = float(lengths[live].mean()) if total else 0.0
+    saturation = K1 * (1 - B + B * lengths[numbers] / max(mean, 1.0))
+    gains = weights[which] * counts * (K1 + 1) / (counts + saturation)
+    return TermGains(terms, numbers, which, gains)
+
+
+def bm25(sentences: Sentences, live: NDArray[np.bool_], question: str) -> NDArray[np.float64]:
+    """BM25 scores of all sentences [n]; 0 where no term of the question occurs."""
+    found = term_gains(sentences, live, question)
+    scores = np.zeros(len(sentences))
+    np.add.at(scores, found.numbers, found.gains)
+    return scores
+
+
+def _live_postings(
+    sentences: Sentences, hashes: NDArray[np.uint64], live: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    empty = np.zeros(0, dtype=np.int64)
+    parts = [(empty, empty, empty)]
+    for segment, first in zip(sentences.segments, sentences.bounds[:-1], strict=True):
+        ordinals, which, counts = segment.lexical(hashes)
+        parts.append((ordinals + first, which, counts))
+    numbers, which, counts = (np.concatenate(column) for column in zip(*parts, strict=True))
+    kept = live[numbers]
+    return numbers[kept], which[kept], counts[kept]

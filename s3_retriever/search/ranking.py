@@ -1,0 +1,98 @@
+"""Ranking the sentences of a snapshot in one of three modes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s3_retriever.recipe import Recipe
+from s3_retriever.search.coactivation import Coactivation
+from s3_retriever.search.fusion import fuse_by_sum, fuse_by_union, standardise
+from s3_retriever.search.lexical import bm25
+from s3_retriever.search.sentences import Sentences
+
+Mode = Literal["hybrid", "s3", "bm25"]
+Source = Literal["s3", "bm25", "edge"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Scores of all sentences of a snapshot.
+
+    Attributes:
+        sentences: What is ranked.
+        scores: float64 [n].
+        eligible: Which sentences may be returned, bool [n].
+        signals: By source, its own scores, float64 [n].
+        coactivation: Where the `s3` signal came from; None in mode `bm25`.
+    """
+
+    sentences: Sentences
+    scores: NDArray[np.float64]
+    eligible: NDArray[np.bool_]
+    signals: Mapping[Source, NDArray[np.float64]]
+    coactivation: Coactivation | None
+
+    def sources(self, number: int) -> tuple[Source, ...]:
+        """The sources that put a sentence above their own mean; at least the best of them."""
+        standing = {
+            source: float(standardise(scores, self.eligible)[number])
+            for source, scores in self.signals.items()
+            if scores[number] > 0
+        }
+        best = max(standing.values())
+        return tuple(source for source, z in standing.items() if z > 0 or z == best)
+
+
+def rank(
+    sentences: Sentences,
+    question: str,
+    coactivation: Coactivation | None,
+    recipe: Recipe,
+    mode: Mode,
+    allowed: NDArray[np.bool_],
+) -> Ranking:
+    """Score all sentences for a question.
+
+    Args:
+        sentences: What to rank.
+        question: The question, for BM25.
+        coactivation: Its features in the snapshot; not needed in mode `bm25`.
+        recipe: How signals are fused in mode `hybrid`.
+        mode: `s3`, `bm25` or both fused.
+        allowed: Sentences that may be returned [n].
+    """
+    live = sentences.of_documents(lambda segment: segment.live)
+    signals: dict[Source, NDArray[np.float64]] = {}
+    if mode != "bm25" and coactivation is not None:
+        signals["s3"] = coactivation.sentences(sentences)
+    if mode != "s3":
+        signals["bm25"] = bm25(sentences, live, question)
+    if mode == "hybrid" and recipe.edges:
+        signals["edge"] = _edges(sentences, allowed, recipe.edges)
+    found = np.zeros(len(sentences), dtype=np.bool_)
+    for scores in signals.values():
+        found |= scores > 0
+    eligible = allowed & found
+    if len(signals) == 1:
+        scores = next(iter(signals.values()))
+    elif recipe.fusion == "union":
+        scores = fuse_by_union(signals, eligible)
+    else:
+        scores = fuse_by_sum(signals, {"bm25": recipe.lexical_weight}, eligible)
+    return Ranking(sentences, scores, eligible, signals, coactivation)
+
+
+def _edges(sentences: Sentences, allowed: NDArray[np.bool_], tokens: int) -> NDArray[np.float64]:
+    """1 for the sentences at the first and last `tokens` tokens (M_bias of the paper), else 0."""
+    scores = np.zeros(len(sentences))
+    numbers = np.flatnonzero(allowed)
+    sizes = sentences.column("n_tokens")[numbers].astype(np.int64)
+    before = np.cumsum(sizes) - sizes
+    after = np.cumsum(sizes[::-1])[::-1] - sizes
+    scores[numbers[(before < tokens) | (after < tokens)]] = 1.0
+    return scores

@@ -1,0 +1,61 @@
+"""`Sentences`: all sentences of a snapshot, numbered through its segments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s3_retriever.index import Segment, Snapshot
+
+
+class Sentences:
+    """The sentences of a snapshot as one row of numbers.
+
+    Args:
+        snapshot: What to number.
+
+    Attributes:
+        segments: The snapshot's segments.
+        bounds: Number of each segment's first sentence, and the total, int64 [segments + 1].
+    """
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.segments = snapshot.segments
+        counts = [segment.n_sentences for segment in self.segments]
+        self.bounds = np.cumsum([0, *counts])
+
+    def __len__(self) -> int:
+        return int(self.bounds[-1])
+
+    def locate(self, number: int) -> tuple[int, Segment, int]:
+        """The segment's place in the snapshot, the segment, and the sentence's ordinal there."""
+        place = int(np.searchsorted(self.bounds, number, side="right")) - 1
+        return place, self.segments[place], number - int(self.bounds[place])
+
+    def of_documents(
+        self, chosen: Callable[[Segment], NDArray[np.bool_] | None]
+    ) -> NDArray[np.bool_]:
+        """Which sentences belong to chosen documents.
+
+        Args:
+            chosen: For a segment, a flag for each of its documents, or None for all of them.
+
+        Returns:
+            A flag for each sentence [n].
+        """
+        parts = []
+        for segment in self.segments:
+            flags = chosen(segment)
+            if flags is None:
+                parts.append(np.ones(segment.n_sentences, dtype=np.bool_))
+            else:
+                parts.append(np.repeat(flags, segment.documents["n_sentences"].astype(np.int64)))
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.bool_)
+
+    def column(self, field: str) -> NDArray[Any]:
+        """One field of the sentence tables [n]."""
+        parts = [segment.sentences[field] for segment in self.segments]
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)

@@ -1,0 +1,170 @@
+"""Evidence spans: the best sentences under a limit, without overlaps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from s3_retriever.search.ranking import Ranking, Source
+
+Order = Literal["score", "document"]
+# Sentences that are sorted at first; most searches need no more.
+_FIRST_SORT = 2_048
+# Once this many sentences in a row do not fit into the rest of the budget, it counts as spent.
+_MISSES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A piece of evidence.
+
+    Attributes:
+        text: The document's text from `start` to `end`.
+        score: Higher is better; comparable within one search only.
+        document_id: The document's id.
+        start: Offset of the first character in the document.
+        end: Offset after the last one.
+        sources: The rankings that found it: `s3`, `bm25`, `edge`.
+        metadata: The document's metadata; a copy.
+        tokens: Length in tokens of the host.
+    """
+
+    text: str
+    score: float
+    document_id: str
+    start: int
+    end: int
+    sources: tuple[Source, ...]
+    metadata: Mapping[str, Any]
+    tokens: int
+
+    @property
+    def id(self) -> str:
+        """The same for the same place of the same document."""
+        return f"{self.document_id}:{self.start}-{self.end}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Pick:
+    """A run of sentences of one document, by number."""
+
+    first: int
+    last: int
+    peak: int
+
+
+def select(
+    ranking: Ranking, *, k: int | None, token_budget: int | None, radius: int, order: Order
+) -> list[Span]:
+    """Take spans, best first, until there are `k` or the budget is spent.
+
+    A span is the sentence of a peak, widened to the sentences that lie within `radius` tokens of
+    it. A chosen span suppresses the sentences that it covers (non-maximum suppression), so that
+    no two spans overlap. A span that does not fit into the rest of the budget is passed over.
+
+    Args:
+        ranking: Scores of all sentences.
+        k: Spans at most.
+        token_budget: Tokens at most, all spans together.
+        radius: Tokens on either side of a peak.
+        order: Of the result: best first, or as in the documents.
+    """
+    taken = ~ranking.eligible
+    picks: list[_Pick] = []
+    left = token_budget
+    misses = 0
+    for number in _best_first(ranking):
+        if taken[number]:
+            continue
+        pick = _widen(ranking, number, radius, taken)
+        size = _tokens(ranking, pick)
+        if left is not None:
+            if size > left:
+                misses += 1
+                if misses == _MISSES:
+                    break
+                continue
+            left -= size
+            misses = 0
+        picks.append(pick)
+        taken[pick.first : pick.last + 1] = True
+        if len(picks) == k or left == 0:
+            break
+    if order == "document":
+        picks.sort(key=lambda pick: pick.first)
+    return [_span(ranking, pick) for pick in picks]
+
+
+def _best_first(ranking: Ranking) -> Iterator[int]:
+    """Numbers of the eligible sentences by falling score, earlier ones first among equals."""
+    numbers = np.flatnonzero(ranking.eligible)
+    falling = -ranking.scores[numbers]
+    if len(numbers) > _FIRST_SORT:
+        # Sorting the best few and, only when they are used up, the rest.
+        limit = np.partition(falling, _FIRST_SORT)[_FIRST_SORT]
+        best = falling < limit
+        yield from numbers[best][np.argsort(falling[best], kind="stable")].tolist()
+        numbers, falling = numbers[~best], falling[~best]
+    yield from numbers[np.argsort(falling, kind="stable")].tolist()
+
+
+def _widen(ranking: Ranking, number: int, radius: int, taken: Any) -> _Pick:
+    first = last = number
+    if radius == 0:
+        return _Pick(first, last, number)
+    place, segment, peak = ranking.sentences.locate(number)
+    offset = int(ranking.sentences.bounds[place])
+    table = segment.sentences
+    document = segment.documents[int(table[peak]["document"])]
+    low = offset + int(document["first_sentence"])
+    high = low + int(document["n_sentences"]) - 1
+    position = _peak_token(ranking, place, peak)
+    while (
+        first > low and not taken[first - 1] and _start(table, first - offset) > position - radius
+    ):
+        first -= 1
+    while last < high and not taken[last + 1] and _end(table, last - offset) <= position + radius:
+        last += 1
+    return _Pick(first, last, number)
+
+
+def _peak_token(ranking: Ranking, place: int, ordinal: int) -> int:
+    """Position of the sentence's best token; its middle one where tokens have no scores."""
+    segment = ranking.sentences.segments[place]
+    start, end = _start(segment.sentences, ordinal), _end(segment.sentences, ordinal)
+    if ranking.coactivation is None:
+        return (start + end) // 2
+    return start + int(np.argmax(ranking.coactivation.tokens[place][start:end]))
+
+
+def _start(table: Any, ordinal: int) -> int:
+    return int(table[ordinal]["first_token"])
+
+
+def _end(table: Any, ordinal: int) -> int:
+    return _start(table, ordinal) + int(table[ordinal]["n_tokens"])
+
+
+def _tokens(ranking: Ranking, pick: _Pick) -> int:
+    _, segment, first = ranking.sentences.locate(pick.first)
+    last = first + pick.last - pick.first
+    return _end(segment.sentences, last) - _start(segment.sentences, first)
+
+
+def _span(ranking: Ranking, pick: _Pick) -> Span:
+    _, segment, first = ranking.sentences.locate(pick.first)
+    last = first + pick.last - pick.first
+    row = segment.document(int(segment.sentences[first]["document"]))
+    return Span(
+        text=segment.text(first, last),
+        score=float(ranking.scores[pick.peak]),
+        document_id=row.id,
+        start=int(segment.sentences[first]["start"]),
+        end=int(segment.sentences[last]["end"]),
+        sources=ranking.sources(pick.peak),
+        metadata=row.metadata,
+        tokens=_tokens(ranking, pick),
+    )
