@@ -78,8 +78,7 @@ def load_questions(path: Path) -> list[Question]:
     questions: list[Question] = []
     try:
         with path.open(encoding="utf-8") as lines:
-            for line in lines:
-                questions.append(_question(json.loads(line)))
+            questions.extend(_question(json.loads(line)) for line in lines)
     except OSError as error:
         raise InputError(f"The question set {path} cannot be read: {error.strerror}.") from error
     except (ValueError, KeyError, TypeError, IndexError) as error:

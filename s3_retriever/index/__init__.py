@@ -1,0 +1,21 @@
+"""The index: immutable segments of postings on disk, opened by memory map."""
+
+from s3_retriever.index.lexicon import analyze, term_hash
+from s3_retriever.index.segment import Segment
+from s3_retriever.index.sentences import split_sentences
+from s3_retriever.index.snapshot import Snapshot
+from s3_retriever.index.store import Store
+from s3_retriever.index.tables import DocumentRow
+from s3_retriever.index.writer import SegmentWriter, TokenChunk
+
+__all__ = [
+    "DocumentRow",
+    "Segment",
+    "SegmentWriter",
+    "Snapshot",
+    "Store",
+    "TokenChunk",
+    "analyze",
+    "split_sentences",
+    "term_hash",
+]

@@ -1,0 +1,130 @@
+"""Files of an index: errors in plain words, checksums, and writes that survive a crash."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from s3_retriever.errors import IndexStoreError
+
+_CHUNK_BYTES = 1 << 20
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an operating system's refusal to write into an error for people.
+
+    Raises:
+        IndexStoreError: Disk full, permission denied, and the like.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise IndexStoreError(
+            f"Writing {path} failed ({error.strerror or error}); the index keeps its last state: "
+            "check free space and permissions, then try again."
+        ) from error
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn an operating system's refusal to read into an error for people.
+
+    Raises:
+        IndexStoreError: The file is missing, permission denied, and the like.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise damaged(path, "missing") from None
+    except OSError as error:
+        raise IndexStoreError(
+            f"Reading {path} failed ({error.strerror or error}); check its permissions and the "
+            "number of files this process may open."
+        ) from error
+
+
+def damaged(path: Path, reason: object) -> IndexStoreError:
+    """The error for a file that does not hold what it should."""
+    return IndexStoreError(
+        f"{path} is damaged ({reason}); restore the index from a copy or build it anew."
+    )
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable."""
+    if os.name == "nt":  # Windows can open no folder and needs none of this.
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Replace a file at one stroke: a reader, and a crash, see the old content or the new.
+
+    Raises:
+        OSError: The content cannot be written; the old file is as it was.
+    """
+    draft = path.with_name(path.name + ".tmp")
+    with draft.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    sync_folder(path.parent)
+
+
+class FileWriter:
+    """Writes a file from front to back; on disk for good once closed.
+
+    Args:
+        path: A file that does not exist yet.
+
+    Raises:
+        IndexStoreError: From every method: the file cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = 0
+        with writing(path):
+            self._file = path.open("xb")
+
+    def write(self, content: bytes) -> None:
+        """Append bytes."""
+        with writing(self.path):
+            self.size += self._file.write(content)
+
+    def close(self) -> None:
+        """Bring everything to disk and close the file."""
+        with writing(self.path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+    def abort(self) -> None:
+        """Close the file as it is."""
+        try:
+            self._file.close()
+        except OSError:
+            # The disk took no more; the file is about to be removed.
+            return

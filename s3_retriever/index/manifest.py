@@ -1,0 +1,137 @@
+"""The manifest: which files make up an index. Replacing it is what commits a change."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator as After
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+
+from s3_retriever.errors import IndexStoreError
+from s3_retriever.index.files import checksum, damaged
+
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+# A tap's files carry its name, and this one is taken by the lexical postings.
+RESERVED_TAP = "lexical"
+
+# Names that come from a file become paths: no separators, nothing hidden, no "..".
+PlainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)]
+
+
+def _not_reserved(tap: str) -> str:
+    if tap == RESERVED_TAP:
+        raise ValueError(f"{RESERVED_TAP!r} is no name for a tap")
+    return tap
+
+
+TapName = Annotated[PlainName, After(_not_reserved)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class FileEntry(_Strict):
+    """Size in bytes and SHA-256 of a file."""
+
+    bytes: NonNegativeInt
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+    @classmethod
+    def of(cls, path: Path) -> FileEntry:
+        """Describe a file.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        return cls(bytes=path.stat().st_size, sha256=checksum(path))
+
+
+class SegmentEntry(_Strict):
+    """One segment.
+
+    Attributes:
+        name: Its folder.
+        documents: Number of documents, deleted ones included (so are the next two).
+        sentences: Number of sentences.
+        tokens: Number of token positions.
+        features: Size of the dictionary of every tap.
+        files: Every file of the folder, by name.
+        tombstones: The one of `files` that lists the deleted documents; None where there are none.
+    """
+
+    name: PlainName
+    documents: NonNegativeInt
+    sentences: NonNegativeInt
+    tokens: NonNegativeInt
+    features: dict[TapName, PositiveInt]
+    files: dict[PlainName, FileEntry]
+    tombstones: PlainName | None = None
+
+
+def _distinct(segments: tuple[SegmentEntry, ...]) -> tuple[SegmentEntry, ...]:
+    if len({segment.name for segment in segments}) < len(segments):
+        raise ValueError("a segment is listed twice")
+    return segments
+
+
+class Manifest(_Strict):
+    """One state of an index.
+
+    Attributes:
+        schema_version: Version of the files' layout.
+        uuid: Identity of the index, random.
+        generation: Counts the commits.
+        codebook: Identity of host and codebook, as given by the engine.
+        segments: The segments, oldest first.
+    """
+
+    schema_version: NonNegativeInt = SCHEMA_VERSION
+    uuid: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+    generation: NonNegativeInt
+    codebook: dict[str, Any]
+    segments: Annotated[tuple[SegmentEntry, ...], Field(strict=False), After(_distinct)] = ()
+
+
+def read_manifest(path: Path) -> bytes:
+    """The manifest of the index at `path`, as it stands in the file.
+
+    Raises:
+        IndexStoreError: There is no index at `path`, or it cannot be read.
+    """
+    try:
+        return (path / MANIFEST_NAME).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise IndexStoreError(
+            f"There is no index at {path}; check the path or make one with S3Index.create()."
+        ) from None
+    except OSError as error:
+        raise IndexStoreError(
+            f"The index at {path} cannot be read ({error.strerror}); check its permissions."
+        ) from error
+
+
+def parse_manifest(path: Path, content: bytes) -> Manifest:
+    """Check the manifest of the index at `path`.
+
+    Raises:
+        IndexStoreError: It is damaged or of a newer schema.
+    """
+    file = path / MANIFEST_NAME
+    try:
+        version = dict(json.loads(content)).get("schema_version")
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise IndexStoreError(
+                f"The index at {path} has schema {version}, newer than {SCHEMA_VERSION}, which is "
+                "the newest that this version reads; upgrade s3-retriever."
+            )
+        return Manifest.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise damaged(file, f"{where}: {first['msg']}") from None
+    except (ValueError, TypeError, RecursionError) as error:
+        raise damaged(file, error) from None

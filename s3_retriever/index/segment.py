@@ -1,0 +1,236 @@
+"""A segment, opened for reading."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s3_retriever.index import tables
+from s3_retriever.index.arrays import open_array, open_bytes
+from s3_retriever.index.files import damaged, reading
+from s3_retriever.index.lexical import Lexical
+from s3_retriever.index.manifest import SegmentEntry
+from s3_retriever.index.postings import Postings
+from s3_retriever.index.tables import DocumentRow
+from s3_retriever.index.tombstones import read_live
+
+_T = TypeVar("_T", bound=np.generic)
+
+
+class Segment:
+    """Whole documents in order: their text, sentences, tokens and postings. Never changes.
+
+    Tokens, sentences and documents are counted from 0 within the segment, and deleted documents
+    keep their numbers. The files stay open, so that a segment outlives its removal from the index.
+
+    Args:
+        folder: The segment's folder.
+        entry: Its entry in the manifest.
+
+    Attributes:
+        name: Name of the segment.
+        entry: Its entry in the manifest.
+        sentences: Table of sentences [n_sentences], fields as in `tables.SENTENCE`. In order, their
+            tokens are all tokens of the segment.
+        documents: Table of documents [n_documents], fields as in `tables.DOCUMENT`.
+        live: For every document whether it is not deleted [n_documents]; None where all are live.
+
+    Raises:
+        IndexStoreError: A file is missing or damaged; also from the methods.
+    """
+
+    def __init__(self, folder: Path, entry: SegmentEntry) -> None:
+        self.name = entry.name
+        self.entry = entry
+        self._folder = folder
+        for name, file in entry.files.items():
+            _check_size(folder / name, file.bytes)
+        self.documents = open_array(
+            folder / tables.DOCUMENTS_FILE, tables.DOCUMENT, (entry.documents,)
+        )
+        self.sentences = open_array(
+            folder / tables.SENTENCES_FILE, tables.SENTENCE, (entry.sentences,)
+        )
+        self._tokens = open_array(folder / tables.TOKENS_FILE, tables.TOKEN, (entry.tokens,))
+        self._text = open_bytes(folder / tables.TEXT_FILE)
+        self._rows = open_bytes(folder / tables.ROWS_FILE)
+        self._lexical = Lexical(folder, entry.sentences)
+        self._taps = {
+            tap: Postings(folder, tap, n, entry.tokens) for tap, n in entry.features.items()
+        }
+        self.live = (
+            read_live(folder / entry.tombstones, entry.documents) if entry.tombstones else None
+        )
+
+    @property
+    def n_tokens(self) -> int:
+        """Number of tokens."""
+        return self.entry.tokens
+
+    @property
+    def n_sentences(self) -> int:
+        """Number of sentences."""
+        return self.entry.sentences
+
+    @property
+    def n_documents(self) -> int:
+        """Number of documents, deleted ones included."""
+        return self.entry.documents
+
+    @property
+    def taps(self) -> list[str]:
+        """Names of the taps."""
+        return list(self._taps)
+
+    def postings(
+        self, tap: str, features: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """All postings of the given features.
+
+        Args:
+            tap: Name of the tap.
+            features: Features [f] of the tap.
+
+        Returns:
+            Token positions [n], ascending for each feature, and the index [n] into `features`
+            that each belongs to, ascending.
+
+        Raises:
+            KeyError: The segment has no such tap.
+            IndexError: The tap has no such feature.
+        """
+        features = np.asarray(features, dtype=np.int64)
+        if features.size and not 0 <= features.min() <= features.max() < self.entry.features[tap]:
+            raise IndexError(f"Tap {tap} has features 0..{self.entry.features[tap] - 1}.")
+        return self._taps[tap].find(features)
+
+    def block_features(self, tap: str, block: int) -> NDArray[np.int32]:
+        """The features of a block of `BLOCK_TOKENS` tokens.
+
+        Returns:
+            Features [n, k], ascending, padded with -1; k is the most that any of the tokens has.
+
+        Raises:
+            KeyError: The segment has no such tap.
+        """
+        return self._taps[tap].block(block)
+
+    def lexical(
+        self, hashes: NDArray[np.uint64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """All postings of the given terms.
+
+        Args:
+            hashes: Hashes [t] of terms, as `lexicon.term_hash` gives them.
+
+        Returns:
+            Sentence ordinals [n], ascending for each term; the index [n] into `hashes` that each
+            belongs to; and the number of occurrences [n], at most 255.
+        """
+        return self._lexical.find(np.asarray(hashes, dtype=np.uint64))
+
+    def text(self, first_sentence: int, last_sentence: int) -> str:
+        """The text from the start of one sentence to the end of another, of the same document.
+
+        Raises:
+            IndexError: There are no such sentences.
+        """
+        first, last = self._sentence_range(first_sentence, last_sentence)
+        end = int(last["byte_start"]) + int(last["n_bytes"])
+        return self._decode(self._text, tables.TEXT_FILE, int(first["byte_start"]), end)
+
+    def token_starts(self, first_sentence: int, last_sentence: int) -> NDArray[np.uint32]:
+        """Character starts [n] of the tokens from one sentence to another, of the same document.
+
+        Raises:
+            IndexError: There are no such sentences.
+        """
+        first, last = self._sentence_range(first_sentence, last_sentence)
+        end = int(last["first_token"]) + int(last["n_tokens"])
+        return self._cut(self._tokens, tables.TOKENS_FILE, int(first["first_token"]), end)
+
+    def document(self, ordinal: int) -> DocumentRow:
+        """Id, metadata and length of a document.
+
+        Raises:
+            IndexError: There is no such document.
+        """
+        record = self._document_record(ordinal)
+        start = int(record["row_start"])
+        line = self._decode(self._rows, tables.ROWS_FILE, start, start + int(record["row_bytes"]))
+        try:
+            row = json.loads(line)
+            return DocumentRow(str(row["id"]), dict(row["metadata"]), int(row["characters"]))
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise damaged(self._folder / tables.ROWS_FILE, error) from None
+
+    def document_text(self, ordinal: int) -> str:
+        """The whole text of a document.
+
+        Raises:
+            IndexError: There is no such document.
+        """
+        record = self._document_record(ordinal)
+        start = int(record["byte_start"])
+        return self._decode(self._text, tables.TEXT_FILE, start, start + int(record["n_bytes"]))
+
+    def document_tokens(self, ordinal: int) -> NDArray[np.uint32]:
+        """Character starts [n] of all tokens of a document.
+
+        Raises:
+            IndexError: There is no such document.
+        """
+        record = self._document_record(ordinal)
+        first = int(record["first_token"])
+        end = first + int(record["n_tokens"])
+        return self._cut(self._tokens, tables.TOKENS_FILE, first, end)
+
+    def live_documents(self) -> NDArray[np.int64]:
+        """Ordinals [n] of the documents that are not deleted."""
+        return np.arange(self.n_documents) if self.live is None else np.flatnonzero(self.live)
+
+    def ids(self) -> list[str]:
+        """Ids of all documents, deleted ones included; read once."""
+        return self._ids
+
+    @cached_property
+    def _ids(self) -> list[str]:
+        return [self.document(ordinal).id for ordinal in range(self.n_documents)]
+
+    def _sentence_range(self, first: int, last: int) -> tuple[np.void, np.void]:
+        if not 0 <= first <= last < self.n_sentences:
+            raise IndexError(f"Segment {self.name} has no sentences {first}..{last}.")
+        begin, end = self.sentences[first], self.sentences[last]
+        if begin["document"] != end["document"]:
+            raise IndexError(f"Sentences {first} and {last} are of different documents.")
+        return begin, end
+
+    def _document_record(self, ordinal: int) -> np.void:
+        if not 0 <= ordinal < self.n_documents:
+            raise IndexError(f"Segment {self.name} has no document {ordinal}.")
+        record: np.void = self.documents[ordinal]
+        return record
+
+    def _cut(self, content: NDArray[_T], name: str, start: int, end: int) -> NDArray[_T]:
+        """A copy of a range that a table names, which may not be in the file if that is damaged."""
+        if not start <= end <= len(content):
+            raise damaged(self._folder / name, "a range beyond its end")
+        return content[start:end].copy()
+
+    def _decode(self, content: NDArray[np.uint8], name: str, start: int, end: int) -> str:
+        try:
+            return self._cut(content, name, start, end).tobytes().decode()
+        except UnicodeDecodeError as error:
+            raise damaged(self._folder / name, error) from None
+
+
+def _check_size(path: Path, size: int) -> None:
+    with reading(path):
+        actual = path.stat().st_size
+    if actual != size:
+        raise damaged(path, f"{actual} bytes where the manifest says {size}")

@@ -1,0 +1,330 @@
+"""The folder of an index on disk: its generations, its one writer, its commits."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import uuid
+import weakref
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from s3_retriever.errors import IndexStoreError, InputError
+from s3_retriever.index.compaction import copy_live
+from s3_retriever.index.files import checksum, damaged, reading, replace_file, sync_folder, writing
+from s3_retriever.index.lock import LOCK_NAME, hold, write_lock
+from s3_retriever.index.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    SegmentEntry,
+    parse_manifest,
+    read_manifest,
+)
+from s3_retriever.index.segment import Segment
+from s3_retriever.index.snapshot import Snapshot
+from s3_retriever.index.tombstones import TOMBSTONE_FILES, bury
+from s3_retriever.index.writer import SegmentWriter
+
+_DRAFT = "draft"
+_NAMED_IDS = 3
+
+
+class Store:
+    """An index on disk: immutable segments and the manifest that names them.
+
+    One process writes at a time, under a lock that ends with the process; any number read. A
+    change becomes visible, whole, when the manifest is replaced. What the manifest does not name
+    is removed by the next writer. Stores are made by `create` and `open`.
+
+    Attributes:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = write_lock(path)
+        self._content = read_manifest(path)
+        self._manifest = parse_manifest(path, self._content)
+        self._snapshot = Snapshot(-1, [])
+        self._finalizer: weakref.finalize[..., Store] | None = None
+
+    @classmethod
+    def create(cls, path: Path | None, codebook: Mapping[str, Any]) -> Store:
+        """Make an empty index.
+
+        Args:
+            path: A folder that is empty or does not exist. None makes a private temporary folder,
+                which is removed when the store is closed or garbage collected.
+            codebook: Identity of host and codebook; JSON values.
+
+        Raises:
+            IndexStoreError: There is an index or something else at `path`, or it cannot be
+                written.
+        """
+        if path is not None:
+            _initialise(path, codebook)
+            return cls(path)
+        folder = Path(tempfile.mkdtemp(prefix="s3-index-"))
+        _initialise(folder, codebook)
+        store = cls(folder)
+        store._finalizer = weakref.finalize(store, shutil.rmtree, folder, ignore_errors=True)
+        return store
+
+    @classmethod
+    def open(cls, path: Path) -> Store:
+        """Open an index; nothing is written, so that a read-only folder will do.
+
+        Raises:
+            IndexStoreError: No index at `path`, one of a newer schema, or a damaged one.
+        """
+        store = cls(path)
+        store.snapshot()
+        return store
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest as it is on disk now, commits of other processes included.
+
+        Raises:
+            IndexStoreError: The index is gone, damaged, or another one took its place.
+        """
+        content = read_manifest(self.path)
+        if content != self._content:
+            manifest = parse_manifest(self.path, content)
+            if manifest.uuid != self._manifest.uuid:
+                raise IndexStoreError(
+                    f"The index at {self.path} was replaced by another one; open it again."
+                )
+            self._manifest, self._content = manifest, content
+        return self._manifest
+
+    def snapshot(self) -> Snapshot:
+        """The index as it is now; safe to use for as long as it is kept, whatever is committed.
+
+        Raises:
+            IndexStoreError: The index is gone or damaged.
+        """
+        manifest, snapshot = self.manifest, self._snapshot
+        if snapshot.generation != manifest.generation:
+            snapshot = self._snapshot = self._read(manifest)
+        return snapshot
+
+    @contextmanager
+    def append(
+        self, features: Mapping[str, int], *, replace: bool = False
+    ) -> Iterator[SegmentWriter]:
+        """Add documents: a context in which a writer takes them, and at whose end they are there.
+
+        With any exception the index stays as it is. Without documents nothing happens.
+
+        Args:
+            features: Size of the dictionary of every tap.
+            replace: Whether a document takes the place of the one that has its id, in the same
+                commit; else the writer refuses ids that are there.
+
+        Raises:
+            IndexStoreError: The taps are not those of the index, another process is writing, or
+                the folder cannot be written.
+        """
+        with self._writing() as manifest:
+            _check_taps(manifest, features)
+            snapshot = self.snapshot()
+            taken = () if replace else frozenset(snapshot.ids())
+            with self._draft(manifest, features, taken) as writer:
+                yield writer
+                if not writer.ids:
+                    return
+                entry = self._adopt(writer)
+            kept = self._without(snapshot, writer.ids)
+            self._commit(manifest, [*kept, entry])
+
+    def delete(self, ids: Collection[str]) -> int:
+        """Delete documents in one commit; all of them or, with an error, none.
+
+        Returns:
+            How many documents were deleted.
+
+        Raises:
+            InputError: There is no document of some id.
+            IndexStoreError: Another process is writing, or the folder cannot be written.
+        """
+        wanted = set(ids)
+        with self._writing() as manifest:
+            snapshot = self.snapshot()
+            unknown = [name for name in wanted if snapshot.find(name) is None]
+            if unknown:
+                named = ", ".join(repr(name) for name in sorted(unknown)[:_NAMED_IDS])
+                more = f" and {len(unknown) - _NAMED_IDS} more" * (len(unknown) > _NAMED_IDS)
+                raise InputError(
+                    f"This index has no document {named}{more}, so that nothing was deleted; "
+                    "check the ids."
+                )
+            if wanted:
+                self._commit(manifest, self._without(snapshot, wanted))
+        return len(wanted)
+
+    def compact(self) -> None:
+        """Merge all live documents into one segment and give the room of deleted ones back.
+
+        Raises:
+            IndexStoreError: Another process is writing, the folder cannot be written, or a
+                segment is damaged.
+        """
+        with self._writing() as manifest:
+            segments = self.snapshot().segments
+            if len(segments) + sum(segment.live is not None for segment in segments) < 2:
+                return
+            with self._draft(manifest, segments[0].entry.features) as writer:
+                for segment in segments:
+                    copy_live(segment, writer)
+                entry = self._adopt(writer)
+            self._commit(manifest, [entry])
+
+    def verify(self) -> None:
+        """Read every file and compare it with its checksum.
+
+        Raises:
+            IndexStoreError: A file is missing or damaged.
+        """
+        for segment in self.manifest.segments:
+            for name, entry in segment.files.items():
+                _verify(self.path / segment.name / name, entry.sha256)
+
+    def close(self) -> None:
+        """Let go of the files; a temporary index is removed. Snapshots stay usable."""
+        self._snapshot = Snapshot(-1, [])
+        if self._finalizer is not None:
+            self._finalizer()
+
+    def _read(self, manifest: Manifest) -> Snapshot:
+        # Segments that did not change stay open.
+        opened = {segment.name: segment for segment in self._snapshot.segments}
+        segments = []
+        try:
+            for entry in manifest.segments:
+                segment = opened.get(entry.name)
+                if segment is None or segment.entry != entry:
+                    segment = Segment(self.path / entry.name, entry)
+                segments.append(segment)
+        except IndexStoreError:
+            # Another process may have compacted the index since the manifest was read.
+            latest = self.manifest
+            if latest.generation == manifest.generation:
+                raise
+            return self._read(latest)
+        return Snapshot(manifest.generation, segments)
+
+    @contextmanager
+    def _writing(self) -> Iterator[Manifest]:
+        """Hold the write lock; gives the manifest, which nobody else can change meanwhile."""
+        with hold(self._lock):
+            manifest = self.manifest
+            _sweep(self.path, manifest)
+            try:
+                yield manifest
+            finally:
+                with suppress(IndexStoreError):
+                    _sweep(self.path, self.manifest)
+
+    @contextmanager
+    def _draft(
+        self, manifest: Manifest, features: Mapping[str, int], taken: Collection[str] = ()
+    ) -> Iterator[SegmentWriter]:
+        """A writer for the next generation's segment, in a folder that no reader looks into."""
+        name = f"segment-{manifest.generation + 1:06d}"
+        writer = SegmentWriter(self.path / _DRAFT / name, features, taken)
+        try:
+            yield writer
+        finally:
+            writer.abort()
+
+    def _adopt(self, writer: SegmentWriter) -> SegmentEntry:
+        """Finish a segment and move it to where the manifest will look for it."""
+        entry = writer.close()
+        with writing(self.path):
+            (self.path / _DRAFT / entry.name).rename(self.path / entry.name)
+            sync_folder(self.path)
+        return entry
+
+    def _without(self, snapshot: Snapshot, ids: Iterable[str]) -> list[SegmentEntry]:
+        """The entries of a snapshot's segments once the documents of these ids are deleted."""
+        dead: dict[str, list[int]] = {}
+        for name in ids:
+            if found := snapshot.find(name):
+                dead.setdefault(found[0].name, []).append(found[1])
+        entries = []
+        for segment in snapshot.segments:
+            entry: SegmentEntry | None = segment.entry
+            if ordinals := dead.get(segment.name):
+                if segment.live is not None:
+                    ordinals += np.flatnonzero(~segment.live).tolist()
+                folder = self.path / segment.name
+                entry = bury(folder, segment.entry, ordinals, snapshot.generation + 1)
+            if entry is not None:
+                entries.append(entry)
+        return entries
+
+    def _commit(self, manifest: Manifest, segments: Iterable[SegmentEntry]) -> None:
+        update = {"generation": manifest.generation + 1, "segments": tuple(segments)}
+        _write(self.path, manifest.model_copy(update=update))
+
+
+def _initialise(path: Path, codebook: Mapping[str, Any]) -> None:
+    """Write the manifest of an empty index, unless there is anything at `path`."""
+    with writing(path):
+        _check_free(path)
+        path.mkdir(parents=True, exist_ok=True)
+    with hold(write_lock(path)), writing(path):
+        _check_free(path)
+        _write(path, Manifest(uuid=uuid.uuid4().hex, generation=0, codebook=dict(codebook)))
+
+
+def _check_free(path: Path) -> None:
+    if (path / MANIFEST_NAME).exists():
+        raise IndexStoreError(
+            f"There is an index at {path} already; open it with S3Index.open(), or choose another "
+            "path."
+        )
+    if path.exists() and (
+        not path.is_dir() or any(item.name != LOCK_NAME for item in path.iterdir())
+    ):
+        raise IndexStoreError(f"{path} is in use by other files; choose an empty or a new folder.")
+
+
+def _check_taps(manifest: Manifest, features: Mapping[str, int]) -> None:
+    for segment in manifest.segments:
+        if segment.features != dict(features):
+            raise IndexStoreError(
+                f"This index has the taps {segment.features}, not {dict(features)}; use the "
+                "codebook that it was made with."
+            )
+
+
+def _write(path: Path, manifest: Manifest) -> None:
+    with writing(path):
+        replace_file(path / MANIFEST_NAME, manifest.model_dump_json(indent=1).encode())
+
+
+def _verify(path: Path, sha256: str) -> None:
+    with reading(path):
+        intact = checksum(path) == sha256
+    if not intact:
+        raise damaged(path, "its checksum is not the manifest's")
+
+
+def _sweep(path: Path, manifest: Manifest) -> None:
+    """Remove what killed writers left, and what the manifest no longer names, where possible."""
+    shutil.rmtree(path / _DRAFT, ignore_errors=True)
+    files = {entry.name: entry.files for entry in manifest.segments}
+    for folder in path.glob("segment-*"):
+        if folder.name not in files:
+            shutil.rmtree(folder, ignore_errors=True)
+    for name in files:
+        for file in (path / name).glob(TOMBSTONE_FILES):
+            if file.name not in files[name]:
+                with suppress(OSError):
+                    file.unlink()
