@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -19,7 +20,7 @@ Mode = Literal["hybrid", "s3", "bm25"]
 Source = Literal["s3", "bm25", "edge"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Ranking:
     """Scores of all sentences of a snapshot.
 
@@ -37,15 +38,19 @@ class Ranking:
     signals: Mapping[Source, NDArray[np.float64]]
     coactivation: Coactivation | None
 
-    def sources(self, number: int) -> tuple[Source, ...]:
-        """The sources that put a sentence above their own mean; at least the best of them."""
+    def sources(self, first: int, last: int) -> tuple[Source, ...]:
+        """The signals that put one of these sentences above their own mean; at least the best."""
         standing = {
-            source: float(standardise(scores, self.eligible)[number])
-            for source, scores in self.signals.items()
-            if scores[number] > 0
+            source: float(standardised[first : last + 1].max())
+            for source, standardised in self._standardised.items()
+            if self.signals[source][first : last + 1].max() > 0
         }
         best = max(standing.values())
         return tuple(source for source, z in standing.items() if z > 0 or z == best)
+
+    @cached_property
+    def _standardised(self) -> dict[Source, NDArray[np.float64]]:
+        return {source: standardise(s, self.eligible) for source, s in self.signals.items()}
 
 
 def rank(

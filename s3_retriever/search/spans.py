@@ -164,7 +164,7 @@ def _span(ranking: Ranking, pick: _Pick) -> Span:
         document_id=row.id,
         start=int(segment.sentences[first]["start"]),
         end=int(segment.sentences[last]["end"]),
-        sources=ranking.sources(pick.peak),
+        sources=ranking.sources(pick.first, pick.last),
         metadata=row.metadata,
         tokens=_tokens(ranking, pick),
     )

@@ -1,0 +1,405 @@
+"""`S3Index` as users hold it, on a tiny real host."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from s3_retriever import (
+    Codebook,
+    CodebookError,
+    Document,
+    Host,
+    HostError,
+    IndexStoreError,
+    InputError,
+    Recipe,
+    S3Index,
+    TapRecipe,
+)
+
+HANDBOOK = Document(
+    "The release manager signs every release on Friday. A baker mends warm bread before dawn. "
+    "The old captain paints seven boats in the harbour.",
+    "handbook",
+    {"title": "Handbook", "year": 2024},
+)
+DIARY = Document(
+    "My neighbour forgets a broken clock. The night nurse counts the blue ledger.",
+    "diary",
+    {"year": 2023},
+)
+
+
+@pytest.fixture(scope="session")
+def host(tiny_bert):
+    return Host.load(str(tiny_bert), device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def codebook(tiny_codebook):
+    return Codebook.load(tiny_codebook)
+
+
+@pytest.fixture
+def index(host, codebook):
+    with S3Index.create(host=host, codebook=codebook) as made:
+        made.add([HANDBOOK, DIARY])
+        yield made
+
+
+def open_again(path, tiny_bert, tiny_codebook):
+    return S3Index.open(path, str(tiny_bert), codebook=tiny_codebook, dtype="float32", device="cpu")
+
+
+# The main job
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "s3", "bm25"])
+def test_a_question_in_a_sentences_own_words_finds_it_first(index, mode):
+    spans = index.search("the old captain paints seven boats", k=1, mode=mode)
+    assert [span.text for span in spans] == ["The old captain paints seven boats in the harbour."]
+    span = spans[0]
+    assert HANDBOOK.text[span.start : span.end] == span.text
+    assert (span.document_id, span.metadata) == ("handbook", {"title": "Handbook", "year": 2024})
+    assert set(span.sources) <= {"s3", "bm25"}
+    assert span.id == f"handbook:{span.start}-{span.end}"
+
+
+def test_results_come_best_first_and_k_beyond_the_end_gives_all(index):
+    spans = index.search("captain boats", k=50, mode="s3")
+    assert len(spans) == 5
+    assert [s.score for s in spans] == sorted((s.score for s in spans), reverse=True)
+
+
+def test_strings_are_documents_and_ids_are_stable(host, codebook):
+    with (
+        S3Index.create(host=host, codebook=codebook) as one,
+        S3Index.create(host=host, codebook=codebook) as two,
+    ):
+        assert one.add("A plain text.") == two.add(["A plain text."])
+        assert one.search("plain", k=1)[0].id == two.search("plain", k=1)[0].id
+
+
+def test_documents_come_from_an_iterator_that_is_read_as_it_is_scanned(host, codebook):
+    with S3Index.create(host=host, codebook=codebook) as index:
+        ids = index.add(Document(f"Boat number {i} is blue.", f"b{i}") for i in range(300))
+        assert len(index) == len(ids) == 300
+        assert index.ids() == ids
+
+
+def test_a_title_is_context_but_never_part_of_a_span(host, codebook):
+    with S3Index.create(host=host, codebook=codebook) as index:
+        index.add([Document("It sinks.", "a", {"title": "Captain"}), Document("It floats.", "b")])
+        spans = index.search("captain", k=5, mode="bm25")
+        assert [(span.document_id, span.text) for span in spans] == [("a", "It sinks.")]
+
+
+def test_reopened_index_gives_the_same_spans(tmp_path, tiny_bert, tiny_codebook):
+    path = tmp_path / "index"
+    made = S3Index.create(
+        path, str(tiny_bert), codebook=tiny_codebook, dtype="float32", device="cpu"
+    )
+    made.add([HANDBOOK, DIARY])
+    question = "who signs the release"
+    before = made.search(question, k=5)
+    made.close()
+    with S3Index.open(path, dtype="float32", device="cpu") as again:
+        assert again.search(question, k=5) == before
+        assert again.recipe == made.recipe
+
+
+def test_filters_apply_before_ranking(index):
+    assert {s.document_id for s in index.search("captain", k=9, where={"year": 2023})} == {"diary"}
+    newer = index.search("captain", k=9, where=lambda metadata: metadata["year"] > 2023)
+    assert {s.document_id for s in newer} == {"handbook"}
+    assert index.search("captain", where={"year": 1999}) == []
+    assert index.search("captain", where={"author": None}) == []
+    with pytest.raises(InputError, match="where is a mapping"):
+        index.search("captain", where=["year"])
+
+
+def test_budget_and_order(index):
+    spans = index.search("captain ledger bread", token_budget=25, order="document")
+    assert 0 < sum(span.tokens for span in spans) <= 25
+    places = [(index.ids().index(span.document_id), span.start) for span in spans]
+    assert places == sorted(places)
+    tokens = index.encoder.host.tokenizer
+    assert [span.tokens for span in spans] == [tokens.count(span.text) for span in spans]
+
+
+def test_delete_hides_a_document_at_once_and_frees_its_id(index):
+    index.delete("diary")
+    assert len(index) == 1
+    assert all(s.document_id != "diary" for s in index.search("broken clock ledger", k=9))
+    index.add(DIARY)
+    assert index.search("broken clock", k=1)[0].document_id == "diary"
+    with pytest.raises(InputError, match="nosuch"):
+        index.delete(["handbook", "nosuch"])
+    assert "handbook" in index.ids()
+
+
+def test_replace_and_compact_keep_results(index):
+    index.add(Document("The old captain sells seven boats.", "handbook"), replace=True)
+    before = index.search("captain boats", k=5)
+    index.compact()
+    after = index.search("captain boats", k=5)
+    assert [(span.id, span.text) for span in after] == [(span.id, span.text) for span in before]
+    assert [s.score for s in after] == pytest.approx([s.score for s in before])
+    assert index.stats()["segments"] == 1
+    assert any("sells" in span.text for span in before)
+    assert not any("paints" in span.text for span in before)
+
+
+# Explanations
+
+
+def test_an_explanation_adds_up_and_points_at_real_tokens(index):
+    question = "the old captain paints"
+    span = index.search(question, k=1)[0]
+    explained = index.explain(question, span)
+    assert sum(f.share for f in explained.features) == pytest.approx(1.0)
+    assert sum(t.share for t in explained.terms) == pytest.approx(1.0)
+    assert [t.term for t in explained.terms][:1] and "captain" in {t.term for t in explained.terms}
+    assert explained.features[0].share == max(f.share for f in explained.features)
+    texts = [span.text[t.start - span.start : t.end - span.start] for t in explained.tokens]
+    assert "".join(texts) == span.text.replace(" ", "")
+    assert all(f.question_tokens for f in explained.features)
+    asked = {question[a:b] for a, b in index.encoder.host.tokenizer.split(question)}
+    assert {token for f in explained.features for token in f.question_tokens} <= asked
+
+
+def test_a_span_that_is_gone_cannot_be_explained(index):
+    span = index.search("captain", k=1)[0]
+    index.delete(span.document_id)
+    with pytest.raises(InputError, match="not in this index"):
+        index.explain("captain", span)
+
+
+# Recipes
+
+
+def test_the_paper_recipe_is_one_flag(host, codebook):
+    with S3Index.create(host=host, codebook=codebook, recipe="paper") as index:
+        index.add([HANDBOOK, DIARY])
+        assert list(index.recipe.taps) == ["key.1"]
+        spans = index.search("captain boats", k=9)
+        assert {source for span in spans for source in span.sources} >= {"bm25", "edge"}
+
+
+def test_a_recipe_needs_its_taps_indexed(index, codebook):
+    with pytest.raises(CodebookError, match="not indexed here"):
+        index.search("captain", recipe="paper")
+    sharper = index.recipe.model_copy(update={"idf_power": 3.0, "name": "sharper"})
+    assert index.search("captain boats", recipe=sharper)
+    with pytest.raises(CodebookError, match="does not"):
+        S3Index.create(codebook=codebook, recipe=Recipe(taps={"hidden.0": TapRecipe()}))
+    with pytest.raises(CodebookError, match="no recipe"):
+        index.search("captain", recipe="best")
+
+
+# Bad input
+
+
+@pytest.mark.parametrize("question", ["", "   ", "\n\t", None])
+def test_an_empty_question_is_refused(index, question):
+    with pytest.raises(InputError, match="empty"):
+        index.search(question)
+
+
+@pytest.mark.parametrize(
+    "options", [{"k": 0}, {"k": -1}, {"token_budget": 0}, {"mode": "dense"}, {"order": "random"}]
+)
+def test_numbers_below_one_and_unknown_names_are_refused(index, options):
+    with pytest.raises(InputError):
+        index.search("captain", **options)
+
+
+def test_searching_an_empty_index_finds_nothing(host, codebook):
+    with S3Index.create(host=host, codebook=codebook) as index:
+        assert index.search("anything") == []
+        index.add(["", "   \n "])
+        assert len(index) == 2
+        assert index.search("anything") == []
+
+
+def test_duplicate_ids_are_refused_and_nothing_is_added(index):
+    with pytest.raises(InputError, match="there already"):
+        index.add([Document("New text.", "new"), Document("Other text.", "diary")])
+    with pytest.raises(InputError, match="there already"):
+        index.add([Document("Twice.", "twin"), Document("Twice more.", "twin")])
+    assert index.ids() == ["handbook", "diary"]
+
+
+@pytest.mark.parametrize("item", [7, None, b"bytes", {"text": "a"}])
+def test_what_is_no_document_is_refused(index, item):
+    with pytest.raises(InputError, match="is a Document or a string"):
+        index.add([item])
+    assert len(index) == 2
+
+
+STRANGE = [
+    "😀 emoji 👩‍👩‍👧 family. Next 🚀!",
+    "中文句子没有空格。第二句话在这里。第三句。",
+    "مرحبا بالعالم. كيف حالك؟",
+    "e\u0301 combining a\u030a marks. Za\u0335lgo\u0337.",
+    "NUL \x00 inside. After \x00\x00.",
+    "[SEP] and [CLS] are text here. <|endoftext|>",
+    "\ufeffByte order mark. \u2028Separators\u2029 too.",
+    "no punctuation " * 400,
+    "x" * 5000,
+]
+
+
+@pytest.mark.parametrize("text", STRANGE)
+def test_offsets_hold_for_any_text(host, codebook, text):
+    with S3Index.create(host=host, codebook=codebook) as index:
+        index.add([Document(text, "strange"), HANDBOOK])
+        for span in index.search(text[:200] or "x", k=50, where=None):
+            whole = text if span.document_id == "strange" else HANDBOOK.text
+            assert whole[span.start : span.end] == span.text
+            assert span.text == span.text.strip()
+
+
+def test_a_line_of_ten_megabytes_is_indexed(host, codebook):
+    word = "x" * 199 + " "
+    text = word * 26_000 + "The old captain paints seven boats. " + word * 26_500
+    with S3Index.create(host=host, codebook=codebook) as index:
+        index.add([Document(text, "line"), DIARY])
+        span = index.search("the old captain paints seven boats", k=1, mode="bm25")[0]
+        assert len(text) > 10 * 2**20
+        assert "captain" in span.text and text[span.start : span.end] == span.text
+
+
+def test_errors_about_hosts_and_codebooks_say_what_to_do(tmp_path, tiny_llama, codebook):
+    with pytest.raises(CodebookError, match="s3 fit"):
+        S3Index.create(host=str(tiny_llama))
+    with pytest.raises((HostError, CodebookError), match="no codebook"):
+        S3Index.create(host="nobody/no-such-model")
+    with pytest.raises(CodebookError, match="other weights"):
+        S3Index.create(host=str(tiny_llama), codebook=codebook, dtype="float32")
+
+
+def test_errors_about_paths_say_what_to_do(tmp_path, host, codebook):
+    with pytest.raises(IndexStoreError):
+        S3Index.open(tmp_path / "nowhere")
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(IndexStoreError):
+        S3Index.open(tmp_path)
+    with pytest.raises(IndexStoreError, match="other files"):
+        S3Index.create(tmp_path, host, codebook=codebook)
+    S3Index.create(tmp_path / "index", host, codebook=codebook)
+    with pytest.raises(IndexStoreError, match="open"):
+        S3Index.create(tmp_path / "index", host, codebook=codebook)
+
+
+def test_an_index_of_another_codebook_or_schema_is_refused(
+    tmp_path, host, codebook, tiny_bert, sentences
+):
+    path = tmp_path / "index"
+    S3Index.create(path, host, codebook=codebook).add(HANDBOOK)
+    other = Codebook.fit(
+        host, sentences, features=64, k=4, tokens=2000, batch_size=256, seed=3, progress=False
+    )
+    with pytest.raises(IndexStoreError, match="another codebook"):
+        S3Index.open(path, host, codebook=other)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["schema_version"] += 1
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(IndexStoreError, match=r"upgrade|newer"):
+        S3Index.open(path, host, codebook=codebook)
+
+
+def test_an_error_in_the_documents_leaves_the_index_as_it_was(index):
+    def documents():
+        yield Document("First new one.", "n1")
+        raise OSError("the source broke")
+
+    with pytest.raises(OSError, match="the source broke"):
+        index.add(documents())
+    assert index.ids() == ["handbook", "diary"]
+    index.add(Document("First new one.", "n1"))
+
+
+CHILD = """
+import sys
+from s3_retriever import Document, S3Index
+index = S3Index.open(sys.argv[1], device="cpu", dtype="float32")
+def documents():
+    for i in range(10**6):
+        if i == 3000:
+            print("scanning", flush=True)
+        yield Document(f"A baker counts boat number {i}.", f"doc{i}")
+index.add(documents(), progress=False)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_an_interrupted_add_leaves_the_index_as_it_was(tmp_path, tiny_bert, tiny_codebook, sent):
+    path = tmp_path / "index"
+    with S3Index.create(
+        path, str(tiny_bert), codebook=tiny_codebook, device="cpu", dtype="float32"
+    ) as index:
+        index.add([HANDBOOK])
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(path)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert child.stdout.readline() == b"scanning\n"
+    child.send_signal(sent)
+    child.wait(30)
+    child.stdout.close()
+    with S3Index.open(path, device="cpu", dtype="float32") as index:
+        assert index.ids() == ["handbook"]
+        index.add(DIARY)  # the dead writer's lock is gone
+        assert index.ids() == ["handbook", "diary"]
+        assert sorted(p.name for p in path.iterdir() if p.is_dir()) == [
+            entry.name for entry in index._store.manifest.segments
+        ]
+
+
+# Threads
+
+
+def test_threads_search_while_documents_are_added(index):
+    expected = index.search("captain boats", k=1)[0].text
+    failures = []
+
+    def look():
+        for _ in range(20):
+            try:
+                if index.search("captain boats", k=1)[0].text != expected:
+                    failures.append("another result")
+            except Exception as error:
+                failures.append(repr(error))
+
+    threads = [threading.Thread(target=look) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for i in range(5):
+        index.add(Document(f"Dull text {i} about nothing.", f"t{i}"))
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+# A causal host
+
+
+def test_the_whole_flow_with_a_causal_host(tmp_path, tiny_llama, sentences):
+    host = Host.load(str(tiny_llama), device="cpu", dtype="float32")
+    fitted = Codebook.fit(host, sentences, features=256, k=8, batch_size=256, progress=False)
+    assert {str(tap) for tap in fitted.saes} == {"key.1", "hidden.1"}
+    fitted.save(tiny_llama / "s3-codebook")
+    index = S3Index.create(tmp_path / "index", str(tiny_llama), device="cpu", dtype="float32")
+    index.add([HANDBOOK, DIARY])
+    spans = index.search("the old captain paints seven boats", k=1, mode="s3")
+    assert spans[0].text == "The old captain paints seven boats in the harbour."
+    with S3Index.open(tmp_path / "index", device="cpu", dtype="float32") as again:
+        assert again.search("the old captain paints seven boats", k=1, mode="s3") == spans

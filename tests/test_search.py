@@ -1,0 +1,247 @@
+"""The rules of scoring, on real segments with features chosen by hand."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+
+import bm25s
+import numpy as np
+import pytest
+from rank_bm25 import BM25Okapi
+
+from s3_retriever import Document, Recipe, TapRecipe
+from s3_retriever.codebook.encoder import QuestionFeatures
+from s3_retriever.index import Store, TokenChunk, analyze
+from s3_retriever.search import Coactivation, question_weights
+from s3_retriever.search.filtering import candidates
+from s3_retriever.search.fusion import fuse_by_sum, fuse_by_union
+from s3_retriever.search.lexical import bm25
+from s3_retriever.search.ranking import rank
+from s3_retriever.search.sentences import Sentences
+from s3_retriever.search.smoothing import smooth
+from s3_retriever.search.spans import select
+
+FEATURES = 40
+
+
+def recipe(**changes):
+    settings = {"taps": {"hidden.0": TapRecipe()}, "weight_power": 1.0, "idf_power": 1.0}
+    return Recipe(**(settings | changes))
+
+
+def words(text):
+    return np.array([match.start() for match in re.finditer(r"\S+", text)], dtype=np.int64)
+
+
+def make_store(texts, k=3, seed=0):
+    """An index whose tokens are words, each with random features; returns those too."""
+    generator = np.random.default_rng(seed)
+    store = Store.create(None, {})
+    features = []
+    with store.append({"hidden.0": FEATURES}) as writer:
+        for number, text in enumerate(texts):
+            starts = words(text)
+            drawn = generator.integers(-1, FEATURES, (len(starts), k)).astype(np.int32)
+            features.append(drawn)
+            writer.add(Document(text, f"d{number}"), [TokenChunk(starts, {"hidden.0": drawn})])
+    return store, features
+
+
+def brute_force(features, weights, settings):
+    """Eq. 7 read literally, one token and one feature at a time."""
+    tokens = [set(row[row >= 0].tolist()) for document in features for row in document]
+    frequency = Counter(feature for token in tokens for feature in token)
+    smoothed = []
+    for document in features:
+        raw = []
+        for row in document:
+            score = 0.0
+            for feature in set(row.tolist()) & set(weights):
+                idf = -math.log(frequency[feature] / len(tokens))
+                score += weights[feature] * idf**settings.idf_power
+            raw.append(score)
+        left, right = settings.kernel // 2, (settings.kernel - 1) // 2
+        smoothed += [sum(raw[max(i - left, 0) : i + right + 1]) for i in range(len(raw))]
+    return np.array(smoothed)
+
+
+TEXTS = [
+    "one two three four. five six seven eight nine. ten eleven",
+    "alpha beta. gamma delta epsilon zeta.",
+    "solo",
+    "",
+    "a b c d e f g h i j k l m n o p. q r s t u v w x y z.",
+]
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3, 8, 50])
+@pytest.mark.parametrize("idf_power", [1.0, 1.5])
+def test_scores_are_equation_7_token_by_token(kernel, idf_power):
+    store, features = make_store(TEXTS)
+    settings = recipe(kernel=kernel, idf_power=idf_power)
+    weights = {3: 1.0, 7: 0.5, 12: 2.0, 39: 0.1, 0: 1.5}
+    question = QuestionFeatures(
+        np.array([list(weights)]), np.array([list(weights.values())], dtype=np.float32)
+    )
+    pooled = question_weights({"hidden.0": question}, settings)
+    scores = Coactivation(store.snapshot(), pooled, settings)
+    expected = brute_force(features, weights, settings)
+    np.testing.assert_allclose(np.concatenate(scores.tokens), expected, atol=1e-5)
+
+
+def test_pooling_sums_or_takes_the_largest_activation():
+    question = QuestionFeatures(
+        np.array([[5, 2], [5, -1]]), np.array([[4.0, 9.0], [5.0, 0.0]], dtype=np.float32)
+    )
+    summed = question_weights({"hidden.0": question}, recipe(pooling="sum"))["hidden.0"]
+    largest = question_weights(
+        {"hidden.0": question},
+        recipe(pooling="max", weight_power=0.5, taps={"hidden.0": TapRecipe(weight=2)}),
+    )["hidden.0"]
+    assert summed.features.tolist() == [2, 5]
+    np.testing.assert_allclose(summed.weights, [9, 9])
+    np.testing.assert_allclose(largest.weights, [2 * 3, 2 * math.sqrt(5)])
+
+
+def test_scores_do_not_depend_on_how_documents_were_added_or_deleted():
+    """Two segments with a deleted document score as one segment without it."""
+    generator = np.random.default_rng(1)
+    rows = {t: generator.integers(-1, FEATURES, (len(words(t)), 3)).astype(np.int32) for t in TEXTS}
+
+    def add(store, texts):
+        with store.append({"hidden.0": FEATURES}) as writer:
+            for text in texts:
+                writer.add(
+                    Document(text, text or "empty"),
+                    [TokenChunk(words(text), {"hidden.0": rows[text]})],
+                )
+
+    split, whole = Store.create(None, {}), Store.create(None, {})
+    add(split, TEXTS[:2])
+    add(split, TEXTS[2:])
+    split.delete([TEXTS[0]])
+    add(whole, TEXTS[1:])
+    question = {"hidden.0": QuestionFeatures(np.arange(20)[None], np.ones((1, 20), np.float32))}
+    found = []
+    for store in (split, whole):
+        settings = recipe(kernel=4)
+        sentences = Sentences(store.snapshot())
+        scores = Coactivation(store.snapshot(), question_weights(question, settings), settings)
+        allowed = candidates(sentences, None)
+        lexical = bm25(sentences, allowed, "gamma alpha x")
+        found.append((scores.sentences(sentences)[allowed], lexical[allowed]))
+    np.testing.assert_allclose(found[0][0], found[1][0])
+    np.testing.assert_allclose(found[0][1], found[1][1])
+
+
+def test_smoothing_never_crosses_a_document_border():
+    scores = np.array([0.0, 0, 8, 1, 0, 0, 5])
+    starts = np.array([0, 3, 3, 6])  # the third document is empty
+    np.testing.assert_allclose(smooth(scores, starts, 5), [8, 8, 8, 1, 1, 1, 5])
+    np.testing.assert_allclose(smooth(scores, starts, 1), scores)
+
+
+CORPUS = [
+    "The cat sat on the mat.",
+    "A dog chased the cat around the garden.",
+    "Quantum computers factor large numbers quickly.",
+    "The gardener planted roses and roses and roses.",
+    "Numbers never lie, said the accountant.",
+    "Nothing to see here.",
+]
+
+
+@pytest.mark.parametrize("question", ["cat garden", "roses numbers", "large quantum roses cat"])
+def test_bm25_ranks_as_the_reference_implementations(question):
+    store, _ = make_store(CORPUS)
+    sentences = Sentences(store.snapshot())
+    scores = bm25(sentences, np.ones(len(CORPUS), dtype=bool), question)
+    tokens = [analyze(text) for text in CORPUS]
+    lucene = bm25s.BM25(method="lucene", k1=1.5, b=0.75)
+    lucene.index(tokens, show_progress=False)
+    expected = lucene.get_scores(analyze(question))
+    # bm25s leaves out the constant factor k1 + 1, as Lucene does.
+    np.testing.assert_allclose(scores, expected * 2.5, rtol=1e-5)
+    okapi = BM25Okapi(tokens).get_scores(analyze(question))
+    found = np.flatnonzero(scores)
+    assert np.argsort(-scores[found]).tolist() == np.argsort(-okapi[found]).tolist()
+    assert len(found) > 1
+
+
+def test_fusion_by_union_takes_turns():
+    rankings = {"s3": np.array([9.0, 8, 7, 0]), "bm25": np.array([0.0, 1, 5, 3])}
+    order = np.argsort(-fuse_by_union(rankings, np.ones(4, dtype=bool)), kind="stable")
+    # s3's first, bm25's first, s3's second; then bm25's second: entry 3.
+    assert order.tolist() == [0, 2, 1, 3]
+
+
+def test_fusion_by_sum_weighs_standardised_scores():
+    rankings = {"s3": np.array([1.0, 2, 3]), "bm25": np.array([300.0, 200, 100])}
+    chosen = np.ones(3, dtype=bool)
+    np.testing.assert_allclose(fuse_by_sum(rankings, {}, chosen), 0, atol=1e-12)
+    heavier = fuse_by_sum(rankings, {"bm25": 2.0}, chosen)
+    assert np.argmax(heavier) == 0
+
+
+def ranking_of(store, question, mode="bm25", settings=None, where=None):
+    sentences = Sentences(store.snapshot())
+    return rank(sentences, question, None, settings or recipe(), mode, candidates(sentences, where))
+
+
+def test_spans_never_overlap_and_stay_in_their_document():
+    text = " ".join(f"Sentence {i} names cat{i % 3} and dog{i % 5}." for i in range(40))
+    store, _ = make_store([text, text.replace("Sentence", "Phrase"), "No animals."])
+    ranking = ranking_of(store, "cat1 dog2 dog3")
+    spans = select(ranking, k=None, token_budget=10_000, radius=9, order="score")
+    covered = Counter()
+    for span in spans:
+        document = [text, text.replace("Sentence", "Phrase")][int(span.document_id[1:])]
+        assert document[span.start : span.end] == span.text
+        covered.update((span.document_id, i) for i in range(span.start, span.end))
+    assert max(covered.values()) == 1
+    assert [span.score for span in spans] == sorted((s.score for s in spans), reverse=True)
+    # Radius widens spans: some hold more than one sentence.
+    assert any(span.text.count("names") > 1 for span in spans)
+
+
+def test_a_budget_is_kept_and_filled_with_what_still_fits():
+    texts = ["cat " * 30 + "end.", "cat dog.", "dog cat bird."]
+    store, _ = make_store(texts)
+    ranking = ranking_of(store, "cat")
+    spans = select(ranking, k=None, token_budget=6, radius=0, order="score")
+    assert sum(span.tokens for span in spans) <= 6
+    assert {span.document_id for span in spans} == {"d1", "d2"}
+    assert len(select(ranking, k=1, token_budget=6, radius=0, order="score")) == 1
+
+
+def test_document_order():
+    store, _ = make_store(["cat one. fish. cat cat cat.", "cat cat. bird."])
+    spans = select(ranking_of(store, "cat"), k=9, token_budget=None, radius=0, order="document")
+    assert [(s.document_id, s.start) for s in spans] == sorted(
+        (s.document_id, s.start) for s in spans
+    )
+    assert len(spans) == 3
+
+
+def test_edges_are_the_first_and_last_tokens_of_the_index():
+    store, _ = make_store(["first words. middle cat.", "dull. dull dull.", "more. last words."])
+    settings = recipe(fusion="union", edges=2)
+    ranking = ranking_of(store, "cat", mode="hybrid", settings=settings)
+    spans = select(ranking, k=9, token_budget=None, radius=0, order="document")
+    assert [(span.text, span.sources) for span in spans] == [
+        ("first words.", ("edge",)),
+        ("middle cat.", ("bm25",)),
+        ("last words.", ("edge",)),
+    ]
+
+
+def test_many_sentences_are_ranked_as_a_full_sort_would():
+    text = " ".join(f"cat w{i} {'cat ' * (i % 7)}{'x ' * (i % 11)}end." for i in range(5000))
+    store, _ = make_store([text], k=1)
+    ranking = ranking_of(store, "cat")
+    spans = select(ranking, k=4000, token_budget=None, radius=0, order="score")
+    starts = ranking.sentences.column("start")
+    expected = starts[np.argsort(-ranking.scores, kind="stable")][:4000]
+    assert [span.start for span in spans] == expected.tolist()
