@@ -24,8 +24,8 @@ class Document:
             is context and never part of a span.
 
     Raises:
-        InputError: Text that is no string or has lone surrogates (no Unicode text), an empty id,
-            or metadata that JSON cannot hold.
+        InputError: Text or id that is no string or has lone surrogates (no Unicode text), or
+            metadata that JSON cannot hold.
     """
 
     text: str
@@ -36,23 +36,21 @@ class Document:
         """Check the fields and derive the id."""
         if not isinstance(self.text, str):
             raise InputError(f"A document's text must be a string, not {type(self.text).__name__}.")
-        name = f"Document {self.id!r}" if self.id else "A document"
-        try:
-            encoded = self.text.encode()
-        except UnicodeEncodeError as error:
-            raise InputError(
-                f"{name} has a lone surrogate at character {error.start}, which is no Unicode "
-                "text; decode the source with errors='replace'."
-            ) from None
-        try:
-            metadata = json.dumps(dict(self.metadata), sort_keys=True, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{name} has metadata that JSON cannot hold: {error}.") from None
         if not isinstance(self.id, str):
             raise InputError(f"A document's id must be a string, not {type(self.id).__name__}.")
+        name = f"Document {self.id!r}" if self.id else "A document"
+        text = _encoded(self.text, f"{name} has")
+        _encoded(self.id, f"The id {self.id!r} has")
+        try:
+            listed = json.dumps(
+                dict(self.metadata), sort_keys=True, allow_nan=False, ensure_ascii=False
+            )
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InputError(f"{name} has metadata that JSON cannot hold: {error}.") from None
+        metadata = _encoded(listed, f"{name} has metadata with")
         if not self.id:
-            digest = hashlib.blake2b(encoded, digest_size=16, key=b"s3-document")
-            digest.update(metadata.encode())
+            digest = hashlib.blake2b(text, digest_size=16, key=b"s3-document")
+            digest.update(metadata)
             object.__setattr__(self, "id", digest.hexdigest())
 
     @property
@@ -60,3 +58,13 @@ class Document:
         """`metadata["title"]` where it is a string, else the empty string."""
         title = self.metadata.get("title")
         return title if isinstance(title, str) else ""
+
+
+def _encoded(text: str, subject: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{subject} a lone surrogate at character {error.start}, which is no Unicode text; "
+            "decode the source with errors='replace'."
+        ) from None

@@ -60,7 +60,8 @@ class Tap:
             heads = getattr(config, "num_key_value_heads", None) or heads
         return int(heads * _head_size(host))
 
-    def _module(self, host: Host) -> nn.Module:
+    def _modules(self, host: Host) -> tuple[nn.Module, nn.Module | None]:
+        """The module whose output is read, and the norm that this output then goes through."""
         if self.layer >= len(host.blocks):
             raise InputError(
                 f"There is no tap {self}: host {host.name!r} has the layers 0 to "
@@ -68,9 +69,9 @@ class Tap:
             )
         block = host.blocks[self.layer]
         if self.site == "hidden":
-            return block
-        find = host.family.key_module if self.site == "key" else host.family.query_module
-        return find(block)
+            return block, None
+        family = host.family
+        return family.key_modules(block) if self.site == "key" else family.query_modules(block)
 
 
 class _AllTapsRead(Exception):  # noqa: N818 - not an error: it ends a forward pass early
@@ -100,8 +101,7 @@ def read(host: Host, taps: Sequence[Tap], batch: Sequence[Window]) -> dict[Tap, 
             host.forward(batch)
         rows = _kept_rows(batch, next(iter(seen.values())))
         return {
-            tap: seen[tap].flatten(2).flatten(0, 1).index_select(0, rows.to(seen[tap].device))
-            for tap in taps
+            tap: seen[tap].flatten(0, 1).index_select(0, rows.to(seen[tap].device)) for tap in taps
         }
 
 
@@ -110,21 +110,36 @@ def _hooks(host: Host, taps: Sequence[Tap]) -> Iterator[dict[Tap, Tensor]]:
     """Fill a dictionary with what the taps see; the hooks are removed also after an error."""
     seen: dict[Tap, Tensor] = {}
 
-    def hook_for(tap: Tap) -> Callable[[nn.Module, Any, Any], None]:
+    def hook_for(tap: Tap, norm: nn.Module | None) -> Callable[[nn.Module, Any, Any], None]:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            seen[tap] = output[0] if isinstance(output, tuple) else output
-            if len(seen) == len(taps):
+            value = output[0] if isinstance(output, tuple) else output
+            seen[tap] = value if norm is None else _normed(value, norm)
+            if len(seen) == len(modules):
                 raise _AllTapsRead
 
         return hook
 
-    modules = [(tap, tap._module(host)) for tap in taps]
-    handles = [module.register_forward_hook(hook_for(tap)) for tap, module in modules]
+    modules = {tap: tap._modules(host) for tap in taps}
+    handles = [
+        module.register_forward_hook(hook_for(tap, norm)) for tap, (module, norm) in modules.items()
+    ]
     try:
         yield seen
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _normed(projected: Tensor, norm: nn.Module) -> Tensor:
+    """Apply a family's norm of keys or queries to [windows, length, width].
+
+    The norm's own output is not read: some families apply it with the heads in front. Its weight
+    spans one head or, in OLMo 2, all of them.
+    """
+    weight = norm.weight
+    assert isinstance(weight, Tensor)
+    normed: Tensor = norm(projected.view(*projected.shape[:-1], -1, weight.numel()))
+    return normed.flatten(-2)
 
 
 def group_queries(queries: Tensor, host: Host) -> Tensor:

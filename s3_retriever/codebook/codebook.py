@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
 
-from s3_retriever.errors import CodebookError
+from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.host.source import MINILM
 from s3_retriever.recipe import Recipe, TapRecipe
 from s3_retriever.sae import TopKSAE
@@ -77,9 +78,14 @@ class Codebook:
         """Digest of the SAEs: two codebooks with the same identity give the same features."""
         digest = hashlib.sha256(self.fingerprint.encode())
         for tap, sae in sorted(self.saes.items()):
-            digest.update(str(tap).encode())
-            for weight in (sae.W_enc, sae.b_enc, sae.b_dec):
-                digest.update(weight.detach().to("cpu", torch.float16).numpy().tobytes())
+            digest.update(f"{tap} {sae.k}".encode())
+            # As `save` keeps them, so that a codebook on disk has the identity it had before.
+            for weight, dtype in (
+                (sae.W_enc, torch.float16),
+                (sae.b_enc, torch.float32),
+                (sae.b_dec, torch.float32),
+            ):
+                digest.update(weight.detach().to("cpu", dtype).numpy().tobytes())
         return digest.hexdigest()[:32]
 
     def sae(self, tap: str) -> TopKSAE:
@@ -171,23 +177,18 @@ class Codebook:
             CodebookError: The folder cannot be written, or holds something else.
         """
         target = Path(folder)
-        if target.exists() and not (target / CODEBOOK_FILE).is_file() and any(target.iterdir()):
+        if _is_foreign(target):
             raise CodebookError(f"{target} holds something that is no codebook; choose another.")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-        except OSError as error:
+            room = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+            try:
+                self._write(room / "new", dtype)
+                _swap(room / "new", target, room / "old")
+            finally:
+                shutil.rmtree(room, ignore_errors=True)
+        except (OSError, SafetensorError) as error:
             raise CodebookError(f"The codebook cannot be written to {target}: {error}") from error
-        try:
-            self._write(draft, dtype)
-            if target.exists():
-                shutil.rmtree(target)
-            draft.chmod(0o755)
-            draft.rename(target)
-        except OSError as error:
-            raise CodebookError(f"The codebook cannot be written to {target}: {error}") from error
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
 
     def _write(self, folder: Path, dtype: torch.dtype) -> None:
         for tap, sae in self.saes.items():
@@ -211,24 +212,14 @@ class Codebook:
             CodebookError: The folder holds no codebook, or one that is damaged or newer.
         """
         path = Path(folder) / CODEBOOK_FILE
+        content = _read(path)
         try:
-            content = _CodebookFile.model_validate_json(path.read_text())
-        except OSError as error:
-            raise CodebookError(f"{folder} holds no codebook: {error}") from error
-        except ValidationError as error:
-            problem = error.errors()[0]
-            raise CodebookError(
-                f"{path} is no codebook of schema {SCHEMA}: {problem['msg']} at {problem['loc']}."
-            ) from error
-        if content.schema_version != SCHEMA:
-            raise CodebookError(
-                f"{path} has schema {content.schema_version}, this release reads {SCHEMA}; "
-                "upgrade s3-retriever or fit the codebook again."
-            )
-        # Tap names are parsed before they are used as folder names.
-        taps = [Tap.parse(name) for name in content.taps]
-        saes = {tap: TopKSAE.load(Path(folder) / str(tap)) for tap in taps}
-        return cls(content.host, content.fingerprint, saes, content.recipe, content.report)
+            # Tap names are parsed before they are used as folder names.
+            taps = [Tap.parse(name) for name in content.taps]
+            saes = {tap: TopKSAE.load(Path(folder) / str(tap)) for tap in taps}
+            return cls(content.host, content.fingerprint, saes, content.recipe, content.report)
+        except InputError as error:
+            raise CodebookError(f"{path} is damaged: {error}") from error
 
     @classmethod
     def from_pretrained(cls, name: str, *, revision: str | None = None) -> Codebook:
@@ -272,3 +263,46 @@ class Codebook:
             self.save(Path(folder) / "codebook")
             commit = api.upload_folder(repo_id=repo_id, folder_path=f"{folder}/codebook")
         return str(commit.commit_url)
+
+
+def _is_foreign(target: Path) -> bool:
+    """Whether something else than a codebook or an empty folder is there."""
+    if not target.is_dir():
+        return target.exists()
+    return not (target / CODEBOOK_FILE).is_file() and any(target.iterdir())
+
+
+def _swap(new: Path, target: Path, old: Path) -> None:
+    """Put a folder in the place of another, or leave that one where it is."""
+    if not target.exists():
+        new.rename(target)
+        return
+    target.rename(old)
+    try:
+        new.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+
+
+def _read(path: Path) -> _CodebookFile:
+    try:
+        fields = json.loads(path.read_bytes())
+        schema = fields["schema_version"]
+    except OSError as error:
+        raise CodebookError(f"{path.parent} holds no codebook: {error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CodebookError(f"{path} is no codebook: {error!r}") from error
+    # A newer schema may have other fields, so its number is looked at first.
+    if schema != SCHEMA:
+        raise CodebookError(
+            f"{path} has schema {schema}, this release reads {SCHEMA}; upgrade s3-retriever or "
+            "fit the codebook again."
+        )
+    try:
+        return _CodebookFile.model_validate(fields)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise CodebookError(
+            f"{path} is no codebook of schema {SCHEMA}: {problem['msg']} at {problem['loc']}."
+        ) from error

@@ -7,11 +7,11 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain, islice, repeat
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -20,6 +20,7 @@ from s3_retriever.codebook.codebook import Codebook
 from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.host import Host, Window
 from s3_retriever.host.batches import run_batches
+from s3_retriever.host.model import fast_in_bfloat16
 from s3_retriever.recipe import Recipe, TapRecipe
 from s3_retriever.sae import SAETrainer, TopKSAE
 from s3_retriever.sae.training import report
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 # The first tokens of the text are never trained on; the report is measured on them.
 _HELD_OUT = 8_192
+# Between two checkpoints.
 _CHECKPOINT_SECONDS = 60.0
 
 
@@ -59,9 +61,14 @@ class FitSettings:
     seed: int
 
     @property
+    def held_out(self) -> int:
+        """Tokens at the beginning of the text that are kept for the report."""
+        return max(min(_HELD_OUT, self.tokens // 10), 1)
+
+    @property
     def steps(self) -> int:
         """Optimiser steps of the whole fit."""
-        return max(int(self.tokens * self.reuse / self.batch_size), 1)
+        return max(int((self.tokens - self.held_out) * self.reuse / self.batch_size), 1)
 
 
 def default_taps(host: Host) -> tuple[Tap, ...]:
@@ -94,7 +101,8 @@ def fit(
     """Train one SAE per tap from plain text.
 
     The text is streamed through the host once; a buffer of bounded size mixes the activations of
-    distant texts. The first 8,192 tokens are held out for the report.
+    distant texts. The first 8,192 tokens (a tenth of them all at most) are held out for the
+    report.
 
     Args:
         host: The model to tap.
@@ -102,14 +110,14 @@ def fit(
         taps: Sites to fit, such as `key.5`; `default_taps` where left out.
         features: Dictionary size; 16 times the hidden size where left out.
         k: Features of a token that stay active.
-        tokens: Tokens to read; all of the text once where left out.
+        tokens: Tokens to read, those held out counted; all of the text once where left out.
         reuse: How often a token is trained on, on average.
         buffer_tokens: Activations kept for mixing, per tap.
         batch_size: Tokens of an optimiser step.
         learning_rate: Peak of Adam's learning rate.
         seed: Of the initial weights and the mixing.
         checkpoint: Folder in which progress is kept once a minute; where it holds the progress
-            of a fit with the same settings, that one goes on.
+            of a fit with the same host and settings, that one goes on. The text must be the same.
         recipe: Scoring defaults of the codebook; a plain sum over hidden taps (over key taps
             where there are none) where left out.
         progress: Whether a bar shows rate and time left (only in a terminal).
@@ -122,7 +130,10 @@ def fit(
         InputError: There is too little text, or a setting is out of range.
         CodebookError: The checkpoint is of other settings or damaged.
     """
-    sites = tuple(Tap.parse(t) if isinstance(t, str) else t for t in taps or default_taps(host))
+    if isinstance(texts, str):
+        raise InputError("Texts are a list or another iterable of strings, not one string.")
+    named = (Tap.parse(tap) if isinstance(tap, str) else tap for tap in taps or default_taps(host))
+    sites = tuple(dict.fromkeys(named))
     if tokens is None:
         tokens = _count_tokens(host, texts)
     settings = FitSettings(
@@ -137,14 +148,18 @@ def fit(
         seed=seed,
     )
     _check(settings)
-    torch.manual_seed(seed)
     job = _Fit(host, sites, settings, Path(checkpoint) if checkpoint else None)
     job.run(texts, progress)
     return job.codebook(recipe)
 
 
 class _Fit:
-    """A fit under way: one trainer per tap, the mixing buffer, the checkpoint."""
+    """A fit under way: one trainer per tap, the mixing buffer, the checkpoint.
+
+    Attributes:
+        windows_read: Windows of the text so far, passes over it counted on.
+        tokens_read: Their tokens.
+    """
 
     def __init__(
         self, host: Host, taps: tuple[Tap, ...], settings: FitSettings, checkpoint: Path | None
@@ -152,18 +167,21 @@ class _Fit:
         self.host = host
         self.taps = taps
         self.settings = settings
-        self.checkpoint = checkpoint
+        self.checkpoint = None if checkpoint is None else _Checkpoint(checkpoint, host, settings)
         self.trainers: dict[Tap, SAETrainer] = {}
-        self.held_out: dict[Tap, Tensor] = {}
-        self.texts_read = 0
+        self.held_out: dict[Tap, list[Tensor]] = {tap: [] for tap in taps}
+        self.buffer: dict[Tap, list[Tensor]] = {tap: [] for tap in taps}
+        self.windows_read = 0
         self.tokens_read = 0
         self.generator = torch.Generator().manual_seed(settings.seed)
 
+    @property
+    def buffered(self) -> int:
+        """Tokens in the buffer."""
+        return sum(map(len, self.buffer[self.taps[0]]))
+
     def run(self, texts: Iterable[str], progress: bool) -> None:
-        resumed = self._resume()
-        buffers: dict[Tap, list[Tensor]] = {tap: [] for tap in self.taps}
-        held = 0
-        saved = time.monotonic()
+        self._resume()
         with tqdm(
             total=self.settings.tokens,
             initial=self.tokens_read,
@@ -172,51 +190,40 @@ class _Fit:
             desc="Fitting",
             disable=None if progress else True,
         ) as bar:
-            for text, rows in self._activations(texts, self.texts_read):
-                count = len(rows[self.taps[0]])
-                if not resumed and held < _held_out_tokens(self.settings):
-                    for tap in self.taps:
-                        self.held_out[tap] = torch.cat(
-                            [self.held_out.get(tap, rows[tap][:0]), rows[tap]]
-                        )
-                    held += count
-                    continue
-                for tap in self.taps:
-                    buffers[tap].append(rows[tap])
-                if sum(map(len, buffers[self.taps[0]])) >= self.settings.buffer_tokens:
-                    error = self._train(buffers, keep=0.5)
+            for rows in self._activations(texts):
+                bar.update(self._take(rows))
+                if self.buffered >= self.settings.buffer_tokens:
+                    error = self._train(keep=0.5)
                     bar.set_postfix(unexplained=f"{error:.3f}")
-                    if time.monotonic() - saved > _CHECKPOINT_SECONDS:
-                        self._save_checkpoint()
-                        saved = time.monotonic()
-                self.texts_read = text
-                self.tokens_read += count
-                bar.update(count)
+                    self._save_progress()
                 if self.tokens_read >= self.settings.tokens:
                     break
-            if any(map(len, buffers[self.taps[0]])):
-                self._train(buffers, keep=0.0)
+        if self.buffered:
+            self._train(keep=0.0)
+        if not self.trainers:
+            raise InputError(
+                f"The text ended after {self.tokens_read} tokens, which are all held out; give "
+                "more text."
+            )
 
     def codebook(self, recipe: Recipe | None) -> Codebook:
         saes = {tap: self.trainers[tap].finished().to("cpu") for tap in self.taps}
         reports = {
-            str(tap): report(saes[tap], self.held_out[tap].cpu()).to_dict() for tap in self.taps
+            str(tap): report(saes[tap], torch.cat(self.held_out[tap]).cpu()).to_dict()
+            for tap in self.taps
         }
         for name, measured in reports.items():
             logger.info("%s: %s", name, measured)
-        depth = max(tap.layer for tap in self.taps) + 1
         return Codebook(
             host_name=self.host.name,
-            fingerprint=self.host.fingerprint(depth),
+            fingerprint=self.host.fingerprint(_depth(self.taps)),
             saes=saes,
             recipe=recipe or _default_recipe(self.taps, self.settings.k),
             report={"settings": asdict(self.settings), "taps": reports},
         )
 
-    def _activations(
-        self, texts: Iterable[str], skip: int
-    ) -> Iterator[tuple[int, dict[Tap, Tensor]]]:
-        """Activations of the text from the `skip`-th on, over and over, with texts read so far."""
+    def _activations(self, texts: Iterable[str]) -> Iterator[dict[Tap, Tensor]]:
+        """Activations of the windows that were not read yet, one window after another."""
 
         def run(batch: Sequence[Window]) -> list[dict[Tap, Tensor]]:
             seen = read(self.host, self.taps, batch)
@@ -224,92 +231,169 @@ class _Fit:
             parts = {tap: torch.split(seen[tap], sizes) for tap in self.taps}
             return [{tap: parts[tap][i] for tap in self.taps} for i in range(len(batch))]
 
-        stream = self.host.windows(("", text) for text in _repeat(texts, skip))
-        for window, rows in run_batches(stream, run, self.host.batch_tokens):
-            yield skip + window.document + window.last, rows
+        unread = islice(self._windows(texts), self.windows_read, None)
+        batch_tokens = self.host.batch_tokens
+        # No more activations wait to be put in order than the buffer holds.
+        lookahead = max(self.settings.buffer_tokens // batch_tokens, 1)
+        for _, rows in run_batches(unread, run, batch_tokens, lookahead):
+            yield rows
 
-    def _train(self, buffers: dict[Tap, list[Tensor]], keep: float) -> float:
-        """Train on random batches of the buffer, then drop all but a random part of it."""
-        rows = {tap: torch.cat(buffers[tap]) for tap in self.taps}
-        size = len(rows[self.taps[0]])
+    def _windows(self, texts: Iterable[str]) -> Iterator[Window]:
+        """The text's windows over and over; those held out come in the first pass only."""
+        for first_pass in chain([True], repeat(False)):
+            tokens, trainable = 0, False
+            for window in self.host.windows(("", text) for text in texts):
+                held_out = tokens < self.settings.held_out
+                size = window.keep.stop - window.keep.start
+                tokens += size
+                trainable |= size > 0 and not held_out
+                if first_pass or not held_out:
+                    yield window
+            if isinstance(texts, Iterator):
+                return
+            if not trainable:
+                raise InputError(
+                    f"The text has {tokens} tokens, which are all held out; give more text."
+                )
+
+    def _take(self, rows: dict[Tap, Tensor]) -> int:
+        """Hold a window's activations out or put them into the buffer; returns their number."""
+        store = self.held_out if self.tokens_read < self.settings.held_out else self.buffer
+        for tap in self.taps:
+            store[tap].append(rows[tap])
+        count = len(rows[self.taps[0]])
+        self.windows_read += 1
+        self.tokens_read += count
+        return count
+
+    def _train(self, keep: float) -> float:
+        """Train on random batches of the buffer, then drop all but a random part of it.
+
+        Returns:
+            Unexplained variance of the last batch, mean of the taps.
+        """
+        rows = {tap: torch.cat(self.buffer[tap]) for tap in self.taps}
+        size = self.buffered
         if not self.trainers:
             self._start(rows)
         # Half of the buffer leaves at each round, so a row is met in two rounds on average.
         steps = max(round(size * (1 - keep) * self.settings.reuse / self.settings.batch_size), 1)
-        error = 0.0
+        errors: list[float] = []
         for _ in range(steps):
             chosen = torch.randint(size, (self.settings.batch_size,), generator=self.generator)
-            for tap in self.taps:
-                error = self.trainers[tap].train(rows[tap][chosen.to(rows[tap].device)])
+            errors = [
+                self.trainers[tap].train(rows[tap][chosen.to(rows[tap].device)])
+                for tap in self.taps
+            ]
         kept = torch.randperm(size, generator=self.generator)[: int(size * keep)]
         for tap in self.taps:
-            buffers[tap] = [rows[tap][kept.to(rows[tap].device)]]
-        return error
+            self.buffer[tap] = [rows[tap][kept.to(rows[tap].device)]]
+        return sum(errors) / len(errors)
 
-    def _start(self, rows: dict[Tap, Tensor]) -> None:
-        for tap in self.taps:
-            sae = TopKSAE(rows[tap].shape[1], self.settings.features, self.settings.k)
-            self.trainers[tap] = SAETrainer(
-                sae.to(rows[tap].device),
-                rows[tap],
-                learning_rate=self.settings.learning_rate,
-                total_steps=self.settings.steps,
-            )
+    def _start(self, samples: dict[Tap, Tensor]) -> None:
+        """Make the trainers; the caller's random numbers are left as they are."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.settings.seed)
+            for tap, sample in samples.items():
+                sae = TopKSAE(sample.shape[1], self.settings.features, self.settings.k)
+                self.trainers[tap] = SAETrainer(
+                    sae.to(sample.device),
+                    sample,
+                    learning_rate=self.settings.learning_rate,
+                    total_steps=self.settings.steps,
+                    bfloat16=fast_in_bfloat16(sample.device),
+                )
 
-    def _save_checkpoint(self) -> None:
-        if self.checkpoint is None:
+    def _save_progress(self) -> None:
+        if self.checkpoint is None or not self.checkpoint.due:
             return
-        self.checkpoint.mkdir(parents=True, exist_ok=True)
-        tensors: dict[str, Tensor] = {}
+        tensors = {"generator": self.generator.get_state()}
         for tap in self.taps:
-            state = self.trainers[tap].state() | {"held_out": self.held_out[tap].cpu()}
+            state = self.trainers[tap].state()
+            state["held_out"] = torch.cat(self.held_out[tap]).cpu()
             tensors |= {f"{tap}/{name}": tensor for name, tensor in state.items()}
-        progress = {
-            "settings": asdict(self.settings),
-            "texts_read": self.texts_read,
-            "tokens_read": self.tokens_read,
+        # The buffer is not kept, so as many tokens more are to be read.
+        counters = {
+            "windows_read": self.windows_read,
+            "tokens_read": self.tokens_read - self.buffered,
         }
-        # One file, replaced at once: the counters ride in the header of the tensors.
-        draft = self.checkpoint / "progress.safetensors.tmp"
-        save_file(tensors, draft, metadata={"progress": json.dumps(progress)})
-        draft.replace(self.checkpoint / "progress.safetensors")
+        self.checkpoint.save(tensors, counters)
 
-    def _resume(self) -> bool:
-        path = self.checkpoint / "progress.safetensors" if self.checkpoint else None
-        if path is None or not path.is_file():
-            return False
-        try:
-            progress = _read_progress(path)
-            tensors = load_file(path)
-        except (OSError, SafetensorError, ValueError, KeyError) as error:
-            raise CodebookError(
-                f"The checkpoint {path} is damaged ({error}); delete it to start afresh."
-            ) from error
-        if progress["settings"] != json.loads(json.dumps(asdict(self.settings))):
-            raise CodebookError(
-                f"The checkpoint {path} is of a fit with other settings; delete it to start "
-                "afresh, or use the settings it was made with."
-            )
+    def _resume(self) -> None:
+        found = None if self.checkpoint is None else self.checkpoint.load()
+        if found is None:
+            return
+        tensors, counters = found
+        self.generator.set_state(tensors["generator"])
+        states = {
+            tap: {
+                name.removeprefix(f"{tap}/"): tensor
+                for name, tensor in tensors.items()
+                if name.startswith(f"{tap}/")
+            }
+            for tap in self.taps
+        }
         for tap in self.taps:
-            prefix = f"{tap}/"
-            state = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-            self.held_out[tap] = state.pop("held_out")
-            self._start_from(tap, state)
-        self.texts_read = int(progress["texts_read"])
-        self.tokens_read = int(progress["tokens_read"])
+            self.held_out[tap] = [states[tap].pop("held_out")]
+        self._start({tap: self.held_out[tap][0].to(self.host.device) for tap in self.taps})
+        for tap in self.taps:
+            self.trainers[tap].restore(states[tap])
+        self.windows_read = counters["windows_read"]
+        self.tokens_read = counters["tokens_read"]
         logger.info("Resuming after %d tokens.", self.tokens_read)
-        return True
 
-    def _start_from(self, tap: Tap, state: dict[str, Tensor]) -> None:
-        width = state["sae.W_enc"].shape[0]
-        sae = TopKSAE(width, self.settings.features, self.settings.k).to(self.host.device)
-        self.trainers[tap] = SAETrainer(
-            sae,
-            self.held_out[tap].to(self.host.device),
-            learning_rate=self.settings.learning_rate,
-            total_steps=self.settings.steps,
-        )
-        self.trainers[tap].restore(state)
+
+class _Checkpoint:
+    """The progress of a fit in one file, replaced at once: the counters ride in its header."""
+
+    def __init__(self, folder: Path, host: Host, settings: FitSettings) -> None:
+        self._path = folder / "progress.safetensors"
+        depth = _depth([Tap.parse(name) for name in settings.taps])
+        identity = {"host": host.fingerprint(depth), **asdict(settings)}
+        self._identity = json.loads(json.dumps(identity))
+        self._saved = time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        """Whether the last one is old enough for another."""
+        return time.monotonic() - self._saved >= _CHECKPOINT_SECONDS
+
+    def save(self, tensors: dict[str, Tensor], counters: dict[str, int]) -> None:
+        draft = self._path.with_suffix(".tmp")
+        header = json.dumps({"fit": self._identity, "counters": counters})
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, draft, metadata={"progress": header})
+            draft.replace(self._path)
+        except (OSError, SafetensorError) as error:
+            raise CodebookError(
+                f"The checkpoint {self._path} cannot be written: {error}"
+            ) from error
+        self._saved = time.monotonic()
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, int]] | None:
+        """What was saved, or nothing where there is no checkpoint yet."""
+        if not self._path.is_file():
+            return None
+        try:
+            with safe_open(self._path, framework="pt") as file:
+                progress = json.loads(file.metadata()["progress"])
+            identity, counters = progress["fit"], dict(progress["counters"])
+            tensors = load_file(self._path)
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise CodebookError(
+                f"The checkpoint {self._path} is damaged ({error}); delete it to start afresh."
+            ) from error
+        if identity != self._identity:
+            raise CodebookError(
+                f"The checkpoint {self._path} is of a fit with another host or other settings; "
+                "delete it to start afresh, or use what it was made with."
+            )
+        return tensors, counters
+
+
+def _depth(taps: Sequence[Tap]) -> int:
+    return max(tap.layer for tap in taps) + 1
 
 
 def _default_recipe(taps: Sequence[Tap], k: int) -> Recipe:
@@ -322,35 +406,10 @@ def _default_recipe(taps: Sequence[Tap], k: int) -> Recipe:
     )
 
 
-def _read_progress(path: Path) -> dict[str, Any]:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        progress = json.loads(file.metadata()["progress"])
-    return dict(progress)
-
-
-def _repeat(texts: Iterable[str], skip: int) -> Iterator[str]:
-    """The texts over and over, without the first `skip`; an iterator is read once."""
-    position = 0
-    while True:
-        before = position
-        for text in texts:
-            position += 1
-            if position > skip:
-                yield text
-        if position == before or isinstance(texts, Iterator):
-            return
-
-
 def _count_tokens(host: Host, texts: Iterable[str]) -> int:
     if isinstance(texts, Iterator):
         raise InputError("Texts that can be read only once need tokens=, the number to read.")
     return sum(host.tokenizer.count(text) for text in texts)
-
-
-def _held_out_tokens(settings: FitSettings) -> int:
-    return min(_HELD_OUT, settings.tokens // 10)
 
 
 def _check(settings: FitSettings) -> None:
@@ -359,9 +418,8 @@ def _check(settings: FitSettings) -> None:
             f"A fit needs at least {2 * settings.batch_size} tokens of text (two batches), and "
             f"there are {settings.tokens}; give more text or a smaller batch_size."
         )
-    if not settings.taps:
-        raise InputError("A codebook needs at least one tap, such as hidden.5.")
     if not 1 <= settings.k <= settings.features:
         raise InputError(f"k lies between 1 and {settings.features}, not at {settings.k}.")
-    if settings.reuse <= 0 or settings.batch_size < 1 or settings.learning_rate <= 0:
-        raise InputError("reuse, batch_size and learning_rate must be above zero.")
+    for name in ("reuse", "batch_size", "buffer_tokens", "learning_rate"):
+        if getattr(settings, name) <= 0:
+            raise InputError(f"{name} must be above zero, not {getattr(settings, name)}.")

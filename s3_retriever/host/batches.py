@@ -9,8 +9,7 @@ from s3_retriever.host.windows import Window
 
 Result = TypeVar("Result")
 
-# Windows are sorted by length over this many batches: enough for little padding, and the reorder
-# buffer stays small because only results wait in it.
+# Windows are sorted by length over this many batches, which is enough for little padding.
 _LOOKAHEAD_BATCHES = 16
 
 
@@ -18,6 +17,7 @@ def run_batches(
     stream: Iterable[Window],
     run: Callable[[Sequence[Window]], Sequence[Result]],
     batch_tokens: int,
+    lookahead: int = _LOOKAHEAD_BATCHES,
 ) -> Iterator[tuple[Window, Result]]:
     """Run windows in batches of like length and give the results in the stream's order.
 
@@ -25,13 +25,14 @@ def run_batches(
         stream: Windows of any number.
         run: Called with a batch of windows; returns one result for each.
         batch_tokens: Padded tokens of a batch at most (a single longer window runs alone).
+        lookahead: Batches' worth of windows that are sorted at once; their results are held.
     """
     waiting: list[Window] = []
     tokens = 0
     for window in stream:
         waiting.append(window)
-        tokens += len(window.ids)
-        if tokens >= batch_tokens * _LOOKAHEAD_BATCHES:
+        tokens += max(len(window.ids), 1)
+        if tokens >= batch_tokens * lookahead:
             yield from _run_sorted(waiting, run, batch_tokens)
             waiting, tokens = [], 0
     yield from _run_sorted(waiting, run, batch_tokens)

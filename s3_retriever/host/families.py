@@ -33,13 +33,19 @@ class Family:
     query_norm: str = ""
     bidirectional: bool = False
 
-    def key_module(self, block: nn.Module) -> nn.Module:
-        """The module of a layer whose output is its keys, before the rotary embedding."""
-        return _get(block, f"{self.attention}.{self.key_norm or self.key}")
+    def key_modules(self, block: nn.Module) -> tuple[nn.Module, nn.Module | None]:
+        """A layer's key projection, and the norm of its keys where the family has one."""
+        return self._modules(block, self.key, self.key_norm)
 
-    def query_module(self, block: nn.Module) -> nn.Module:
-        """The module of a layer whose output is its queries, before the rotary embedding."""
-        return _get(block, f"{self.attention}.{self.query_norm or self.query}")
+    def query_modules(self, block: nn.Module) -> tuple[nn.Module, nn.Module | None]:
+        """A layer's query projection, and the norm of its queries where the family has one."""
+        return self._modules(block, self.query, self.query_norm)
+
+    def _modules(
+        self, block: nn.Module, projection: str, norm: str
+    ) -> tuple[nn.Module, nn.Module | None]:
+        attention = _get(block, self.attention)
+        return _get(attention, projection), _get(attention, norm) if norm else None
 
 
 _BERT = Family("encoder.layer", "attention.self", "key", "query", bidirectional=True)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
+from huggingface_hub import constants as hub_constants
 from torch import Tensor, nn
 
-from s3_retriever.errors import HostError
+from s3_retriever.errors import HostError, InputError
 from s3_retriever.host.families import Family, family_of
 from s3_retriever.host.source import MINILM, locate
 from s3_retriever.host.tokenizer import OffsetTokenizer
@@ -88,8 +91,8 @@ class Host:
                 out.
             batch_tokens: Padded tokens that one batch holds at most.
             device: `auto` (CUDA, then MPS, then CPU) or a torch device.
-            dtype: `auto` (bfloat16 where the device is fast in it, else float32), `bfloat16`,
-                `float16` or `float32`.
+            dtype: `auto` (bfloat16 where the device is fast in it, else float32), `bfloat16` or
+                `float32`.
             revision: Branch, tag or commit on the Hub.
             trust_remote_code: Whether to run code that comes with the model.
             model_options: Passed on to `AutoModel.from_pretrained`, such as
@@ -98,7 +101,8 @@ class Host:
         Raises:
             HostError: The model cannot be found or loaded, has no fast tokenizer, or is of an
                 unknown family.
-            InputError: `layers`, `window` or `overlap` does not fit the model.
+            InputError: `layers`, `window` or `overlap` does not fit the model, or there is no
+                such device or dtype here.
         """
         source = locate(name, revision)
         remote = {"revision": revision, "trust_remote_code": trust_remote_code}
@@ -108,10 +112,11 @@ class Host:
             _truncate(config, layers)
         shape = _window_shape(name, config, family, window, overlap)
         where = _device(device)
-        model = _read_model(name, source, config, _dtype(dtype, where), remote | model_options)
+        precision = _dtype(dtype, where)
+        tokenizer = OffsetTokenizer(_read_tokenizer(name, source, remote))
+        model = _read_model(name, source, config, precision, remote | model_options)
         if "device_map" not in model_options:
             model.to(where)  # type: ignore[arg-type]
-        tokenizer = OffsetTokenizer(_read_tokenizer(name, source, remote))
         if batch_tokens is None:
             batch_tokens = _BATCH_TOKENS.get(where.type, _BATCH_TOKENS["cpu"])
         return cls(name, model.train(mode=False), tokenizer, shape, batch_tokens)
@@ -134,7 +139,8 @@ class Host:
     @torch.inference_mode()
     def forward(self, batch: Sequence[Window]) -> None:
         """Run a batch of windows; what they compute is read by a tap, nothing is returned."""
-        longest = max(len(window.ids) for window in batch)
+        # An empty text has no token at all where the tokenizer adds none.
+        longest = max(1, *(len(window.ids) for window in batch))
         ids = torch.full((len(batch), longest), self.tokenizer.pad_id, dtype=torch.long)
         mask = torch.zeros((len(batch), longest), dtype=torch.long)
         for row, window in enumerate(batch):
@@ -148,11 +154,11 @@ class Host:
 
         Two hosts with the same fingerprint give the same activations up to rounding: the digest
         covers the vocabulary and evenly spaced values of every weight, rounded to bfloat16 so
-        that it does not depend on the dtype in which the model was loaded.
+        that it is the same for a model loaded in float32 and in bfloat16.
         """
         digest = hashlib.sha256()
         vocabulary = self.tokenizer.backend.get_vocab()
-        for token, index in sorted(vocabulary.items(), key=lambda item: item[1]):
+        for token, index in sorted(vocabulary.items(), key=lambda item: (item[1], item[0])):
             digest.update(f"{index} {token}\n".encode())
         _digest_weight(digest, "embeddings", self._embeddings)
         for i, block in enumerate(self.blocks[:layers]):
@@ -191,19 +197,42 @@ def _read_model(
     dtype: torch.dtype,
     options: dict[str, Any],
 ) -> PreTrainedModel:
-    # Leaving out the deeper layers and the head is the purpose here, so the report about weights
-    # that were not used says nothing.
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity(logging.ERROR)
     try:
-        model: PreTrainedModel = transformers.AutoModel.from_pretrained(
-            source, config=config, use_safetensors=True, **{_DTYPE_OPTION: dtype}, **options
-        )
+        with _quiet(bars=not Path(source).is_dir()):
+            model: PreTrainedModel = transformers.AutoModel.from_pretrained(
+                source, config=config, use_safetensors=True, **{_DTYPE_OPTION: dtype}, **options
+            )
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise HostError(f"The weights of host {name!r} cannot be loaded: {error}") from error
-    finally:
-        transformers.logging.set_verbosity(verbosity)
     return model
+
+
+# The settings below belong to the whole process.
+_QUIET = threading.Lock()
+
+
+@contextmanager
+def _quiet(*, bars: bool) -> Iterator[None]:
+    """Load a model without a word, and without progress bars unless a download may take time.
+
+    Leaving out the deeper layers and the head is the purpose here, so the report about weights
+    that were not used says nothing.
+    """
+    log = transformers.logging
+    # Where the user's environment decides about bars, the switch would only warn.
+    decided = hub_constants.HF_HUB_DISABLE_PROGRESS_BARS is not None
+    with _QUIET:
+        verbosity = log.get_verbosity()
+        silenced = not bars and not decided and log.is_progress_bar_enabled()
+        log.set_verbosity(logging.ERROR)
+        if silenced:
+            log.disable_progress_bar()  # type: ignore[no-untyped-call]
+        try:
+            yield
+        finally:
+            log.set_verbosity(verbosity)
+            if silenced:
+                log.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 # transformers renamed the argument in 4.56.
@@ -217,7 +246,7 @@ _DTYPE_OPTION = (
 def _truncate(config: PretrainedConfig, layers: int) -> None:
     depth = config.num_hidden_layers
     if not 1 <= layers <= depth:
-        raise HostError(f"The host has {depth} layers, so {layers} of them cannot be loaded.")
+        raise InputError(f"The host has {depth} layers, so {layers} of them cannot be loaded.")
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:layers]
     config.num_hidden_layers = layers
@@ -232,16 +261,19 @@ def _window_shape(
     default = _MINILM_WINDOW if name == MINILM else _LONGEST_WINDOW
     size = min(default, longest) if window is None else window
     if not 8 <= size <= longest:
-        raise HostError(f"A window of host {name!r} has 8 to {longest} tokens, not {size}.")
+        raise InputError(f"A window of host {name!r} has 8 to {longest} tokens, not {size}.")
     shared = size // 8 if overlap is None else overlap
     if not 0 <= shared <= size // 2:
-        raise HostError(f"Windows of {size} tokens overlap by 0 to {size // 2}, not {shared}.")
+        raise InputError(f"Windows of {size} tokens overlap by 0 to {size // 2}, not {shared}.")
     return WindowShape(size, shared, family.bidirectional)
 
 
 def _device(device: str) -> torch.device:
     if device != "auto":
-        return torch.device(device)
+        try:
+            return torch.empty(0, device=device).device
+        except (RuntimeError, AssertionError) as error:
+            raise InputError(f"There is no device {device!r} here: {error}") from error
     if torch.cuda.is_available():
         return torch.device("cuda")
     if torch.backends.mps.is_available():
@@ -250,11 +282,13 @@ def _device(device: str) -> torch.device:
 
 
 def _dtype(dtype: str, device: torch.device) -> torch.dtype:
-    known = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+    # No float16: it rounds weights to other values than bfloat16 does, so a model loaded in it
+    # would not have the fingerprint that its codebook is pinned to.
+    known = {"bfloat16": torch.bfloat16, "float32": torch.float32}
     if dtype == "auto":
         return torch.bfloat16 if fast_in_bfloat16(device) else torch.float32
     if dtype not in known:
-        raise HostError(f"The dtype is 'auto' or one of {', '.join(known)}, not {dtype!r}.")
+        raise InputError(f"The dtype is 'auto' or one of {', '.join(known)}, not {dtype!r}.")
     return known[dtype]
 
 
@@ -263,6 +297,14 @@ def fast_in_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
-        flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-        return bool(flags.get("avx512_bf16") or flags.get("amx_bf16") or flags.get("bf16"))
+        return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(_cpu_flags())
     return False
+
+
+def _cpu_flags() -> Collection[str]:
+    if hasattr(torch.cpu, "get_capabilities"):
+        return [name for name, has in torch.cpu.get_capabilities().items() if has]
+    try:  # an older torch on Linux; the kernel has the same names
+        return Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return ()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from s3_retriever.host.tokenizer import OffsetTokenizer
 
-# A longer title would take the window away from the text.
+# A longer title would take the window away from the text; neither does it get more than half.
 TITLE_TOKENS = 32
 
 
@@ -58,7 +58,8 @@ def windows(
     Positions restart in every window. A text without tokens gives one window that keeps nothing.
     """
     for document, (title, text) in enumerate(texts):
-        head = tokenizer.prefix + tokenizer.ids(title)[:TITLE_TOKENS]
+        room = shape.size - len(tokenizer.prefix) - len(tokenizer.suffix)
+        head = tokenizer.prefix + tokenizer.ids(title)[: min(TITLE_TOKENS, room // 2)]
         yield from _cut(document, head, tokenizer.stream(text), tokenizer.suffix, shape)
 
 
@@ -69,7 +70,7 @@ def _cut(
     suffix: list[int],
     shape: WindowShape,
 ) -> Iterator[Window]:
-    capacity = max(shape.size - len(head) - len(suffix), 2)
+    capacity = shape.size - len(head) - len(suffix)
     overlap = min(shape.overlap, capacity // 2)
     right = overlap // 2 if shape.bidirectional else 0
     ids = np.empty(0, dtype=np.int64)

@@ -66,20 +66,18 @@ class TopKSAE(nn.Module):
 
         Args:
             x: Activations [rows, width], any floating dtype.
-            k: How many features to keep; the SAE's own k where left out.
+            k: How many features to keep, all of them at most; the SAE's own k where left out.
 
         Returns:
             Values [rows, k], float32, strongest first, and feature indices [rows, k], int64. A
             feature that does not fire (its value is not above zero) has index -1 and value 0.
         """
+        k = self.k if k is None else min(k, self.features)
         values, indices = [], []
         for block in torch.split(x, _BLOCK_ROWS):
-            value, index = self.preactivations(block).topk(self.k if k is None else k, dim=1)
+            value, index = self.preactivations(block).topk(k, dim=1)
             values.append(value.float().clamp_min(0.0))
             indices.append(torch.where(value > 0, index, -1))
-        if not values:
-            k = self.k if k is None else k
-            return x.new_zeros((0, k), dtype=torch.float32), x.new_zeros((0, k), dtype=torch.long)
         return torch.cat(values), torch.cat(indices)
 
     def decode(self, values: Tensor, indices: Tensor) -> Tensor:
@@ -109,7 +107,8 @@ class TopKSAE(nn.Module):
 
         Args:
             folder: Made where it is missing.
-            dtype: Of the weights in the file.
+            dtype: Of the matrices in the file; the biases stay float32, as the mean of an
+                activation may lie beyond the range of float16.
             metadata: JSON values to keep beside the configuration, such as `hook_name`.
         """
         folder.mkdir(parents=True, exist_ok=True)
@@ -127,7 +126,7 @@ class TopKSAE(nn.Module):
             "metadata": {"sae_lens_version": _SAE_LENS_VERSION, **metadata},
         }
         tensors = {
-            name: weight.detach().to("cpu", dtype).contiguous()
+            name: weight.to("cpu", dtype if weight.ndim == 2 else torch.float32).contiguous()
             for name, weight in self.state_dict().items()
         }
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")

@@ -53,7 +53,13 @@ class SAETrainer:
     """
 
     def __init__(
-        self, sae: TopKSAE, sample: Tensor, *, learning_rate: float, total_steps: int
+        self,
+        sae: TopKSAE,
+        sample: Tensor,
+        *,
+        learning_rate: float,
+        total_steps: int,
+        bfloat16: bool = False,
     ) -> None:
         """Args as documented in the class.
 
@@ -63,6 +69,7 @@ class SAETrainer:
             learning_rate: Peak of Adam's learning rate; it warms up over the first 5 % of the
                 steps and decays to zero over the last 30 %.
             total_steps: Steps that the schedule is laid out for.
+            bfloat16: Whether to encode in bfloat16, for devices that are faster in it.
         """
         self.sae = sae
         sample = sample.float()
@@ -71,6 +78,7 @@ class SAETrainer:
         self.total_steps = max(total_steps, 1)
         self.step = 0
         self._learning_rate = learning_rate
+        self._bfloat16 = bfloat16
         self._optimiser = torch.optim.Adam(
             sae.parameters(), lr=learning_rate, betas=(0.9, 0.999), fused=_fused(sae)
         )
@@ -86,7 +94,7 @@ class SAETrainer:
             Unexplained variance of this batch before the step.
         """
         x = (batch.float() - self.centre) / self.scale
-        with torch.autocast(x.device.type, torch.bfloat16):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self._bfloat16):
             # b_dec learns from the reconstruction alone, which saves a third of the matmuls.
             centred = x - self.sae.b_dec.detach()
             pre = functional.linear(centred, self.sae.W_enc.T, self.sae.b_enc)
@@ -124,7 +132,10 @@ class SAETrainer:
         for name, parameter in self.sae.named_parameters():
             for key, value in self._optimiser.state.get(parameter, {}).items():
                 tensors[f"adam.{name}.{key}"] = value
-        return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        return {
+            name: value.detach().to("cpu", copy=True).contiguous()
+            for name, value in tensors.items()
+        }
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Go on from `state`."""
@@ -139,7 +150,7 @@ class SAETrainer:
             saved = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
             if saved:
                 self._optimiser.state[parameter] = {
-                    key: value.to(parameter.device) for key, value in saved.items()
+                    key: value.to(parameter.device, copy=True) for key, value in saved.items()
                 }
 
     def _apply(self) -> None:

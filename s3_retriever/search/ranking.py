@@ -39,14 +39,14 @@ class Ranking:
     coactivation: Coactivation | None
 
     def sources(self, first: int, last: int) -> tuple[Source, ...]:
-        """The signals that put one of these sentences above their own mean; at least the best."""
+        """The signals by which one of these sentences is at least average, or else the best."""
         standing = {
             source: float(standardised[first : last + 1].max())
             for source, standardised in self._standardised.items()
             if self.signals[source][first : last + 1].max() > 0
         }
         best = max(standing.values())
-        return tuple(source for source, z in standing.items() if z > 0 or z == best)
+        return tuple(source for source, z in standing.items() if z >= 0 or z == best)
 
     @cached_property
     def _standardised(self) -> dict[Source, NDArray[np.float64]]:
