@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 from huggingface_hub import constants as hub_constants
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from s3_retriever.errors import HostError, InputError
@@ -202,7 +203,7 @@ def _read_model(
             model: PreTrainedModel = transformers.AutoModel.from_pretrained(
                 source, config=config, use_safetensors=True, **{_DTYPE_OPTION: dtype}, **options
             )
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise HostError(f"The weights of host {name!r} cannot be loaded: {error}") from error
     return model
 

@@ -176,8 +176,11 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise CodebookError(
             f"{path} describes no Top-k SAE with unit decoder norms; convert it to one first."
         )
-    if not config.get("apply_b_dec_to_input", True) or any(
-        not isinstance(size, int) or size < 1 for size in sizes
+    scaled = config.get("normalize_activations", "none") != "none"
+    if (
+        scaled
+        or not config.get("apply_b_dec_to_input", True)
+        or any(not isinstance(size, int) or size < 1 for size in sizes)
     ):
         raise CodebookError(f"{path} has sizes or settings that this package cannot use.")
     return dict(config)

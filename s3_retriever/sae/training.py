@@ -112,12 +112,12 @@ class SAETrainer:
 
     def finished(self) -> TopKSAE:
         """The SAE in the units of the activations: centre and scale are folded in."""
-        sae = TopKSAE(self.sae.width, self.sae.features, self.sae.k)
-        with torch.no_grad():
-            sae.W_enc.copy_(self.sae.W_enc)
-            sae.W_dec.copy_(self.sae.W_dec)
-            sae.b_enc.copy_(self.sae.b_enc * self.scale)
-            sae.b_dec.copy_(self.sae.b_dec * self.scale + self.centre)
+        with torch.device("meta"):
+            sae = TopKSAE(self.sae.width, self.sae.features, self.sae.k)
+        state = {name: weight.clone() for name, weight in self.sae.state_dict().items()}
+        state["b_enc"] *= self.scale
+        state["b_dec"] = state["b_dec"] * self.scale + self.centre
+        sae.load_state_dict(state, assign=True)
         return sae.requires_grad_(requires_grad=False)
 
     def state(self) -> dict[str, Tensor]:

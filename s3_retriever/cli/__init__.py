@@ -1,0 +1,8 @@
+"""The command `s3`."""
+
+
+def main() -> None:
+    """Run the command line."""
+    from s3_retriever.cli.app import app
+
+    app(prog_name="s3")

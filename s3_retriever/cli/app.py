@@ -1,0 +1,69 @@
+"""The application: its commands and what they have in common."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from s3_retriever import __version__
+from s3_retriever.cli.asking import ask
+from s3_retriever.cli.console import log_to_stderr, results
+from s3_retriever.cli.explaining import explain
+from s3_retriever.cli.failures import Commands
+from s3_retriever.cli.fitting import fit
+from s3_retriever.cli.indexing import add, index
+from s3_retriever.cli.info import info
+from s3_retriever.cli.maintenance import compact, delete
+from s3_retriever.cli.searching import search
+
+app = typer.Typer(
+    name="s3",
+    cls=Commands,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        results().print(f"s3-retriever {__version__}")
+        raise typer.Exit
+
+
+def _paragraphs(command: Callable[..., None]) -> str:
+    """A command's help, one line for each paragraph: the terminal is to wrap it."""
+    paragraphs = inspect.getdoc(command) or ""
+    return re.sub(r"(?<!\n)\n(?!\n)", " ", paragraphs)
+
+
+def s3(
+    version: Annotated[  # noqa: ARG001 - its callback does it all
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", "-v", help="Log to stderr, and show where an error came from."),
+    ] = False,
+) -> None:
+    """Any Hugging Face transformer as its own retriever.
+
+    Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed (one sentence
+    says why), 2 wrong command line, 3 nothing found, 130 interrupted.
+    """
+    log_to_stderr(verbose)
+
+
+app.callback(help=_paragraphs(s3))(s3)
+
+
+for _command in (index, add, search, ask, explain, info, delete, compact, fit):
+    app.command(help=_paragraphs(_command))(_command)

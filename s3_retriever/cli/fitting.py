@@ -1,0 +1,175 @@
+"""`s3 fit`: a codebook for a host, from plain text."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from s3_retriever.cli import options
+from s3_retriever.cli.console import results, show_table, write_json
+from s3_retriever.cli.files import find_files
+from s3_retriever.cli.loading import prepare
+from s3_retriever.cli.texts import TextFiles
+from s3_retriever.cli.values import location
+from s3_retriever.errors import CodebookError
+
+if TYPE_CHECKING:
+    from s3_retriever.codebook import Codebook
+    from s3_retriever.host import Host
+
+
+def fit(
+    host: Annotated[
+        str,
+        typer.Argument(
+            metavar="HOST", help="minilm, a local folder, or a model id on the Hugging Face Hub."
+        ),
+    ],
+    text: Annotated[
+        list[str],
+        typer.Option(
+            "--text",
+            metavar="FILE...",
+            help="Plain text to fit on: files, folders and globs. Of a .jsonl file, the field "
+            "text of every line. Several files take turns, so that each gives as many characters.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the codebook.")],
+    more_text: Annotated[list[str] | None, typer.Argument(metavar="FILE", hidden=True)] = None,
+    taps: Annotated[
+        str | None,
+        typer.Option(
+            "--taps",
+            metavar="TAPS",
+            show_default="key and hidden, of an encoder's last or a decoder's middle layer",
+            help="Sites to fit, such as key.5,hidden.5.",
+        ),
+    ] = None,
+    features: Annotated[
+        int | None,
+        typer.Option(
+            "--features",
+            metavar="N",
+            min=1,
+            show_default="16 times the hidden size",
+            help="Dictionary size of each tap.",
+        ),
+    ] = None,
+    k: Annotated[
+        int, typer.Option("--k", metavar="N", min=1, help="Features of a token that stay active.")
+    ] = 32,
+    tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--tokens",
+            metavar="N",
+            min=1,
+            show_default="all of the text once",
+            help="Tokens to read; the text is repeated where it is shorter.",
+        ),
+    ] = None,
+    reuse: Annotated[
+        float,
+        typer.Option("--reuse", metavar="X", help="How often a token is trained on, on average."),
+    ] = 2.0,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", help="Of the initial weights and the mixing.")
+    ] = 0,
+    device: options.Device = "auto",
+    dtype: options.DtypeName = options.Dtype.auto,
+    as_json: options.AsJson = False,
+) -> None:
+    """Fit a codebook for a host, from plain text.
+
+    Progress is kept once a minute in the folder DIR.checkpoint, which is removed at the end:
+    after an interruption, the same command goes on from there. Reports for every tap the
+    share of the variance that stays unexplained, the share of features that never fire, how many
+    are active on a token, and on which share of the tokens a feature fires (50 % of the features
+    fire on no more than the first of those shares, and so on).
+    """
+    texts = TextFiles([file.path for file in find_files([*text, *(more_text or ())])])
+    _check_free(out)
+    checkpoint = out.with_name(f"{out.name}.checkpoint")
+    prepare()
+    from s3_retriever.codebook import Codebook
+
+    sites = [tap.strip() for tap in taps.split(",")] if taps else None
+    try:
+        codebook = Codebook.fit(
+            _load(host, sites, device, dtype),
+            texts,
+            taps=sites,
+            features=features,
+            k=k,
+            tokens=tokens,
+            reuse=reuse,
+            seed=seed,
+            checkpoint=checkpoint,
+        )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_kept(checkpoint)) from None
+    codebook.save(out)
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    _give(codebook, out, as_json)
+
+
+def _check_free(out: Path) -> None:
+    """Refuse a folder that cannot take the codebook now, not after hours."""
+    taken = out.exists() and not (out / "codebook.json").is_file()
+    if taken and (not out.is_dir() or any(out.iterdir())):
+        raise CodebookError(f"{out} holds something that is no codebook; choose another.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _load(host: str, sites: list[str] | None, device: str, dtype: options.Dtype) -> Host:
+    """The host, as deep as the taps need it."""
+    from s3_retriever.host import Host
+    from s3_retriever.tap import Tap
+
+    layers = max(Tap.parse(site).layer for site in sites) + 1 if sites else None
+    return Host.load(location(host) or host, layers=layers, device=device, dtype=dtype.value)
+
+
+def _kept(checkpoint: Path) -> str:
+    if checkpoint.is_dir():
+        return f"Progress is kept in {checkpoint}; the same command goes on from there."
+    return "Nothing was kept yet; progress is kept once a minute."
+
+
+def _give(codebook: Codebook, out: Path, as_json: bool) -> None:
+    if as_json:
+        write_json(
+            {
+                "path": str(out),
+                "host": codebook.host_name,
+                "codebook": codebook.identity,
+                "report": codebook.report,
+            }
+        )
+    else:
+        show_table(results(), _table(codebook.report["taps"]))
+
+
+def _table(taps: dict[str, dict[str, Any]]) -> Table:
+    """One line for each tap.
+
+    Unexplained variance, dead features, active features of a token, and on which share of the
+    tokens features fire, at quantiles of the features.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("tap", no_wrap=True)
+    for name in ("unexplained", "dead", "active", "fires: 50 %", "90 %", "99 %", "max"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for tap, measured in taps.items():
+        table.add_row(
+            tap,
+            f"{measured['unexplained_variance']:.3f}",
+            f"{measured['dead_share']:.1%}",
+            f"{measured['active']:.1f}",
+            *(f"{share:.2%}" for share in measured["frequency"]),
+        )
+    return table

@@ -1,0 +1,77 @@
+"""The reference of all commands in Markdown: `python -m s3_retriever.cli.reference`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+from typer.core import TyperArgument
+
+from s3_retriever.cli.app import app
+
+_START = """\
+# Command line
+
+This page is generated from the commands themselves with
+`python -m s3_retriever.cli.reference > docs/cli.md`.
+"""
+
+
+def reference() -> str:
+    """The whole page."""
+    group: Any = typer.main.get_command(app)
+    context = typer.Context(group)
+    parts = [_START, *_command("s3", group, "s3 [OPTIONS] COMMAND ...")]
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        parts += _command(f"s3 {name}", command, _usage(name, command))
+    return "\n".join(parts)
+
+
+def _command(name: str, command: Any, usage: str) -> Iterator[str]:
+    shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
+    yield f"## {name}\n"
+    yield f"```\n{usage}\n```\n"
+    yield f"{inspect.cleandoc(command.help)}\n"
+    yield "| Parameter | Meaning | Default |\n| --- | --- | --- |"
+    yield from map(_row, shown)
+    yield ""
+
+
+def _usage(name: str, command: Any) -> str:
+    """Arguments and required options, in order."""
+    words = [_syntax(parameter) for parameter in command.params if parameter.required]
+    return " ".join(["s3", name, *words, "[OPTIONS]"])
+
+
+def _row(parameter: Any) -> str:
+    cells = [f"`{_syntax(parameter, ', ')}`", parameter.help or "", _default(parameter)]
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _syntax(parameter: Any, names: str = "") -> str:
+    """How a parameter is written, with all its names where they are to be joined by something."""
+    if isinstance(parameter, TyperArgument):
+        return f"{parameter.metavar}..." if parameter.nargs == -1 else str(parameter.metavar)
+    name = names.join(parameter.opts) if names else max(parameter.opts, key=len)
+    return name if _is_flag(parameter) else f"{name} {parameter.metavar}"
+
+
+def _default(parameter: Any) -> str:
+    if parameter.required:
+        return "required"
+    if isinstance(parameter.show_default, str):
+        return parameter.show_default
+    default = getattr(parameter.default, "value", parameter.default)
+    return "" if default is None or _is_flag(parameter) else f"`{default}`"
+
+
+def _is_flag(parameter: Any) -> bool:
+    """Options that take a value are declared with a metavar."""
+    return parameter.metavar is None
+
+
+if __name__ == "__main__":
+    typer.echo(reference(), nl=False)

@@ -1,0 +1,206 @@
+"""The documentation runs, prints what it says and links to what there is; the rooms keep order."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import io
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import s3_retriever
+from s3_retriever import Host
+from s3_retriever.cli.app import app
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "s3_retriever"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_NUMBER = re.compile(r"-?\d+\.\d+")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of a page, with the output that the page promises, where it does."""
+
+    line: int
+    code: str
+    output: str | None
+
+
+def blocks(page: Path, language: str = "python") -> list[Block]:
+    text = page.read_text(encoding="utf-8")
+    fences = list(_FENCE.finditer(text))
+    found = []
+    for fence, after in zip(fences, [*fences, None][1:], strict=True):
+        if fence[1] != language:
+            continue
+        shown = after and after[1] == "text" and after.start() == fence.end() + 1
+        line = text.count("\n", 0, fence.start()) + 1
+        found.append(Block(line, fence[2], after[2] if after and shown else None))
+    return found
+
+
+@pytest.fixture(scope="module")
+def load_once() -> Iterator[None]:
+    """A host is loaded once for all pages."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Host, "load", staticmethod(functools.cache(Host.load)))
+        yield
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda page: page.name)
+def test_python_blocks_print_what_the_page_shows(page, tmp_path, monkeypatch, load_once):
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": "__main__"}
+    for block in blocks(page):
+        # Line numbers of errors are those of the page.
+        code = compile("\n" * block.line + block.code, str(page), "exec")
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(code, namespace)
+        if block.output is not None:
+            assert_same(printed.getvalue(), block.output, f"{page.name}, line {block.line}")
+
+
+def test_commands_of_the_readme_print_what_it_shows(tmp_path, monkeypatch, load_once):
+    monkeypatch.chdir(tmp_path)
+    readme = ROOT / "README.md"
+    (tmp_path / "handbook").mkdir()
+    documents = re.findall(r'Document\("(.*)", id="(.*)"\)', readme.read_text(encoding="utf-8"))
+    for text, name in documents:
+        (tmp_path / "handbook" / f"{name}.txt").write_text(text)
+    shown = [block for block in blocks(readme, "console") if block.output is not None]
+    assert shown
+    for block in shown:
+        printed = ""
+        for line in block.code.splitlines():
+            prompt, program, *arguments = shlex.split(line)
+            assert (prompt, program) == ("$", "s3")
+            result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+            assert result.exit_code == 0, result.output
+            printed += result.stdout
+        assert_same(printed, block.output, f"README.md, line {block.line}")
+
+
+def assert_same(printed: str, shown: str, where: str) -> None:
+    """Equal but for blanks at the ends of lines and the last digits of decimal fractions."""
+    texts = [_NUMBER.sub("#", _trimmed(text)) for text in (printed, shown)]
+    assert texts[0] == texts[1], f"{where} prints:\n{printed}"
+    numbers = [[float(number) for number in _NUMBER.findall(text)] for text in (printed, shown)]
+    assert numbers[0] == pytest.approx(numbers[1], rel=0.05, abs=0.05), where
+
+
+def _trimmed(text: str) -> str:
+    return "\n".join(line.rstrip() for line in text.rstrip().splitlines())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_lead_somewhere(page):
+    prose = _FENCE.sub("", page.read_text(encoding="utf-8"))
+    for target in re.findall(r"\[[^\]]*\]\(([^)\s]+)\)", prose):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), f"{page.name} links to {target}"
+        if anchor:
+            assert anchor in anchors(linked), f"{page.name} links to {target}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+# From left to right; a room imports from its left. The first four are one room.
+ROOMS = [
+    {"errors", "document", "text", "recipe"},
+    {"host"},
+    {"tap"},
+    {"sae"},
+    {"codebook"},
+    {"index"},
+    {"search"},
+    {"engine"},
+    {"answer"},
+    {"bench"},
+    {"cli"},
+]
+PLACE = {name: place for place, names in enumerate(ROOMS) for name in names}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """The rooms that a module imports from, anywhere in its code."""
+    package = ["s3_retriever", *path.relative_to(PACKAGE).with_suffix("").parts[:-1]]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name.split(".") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else []
+            base += node.module.split(".") if node.module else []
+            names = [[*base, alias.name] for alias in node.names]
+        else:
+            continue
+        found |= {name[1] for name in names if name[0] == "s3_retriever" and len(name) > 1}
+    return {_room_of_public_name(name) for name in found if name != "__version__"}
+
+
+def _room_of_public_name(name: str) -> str:
+    """The room of something that the package itself exports."""
+    if name in PLACE:
+        return name
+    return getattr(s3_retriever, name).__module__.split(".")[1]
+
+
+MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
+
+
+def test_every_module_is_in_a_room():
+    assert {room_of(path) for path in MODULES} <= PLACE.keys()
+
+
+def test_no_room_imports_from_its_right():
+    steps = [
+        f"{path.relative_to(ROOT)} imports from {room}"
+        for path in MODULES
+        for room in imported_rooms(path)
+        if PLACE[room] > PLACE[room_of(path)]
+    ]
+    assert steps == []
+
+
+def test_the_index_knows_no_model():
+    known = {room for path in MODULES if room_of(path) == "index" for room in imported_rooms(path)}
+    assert known.isdisjoint({"host", "tap", "sae", "codebook"})
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from s3_retriever.engine import S3Index",
+        "import s3_retriever.engine",
+        "from s3_retriever import S3Index",
+        "from ..engine import S3Index",
+        "def f():\n    from s3_retriever import engine",
+    ],
+)
+def test_a_step_to_the_right_is_seen_however_it_is_written(line, tmp_path, monkeypatch):
+    monkeypatch.setattr("test_docs.PACKAGE", tmp_path)
+    module = tmp_path / "index" / "module.py"
+    module.parent.mkdir()
+    module.write_text(line)
+    assert imported_rooms(module) == {"engine"}
