@@ -11,6 +11,7 @@ from s3_retriever.errors import CodebookError, HostError, IndexStoreError, Input
 from s3_retriever.recipe import Recipe, TapRecipe
 
 if TYPE_CHECKING:
+    from s3_retriever.answer import Compressor
     from s3_retriever.codebook import Codebook
     from s3_retriever.engine import S3Index
     from s3_retriever.host import Host
@@ -23,6 +24,7 @@ __version__ = version("s3-retriever")
 __all__ = [
     "Codebook",
     "CodebookError",
+    "Compressor",
     "Document",
     "Explanation",
     "Host",
@@ -42,6 +44,7 @@ __all__ = [
 # These import torch and transformers, which takes seconds; they are imported when first used.
 _LAZY = {
     "Codebook": "s3_retriever.codebook",
+    "Compressor": "s3_retriever.answer",
     "Explanation": "s3_retriever.search",
     "Host": "s3_retriever.host",
     "S3Index": "s3_retriever.engine",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from itertools import groupby
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from tqdm.auto import tqdm
 
 from s3_retriever.codebook import Codebook, Encoder, TokenFeatures
@@ -73,15 +74,17 @@ class S3Index:
             CodebookError: There is no codebook for the host, or it does not fit host or recipe.
             IndexStoreError: There is something at `path` already, or it cannot be written.
         """
-        book = _find_codebook(host, codebook)
+        book = find_codebook(host, codebook)
         chosen = book.named_recipe(recipe)
-        encoder = _encoder(host, book, host_options)
-        where = None if codebook is None or isinstance(codebook, Codebook) else str(codebook)
+        encoder = Encoder(shared_host(host, book, host_options), book)
+        shape = encoder.host.shape
         identity = {
-            "host": encoder.host.name,
+            "host": _lasting(encoder.host.name),
+            "window": shape.size,
+            "overlap": shape.overlap,
             "fingerprint": book.fingerprint,
             "codebook": book.identity,
-            "codebook_source": where,
+            "codebook_source": None if codebook is None else _source_of(codebook),
             "recipe": chosen.model_dump(),
         }
         store = Store.create(None if path is None else Path(path), identity)
@@ -111,16 +114,22 @@ class S3Index:
             CodebookError: There is no codebook for the host.
         """
         store = Store.open(Path(path))
-        made_with = store.manifest.codebook
-        recipe = _stored_recipe(store)
-        host = host or str(made_with["host"])
-        book = _find_codebook(host, codebook or made_with.get("codebook_source"))
-        if book.fingerprint != made_with["fingerprint"] or book.identity != made_with["codebook"]:
+        made_with = _identity(store)
+        recipe = made_with.recipe
+        host = host or made_with.host
+        book = find_codebook(host, codebook or made_with.codebook_source)
+        if (book.fingerprint, book.identity) != (made_with.fingerprint, made_with.codebook):
             raise IndexStoreError(
                 f"The index at {path} was made with another codebook for host "
-                f"{made_with['host']!r}; open it with that one, or index the documents again."
+                f"{made_with.host!r}; open it with that one (codebook=...), or index the "
+                "documents again."
             )
-        return cls(store, _encoder(host, book, host_options), recipe)
+        if isinstance(host, str):
+            host_options = {
+                "window": made_with.window,
+                "overlap": made_with.overlap,
+            } | host_options
+        return cls(store, Encoder(shared_host(host, book, host_options), book), recipe)
 
     def __enter__(self) -> S3Index:
         return self
@@ -170,6 +179,10 @@ class S3Index:
         """
         if isinstance(documents, (str, Document)):
             documents = [documents]
+        if not isinstance(documents, Iterable):
+            raise InputError(
+                f"Documents are an iterable of Document or str, not {type(documents).__name__}."
+            )
         sizes = {name: self.encoder.codebook.sae(name).features for name in self.recipe.taps}
         with (
             self._store.append(sizes, replace=replace) as writer,
@@ -342,7 +355,12 @@ def _progress_bar(documents: Iterable[Document | str], shown: bool) -> tqdm[Any]
     )
 
 
-def _find_codebook(host: str | Host, codebook: str | Path | Codebook | None) -> Codebook:
+def find_codebook(host: str | Host, codebook: str | Path | Codebook | None) -> Codebook:
+    """The codebook that was named, else the one that belongs to the host.
+
+    Raises:
+        CodebookError: There is none.
+    """
     if isinstance(codebook, Codebook):
         return codebook
     if codebook is not None:
@@ -354,27 +372,63 @@ def _find_codebook(host: str | Host, codebook: str | Path | Codebook | None) -> 
     if beside.is_dir():
         return Codebook.load(beside)
     raise CodebookError(
-        f"Host {name!r} has no codebook yet; fit one on plain text with: "
-        f"s3 fit {name} --text TEXTS --out CODEBOOK, then pass codebook=CODEBOOK."
+        f"No codebook for host {name!r} was named or lies beside it; pass codebook=..., or fit "
+        f"one on plain text with: s3 fit {name} --text TEXTS --out CODEBOOK"
     )
 
 
-def _encoder(host: str | Host, codebook: Codebook, options: dict[str, Any]) -> Encoder:
-    if isinstance(host, str):
-        host = Host.load(host, layers=codebook.depth, **options)
-    elif options:
-        raise InputError("A loaded host takes no further options; give them to Host.load.")
-    return Encoder(host, codebook)
+_HOSTS: dict[object, Host] = {}
+_HOSTS_LOCK = threading.Lock()
 
 
-def _stored_recipe(store: Store) -> Recipe:
+def shared_host(host: str | Host, codebook: Codebook, options: dict[str, Any]) -> Host:
+    """A host by name, loaded once per process for the same codebook depth and options.
+
+    Raises:
+        HostError: It cannot be loaded.
+        InputError: Options for a host that is loaded already.
+    """
+    if isinstance(host, Host):
+        if options:
+            raise InputError("A loaded host takes no further options; give them to Host.load.")
+        return host
+    key = (_lasting(host), codebook.depth, repr(sorted(options.items())))
+    with _HOSTS_LOCK:
+        if key not in _HOSTS:
+            _HOSTS[key] = Host.load(host, layers=codebook.depth, **options)
+        return _HOSTS[key]
+
+
+class _Identity(BaseModel):
+    """What an index keeps about how it was made."""
+
+    host: str
+    window: int
+    overlap: int
+    fingerprint: str
+    codebook: str
+    codebook_source: str | None
+    recipe: Recipe
+
+
+def _identity(store: Store) -> _Identity:
     try:
-        return Recipe.model_validate(store.manifest.codebook["recipe"])
-    except (KeyError, ValidationError) as error:
+        return _Identity.model_validate(store.manifest.codebook)
+    except ValidationError as error:
         raise IndexStoreError(
-            f"The manifest of the index at {store.path} has no usable recipe; it is damaged or "
-            "was written by another program."
+            f"The manifest of the index at {store.path} does not say how it was made; it is "
+            "damaged or was written by another program."
         ) from error
+
+
+def _lasting(name: str) -> str:
+    """A folder's absolute path, so that it is found from any folder; other names as they are."""
+    folder = Path(name).expanduser()
+    return str(folder.resolve()) if name != MINILM and folder.is_dir() else name
+
+
+def _source_of(codebook: str | Path | Codebook) -> str | None:
+    return None if isinstance(codebook, Codebook) else _lasting(str(codebook))
 
 
 def _check_search(
@@ -382,9 +436,14 @@ def _check_search(
 ) -> None:
     if not isinstance(question, str) or not question.strip():
         raise InputError("The question is empty; ask something.")
+    if not question.isprintable() and any("\ud800" <= c <= "\udfff" for c in question):
+        raise InputError(
+            "The question has a lone surrogate, which is no Unicode text; decode its source "
+            "with errors='replace'."
+        )
     for name, value in (("k", k), ("token_budget", token_budget)):
-        if value is not None and value < 1:
-            raise InputError(f"{name} must be at least 1, not {value}.")
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise InputError(f"{name} must be a whole number of at least 1, not {value!r}.")
     for name, choice, choices in (("mode", mode, Mode), ("order", order, Order)):
         if choice not in get_args(choices):
             raise InputError(f"{name} is one of {', '.join(get_args(choices))}, not {choice!r}.")

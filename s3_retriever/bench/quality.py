@@ -10,10 +10,9 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from s3_retriever.bench.caching import CachingEncoder
 from s3_retriever.bench.datasets import Context, build_contexts, load_questions
 from s3_retriever.bench.metrics import answer_recall, evidence_recall
-from s3_retriever.codebook import Codebook
+from s3_retriever.codebook import CachingEncoder, Codebook
 from s3_retriever.engine import S3Index
 from s3_retriever.host import Host
 from s3_retriever.index import Store

@@ -17,7 +17,6 @@ from s3_retriever.cli.spans_view import show_heading, show_text, span_json
 
 if TYPE_CHECKING:
     from s3_retriever.search import Explanation
-    from s3_retriever.search.explanation import TokenScore
 
 _SHOWN_FEATURES = 10
 _SHOWN_TOKENS = 8
@@ -31,7 +30,7 @@ def explanation_json(found: Explanation) -> dict[str, Any]:
         "span": span_json(found.span),
         "features": [asdict(feature) for feature in found.features],
         "terms": [asdict(term) for term in found.terms],
-        "tokens": [{"text": _token(found, token), **asdict(token)} for token in found.tokens],
+        "tokens": [{"text": token.text, **asdict(token)} for token in found.tokens],
     }
 
 
@@ -66,7 +65,7 @@ def _background(strength: float) -> Style:
 
 def _show_tokens(console: Console, found: Explanation) -> None:
     best = sorted(found.tokens, key=lambda token: -token.score)[:_SHOWN_TOKENS]
-    strongest = [f"{_token(found, token)} {token.score:.2f}" for token in best if token.score > 0]
+    strongest = [f"{token.text} {token.score:.2f}" for token in best if token.score > 0]
     _show_section(console, "Strongest tokens", ", ".join(strongest) or "none")
 
 
@@ -89,7 +88,7 @@ def _show_features(console: Console, found: Explanation) -> None:
             f"{feature.share:.1%}",
             f"{feature.tap}/{feature.feature}",
             _quoted(feature.question_tokens),
-            _quoted(feature.span_tokens) or "(beside it)",
+            _quoted(feature.span_tokens),
         )
     show_table(console, table)
 
@@ -107,7 +106,3 @@ def _show_section(console: Console, title: str, text: str) -> None:
 def _quoted(tokens: tuple[str, ...]) -> str:
     """Distinct tokens in order, on one line."""
     return " ".join(dict.fromkeys(" ".join(token.split()) for token in tokens))
-
-
-def _token(found: Explanation, token: TokenScore) -> str:
-    return found.span.text[token.start - found.span.start : token.end - found.span.start]

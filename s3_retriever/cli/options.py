@@ -29,7 +29,6 @@ class Dtype(str, Enum):
 
     auto = "auto"
     bfloat16 = "bfloat16"
-    float16 = "float16"
     float32 = "float32"
 
 
@@ -104,7 +103,7 @@ DtypeName = Annotated[
     Dtype,
     typer.Option(
         "--dtype",
-        metavar="auto|bfloat16|float16|float32",
+        metavar="auto|bfloat16|float32",
         help="Number format of the host; auto picks the faster one.",
     ),
 ]

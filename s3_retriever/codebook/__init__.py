@@ -1,7 +1,8 @@
 """The codebook: the SAEs of all taps of one host, and the scoring defaults that go with them."""
 
+from s3_retriever.codebook.caching import CachingEncoder
 from s3_retriever.codebook.codebook import Codebook
 from s3_retriever.codebook.encoder import Encoder, TokenFeatures
 from s3_retriever.codebook.fit import fit
 
-__all__ = ["Codebook", "Encoder", "TokenFeatures", "fit"]
+__all__ = ["CachingEncoder", "Codebook", "Encoder", "TokenFeatures", "fit"]

@@ -62,6 +62,11 @@ class Encoder:
     """
 
     def __init__(self, host: Host, codebook: Codebook) -> None:
+        if len(host.blocks) < codebook.depth:
+            raise CodebookError(
+                f"Host {host.name!r} was loaded with {len(host.blocks)} layers and the codebook "
+                f"needs {codebook.depth}; load it with layers={codebook.depth} or without layers."
+            )
         if host.fingerprint(codebook.depth) != codebook.fingerprint:
             raise CodebookError(
                 f"The codebook was fitted for host {codebook.host_name!r}, and host "

@@ -61,6 +61,7 @@ class Host:
         self.shape = shape
         self.batch_tokens = batch_tokens
         self.lock = threading.Lock()
+        self._fingerprints: dict[int, str] = {}
         self.family: Family = family_of(model.config.model_type)
         blocks = model.get_submodule(self.family.blocks)
         self.blocks: list[nn.Module] = list(blocks.children())
@@ -157,6 +158,11 @@ class Host:
         covers the vocabulary and evenly spaced values of every weight, rounded to bfloat16 so
         that it is the same for a model loaded in float32 and in bfloat16.
         """
+        if layers not in self._fingerprints:
+            self._fingerprints[layers] = self._digest(layers)
+        return self._fingerprints[layers]
+
+    def _digest(self, layers: int) -> str:
         digest = hashlib.sha256()
         vocabulary = self.tokenizer.backend.get_vocab()
         for token, index in sorted(vocabulary.items(), key=lambda item: (item[1], item[0])):

@@ -131,6 +131,8 @@ class TopKSAE(nn.Module):
         }
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
         save_file(tensors, folder / WEIGHTS_FILE)
+        # The library writes files that only their owner can read.
+        (folder / WEIGHTS_FILE).chmod((folder / CONFIG_FILE).stat().st_mode)
 
     @classmethod
     def load(cls, folder: Path) -> TopKSAE:

@@ -4,13 +4,14 @@ from s3_retriever.search.coactivation import Coactivation, FeatureWeights, quest
 from s3_retriever.search.explanation import Explanation, explain
 from s3_retriever.search.filtering import Where
 from s3_retriever.search.ranking import Mode, rank
-from s3_retriever.search.spans import Span
+from s3_retriever.search.spans import Order, Span
 
 __all__ = [
     "Coactivation",
     "Explanation",
     "FeatureWeights",
     "Mode",
+    "Order",
     "Span",
     "Where",
     "explain",

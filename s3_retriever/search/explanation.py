@@ -28,7 +28,8 @@ class FeatureShare:
         feature: Its index in that tap's dictionary.
         share: Of the span's co-activation score, 0 to 1; all shares add up to 1.
         question_tokens: The question's tokens on which it fires.
-        span_tokens: The span's tokens on which it fires, around the peak.
+        span_tokens: The tokens around the peak on which it fires; the smoothing kernel may reach
+            a few tokens beyond the span.
     """
 
     tap: str
@@ -56,10 +57,12 @@ class TokenScore:
     """A token of the span and its co-activation with the question.
 
     Attributes:
+        text: The token's text.
         start: Offset of its first character in the document; `end` after the last one.
         score: Sum of the weights of the question's features that fire on it.
     """
 
+    text: str
     start: int
     end: int
     score: float
@@ -115,15 +118,16 @@ def explain(
     document = segment.documents[int(segment.sentences[first]["document"])]
     low = max(peak - left, int(document["first_token"]))
     high = min(peak + right + 1, int(document["first_token"]) + int(document["n_tokens"]))
-    tokens = _tokens(segment, first, last, span, coactivation.raw(place)[start:end])
-    texts = {
-        start + i: span.text[token.start - span.start : token.end - span.start]
-        for i, token in enumerate(tokens)
-    }
+    around = _tokens(
+        segment,
+        min(first, _sentence_at(segment, low)),
+        max(last, _sentence_at(segment, high - 1)),
+        coactivation.raw(place),
+    )
     shares = []
     for tap, found in coactivation.contributions(place, low, high).items():
         shares += _feature_shares(
-            tap, found, coactivation, question_features[tap], question_tokens, texts
+            tap, found, coactivation, question_features[tap], question_tokens, around
         )
     total = sum(share.share for share in shares) or 1.0
     shares = [_scaled(share, total) for share in shares]
@@ -131,7 +135,7 @@ def explain(
         span=span,
         features=tuple(sorted(shares, key=lambda share: -share.share)),
         terms=_term_shares(snapshot, question, place, first, last),
-        tokens=tokens,
+        tokens=tuple(around[position] for position in range(start, end)),
     )
 
 
@@ -162,17 +166,26 @@ def _token_range(segment: Segment, first: int, last: int) -> tuple[int, int]:
     return int(begin["first_token"]), int(end["first_token"]) + int(end["n_tokens"])
 
 
+def _sentence_at(segment: Segment, token: int) -> int:
+    return int(np.searchsorted(segment.sentences["first_token"], token, side="right")) - 1
+
+
 def _tokens(
-    segment: Segment, first: int, last: int, span: Span, scores: NDArray[np.float64]
-) -> tuple[TokenScore, ...]:
-    starts = segment.token_starts(first, last).astype(np.int64)
+    segment: Segment, first: int, last: int, scores: NDArray[np.float64]
+) -> dict[int, TokenScore]:
+    """The tokens of some sentences of a document, by position in the segment."""
+    text, offset = segment.text(first, last), int(segment.sentences[first]["start"])
+    starts = segment.token_starts(first, last).astype(np.int64) - offset
     # Where a token ends is not stored: it is the next token's start less the white space before.
-    later = np.append(starts[1:], span.end)
-    tokens = []
-    for start, following, score in zip(starts.tolist(), later.tolist(), scores, strict=True):
-        text = span.text[start - span.start : following - span.start]
-        tokens.append(TokenScore(start, start + len(text.rstrip()), float(score)))
-    return tuple(tokens)
+    ends = np.append(starts[1:], len(text))
+    tokens = {}
+    for position, start, end in zip(
+        range(*_token_range(segment, first, last)), starts.tolist(), ends.tolist(), strict=True
+    ):
+        piece = text[start:end].rstrip()
+        begin = offset + start
+        tokens[position] = TokenScore(piece, begin, begin + len(piece), float(scores[position]))
+    return tokens
 
 
 def _feature_shares(
@@ -181,7 +194,7 @@ def _feature_shares(
     coactivation: Coactivation,
     question: QuestionFeatures,
     question_tokens: Sequence[str],
-    texts: Mapping[int, str],
+    around: Mapping[int, TokenScore],
 ) -> list[FeatureShare]:
     """One entry for each feature, with its contribution to the score as its share."""
     positions, which = found
@@ -198,7 +211,7 @@ def _feature_shares(
                 feature=feature,
                 share=float(weights[index]) * len(where),
                 question_tokens=tuple(question_tokens[i] for i in fires),
-                span_tokens=tuple(texts[position] for position in where if position in texts),
+                span_tokens=tuple(around[position].text for position in where),
             )
         )
     return [share for share in shares if share.share > 0]
