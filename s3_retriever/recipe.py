@@ -65,5 +65,5 @@ class Recipe(BaseModel):
     kernel: int = Field(default=8, ge=1)
     radius: int = Field(default=0, ge=0)
     fusion: Literal["sum", "union"] = "sum"
-    lexical_weight: float = Field(default=1.0, ge=0)
+    lexical_weight: float = Field(default=0.5, ge=0)
     edges: int = Field(default=0, ge=0)

@@ -20,11 +20,11 @@ from stdlib_corpus import stdlib_documents
 from s3_retriever import S3Index, Span
 
 QUESTIONS = [
-    "How can I keep only the last N items that one appends?",
-    "Ask for a secret without showing it on screen",
-    "How alike are two pieces of text?",
-    "Make user input harmless before showing it on a web page",
-    "Avoid computing the same answer twice",
+    "Flip a list around",
+    "Guess what a misspelled word was meant to be",
+    "Remember earlier results of a slow function",
+    "How much room is left on the drive?",
+    "Create an unpredictable password",
 ]
 
 console = Console(width=100, highlight=False)
@@ -60,7 +60,7 @@ def main() -> None:
 def ask(index: S3Index, question: str) -> None:
     """Print the best evidence, its tokens lit by their score, beside BM25's first."""
     started = time.perf_counter()
-    spans = index.search(question, k=3)
+    spans = index.search(question, k=3, mode="s3")
     seconds = time.perf_counter() - started
     lexical = index.search(question, k=1, mode="bm25")
     console.print(Rule(f"[bold]{question}", align="left"))
@@ -73,10 +73,13 @@ def ask(index: S3Index, question: str) -> None:
     for span in lexical:
         table.add_row("BM25 1", span.document_id, Text(one_line(span.text), style="dim"))
     console.print(table)
-    matched = ", ".join(term.term for term in index.explain(question, spans[0]).terms)
+    explained = index.explain(question, spans[0])
+    matched = ", ".join(term.term for term in explained.terms)
+    brightest = sorted(explained.tokens, key=lambda token: -token.score)[:3]
+    tokens = ", ".join(token.text for token in brightest)
     console.print(
-        f"[dim]words shared by question and first span: {matched or 'none'}; "
-        f"found in {seconds * 1000:.0f} ms[/]\n"
+        f"[dim]Words shared by question and first span: {matched or 'none'}. "
+        f"Tokens that co-activate most: {tokens}. Found in {seconds * 1000:.0f} ms.[/]\n"
     )
 
 

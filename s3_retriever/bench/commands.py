@@ -12,23 +12,36 @@ from rich.table import Table
 
 app = typer.Typer(help="Measure what this package claims.", no_args_is_help=True)
 
-_HOST = typer.Option(help="Host: minilm, a folder or a model on the Hugging Face Hub.")
-_CODEBOOK = typer.Option(help="Folder of the host's codebook; the shipped one where left out.")
-_JSON = typer.Option("--json", help="Write the figures to this file.")
+_HOST = typer.Option(
+    metavar="HOST", help="minilm, a folder, or a model id on the Hugging Face Hub."
+)
+_CODEBOOK = typer.Option(
+    metavar="FOLDER", help="The host's codebook; the shipped one where left out."
+)
+_OUT = typer.Option("--out", metavar="FILE", help="Write the figures to this file as JSON.")
 
 
 @app.command()
 def quality(
-    data: Annotated[list[Path], typer.Option(help="Question set, JSON Lines; may be repeated.")],
+    data: Annotated[
+        list[Path], typer.Option(metavar="FILE", help="Question set, JSON Lines; repeatable.")
+    ],
     host: Annotated[str, _HOST] = "minilm",
     codebook: Annotated[Path | None, _CODEBOOK] = None,
-    budget: Annotated[list[int] | None, typer.Option(help="Token budget; repeatable.")] = None,
-    paragraphs: Annotated[int, typer.Option(help="Paragraphs of a context.", min=1)] = 60,
-    questions: Annotated[
-        int | None, typer.Option(help="Questions of a set at most.", min=1)
+    budget: Annotated[
+        list[int] | None,
+        typer.Option(
+            metavar="TOKENS", help="Budget; repeatable. 256, 512 and 1024 where left out."
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the contexts.")] = 0,
-    to: Annotated[Path | None, _JSON] = None,
+    paragraphs: Annotated[
+        int, typer.Option(metavar="N", help="Paragraphs of a context.", min=1)
+    ] = 60,
+    questions: Annotated[
+        int | None, typer.Option(metavar="N", help="Questions of a set at most.", min=1)
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the contexts.")] = 0,
+    out: Annotated[Path | None, _OUT] = None,
 ) -> None:
     """Evidence recall under a token budget: BM25, and S3 with both recipes."""
     from s3_retriever.bench.quality import run_quality
@@ -45,21 +58,29 @@ def quality(
     )
     for name, by_method in figures["results"].items():
         Console().print(_quality_table(name, by_method, figures["budgets"]))
-    _write(figures, to)
+    _write(figures, out)
 
 
 @app.command()
 def memory(
     tokens: Annotated[
-        list[int] | None, typer.Option(help="Tokens to index; repeatable.", min=1)
+        list[int] | None,
+        typer.Option(
+            metavar="N",
+            help="Tokens to index; repeatable. 200000 and 2000000 where left out.",
+            min=1,
+        ),
     ] = None,
     host: Annotated[str, _HOST] = "minilm",
     codebook: Annotated[Path | None, _CODEBOOK] = None,
     text: Annotated[
         list[Path] | None,
-        typer.Option(help="Plain text to index; the standard library's source where left out."),
+        typer.Option(
+            metavar="FILE",
+            help="Plain text to index; the standard library's source where left out.",
+        ),
     ] = None,
-    to: Annotated[Path | None, _JSON] = None,
+    out: Annotated[Path | None, _OUT] = None,
 ) -> None:
     """Peak resident memory of indexing, each size in a process of its own."""
     from s3_retriever.bench.memory import run_memory
@@ -81,7 +102,7 @@ def memory(
         )
     Console().print(table)
     Console().print(f"Peak memory, last over first: {figures['ratio']:.3f}")
-    _write(figures, to)
+    _write(figures, out)
 
 
 def _quality_table(name: str, by_method: dict[str, Any], budgets: list[int]) -> Table:
@@ -96,7 +117,7 @@ def _quality_table(name: str, by_method: dict[str, Any], budgets: list[int]) -> 
     return table
 
 
-def _write(figures: dict[str, Any], to: Path | None) -> None:
-    if to is not None:
-        to.parent.mkdir(parents=True, exist_ok=True)
-        to.write_text(json.dumps(figures, indent=2) + "\n")
+def _write(figures: dict[str, Any], out: Path | None) -> None:
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(figures, indent=2) + "\n")

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from s3_retriever import __version__
+from s3_retriever.bench.commands import app as bench
 from s3_retriever.cli.asking import ask
 from s3_retriever.cli.console import log_to_stderr, results
 from s3_retriever.cli.explaining import explain
@@ -67,3 +68,5 @@ app.callback(help=_paragraphs(s3))(s3)
 
 for _command in (index, add, search, ask, explain, info, delete, compact, fit):
     app.command(help=_paragraphs(_command))(_command)
+
+app.add_typer(bench, name="bench")

@@ -21,13 +21,19 @@ This page is generated from the commands themselves with
 
 def reference() -> str:
     """The whole page."""
-    group: Any = typer.main.get_command(app)
+    return "\n".join([_START, *_group("s3", typer.main.get_command(app))])
+
+
+def _group(name: str, group: Any) -> Iterator[str]:
+    """A group of commands, then each of them."""
+    yield from _command(name, group, f"{name} [OPTIONS] COMMAND ...")
     context = typer.Context(group)
-    parts = [_START, *_command("s3", group, "s3 [OPTIONS] COMMAND ...")]
-    for name in group.list_commands(context):
-        command = group.get_command(context, name)
-        parts += _command(f"s3 {name}", command, _usage(name, command))
-    return "\n".join(parts)
+    for key in group.list_commands(context):
+        command, full = group.get_command(context, key), f"{name} {key}"
+        if hasattr(command, "list_commands"):
+            yield from _group(full, command)
+        else:
+            yield from _command(full, command, _usage(full, command))
 
 
 def _command(name: str, command: Any, usage: str) -> Iterator[str]:
@@ -35,6 +41,8 @@ def _command(name: str, command: Any, usage: str) -> Iterator[str]:
     yield f"## {name}\n"
     yield f"```\n{usage}\n```\n"
     yield f"{inspect.cleandoc(command.help)}\n"
+    if not shown:
+        return
     yield "| Parameter | Meaning | Default |\n| --- | --- | --- |"
     yield from map(_row, shown)
     yield ""
@@ -43,7 +51,7 @@ def _command(name: str, command: Any, usage: str) -> Iterator[str]:
 def _usage(name: str, command: Any) -> str:
     """Arguments and required options, in order."""
     words = [_syntax(parameter) for parameter in command.params if parameter.required]
-    return " ".join(["s3", name, *words, "[OPTIONS]"])
+    return " ".join([name, *words, "[OPTIONS]"])
 
 
 def _row(parameter: Any) -> str:

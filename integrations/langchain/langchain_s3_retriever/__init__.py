@@ -1,0 +1,12 @@
+"""S3 in LangChain: a retriever and a document compressor."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from langchain_s3_retriever.compressor import S3Compressor
+from langchain_s3_retriever.retriever import S3Retriever
+
+__version__ = version("langchain-s3-retriever")
+
+__all__ = ["S3Compressor", "S3Retriever", "__version__"]

@@ -1,0 +1,235 @@
+"""`S3Retriever`: an S3 index as a LangChain retriever."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import s3_retriever
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
+from langchain_core.runnables import run_in_executor
+from pydantic import ConfigDict, Field, field_validator
+
+from langchain_s3_retriever.documents import json_values, to_evidence, to_index
+from langchain_s3_retriever.options import Mode, Order, SearchOptions
+
+if TYPE_CHECKING:
+    from langchain_core.callbacks import (
+        AsyncCallbackManagerForRetrieverRun,
+        CallbackManagerForRetrieverRun,
+    )
+    from s3_retriever import Codebook, Host, Recipe, S3Index
+    from typing_extensions import Self, Unpack
+else:
+    # Importing the class takes seconds; the validator below does it when there is an index.
+    S3Index = Any
+
+
+class S3Retriever(BaseRetriever):
+    """Retrieves evidence spans with a transformer as its own index.
+
+    Make one with `from_texts`, `from_documents`, `from_index` or `load`. The limits `k` and
+    `token_budget` hold both where both are set. Every field but `index` can be given with a call
+    too: `retriever.invoke(question, k=2, where={"year": 2024})`.
+
+    A returned document's `page_content` is the text of a span. Its metadata is a copy of that of
+    the document it stands in, and:
+
+    - `relevance_score`: higher is better; comparable within one call only,
+    - `start_index`, `end_index`: where it stands in the text; where the document is a chunk whose
+      splitter wrote `start_index`, in the text that was split,
+    - `sources`: the rankings that found it, of `s3`, `bm25` and `edge`,
+    - `source_document_id`: id of the document that was added.
+
+    Its `id` is the same for the same place of the same document.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    index: S3Index = Field(repr=False)
+    """What is searched; it may be shared with other retrievers."""
+    k: int | None = Field(default=4, ge=1)
+    """Spans at most; None for no such limit."""
+    mode: Mode = "hybrid"
+    """`s3` (co-activation of features), `bm25`, or `hybrid`, both fused."""
+    token_budget: int | None = Field(default=None, ge=1)
+    """Tokens of the host at most, all spans together; None for no such limit."""
+    where: Mapping[str, Any] | Callable[[Mapping[str, Any]], bool] | None = None
+    """Metadata that documents must have, or a function of a document's metadata."""
+    order: Order = "score"
+    """`score`, best first, or `document`, as in the documents."""
+
+    @field_validator("index", mode="after")
+    @classmethod
+    def _is_an_index(cls, index: S3Index) -> S3Index:
+        if not isinstance(index, s3_retriever.S3Index):
+            raise ValueError(  # noqa: TRY004 - pydantic reports ValueErrors
+                f"index must be an s3_retriever.S3Index, not {type(index).__name__}; make the "
+                "retriever with from_texts, from_documents, from_index or load."
+            )
+        return index
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: Iterable[str],
+        metadatas: Iterable[Mapping[str, Any]] | None = None,
+        ids: Iterable[str] | None = None,
+        *,
+        host: str | Host = "minilm",
+        codebook: str | Path | Codebook | None = None,
+        recipe: str | Recipe = "default",
+        path: str | Path | None = None,
+        host_options: Mapping[str, Any] | None = None,
+        progress: bool = True,
+        **settings: Any,
+    ) -> Self:
+        """Index texts.
+
+        Args:
+            texts: Any texts; they need not be split.
+            metadatas: Of each text.
+            ids: Of each text.
+            host: As in `from_documents`.
+            codebook: As in `from_documents`.
+            recipe: As in `from_documents`.
+            path: As in `from_documents`.
+            host_options: As in `from_documents`.
+            progress: As in `from_documents`.
+            settings: As in `from_documents`.
+
+        Raises:
+            ValueError: There are more or fewer metadatas or ids than texts.
+            S3Error: As in `from_documents`.
+        """
+        if metadatas is None:
+            documents: Iterable[Document] = (Document(text) for text in texts)
+        else:
+            documents = (
+                Document(text, metadata=dict(metadata))
+                for text, metadata in zip(texts, metadatas, strict=True)
+            )
+        return cls.from_documents(
+            documents,
+            ids,
+            host=host,
+            codebook=codebook,
+            recipe=recipe,
+            path=path,
+            host_options=host_options,
+            progress=progress,
+            **settings,
+        )
+
+    @classmethod
+    def from_documents(
+        cls,
+        documents: Iterable[Document],
+        ids: Iterable[str] | None = None,
+        *,
+        host: str | Host = "minilm",
+        codebook: str | Path | Codebook | None = None,
+        recipe: str | Recipe = "default",
+        path: str | Path | None = None,
+        host_options: Mapping[str, Any] | None = None,
+        progress: bool = True,
+        **settings: Any,
+    ) -> Self:
+        """Index documents; with an error, nothing is left at `path`.
+
+        Args:
+            documents: Any number, also from an iterator. They need not be split.
+            ids: As in `add_documents`.
+            host: `minilm`, a local folder, a model id on the Hugging Face Hub, or a loaded host.
+            codebook: The host's codebook, or where it is; left out, the one that belongs to it.
+            recipe: `default`, `paper`, or your own.
+            path: Folder of the index, empty or not there yet, to be opened with `load` later.
+                Left out, the index vanishes with the retriever.
+            host_options: For loading the host, such as `{"device": "cuda"}`.
+            progress: Whether a bar shows rate and time left (only in a terminal).
+            settings: Fields of the retriever: `k`, `mode`, `token_budget`, `where`, `order`,
+                `name`, `tags`, `metadata`.
+
+        Raises:
+            ValidationError: There is no such setting, or its value is not usable.
+            S3Error: The host, the codebook, a document or the folder is not usable.
+        """
+        index = s3_retriever.S3Index.create(
+            path, host, codebook=codebook, recipe=recipe, **(host_options or {})
+        )
+        try:
+            retriever = cls.from_index(index, **settings)
+            retriever.add_documents(documents, ids=ids, progress=progress)
+        except BaseException:
+            # `create` found no file there, so that all that is there now belongs to the index.
+            shutil.rmtree(index.path, ignore_errors=True)
+            raise
+        return retriever
+
+    @classmethod
+    def from_index(cls, index: S3Index, **settings: Any) -> Self:
+        """Retrieve from an index that is there already.
+
+        Args:
+            index: The index.
+            settings: As in `from_documents`.
+        """
+        return cls(index=index, **settings)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        host: str | Host | None = None,
+        codebook: str | Path | Codebook | None = None,
+        host_options: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Open an index on disk. The index keeps documents and host, not the settings.
+
+        Args:
+            path: Folder of the index.
+            host: The host, where it is to be found elsewhere than when the index was made.
+            codebook: The codebook, likewise.
+            host_options: For loading the host.
+            settings: As in `from_documents`.
+
+        Raises:
+            S3Error: There is no usable index at `path`, or its host cannot be loaded.
+        """
+        index = s3_retriever.S3Index.open(path, host, codebook=codebook, **(host_options or {}))
+        return cls.from_index(index, **settings)
+
+    def add_documents(
+        self,
+        documents: Iterable[Document],
+        *,
+        ids: Iterable[str] | None = None,
+        progress: bool = True,
+    ) -> list[str]:
+        """Add documents, all of them or, with an error, none.
+
+        A document takes the place of the one with its id. Of equal documents without an id one
+        is kept.
+
+        Args:
+            documents: Any number, also from an iterator.
+            ids: Of each document; left out, the documents' own. A document without any gets one
+                that is derived from its text and metadata.
+            progress: Whether a bar shows rate and time left (only in a terminal).
+
+        Returns:
+            The id of each document.
+
+        Raises:
+            S3Error: A document is not usable, or the index cannot be written.
+        """
+        added: list[str] = []
+        self.index.add(
+            _noting(to_index(documents, ids), added), replace=True, progress=progress
+        )
+        return added
