@@ -9,6 +9,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,8 @@ def run_memory(
     rows = []
     for tokens in sizes:
         # A fresh process for each: the peak of a process never falls.
-        with context.Pool(1) as pool:
-            rows.append(pool.apply(_index, (tokens, host, codebook, files)))
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            rows.append(pool.submit(_index, tokens, host, codebook, files).result())
     return {
         "host": host,
         "rows": rows,

@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
+from s3_retriever.host.heap import trim_heap
 from s3_retriever.host.windows import Window
 
 Result = TypeVar("Result")
 
+# Lengths are padded to multiples of this. Every new shape of a batch costs the matrix library time
+# and memory that it keeps, so there are to be few.
+_PADDING = 32
 # Windows are sorted by length over this many batches, which is enough for little padding.
 _LOOKAHEAD_BATCHES = 16
+
+
+def padded_length(length: int) -> int:
+    """The length to which a batch is padded whose longest window has `length` tokens."""
+    return max(-(-length // _PADDING), 1) * _PADDING
 
 
 def run_batches(
@@ -35,6 +44,7 @@ def run_batches(
         if tokens >= batch_tokens * lookahead:
             yield from _run_sorted(waiting, run, batch_tokens)
             waiting, tokens = [], 0
+            trim_heap()
     yield from _run_sorted(waiting, run, batch_tokens)
 
 
@@ -46,7 +56,7 @@ def _run_sorted(
     order = sorted(range(len(waiting)), key=lambda i: len(waiting[i].ids), reverse=True)
     results: dict[int, Result] = {}
     while order:
-        size = max(batch_tokens // max(len(waiting[order[0]].ids), 1), 1)
+        size = max(batch_tokens // padded_length(len(waiting[order[0]].ids)), 1)
         batch, order = order[:size], order[size:]
         results.update(zip(batch, run([waiting[i] for i in batch]), strict=True))
     for i, window in enumerate(waiting):

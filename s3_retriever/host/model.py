@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from s3_retriever.errors import HostError, InputError
+from s3_retriever.host.batches import padded_length
 from s3_retriever.host.families import Family, family_of
 from s3_retriever.host.source import MINILM, locate
 from s3_retriever.host.tokenizer import OffsetTokenizer
@@ -141,8 +142,9 @@ class Host:
     @torch.inference_mode()
     def forward(self, batch: Sequence[Window]) -> None:
         """Run a batch of windows; what they compute is read by a tap, nothing is returned."""
-        # An empty text has no token at all where the tokenizer adds none.
-        longest = max(1, *(len(window.ids) for window in batch))
+        # Padding never goes beyond a full window: the model may have no positions there.
+        longest = max(len(window.ids) for window in batch)
+        longest = max(longest, min(padded_length(longest), self.shape.size))
         ids = torch.full((len(batch), longest), self.tokenizer.pad_id, dtype=torch.long)
         mask = torch.zeros((len(batch), longest), dtype=torch.long)
         for row, window in enumerate(batch):

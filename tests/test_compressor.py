@@ -1,0 +1,84 @@
+"""`Compressor`: evidence from documents that something else retrieved."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from s3_retriever import Codebook, Compressor, Document, Host, InputError
+from s3_retriever.host import Host as HostClass
+
+DOCUMENTS = [
+    Document("The release manager signs every release. A baker mends bread.", "a", {"page": 1}),
+    Document("The old captain paints seven boats in the harbour. Dull text.", "b", {"page": 2}),
+    "My neighbour forgets a broken clock.",
+]
+
+
+@pytest.fixture
+def compressor(tiny_bert, tiny_codebook):
+    return Compressor(str(tiny_bert), codebook=tiny_codebook, device="cpu", dtype="float32")
+
+
+def test_it_returns_the_evidence_with_offsets_and_metadata(compressor):
+    spans = compressor.compress("the old captain paints seven boats", DOCUMENTS, k=1)
+    assert [(span.text, span.metadata) for span in spans] == [
+        ("The old captain paints seven boats in the harbour.", {"page": 2})
+    ]
+    assert DOCUMENTS[1].text[spans[0].start : spans[0].end] == spans[0].text
+
+
+def test_a_document_seen_before_is_not_scanned_again(compressor, monkeypatch):
+    forwards = []
+    forward = HostClass.forward
+    monkeypatch.setattr(
+        HostClass,
+        "forward",
+        lambda self, batch: (forwards.append(len(batch)), forward(self, batch))[1],
+    )
+    first = compressor.compress("captain boats", DOCUMENTS)
+    assert forwards == [3, 1]  # the documents, the question
+    assert compressor.compress("captain boats", DOCUMENTS) == first
+    assert forwards == [3, 1, 1]
+    compressor.compress("captain boats", [*DOCUMENTS, "New words here."])
+    assert forwards[3:] == [1, 1]
+
+
+def test_a_small_cache_forgets_the_oldest_but_not_the_result(tiny_bert, tiny_codebook):
+    host = Host.load(str(tiny_bert), device="cpu", dtype="float32")
+    book = Codebook.load(tiny_codebook)
+    tiny, ample = (Compressor(host, codebook=book, cache_tokens=n) for n in (15, 10_000))
+    for documents in (DOCUMENTS, DOCUMENTS[::-1], DOCUMENTS[:1], DOCUMENTS):
+        found = [c.compress("captain bread clock", documents, k=9) for c in (tiny, ample)]
+        assert found[0] == found[1]
+    assert tiny.encoder._tokens <= 15
+
+
+def test_the_budget_holds_and_repeated_documents_do_no_harm(compressor):
+    twice = [*DOCUMENTS, *DOCUMENTS]
+    spans = compressor.compress("captain bread", twice, token_budget=15)
+    assert 0 < sum(span.tokens for span in spans) <= 15
+    assert spans == compressor.compress("captain bread", DOCUMENTS, token_budget=15)
+    assert compressor.compress("captain bread", []) == []
+    with pytest.raises(InputError, match="empty"):
+        compressor.compress(" ", DOCUMENTS)
+
+
+def test_threads_share_one_compressor(compressor):
+    questions = ["captain boats", "bread", "release manager", "broken clock"] * 4
+    expected = [compressor.compress(question, DOCUMENTS, k=2) for question in questions]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(
+            pool.map(lambda question: compressor.compress(question, DOCUMENTS, k=2), questions)
+        )
+    assert found == expected
+
+
+def test_hosts_by_name_are_loaded_once(tiny_bert, tiny_codebook, compressor):
+    again = Compressor(str(tiny_bert), codebook=tiny_codebook, device="cpu", dtype="float32")
+    assert again.encoder.host is compressor.encoder.host
+    other = Compressor(
+        str(tiny_bert), codebook=tiny_codebook, device="cpu", dtype="float32", window=64
+    )
+    assert other.encoder.host is not compressor.encoder.host
