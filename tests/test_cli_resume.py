@@ -18,7 +18,7 @@ from s3_retriever.cli.app import app
 BATCHES = "import s3_retriever.cli.indexing as job; job.BATCH_CHARACTERS = 2_000"
 CHECKPOINTS = (
     "import importlib; "
-    "importlib.import_module('s3_retriever.codebook.fit')._CHECKPOINT_SECONDS = 0.0"
+    "importlib.import_module('s3_retriever.codebook.checkpoint')._CHECKPOINT_SECONDS = 0.0"
 )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from s3_retriever.codebook import Codebook, fit
+from s3_retriever.codebook import Codebook
 from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.host import Host
 from s3_retriever.recipe import Recipe, TapRecipe
@@ -22,6 +22,8 @@ from s3_retriever.tap import Tap
 
 # The package has a function of the module's name.
 fit_module = import_module("s3_retriever.codebook.fit")
+checkpoint_module = import_module("s3_retriever.codebook.checkpoint")
+fit = Codebook.fit
 
 # A fit of a second: the sentences have about 6,000 tokens.
 SMALL = {
@@ -145,13 +147,13 @@ def test_the_schedule_ends_with_the_text(host, sentences, seen, reuse):
 
 def test_the_buffer_is_bounded(host, sentences, tokens, monkeypatch):
     sizes = []
-    train = fit_module._Fit._train
+    train = fit_module._Job._train
 
     def noting(self, keep):
         sizes.append(self.buffered)
         return train(self, keep)
 
-    monkeypatch.setattr(fit_module._Fit, "_train", noting)
+    monkeypatch.setattr(fit_module._Job, "_train", noting)
     fit(host, sentences, **SMALL | {"tokens": 2 * tokens})
     assert len(sizes) > 15
     assert max(sizes) < 1_024 + host.shape.size
@@ -216,7 +218,7 @@ class Killed(BaseException):
 @pytest.fixture
 def checkpoint(host, sentences, tmp_path, monkeypatch) -> Path:
     """The checkpoint of a fit that ended after its third one."""
-    save, saves = fit_module._Checkpoint.save, []
+    save, saves = checkpoint_module.Checkpoint.save, []
 
     def third(self, tensors, counters):
         save(self, tensors, counters)
@@ -224,8 +226,8 @@ def checkpoint(host, sentences, tmp_path, monkeypatch) -> Path:
         if len(saves) == 3:
             raise Killed
 
-    monkeypatch.setattr(fit_module, "_CHECKPOINT_SECONDS", 0)
-    monkeypatch.setattr(fit_module._Checkpoint, "save", third)
+    monkeypatch.setattr(checkpoint_module, "_CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(checkpoint_module.Checkpoint, "save", third)
     with pytest.raises(Killed):
         fit(host, sentences, checkpoint=tmp_path / "progress", **SMALL)
     monkeypatch.undo()
@@ -239,8 +241,9 @@ from importlib import import_module
 from s3_retriever.host import Host
 
 fit_module = import_module("s3_retriever.codebook.fit")
+checkpoint_module = import_module("s3_retriever.codebook.checkpoint")
 folder, checkpoint, sentences, settings = json.loads(sys.argv[1])
-fit_module._CHECKPOINT_SECONDS = 0
+checkpoint_module._CHECKPOINT_SECONDS = 0
 replace, seen = Path.replace, []
 
 def second_time_kill(path, target):
@@ -280,27 +283,27 @@ class TestResuming:
         """The windows of both runs together are those of one run, also within a long text."""
         stream = sentences if texts == 750 else [" ".join(sentences)]
         kept: list[float] = []
-        take = fit_module._Fit._take
+        take = fit_module._Job._take
 
         def noting(self, rows):
             kept.append(float(rows[Tap("key", 1)].sum()))
             return take(self, rows)
 
-        save = fit_module._Checkpoint.save
+        save = checkpoint_module.Checkpoint.save
 
         def once(self, tensors, counters):
             save(self, tensors, counters)
             raise Killed
 
-        monkeypatch.setattr(fit_module._Fit, "_take", noting)
+        monkeypatch.setattr(fit_module._Job, "_take", noting)
         fit(host, stream, **SMALL)
         whole = list(kept)
         kept.clear()
-        monkeypatch.setattr(fit_module, "_CHECKPOINT_SECONDS", 0)
-        monkeypatch.setattr(fit_module._Checkpoint, "save", once)
+        monkeypatch.setattr(checkpoint_module, "_CHECKPOINT_SECONDS", 0)
+        monkeypatch.setattr(checkpoint_module.Checkpoint, "save", once)
         with pytest.raises(Killed):
             fit(host, stream, checkpoint=tmp_path, **SMALL)
-        monkeypatch.setattr(fit_module._Checkpoint, "save", save)
+        monkeypatch.setattr(checkpoint_module.Checkpoint, "save", save)
         fit(host, stream, checkpoint=tmp_path, **SMALL)
         # What waited in the buffer is lost; as much of the second pass is read instead.
         assert len(kept) > len(whole)
@@ -335,7 +338,7 @@ class TestResuming:
         assert path.read_bytes() == changed
 
     def test_a_folder_that_cannot_be_written(self, host, sentences, tmp_path, monkeypatch):
-        monkeypatch.setattr(fit_module, "_CHECKPOINT_SECONDS", 0)
+        monkeypatch.setattr(checkpoint_module, "_CHECKPOINT_SECONDS", 0)
         (tmp_path / "file").write_text("")
         with pytest.raises(CodebookError, match="cannot be written"):
             fit(host, sentences, checkpoint=tmp_path / "file", **SMALL)

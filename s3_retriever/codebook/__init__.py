@@ -3,6 +3,5 @@
 from s3_retriever.codebook.caching import CachingEncoder
 from s3_retriever.codebook.codebook import Codebook
 from s3_retriever.codebook.encoder import Encoder, TokenFeatures
-from s3_retriever.codebook.fit import fit
 
-__all__ = ["CachingEncoder", "Codebook", "Encoder", "TokenFeatures", "fit"]
+__all__ = ["CachingEncoder", "Codebook", "Encoder", "TokenFeatures"]

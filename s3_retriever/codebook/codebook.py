@@ -15,6 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 
+from s3_retriever.codebook.fit import fit
 from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.host.source import MINILM
 from s3_retriever.recipe import Recipe, TapRecipe
@@ -160,11 +161,26 @@ class Codebook:
         return recipe
 
     @classmethod
-    def fit(cls, host: Host, texts: Iterable[str], **options: Any) -> Codebook:
-        """Train one SAE per tap from plain text; see `s3_retriever.codebook.fit.fit`."""
-        from s3_retriever.codebook.fit import fit
+    def fit(
+        cls, host: Host, texts: Iterable[str], *, recipe: Recipe | None = None, **settings: Any
+    ) -> Codebook:
+        """Train one SAE per tap from plain text and put them into a codebook.
 
-        return fit(host, texts, **options)
+        Args:
+            host: The model to tap.
+            texts: Plain texts, read in one streaming pass.
+            recipe: Scoring defaults of the codebook; a plain sum over hidden taps (over key taps
+                where there are none) where left out.
+            settings: Taps, sizes and the rest: see `s3_retriever.codebook.fit.fit`.
+
+        Raises:
+            InputError: There is too little text, or a setting is out of range.
+            CodebookError: The checkpoint is of other settings or damaged.
+        """
+        saes, report = fit(host, texts, **settings)
+        depth = max(tap.layer for tap in saes) + 1
+        recipe = recipe or _default_recipe(saes)
+        return cls(host.name, host.fingerprint(depth), saes, recipe, report)
 
     def save(self, folder: str | Path, *, dtype: torch.dtype = torch.float16) -> None:
         """Write the codebook to a folder, all or nothing; one that is there is replaced.
@@ -306,3 +322,14 @@ def _read(path: Path) -> _CodebookFile:
         raise CodebookError(
             f"{path} is no codebook of schema {SCHEMA}: {problem['msg']} at {problem['loc']}."
         ) from error
+
+
+def _default_recipe(saes: Mapping[Tap, TopKSAE]) -> Recipe:
+    hidden = [tap for tap in saes if tap.site == "hidden"]
+    k = min(sae.k for sae in saes.values())
+    return Recipe(
+        name="default",
+        taps={str(tap): TapRecipe() for tap in hidden or saes},
+        document_k=min(16, k),
+        query_k=k,
+    )

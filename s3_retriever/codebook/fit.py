@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, islice, repeat
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from s3_retriever.codebook.codebook import Codebook
-from s3_retriever.errors import CodebookError, InputError
+from s3_retriever.codebook.checkpoint import Checkpoint
+from s3_retriever.errors import InputError
 from s3_retriever.host import Host, Window
 from s3_retriever.host.batches import run_batches
 from s3_retriever.host.model import fast_in_bfloat16
-from s3_retriever.recipe import Recipe, TapRecipe
 from s3_retriever.sae import SAETrainer, TopKSAE
 from s3_retriever.sae.training import report
 from s3_retriever.tap import Tap, read
@@ -30,8 +26,6 @@ logger = logging.getLogger(__name__)
 
 # The first tokens of the text are never trained on; the report is measured on them.
 _HELD_OUT = 8_192
-# Between two checkpoints.
-_CHECKPOINT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +65,18 @@ class FitSettings:
         return max(int((self.tokens - self.held_out) * self.reuse / self.batch_size), 1)
 
 
+class Fit(NamedTuple):
+    """What a fit gives.
+
+    Attributes:
+        saes: Tap to its SAE.
+        report: JSON values: the settings and, by tap name, what `SAEReport` says.
+    """
+
+    saes: dict[Tap, TopKSAE]
+    report: dict[str, Any]
+
+
 def default_taps(host: Host) -> tuple[Tap, ...]:
     """Keys and hidden states of the last layer of an encoder, of the middle layer of a decoder.
 
@@ -95,9 +101,8 @@ def fit(
     learning_rate: float = 1e-3,
     seed: int = 0,
     checkpoint: str | Path | None = None,
-    recipe: Recipe | None = None,
     progress: bool = True,
-) -> Codebook:
+) -> Fit:
     """Train one SAE per tap from plain text.
 
     The text is streamed through the host once; a buffer of bounded size mixes the activations of
@@ -118,13 +123,11 @@ def fit(
         seed: Of the initial weights and the mixing.
         checkpoint: Folder in which progress is kept once a minute; where it holds the progress
             of a fit with the same host and settings, that one goes on. The text must be the same.
-        recipe: Scoring defaults of the codebook; a plain sum over hidden taps (over key taps
-            where there are none) where left out.
         progress: Whether a bar shows rate and time left (only in a terminal).
 
     Returns:
-        The codebook with one SAE per tap and a report for each: unexplained variance, dead
-        features, feature frequency.
+        One SAE per tap, and a report for each: unexplained variance, dead features, feature
+        frequency.
 
     Raises:
         InputError: There is too little text, or a setting is out of range.
@@ -148,12 +151,12 @@ def fit(
         seed=seed,
     )
     _check(settings)
-    job = _Fit(host, sites, settings, Path(checkpoint) if checkpoint else None)
+    job = _Job(host, sites, settings, Path(checkpoint) if checkpoint else None)
     job.run(texts, progress)
-    return job.codebook(recipe)
+    return job.result()
 
 
-class _Fit:
+class _Job:
     """A fit under way: one trainer per tap, the mixing buffer, the checkpoint.
 
     Attributes:
@@ -167,7 +170,11 @@ class _Fit:
         self.host = host
         self.taps = taps
         self.settings = settings
-        self.checkpoint = None if checkpoint is None else _Checkpoint(checkpoint, host, settings)
+        self.checkpoint: Checkpoint | None = None
+        if checkpoint is not None:
+            depth = max(tap.layer for tap in taps) + 1
+            identity = {"host": host.fingerprint(depth), **asdict(settings)}
+            self.checkpoint = Checkpoint(checkpoint, identity)
         self.trainers: dict[Tap, SAETrainer] = {}
         self.held_out: dict[Tap, list[Tensor]] = {tap: [] for tap in taps}
         self.buffer: dict[Tap, list[Tensor]] = {tap: [] for tap in taps}
@@ -206,7 +213,7 @@ class _Fit:
                 "more text."
             )
 
-    def codebook(self, recipe: Recipe | None) -> Codebook:
+    def result(self) -> Fit:
         saes = {tap: self.trainers[tap].finished().to("cpu") for tap in self.taps}
         reports = {
             str(tap): report(saes[tap], torch.cat(self.held_out[tap]).cpu()).to_dict()
@@ -214,13 +221,7 @@ class _Fit:
         }
         for name, measured in reports.items():
             logger.info("%s: %s", name, measured)
-        return Codebook(
-            host_name=self.host.name,
-            fingerprint=self.host.fingerprint(_depth(self.taps)),
-            saes=saes,
-            recipe=recipe or _default_recipe(self.taps, self.settings.k),
-            report={"settings": asdict(self.settings), "taps": reports},
-        )
+        return Fit(saes, {"settings": asdict(self.settings), "taps": reports})
 
     def _activations(self, texts: Iterable[str]) -> Iterator[dict[Tap, Tensor]]:
         """Activations of the windows that were not read yet, one window after another."""
@@ -341,69 +342,6 @@ class _Fit:
         self.windows_read = counters["windows_read"]
         self.tokens_read = counters["tokens_read"]
         logger.info("Resuming after %d tokens.", self.tokens_read)
-
-
-class _Checkpoint:
-    """The progress of a fit in one file, replaced at once: the counters ride in its header."""
-
-    def __init__(self, folder: Path, host: Host, settings: FitSettings) -> None:
-        self._path = folder / "progress.safetensors"
-        depth = _depth([Tap.parse(name) for name in settings.taps])
-        identity = {"host": host.fingerprint(depth), **asdict(settings)}
-        self._identity = json.loads(json.dumps(identity))
-        self._saved = time.monotonic()
-
-    @property
-    def due(self) -> bool:
-        """Whether the last one is old enough for another."""
-        return time.monotonic() - self._saved >= _CHECKPOINT_SECONDS
-
-    def save(self, tensors: dict[str, Tensor], counters: dict[str, int]) -> None:
-        draft = self._path.with_suffix(".tmp")
-        header = json.dumps({"fit": self._identity, "counters": counters})
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, draft, metadata={"progress": header})
-            draft.replace(self._path)
-        except (OSError, SafetensorError) as error:
-            raise CodebookError(
-                f"The checkpoint {self._path} cannot be written: {error}"
-            ) from error
-        self._saved = time.monotonic()
-
-    def load(self) -> tuple[dict[str, Tensor], dict[str, int]] | None:
-        """What was saved, or nothing where there is no checkpoint yet."""
-        if not self._path.is_file():
-            return None
-        try:
-            with safe_open(self._path, framework="pt") as file:
-                progress = json.loads(file.metadata()["progress"])
-            identity, counters = progress["fit"], dict(progress["counters"])
-            tensors = load_file(self._path)
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise CodebookError(
-                f"The checkpoint {self._path} is damaged ({error}); delete it to start afresh."
-            ) from error
-        if identity != self._identity:
-            raise CodebookError(
-                f"The checkpoint {self._path} is of a fit with another host or other settings; "
-                "delete it to start afresh, or use what it was made with."
-            )
-        return tensors, counters
-
-
-def _depth(taps: Sequence[Tap]) -> int:
-    return max(tap.layer for tap in taps) + 1
-
-
-def _default_recipe(taps: Sequence[Tap], k: int) -> Recipe:
-    hidden = [tap for tap in taps if tap.site == "hidden"]
-    return Recipe(
-        name="default",
-        taps={str(tap): TapRecipe() for tap in hidden or taps},
-        document_k=min(16, k),
-        query_k=k,
-    )
 
 
 def _count_tokens(host: Host, texts: Iterable[str]) -> int:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import threading
-from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from itertools import groupby
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
-from pydantic import BaseModel, ValidationError
-from tqdm.auto import tqdm
-
-from s3_retriever.codebook import Codebook, Encoder, TokenFeatures
+from s3_retriever.codebook import Codebook, Encoder
 from s3_retriever.document import Document
+from s3_retriever.engine.hosting import find_codebook, shared_host
+from s3_retriever.engine.identity import Identity
+from s3_retriever.engine.ingest import Source, progress_bar, token_chunks
 from s3_retriever.errors import CodebookError, IndexStoreError, InputError
 from s3_retriever.host import Host
-from s3_retriever.host.source import MINILM
-from s3_retriever.index import Snapshot, Store, TokenChunk
+from s3_retriever.index import Snapshot, Store
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import Coactivation, Explanation, Mode, Span, Where, question_weights
 from s3_retriever.search.explanation import explain
@@ -26,9 +22,6 @@ from s3_retriever.search.filtering import candidates
 from s3_retriever.search.ranking import rank
 from s3_retriever.search.sentences import Sentences
 from s3_retriever.search.spans import Order, select
-
-# A codebook that lies in this folder of a model's folder is found without being named.
-CODEBOOK_FOLDER = "s3-codebook"
 
 
 class S3Index:
@@ -77,16 +70,7 @@ class S3Index:
         book = find_codebook(host, codebook)
         chosen = book.named_recipe(recipe)
         encoder = Encoder(shared_host(host, book, host_options), book)
-        shape = encoder.host.shape
-        identity = {
-            "host": _lasting(encoder.host.name),
-            "window": shape.size,
-            "overlap": shape.overlap,
-            "fingerprint": book.fingerprint,
-            "codebook": book.identity,
-            "codebook_source": None if codebook is None else _source_of(codebook),
-            "recipe": chosen.model_dump(),
-        }
+        identity = Identity.of(encoder, chosen, codebook).model_dump()
         store = Store.create(None if path is None else Path(path), identity)
         return cls(store, encoder, chosen)
 
@@ -114,7 +98,7 @@ class S3Index:
             CodebookError: There is no codebook for the host.
         """
         store = Store.open(Path(path))
-        made_with = _identity(store)
+        made_with = Identity.read(store)
         recipe = made_with.recipe
         host = host or made_with.host
         book = find_codebook(host, codebook or made_with.codebook_source)
@@ -186,13 +170,13 @@ class S3Index:
         sizes = {name: self.encoder.codebook.sae(name).features for name in self.recipe.taps}
         with (
             self._store.append(sizes, replace=replace) as writer,
-            _progress_bar(documents, progress) as bar,
+            progress_bar(documents, progress) as bar,
         ):
-            source = _Source(documents)
+            source = Source(documents)
             features = self.encoder.documents(source.texts(), self.recipe)
             for _, chunks in groupby(features, key=lambda found: found.document):
                 document = source.take()
-                writer.add(document, _chunks(chunks, document, bar))
+                writer.add(document, token_chunks(chunks, document, bar))
             return list(writer.ids)
 
     def delete(self, ids: str | Collection[str]) -> int:
@@ -307,128 +291,6 @@ class S3Index:
                 f"(indexed: {', '.join(self.recipe.taps)}); create the index with that recipe."
             )
         return chosen
-
-
-class _Source:
-    """Hands texts to the scan and keeps their documents until they have been scanned."""
-
-    def __init__(self, documents: Iterable[Document | str]) -> None:
-        self._documents = documents
-        self._waiting: deque[Document] = deque()
-
-    def texts(self) -> Iterator[tuple[str, str]]:
-        for item in self._documents:
-            document = Document(item) if isinstance(item, str) else item
-            if not isinstance(document, Document):
-                raise InputError(
-                    f"A document is a Document or a string, not {type(item).__name__}."
-                )
-            self._waiting.append(document)
-            yield document.title, document.text
-
-    def take(self) -> Document:
-        return self._waiting.popleft()
-
-
-def _chunks(
-    features: Iterable[TokenFeatures], document: Document, bar: tqdm[Any]
-) -> Iterator[TokenChunk]:
-    """The tokens of one document; moves the progress bar by the characters they cover."""
-    done = 0
-    for found in features:
-        reached = len(document.text) if found.last or not len(found.starts) else found.starts[-1]
-        bar.update(int(reached) - done)
-        done = int(reached)
-        yield TokenChunk(found.starts.astype(np.uint32), found.features)
-
-
-def _progress_bar(documents: Iterable[Document | str], shown: bool) -> tqdm[Any]:
-    total = None
-    if isinstance(documents, (list, tuple)):
-        total = sum(
-            len(item.text if isinstance(item, Document) else item)
-            for item in documents
-            if isinstance(item, (Document, str))
-        )
-    return tqdm(
-        total=total, unit="char", unit_scale=True, desc="Scanning", disable=None if shown else True
-    )
-
-
-def find_codebook(host: str | Host, codebook: str | Path | Codebook | None) -> Codebook:
-    """The codebook that was named, else the one that belongs to the host.
-
-    Raises:
-        CodebookError: There is none.
-    """
-    if isinstance(codebook, Codebook):
-        return codebook
-    if codebook is not None:
-        return Codebook.from_pretrained(str(codebook))
-    name = host if isinstance(host, str) else host.name
-    if name == MINILM:
-        return Codebook.from_pretrained(MINILM)
-    beside = Path(name) / CODEBOOK_FOLDER
-    if beside.is_dir():
-        return Codebook.load(beside)
-    raise CodebookError(
-        f"No codebook for host {name!r} was named or lies beside it; pass codebook=..., or fit "
-        f"one on plain text with: s3 fit {name} --text TEXTS --out CODEBOOK"
-    )
-
-
-_HOSTS: dict[object, Host] = {}
-_HOSTS_LOCK = threading.Lock()
-
-
-def shared_host(host: str | Host, codebook: Codebook, options: dict[str, Any]) -> Host:
-    """A host by name, loaded once per process for the same codebook depth and options.
-
-    Raises:
-        HostError: It cannot be loaded.
-        InputError: Options for a host that is loaded already.
-    """
-    if isinstance(host, Host):
-        if options:
-            raise InputError("A loaded host takes no further options; give them to Host.load.")
-        return host
-    key = (_lasting(host), codebook.depth, repr(sorted(options.items())))
-    with _HOSTS_LOCK:
-        if key not in _HOSTS:
-            _HOSTS[key] = Host.load(host, layers=codebook.depth, **options)
-        return _HOSTS[key]
-
-
-class _Identity(BaseModel):
-    """What an index keeps about how it was made."""
-
-    host: str
-    window: int
-    overlap: int
-    fingerprint: str
-    codebook: str
-    codebook_source: str | None
-    recipe: Recipe
-
-
-def _identity(store: Store) -> _Identity:
-    try:
-        return _Identity.model_validate(store.manifest.codebook)
-    except ValidationError as error:
-        raise IndexStoreError(
-            f"The manifest of the index at {store.path} does not say how it was made; it is "
-            "damaged or was written by another program."
-        ) from error
-
-
-def _lasting(name: str) -> str:
-    """A folder's absolute path, so that it is found from any folder; other names as they are."""
-    folder = Path(name).expanduser()
-    return str(folder.resolve()) if name != MINILM and folder.is_dir() else name
-
-
-def _source_of(codebook: str | Path | Codebook) -> str | None:
-    return None if isinstance(codebook, Codebook) else _lasting(str(codebook))
 
 
 def _check_search(

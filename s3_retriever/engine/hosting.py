@@ -1,0 +1,64 @@
+"""Finding the host and the codebook that an index works with."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+from s3_retriever.codebook import Codebook
+from s3_retriever.errors import CodebookError, InputError
+from s3_retriever.host import Host
+from s3_retriever.host.source import MINILM
+
+# A codebook that lies in this folder of a model's folder is found without being named.
+CODEBOOK_FOLDER = "s3-codebook"
+
+_HOSTS: dict[object, Host] = {}
+_HOSTS_LOCK = threading.Lock()
+
+
+def find_codebook(host: str | Host, codebook: str | Path | Codebook | None) -> Codebook:
+    """The codebook that was named, else the one that belongs to the host.
+
+    Raises:
+        CodebookError: There is none.
+    """
+    if isinstance(codebook, Codebook):
+        return codebook
+    if codebook is not None:
+        return Codebook.from_pretrained(str(codebook))
+    name = host if isinstance(host, str) else host.name
+    if name == MINILM:
+        return Codebook.from_pretrained(MINILM)
+    beside = Path(name) / CODEBOOK_FOLDER
+    if beside.is_dir():
+        return Codebook.load(beside)
+    raise CodebookError(
+        f"No codebook for host {name!r} was named or lies beside it; pass codebook=..., or fit "
+        f"one on plain text with: s3 fit {name} --text TEXTS --out CODEBOOK"
+    )
+
+
+def shared_host(host: str | Host, codebook: Codebook, options: dict[str, Any]) -> Host:
+    """A host by name, loaded once per process for the same codebook depth and options.
+
+    Raises:
+        HostError: It cannot be loaded.
+        InputError: Options for a host that is loaded already.
+    """
+    if isinstance(host, Host):
+        if options:
+            raise InputError("A loaded host takes no further options; give them to Host.load.")
+        return host
+    key = (lasting(host), codebook.depth, repr(sorted(options.items())))
+    with _HOSTS_LOCK:
+        if key not in _HOSTS:
+            _HOSTS[key] = Host.load(host, layers=codebook.depth, **options)
+        return _HOSTS[key]
+
+
+def lasting(name: str) -> str:
+    """A folder's absolute path, so that it is found from any folder; other names as they are."""
+    folder = Path(name).expanduser()
+    return str(folder.resolve()) if name != MINILM and folder.is_dir() else name
