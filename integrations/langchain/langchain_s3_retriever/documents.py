@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.documents import Document
@@ -30,14 +29,12 @@ def to_index(
         InputError: A text, an id or metadata that an index cannot hold.
         ValueError: There are more or fewer ids than documents.
     """
-    if ids is None:
-        pairs = zip(documents, repeat(None), strict=False)
-    else:
-        pairs = zip(documents, ids, strict=True)
+    own: Iterable[tuple[Document, str | None]] = ((document, document.id) for document in documents)
+    pairs = own if ids is None else zip(documents, ids, strict=True)
     for document, name in pairs:
         yield s3_retriever.Document(
             document.page_content,
-            id=(document.id if name is None else name) or "",
+            id=name or "",
             metadata=json_values(document.metadata),
         )
 
@@ -54,9 +51,7 @@ def json_values(metadata: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(f"Metadata that an index cannot hold: {error}.") from None
 
 
-def to_evidence(
-    span: Span, metadata: Mapping[str, Any], source_document_id: str
-) -> Document:
+def to_evidence(span: Span, metadata: Mapping[str, Any], source_document_id: str) -> Document:
     """A span as a LangChain document.
 
     Offsets count from the start of the text that a splitter cut: where the metadata of the

@@ -28,3 +28,17 @@ class SearchOptions(TypedDict, total=False):
     token_budget: int | None
     where: Where | None
     order: Order
+
+
+class Settings(SearchOptions, total=False):
+    """What a retriever may be told when it is made.
+
+    Attributes:
+        name: Of the retriever, in traces.
+        tags: For every call, in traces.
+        metadata: For every call, in traces.
+    """
+
+    name: str | None
+    tags: list[str] | None
+    metadata: dict[str, Any] | None

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import s3_retriever
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
 from langchain_core.runnables import run_in_executor
 from pydantic import ConfigDict, Field, field_validator
 
+import s3_retriever
 from langchain_s3_retriever.documents import json_values, to_evidence, to_index
-from langchain_s3_retriever.options import Mode, Order, SearchOptions
+from langchain_s3_retriever.options import Mode, Order, SearchOptions, Settings, Where
 
 if TYPE_CHECKING:
     from langchain_core.callbacks import (
         AsyncCallbackManagerForRetrieverRun,
         CallbackManagerForRetrieverRun,
     )
-    from s3_retriever import Codebook, Host, Recipe, S3Index
     from typing_extensions import Self, Unpack
+
+    from s3_retriever import Codebook, Host, Recipe, S3Index
 else:
     # Importing the class takes seconds; the validator below does it when there is an index.
     S3Index = Any
@@ -32,8 +33,8 @@ class S3Retriever(BaseRetriever):
     """Retrieves evidence spans with a transformer as its own index.
 
     Make one with `from_texts`, `from_documents`, `from_index` or `load`. The limits `k` and
-    `token_budget` hold both where both are set. Every field but `index` can be given with a call
-    too: `retriever.invoke(question, k=2, where={"year": 2024})`.
+    `token_budget` hold both where both are set. A call may say otherwise than the retriever:
+    `retriever.invoke(question, k=2, where={"year": 2024})`.
 
     A returned document's `page_content` is the text of a span. Its metadata is a copy of that of
     the document it stands in, and:
@@ -57,7 +58,7 @@ class S3Retriever(BaseRetriever):
     """`s3` (co-activation of features), `bm25`, or `hybrid`, both fused."""
     token_budget: int | None = Field(default=None, ge=1)
     """Tokens of the host at most, all spans together; None for no such limit."""
-    where: Mapping[str, Any] | Callable[[Mapping[str, Any]], bool] | None = None
+    where: Where | None = None
     """Metadata that documents must have, or a function of a document's metadata."""
     order: Order = "score"
     """`score`, best first, or `document`, as in the documents."""
@@ -85,7 +86,7 @@ class S3Retriever(BaseRetriever):
         path: str | Path | None = None,
         host_options: Mapping[str, Any] | None = None,
         progress: bool = True,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> Self:
         """Index texts.
 
@@ -136,7 +137,7 @@ class S3Retriever(BaseRetriever):
         path: str | Path | None = None,
         host_options: Mapping[str, Any] | None = None,
         progress: bool = True,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> Self:
         """Index documents; with an error, nothing is left at `path`.
 
@@ -170,7 +171,7 @@ class S3Retriever(BaseRetriever):
         return retriever
 
     @classmethod
-    def from_index(cls, index: S3Index, **settings: Any) -> Self:
+    def from_index(cls, index: S3Index, **settings: Unpack[Settings]) -> Self:
         """Retrieve from an index that is there already.
 
         Args:
@@ -187,7 +188,7 @@ class S3Retriever(BaseRetriever):
         host: str | Host | None = None,
         codebook: str | Path | Codebook | None = None,
         host_options: Mapping[str, Any] | None = None,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> Self:
         """Open an index on disk. The index keeps documents and host, not the settings.
 
@@ -229,7 +230,83 @@ class S3Retriever(BaseRetriever):
             S3Error: A document is not usable, or the index cannot be written.
         """
         added: list[str] = []
-        self.index.add(
-            _noting(to_index(documents, ids), added), replace=True, progress=progress
-        )
+        self.index.add(_once_each(to_index(documents, ids), added), replace=True, progress=progress)
         return added
+
+    async def aadd_documents(
+        self,
+        documents: Iterable[Document],
+        *,
+        ids: Iterable[str] | None = None,
+        progress: bool = True,
+    ) -> list[str]:
+        """As `add_documents`, in a thread."""
+        return await run_in_executor(
+            None, self.add_documents, documents, ids=ids, progress=progress
+        )
+
+    def delete(self, ids: str | Iterable[str]) -> int:
+        """Delete documents; ids that are not there do no harm. Returns how many were there.
+
+        Raises:
+            S3Error: The index cannot be written.
+        """
+        wanted = {ids} if isinstance(ids, str) else set(ids)
+        return self.index.delete(wanted.intersection(self.index.ids()))
+
+    async def adelete(self, ids: str | Iterable[str]) -> int:
+        """As `delete`, in a thread."""
+        return await run_in_executor(None, self.delete, ids)
+
+    def _get_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: CallbackManagerForRetrieverRun,  # noqa: ARG002 - LangChain's signature
+        **options: Unpack[SearchOptions],
+    ) -> list[Document]:
+        return self._search(query, **options)
+
+    async def _aget_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: AsyncCallbackManagerForRetrieverRun,  # noqa: ARG002 - LangChain's signature
+        **options: Unpack[SearchOptions],
+    ) -> list[Document]:
+        return await run_in_executor(None, self._search, query, **options)
+
+    def _search(self, query: str, **options: Unpack[SearchOptions]) -> list[Document]:
+        settings: SearchOptions = {
+            "k": self.k,
+            "mode": self.mode,
+            "token_budget": self.token_budget,
+            "where": self.where,
+            "order": self.order,
+            **options,
+        }
+        if isinstance(settings["where"], Mapping):
+            # As the metadata was when it was added.
+            settings["where"] = json_values(settings["where"])
+        spans = self.index.search(query, **settings)
+        return [to_evidence(span, span.metadata, span.document_id) for span in spans]
+
+    def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
+        params = super()._get_ls_params(**kwargs)
+        params["ls_vector_store_provider"] = "S3Index"
+        params["ls_embedding_model"] = self.index.encoder.host.name
+        return params
+
+
+def _once_each(
+    documents: Iterable[s3_retriever.Document], ids: list[str]
+) -> Iterator[s3_retriever.Document]:
+    """Pass on each document once and note the ids of all; of an id's other content, complain."""
+    seen: dict[str, str] = {}
+    for document in documents:
+        ids.append(document.id)
+        content = s3_retriever.Document(document.text, metadata=document.metadata).id
+        if seen.get(document.id) != content:
+            # With a known id and other content it is for the index to refuse.
+            seen[document.id] = content
+            yield document

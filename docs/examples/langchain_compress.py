@@ -1,0 +1,38 @@
+"""S3 beside and behind another retriever: an ensemble, and its documents compressed."""
+
+# ruff: noqa: T201 - an example prints.
+
+from __future__ import annotations
+
+from langchain_classic.retrievers import ContextualCompressionRetriever, EnsembleRetriever
+from langchain_core.vectorstores import InMemoryVectorStore
+from langchain_handbook import HANDBOOK
+from langchain_minilm import MiniLMEmbeddings
+from langchain_s3_retriever import S3Compressor, S3Retriever
+
+
+def main() -> None:
+    """Ask one question."""
+    question = "How do I get reimbursed for a ticket?"
+    store = InMemoryVectorStore.from_documents(HANDBOOK, MiniLMEmbeddings())
+    ensemble = EnsembleRetriever(
+        retrievers=[
+            store.as_retriever(search_kwargs={"k": 3}),
+            S3Retriever.from_documents(HANDBOOK, k=3),
+        ]
+    )
+    print("Ensemble:")
+    for document in ensemble.invoke(question):
+        print(f"- {document.page_content}")
+
+    compressed = ContextualCompressionRetriever(
+        base_compressor=S3Compressor(token_budget=25), base_retriever=ensemble
+    )
+    print("\nCompressed to 25 tokens:")
+    for document in compressed.invoke(question):
+        start, end = document.metadata["start_index"], document.metadata["end_index"]
+        print(f"- {document.page_content} [{document.metadata['source']}, {start}-{end}]")
+
+
+if __name__ == "__main__":
+    main()
