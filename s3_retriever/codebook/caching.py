@@ -1,4 +1,4 @@
-"""`CachingEncoder`: an encoder that scans a text it has seen lately only once."""
+"""`CachingEncoder`: an encoder that reads a text or a question it has seen lately only once."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from s3_retriever.codebook.codebook import Codebook
-from s3_retriever.codebook.encoder import Encoder, TokenFeatures
+from s3_retriever.codebook.encoder import Encoder, QuestionFeatures, TokenFeatures
 from s3_retriever.host import Host
 from s3_retriever.recipe import Recipe
 
 _Key = tuple[str, str, str]
 
+# Questions whose features are kept.
+_QUESTIONS = 64
+
 
 class CachingEncoder(Encoder):
-    """Remembers the features of the texts it scanned last.
+    """Remembers the features of the texts it scanned last and of the last questions.
 
     Args:
         host: The host.
@@ -28,6 +31,8 @@ class CachingEncoder(Encoder):
         super().__init__(host, codebook)
         self._limit = cache_tokens
         self._cached: OrderedDict[_Key, list[TokenFeatures]] = OrderedDict()
+        self._questions: OrderedDict[tuple[str, int, str], dict[str, QuestionFeatures]]
+        self._questions = OrderedDict()
         self._tokens = 0
         self._cache_lock = threading.Lock()
 
@@ -45,6 +50,20 @@ class CachingEncoder(Encoder):
         for number, key in enumerate(wanted):
             for found in known[key]:
                 yield replace(found, document=number)
+
+    def question(self, text: str, recipe: Recipe) -> dict[str, QuestionFeatures]:
+        """As `Encoder.question`; the last questions are remembered."""
+        sides = sorted((name, part.query_side) for name, part in recipe.taps.items())
+        key = (text, recipe.query_k, str(sides))
+        with self._cache_lock:
+            found = self._questions.get(key)
+        if found is None:
+            found = super().question(text, recipe)
+            with self._cache_lock:
+                self._questions[key] = found
+                while len(self._questions) > _QUESTIONS:
+                    self._questions.popitem(last=False)
+        return found
 
     def _recall(self, keys: Iterable[_Key]) -> dict[_Key, list[TokenFeatures]]:
         with self._cache_lock:

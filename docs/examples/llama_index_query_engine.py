@@ -1,0 +1,42 @@
+"""A LlamaIndex query engine that answers from the spans S3 finds.
+
+The LLM is LlamaIndex's mock, which answers with the prompt it was given, so that this runs offline
+and shows what an LLM would read; put any LLM of LlamaIndex in its place.
+
+    pip install "llama-index-retrievers-s3[minilm]"
+"""
+
+# ruff: noqa: T201
+
+from __future__ import annotations
+
+from llama_index.core import Document
+from llama_index.core.llms import MockLLM
+from llama_index.core.query_engine import RetrieverQueryEngine
+from llama_index.retrievers.s3 import S3Retriever
+
+HANDBOOK = {
+    "leave": "Staff have 28 days of paid leave a year. Ask your manager two weeks ahead.",
+    "releases": "Every release is tested for two days. The head of quality signs it off. "
+    "Nothing is shipped on a Friday.",
+    "laptops": "Laptops are replaced every three years. Report a stolen one to the help desk.",
+}
+
+
+def main() -> None:
+    """Index whole documents, ask, and show the answer and where it comes from."""
+    documents = [
+        Document(text=text, doc_id=name, metadata={"page": name}) for name, text in HANDBOOK.items()
+    ]
+    retriever = S3Retriever.from_defaults(nodes=documents, similarity_top_k=2)
+    engine = RetrieverQueryEngine.from_args(retriever, llm=MockLLM())
+    response = engine.query("My computer is gone. What now?")
+    print(response)
+    print()
+    for item in response.source_nodes:
+        span = item.node
+        print(f"{span.ref_doc_id}[{span.start_char_idx}:{span.end_char_idx}] {span.text}")
+
+
+if __name__ == "__main__":
+    main()
