@@ -1,0 +1,101 @@
+"""Nodes as documents of S3, and its spans as nodes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llama_index.core.schema import (
+    BaseNode,
+    IndexNode,
+    MetadataMode,
+    NodeRelationship,
+    NodeWithScore,
+    ObjectType,
+    RelatedNodeInfo,
+    TextNode,
+)
+from pydantic_core import to_jsonable_python
+from s3_retriever import Document, InputError
+
+if TYPE_CHECKING:
+    from s3_retriever import Span
+
+# Where a document's metadata keeps what a node has besides text and metadata.
+NODE_KEY = "_llama_index"
+# What spans take over from their node.
+_INHERITED = (
+    "excluded_embed_metadata_keys",
+    "excluded_llm_metadata_keys",
+    "metadata_template",
+    "metadata_separator",
+    "text_template",
+    "index_id",
+)
+
+
+def to_document(node: BaseNode) -> Document:
+    """Make a document of a node: its text without metadata, its id, and its metadata as JSON.
+
+    `document_title`, which LlamaIndex's `TitleExtractor` writes, serves as `title` where there is
+    none, and the node's own source stands in `ref_doc_id`.
+
+    Raises:
+        s3_retriever.InputError: The metadata has values that JSON cannot hold.
+    """
+    try:
+        metadata = to_jsonable_python(node.metadata)
+    except ValueError as error:
+        raise InputError(
+            f"Node {node.node_id!r} has metadata that JSON cannot hold: {error}."
+        ) from None
+    added = {}
+    if isinstance(title := metadata.get("document_title"), str):
+        added["title"] = title
+    if node.ref_doc_id:
+        added["ref_doc_id"] = node.ref_doc_id
+    added = {key: value for key, value in added.items() if key not in metadata}
+    kept = {name: getattr(node, name) for name in _INHERITED if hasattr(node, name)}
+    kept |= {"type": node.get_type(), "hash": node.hash, "added": list(added)}
+    return Document(
+        text=node.get_content(metadata_mode=MetadataMode.NONE),
+        id=node.node_id,
+        metadata=added | metadata | {NODE_KEY: kept},
+    )
+
+
+def to_node(span: Span) -> NodeWithScore:
+    """Make a node of a span.
+
+    The node it is cut from is its SOURCE, in whose text the offsets count. It has that node's
+    metadata, and `sources` and `ref_doc_id` where the node had no such keys; neither is shown to
+    LLMs and embedding models. The documents of an index that was not made from nodes are taken
+    for nodes without further properties.
+    """
+    metadata: dict[str, Any] = dict(span.metadata)
+    kept: dict[str, Any] = metadata.pop(NODE_KEY, {})
+    added = set(kept.get("added", ()))
+    own = {key: value for key, value in metadata.items() if key not in added}
+    extra: dict[str, Any] = {"sources": list(span.sources)}
+    if "ref_doc_id" in added:
+        extra["ref_doc_id"] = metadata["ref_doc_id"]
+    hidden = [key for key in extra if key not in own]
+    inherited: dict[str, Any] = {name: kept[name] for name in _INHERITED if name in kept}
+    for name in ("excluded_embed_metadata_keys", "excluded_llm_metadata_keys"):
+        inherited[name] = [*inherited.get(name, ()), *hidden]
+    source = RelatedNodeInfo(
+        node_id=span.document_id,
+        node_type=ObjectType(kept.get("type", ObjectType.DOCUMENT)),
+        metadata=own,
+        hash=kept.get("hash"),
+    )
+    kind = IndexNode if "index_id" in inherited else TextNode
+    node = kind(
+        id_=span.id,
+        text=span.text,
+        start_char_idx=span.start,
+        end_char_idx=span.end,
+        metadata=extra | own,
+        relationships={NodeRelationship.SOURCE: source},
+        **inherited,
+    )
+    return NodeWithScore(node=node, score=span.score)
