@@ -137,4 +137,6 @@ def test_a_document_that_comes_again_is_not_scanned_again(monkeypatch, handbook)
         inner.encoder.host, "forward", lambda batch: (scanned.append(len(batch)), forward(batch))
     )
     assert compressor.compress_documents(handbook, QUESTION) == first
-    assert scanned == [1]  # the question
+    assert scanned == []
+    compressor.compress_documents(handbook, "Who cleans the kitchen?")
+    assert scanned == [1]  # the new question
