@@ -44,7 +44,6 @@ def run_batches(
         if tokens >= batch_tokens * lookahead:
             yield from _run_sorted(waiting, run, batch_tokens)
             waiting, tokens = [], 0
-            trim_heap()
     yield from _run_sorted(waiting, run, batch_tokens)
 
 
@@ -59,5 +58,6 @@ def _run_sorted(
         size = max(batch_tokens // padded_length(len(waiting[order[0]].ids)), 1)
         batch, order = order[:size], order[size:]
         results.update(zip(batch, run([waiting[i] for i in batch]), strict=True))
+        trim_heap()
     for i, window in enumerate(waiting):
         yield window, results[i]

@@ -31,7 +31,7 @@ _LONGEST_WINDOW = 2048
 # all-MiniLM-L6-v2 was trained on sequences of up to 256 tokens.
 _MINILM_WINDOW = 256
 # Padded tokens of a batch, where the caller does not say.
-_BATCH_TOKENS = {"cpu": 8_192, "cuda": 131_072, "mps": 16_384}
+_BATCH_TOKENS = {"cpu": 4_096, "cuda": 131_072, "mps": 16_384}
 
 
 class Host:
