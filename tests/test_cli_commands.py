@@ -197,7 +197,7 @@ def test_nothing_readable(home, model):
         (["info", "none.s3"], "There is no index at none.s3"),
         (["add", "docs", "--to", "none.s3"], "There is no index at none.s3"),
         (["index", "none", "--to", "idx.s3"], "There is no file or folder 'none'"),
-        (["index", "docs", "--to", "idx.s3", "--host", "./none"], "no codebook"),
+        (["index", "docs", "--to", "idx.s3", "--host", "./none"], "No codebook"),
         (["index", "docs", "--to", "docs"], "in use by other files"),
     ],
 )
@@ -291,7 +291,9 @@ def test_search_options(made):
 
 
 def test_ask(home, model):
-    done = s3("ask", "Who carries warm bread?", "docs/*", "-k", "1", "--json", *model)
+    done = s3(
+        "ask", "Who carries warm bread?", "docs/*", "-k", "1", "--mode", "bm25", "--json", *model
+    )
     assert done.exit_code == 0
     assert json.loads(done.stdout)["spans"][0]["document_id"] == "docs/page.html"
     assert sorted(path.name for path in home.iterdir()) == ["docs"]

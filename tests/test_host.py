@@ -170,6 +170,7 @@ def test_dtypes_and_the_switches_of_the_process(tiny_bert):
 def test_loading_is_silent_and_switches_come_back_after_an_error(bert_copy, capfd):
     from transformers.utils import logging
 
+    logging.enable_progress_bar()
     Host.load(str(bert_copy), layers=1, **CPU)
     (bert_copy / "model.safetensors").unlink()
     with pytest.raises(HostError):

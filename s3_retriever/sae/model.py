@@ -19,6 +19,9 @@ WEIGHTS_FILE = "sae_weights.safetensors"
 # The release of SAELens whose file layout is written; its loader reads this field.
 _SAE_LENS_VERSION = "6.0.0"
 _BLOCK_ROWS = 4_096
+# Rows are padded to multiples of this: the matrix library keeps what it prepares for every shape,
+# and the number of tokens of a batch is a new one each time.
+_ROW_STEP = 64
 
 
 class TopKSAE(nn.Module):
@@ -75,7 +78,10 @@ class TopKSAE(nn.Module):
         k = self.k if k is None else min(k, self.features)
         values, indices = [], []
         for block in torch.split(x, _BLOCK_ROWS):
-            value, index = self.preactivations(block).topk(k, dim=1)
+            padded = functional.pad(block, (0, 0, 0, -len(block) % _ROW_STEP))
+            value, index = (
+                found[: len(block)] for found in self.preactivations(padded).topk(k, dim=1)
+            )
             values.append(value.float().clamp_min(0.0))
             indices.append(torch.where(value > 0, index, -1))
         return torch.cat(values), torch.cat(indices)
