@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,10 @@ import pytest
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
+# A run in the background may have been started with interrupts ignored, which the processes that
+# tests interrupt would inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Nothing in the tests may ask the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 # On such small models threads only wait for each other, most of all on a busy machine.
