@@ -50,18 +50,8 @@ class Tap:
     def __str__(self) -> str:
         return f"{self.site}.{self.layer}"
 
-    def width(self, host: Host) -> int:
-        """Size of the activation at this tap."""
-        config = host.model.config
-        if self.site == "hidden":
-            return int(config.hidden_size)
-        heads = config.num_attention_heads
-        if self.site == "key":
-            heads = getattr(config, "num_key_value_heads", None) or heads
-        return int(heads * _head_size(host))
-
-    def _modules(self, host: Host) -> tuple[nn.Module, nn.Module | None]:
-        """The module whose output is read, and the norm that this output then goes through."""
+    def _source(self, host: Host) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+        """The module whose output is read, and what makes the activations of that output."""
         if self.layer >= len(host.blocks):
             raise InputError(
                 f"There is no tap {self}: host {host.name!r} has the layers 0 to "
@@ -69,9 +59,8 @@ class Tap:
             )
         block = host.blocks[self.layer]
         if self.site == "hidden":
-            return block, None
-        family = host.family
-        return family.key_modules(block) if self.site == "key" else family.query_modules(block)
+            return block, lambda output: output
+        return host.family.projection(self.site, block, host.model.config)
 
 
 class _AllTapsRead(Exception):  # noqa: N818 - not an error: it ends a forward pass early
@@ -110,36 +99,24 @@ def _hooks(host: Host, taps: Sequence[Tap]) -> Iterator[dict[Tap, Tensor]]:
     """Fill a dictionary with what the taps see; the hooks are removed also after an error."""
     seen: dict[Tap, Tensor] = {}
 
-    def hook_for(tap: Tap, norm: nn.Module | None) -> Callable[[nn.Module, Any, Any], None]:
+    def hook_for(tap: Tap, finish: Callable[[Tensor], Tensor]) -> Callable[..., None]:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            value = output[0] if isinstance(output, tuple) else output
-            seen[tap] = value if norm is None else _normed(value, norm)
-            if len(seen) == len(modules):
+            seen[tap] = finish(output[0] if isinstance(output, tuple) else output)
+            if len(seen) == len(sources):
                 raise _AllTapsRead
 
         return hook
 
-    modules = {tap: tap._modules(host) for tap in taps}
+    sources = {tap: tap._source(host) for tap in taps}
     handles = [
-        module.register_forward_hook(hook_for(tap, norm)) for tap, (module, norm) in modules.items()
+        module.register_forward_hook(hook_for(tap, finish))
+        for tap, (module, finish) in sources.items()
     ]
     try:
         yield seen
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _normed(projected: Tensor, norm: nn.Module) -> Tensor:
-    """Apply a family's norm of keys or queries to [windows, length, width].
-
-    The norm's own output is not read: some families apply it with the heads in front. Its weight
-    spans one head or, in OLMo 2, all of them.
-    """
-    weight = norm.weight
-    assert isinstance(weight, Tensor)
-    normed: Tensor = norm(projected.view(*projected.shape[:-1], -1, weight.numel()))
-    return normed.flatten(-2)
 
 
 def group_queries(queries: Tensor, host: Host) -> Tensor:
@@ -152,17 +129,9 @@ def group_queries(queries: Tensor, host: Host) -> Tensor:
     Returns:
         [tokens, key heads * head size].
     """
-    config = host.model.config
-    size = _head_size(host)
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    grouped = queries.view(len(queries), int(heads), -1, size)
+    heads = host.family.heads(host.model.config)
+    grouped = queries.view(len(queries), heads.keys, -1, heads.size)
     return grouped.mean(2).flatten(1)
-
-
-def _head_size(host: Host) -> int:
-    config = host.model.config
-    size = getattr(config, "head_dim", None)
-    return int(size or config.hidden_size // config.num_attention_heads)
 
 
 def _kept_rows(batch: Sequence[Window], activations: Tensor) -> Tensor:

@@ -35,7 +35,8 @@ def random_codebook(host: Host, *names: str, seed: int = 0) -> Codebook:
     """SAEs with random weights: encoding does not ask for more."""
     torch.manual_seed(seed)
     taps = [Tap.parse(name) for name in names]
-    saes = {tap: TopKSAE(tap.width(host), 48, 6) for tap in taps}
+    seen = read(host, taps, list(host.windows([("", "A few words.")])))
+    saes = {tap: TopKSAE(values.shape[1], 48, 6) for tap, values in seen.items()}
     for sae in saes.values():
         with torch.no_grad():
             sae.b_enc.normal_(std=0.1)

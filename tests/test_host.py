@@ -87,8 +87,8 @@ def test_a_damaged_configuration(bert_copy):
 
 
 def test_an_unknown_family_names_the_known_ones(bert_copy):
-    edit_json(bert_copy / "config.json", model_type="gpt2")
-    with pytest.raises(HostError, match=r"'gpt2' are not known yet \(known: bert, .*qwen3"):
+    edit_json(bert_copy / "config.json", model_type="gptj")
+    with pytest.raises(HostError, match=r"'gptj' are not known yet \(known: bert, .*qwen3"):
         Host.load(str(bert_copy))
 
 

@@ -1,71 +1,136 @@
 """Where each model family keeps what a tap reads.
 
-Adding a family is one line in `FAMILIES`: its `model_type` (from `config.json`) and its layout.
+Adding a family is one line in `FAMILIES`; docs/families.md says how.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from torch import nn
+from torch import Tensor, nn
 
 from s3_retriever.errors import HostError
+from s3_retriever.host.projections import (
+    Cut,
+    Heads,
+    Side,
+    falcon_heads,
+    heads_of,
+    interleaved,
+    norm_heads,
+    stacked,
+)
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Module paths of one layout of transformer.
+    """One layout of transformer.
 
     Attributes:
-        blocks: From the base model to its list of layers.
-        attention: From a layer to the module that owns the projections.
-        key: From the attention module to the key projection; `query` likewise.
-        key_norm: From the attention module to a norm applied to the projected keys before the
-            rotary embedding, where the family has one; `query_norm` likewise.
+        blocks: Path from the base model to its list of layers.
+        attention: Path from a layer to the module that owns the projections.
+        key: Path from the attention module to the key projection; `query` likewise. Both name
+            the same module where the projections are fused.
+        fused: How to cut keys and queries out of a fused projection.
+        key_norm: Path from the attention module to a norm applied to the projected keys before
+            the rotary embedding, where the family has one; `query_norm` likewise.
+        norm_switch: The configuration's switch for these norms, where not all models of the
+            family have them.
+        flat_norm: Whether these norms span all heads at once instead of each by itself.
+        heads: Reads numbers and size of the heads from the configuration.
         bidirectional: Whether a token sees the tokens to its right.
+        unused_positions: How many of the positions that the configuration counts no token has.
     """
 
     blocks: str
     attention: str
     key: str
     query: str
+    fused: Cut | None = None
     key_norm: str = ""
     query_norm: str = ""
+    norm_switch: str = ""
+    flat_norm: bool = False
+    heads: Callable[[PretrainedConfig], Heads] = heads_of
     bidirectional: bool = False
+    unused_positions: int = 0
 
-    def key_modules(self, block: nn.Module) -> tuple[nn.Module, nn.Module | None]:
-        """A layer's key projection, and the norm of its keys where the family has one."""
-        return self._modules(block, self.key, self.key_norm)
+    def projection(
+        self, side: Side, block: nn.Module, config: PretrainedConfig
+    ) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+        """Where a layer projects its keys or queries.
 
-    def query_modules(self, block: nn.Module) -> tuple[nn.Module, nn.Module | None]:
-        """A layer's query projection, and the norm of its queries where the family has one."""
-        return self._modules(block, self.query, self.query_norm)
+        Returns:
+            The module, and a function that makes of its output the keys or queries of all heads
+            [windows, length, heads * head size], normed where the model has norms for them.
 
-    def _modules(
-        self, block: nn.Module, projection: str, norm: str
-    ) -> tuple[nn.Module, nn.Module | None]:
+        Raises:
+            HostError: The layer has no such module.
+        """
         attention = _get(block, self.attention)
-        return _get(attention, projection), _get(attention, norm) if norm else None
+        heads = self.heads(config)
+        norm = self._norm(side, attention, config)
+
+        def finish(projected: Tensor) -> Tensor:
+            if self.fused is not None:
+                projected = self.fused(projected, heads)[side]
+            if norm is None:
+                return projected
+            return norm(projected) if self.flat_norm else norm_heads(projected, norm, heads.size)
+
+        return _get(attention, self.key if side == "key" else self.query), finish
+
+    def _norm(self, side: Side, attention: nn.Module, config: PretrainedConfig) -> nn.Module | None:
+        path = self.key_norm if side == "key" else self.query_norm
+        off = self.norm_switch and not getattr(config, self.norm_switch)
+        return _get(attention, path) if path and not off else None
 
 
 _BERT = Family("encoder.layer", "attention.self", "key", "query", bidirectional=True)
+_ROBERTA = replace(_BERT, unused_positions=2)  # positions begin after the padding index
 _LLAMA = Family("layers", "self_attn", "k_proj", "q_proj")
-_LLAMA_QK_NORM = Family("layers", "self_attn", "k_proj", "q_proj", "k_norm", "q_norm")
+_QK_NORM = replace(_LLAMA, key_norm="k_norm", query_norm="q_norm")
+_QK_LAYERNORM = replace(
+    _LLAMA, key_norm="k_layernorm", query_norm="q_layernorm", norm_switch="qk_layernorm"
+)
 
 FAMILIES: dict[str, Family] = {
     "bert": _BERT,
-    "roberta": _BERT,
-    "xlm-roberta": _BERT,
     "electra": _BERT,
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "mpnet": replace(_ROBERTA, attention="attention.attn", key="k", query="q"),
+    "distilbert": Family("transformer.layer", "attention", "k_lin", "q_lin", bidirectional=True),
+    "modernbert": Family("layers", "attn", "Wqkv", "Wqkv", stacked, bidirectional=True),
     "llama": _LLAMA,
     "mistral": _LLAMA,
+    "mixtral": _LLAMA,
     "qwen2": _LLAMA,
+    "qwen2_moe": _LLAMA,
+    "qwen3": _QK_NORM,
+    "qwen3_moe": _QK_NORM,
     "gemma": _LLAMA,
     "gemma2": _LLAMA,
+    "gemma3_text": _QK_NORM,
     "granite": _LLAMA,
-    "qwen3": _LLAMA_QK_NORM,
-    "gemma3_text": _LLAMA_QK_NORM,
-    "olmo2": _LLAMA_QK_NORM,
+    "smollm3": _LLAMA,
+    "starcoder2": _LLAMA,
+    "olmo2": replace(_QK_NORM, flat_norm=True),
+    "olmo3": replace(_QK_NORM, flat_norm=True),
+    "phi": _QK_LAYERNORM,
+    "phi3": Family("layers", "self_attn", "qkv_proj", "qkv_proj", stacked),
+    "stablelm": _QK_LAYERNORM,
+    "gpt2": Family("h", "attn", "c_attn", "c_attn", stacked),
+    "gpt_neox": Family("layers", "attention", "query_key_value", "query_key_value", interleaved),
+    "falcon": Family(
+        "h", "self_attention", "query_key_value", "query_key_value", interleaved, heads=falcon_heads
+    ),
+    "opt": replace(_LLAMA, blocks="decoder.layers"),
 }
 
 
@@ -80,7 +145,8 @@ def family_of(model_type: str) -> Family:
     except KeyError:
         raise HostError(
             f"Models of type {model_type!r} are not known yet (known: {', '.join(FAMILIES)}); "
-            "adding one is a line in s3_retriever/host/families.py."
+            "docs/families.md says how to add one, which is a line in "
+            "s3_retriever/host/families.py."
         ) from None
 
 

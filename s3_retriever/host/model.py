@@ -264,9 +264,8 @@ def _truncate(config: PretrainedConfig, layers: int) -> None:
 def _window_shape(
     name: str, config: PretrainedConfig, family: Family, window: int | None, overlap: int | None
 ) -> WindowShape:
-    longest = int(getattr(config, "max_position_embeddings", _LONGEST_WINDOW))
-    if config.model_type in ("roberta", "xlm-roberta"):
-        longest -= 2  # their positions begin after the padding index
+    positions = int(getattr(config, "max_position_embeddings", _LONGEST_WINDOW))
+    longest = positions - family.unused_positions
     default = _MINILM_WINDOW if name == MINILM else _LONGEST_WINDOW
     size = min(default, longest) if window is None else window
     if not 8 <= size <= longest:
