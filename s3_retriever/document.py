@@ -56,8 +56,7 @@ class Document:
     @property
     def title(self) -> str:
         """`metadata["title"]` where it is a string, else the empty string."""
-        title = self.metadata.get("title")
-        return title if isinstance(title, str) else ""
+        return title_of(self.metadata)
 
 
 def _encoded(text: str, subject: str) -> bytes:
@@ -68,3 +67,9 @@ def _encoded(text: str, subject: str) -> bytes:
             f"{subject} a lone surrogate at character {error.start}, which is no Unicode text; "
             "decode the source with errors='replace'."
         ) from None
+
+
+def title_of(metadata: Mapping[str, Any]) -> str:
+    """The value of `title` where it is a string, else the empty string."""
+    title = metadata.get("title")
+    return title if isinstance(title, str) else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 QuerySide = Literal["same", "query"]
 
@@ -25,16 +25,44 @@ class TapRecipe(BaseModel):
     query_side: QuerySide = "same"
 
 
+class SecondHop(BaseModel):
+    """A second pass for questions whose evidence lies in more than one document.
+
+    "Where was the director of X born?" shares nothing with the sentence that answers it, but the
+    sentence that names the director does. So the best spans of the first pass, the bridges, are
+    taken as questions themselves: what they have beyond the question, features and terms, is
+    looked for in other documents. Only what stands out is added to the score, so that questions
+    with all their evidence in one place lose nothing: a sentence gains what its match with a
+    bridge exceeds that of the bridge's other neighbours, and no more than the bridges themselves.
+
+    Attributes:
+        bridges: Spans of the first pass that the second one sets out from.
+        neighbours: Sentences that a bridge may add to; in an index that has no more, none.
+        weight: Of the co-activation with a bridge, in units of its standard deviation.
+        lexical_weight: Of BM25 with a bridge, likewise; in mode `hybrid` only.
+        idf_power: Exponent of the IDF of a bridge's features: a bridge is no question, most of
+            it leads nowhere, and what does is rare.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bridges: int = Field(default=3, ge=1)
+    neighbours: int = Field(default=10, ge=1)
+    weight: float = Field(default=0.5, ge=0)
+    lexical_weight: float = Field(default=1.0, ge=0)
+    idf_power: float = Field(default=3.0, ge=0)
+
+
 class Recipe(BaseModel):
     """How documents are indexed and questions are scored.
 
-    The score of a token (S3-Attention, eq. 7, is the case where both powers are 1) is
+    A feature f of the question weighs
 
-        S[t] = sum over taps, sum over features f of the question that fire on t of
-               weight * w[f] ** weight_power * IDF(f) ** idf_power
+        W[f] = weight * w[f] ** weight_power * IDF(f) ** idf_power
 
-    where w[f] is the feature's activation in the question, pooled over its tokens, and
-    IDF(f) = -log(share of the index's tokens on which f fires).
+    where w[f] is its activation in the question, pooled over the question's tokens, and IDF(f) =
+    -log(share of the index's tokens on which f fires). A token scores the sum of W[f] over the
+    features that fire on it (S3-Attention, eq. 7, where both powers are 1).
 
     Attributes:
         name: Shown in reports.
@@ -44,13 +72,19 @@ class Recipe(BaseModel):
         pooling: Over the question's tokens: `sum` or `max`.
         weight_power: Exponent of the pooled activation.
         idf_power: Exponent of the IDF.
-        kernel: Tokens of the box kernel that smooths the scores within a document.
+        scoring: How a sentence scores. `peak`: as its best token after smoothing, as in the
+            paper. `cover`: the sum of W[f] over the distinct features that fire in it, over
+            `tokens ** length_power`.
+        kernel: With `peak`, tokens of the box kernel that smooths scores within a document.
+        length_power: With `cover`, how much a long sentence is discounted.
         radius: Tokens on either side of a peak that a span covers at least, before it is widened
             to sentence boundaries; 0 for the peak's own sentence.
         fusion: `sum`: standardised scores added, `lexical_weight` times BM25; `union`: the
             rankings' best in turn, as in the paper.
         lexical_weight: Weight of BM25 in fusion by sum.
         edges: Tokens at the first and the last end of the index that the union adds (M_bias).
+        second_hop: A second pass that sets out from the best spans of the first; None for one
+            pass. It is added to the score, so that it goes with fusion by sum only.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,10 +94,19 @@ class Recipe(BaseModel):
     document_k: int = Field(default=16, ge=1)
     query_k: int = Field(default=32, ge=1)
     pooling: Literal["sum", "max"] = "sum"
-    weight_power: float = Field(default=0.5, ge=0)
+    weight_power: float = Field(default=1.0, ge=0)
     idf_power: float = Field(default=1.5, ge=0)
+    scoring: Literal["peak", "cover"] = "cover"
     kernel: int = Field(default=8, ge=1)
+    length_power: float = Field(default=0.4, ge=0)
     radius: int = Field(default=0, ge=0)
     fusion: Literal["sum", "union"] = "sum"
-    lexical_weight: float = Field(default=0.5, ge=0)
+    lexical_weight: float = Field(default=1.0, ge=0)
     edges: int = Field(default=0, ge=0)
+    second_hop: SecondHop | None = None
+
+    @model_validator(mode="after")
+    def _hop_is_added(self) -> Recipe:
+        if self.second_hop is not None and self.fusion != "sum":
+            raise ValueError("second_hop needs fusion 'sum'")
+        return self

@@ -80,6 +80,9 @@ def test_round_trip(home, model):
 
     done = s3("delete", "docs/handbook.md", "--in", "idx.s3")
     assert (done.exit_code, done.stdout) == (0, "1 deleted, 1 left.\n")
+    assert s3("delete", "docs/handbook.md", "--in", "idx.s3").exit_code == 1
+    done = s3("delete", "docs/handbook.md", "--in", "idx.s3", "--missing-ok")
+    assert (done.exit_code, done.stdout) == (0, "0 deleted, 1 left.\n")
     done = s3("compact", "idx.s3")
     assert done.exit_code == 0
     assert "bytes before" in done.stdout
@@ -93,7 +96,9 @@ def test_again_only_changes_are_scanned(home, model, monkeypatch):
     (home / "docs/new.txt").write_text("Seven boats.")
     done = s3("add", "docs", "--to", "idx.s3")
     assert done.stdout == "1 added, 1 replaced, 1 unchanged, 1 skipped.\n"
-    found = json.loads(s3("search", "warm cake", "--in", "idx.s3", "--json").stdout)
+    found = json.loads(
+        s3("search", "warm cake", "--in", "idx.s3", "--mode", "bm25", "--json").stdout
+    )
     assert "cake" in found["spans"][0]["text"]
     assert json.loads(s3("info", "idx.s3", "--json").stdout)["documents"] == 3
 

@@ -134,6 +134,18 @@ def test_budget_and_order(index):
     assert [span.tokens for span in spans] == [tokens.count(span.text) for span in spans]
 
 
+def test_a_sentence_comes_once_unless_every_place_is_asked_for(index):
+    index.add(Document(DIARY.text.replace(" ", "  "), "copy", {"year": 2025}))
+    question = "My neighbour forgets a broken clock."
+
+    def places(**options):
+        return [span.document_id for span in index.search(question, 9, mode="bm25", **options)]
+
+    assert places() == ["diary"]
+    assert places(unique=False) == ["diary", "copy"]
+    assert places(where={"year": 2025}) == ["copy"]
+
+
 def test_delete_hides_a_document_at_once_and_frees_its_id(index):
     index.delete("diary")
     assert len(index) == 1
@@ -143,6 +155,9 @@ def test_delete_hides_a_document_at_once_and_frees_its_id(index):
     with pytest.raises(InputError, match="nosuch"):
         index.delete(["handbook", "nosuch"])
     assert "handbook" in index.ids()
+    assert index.delete("nosuch", missing_ok=True) == 0
+    assert index.delete(iter(["handbook", "nosuch"]), missing_ok=True) == 1
+    assert index.ids() == ["diary"]
 
 
 def test_replace_and_compact_keep_results(index):

@@ -156,6 +156,15 @@ def test_delete_of_unknown_ids_deletes_nothing(store):
         store.delete(["d0"])
 
 
+def test_delete_may_pass_over_unknown_ids(store):
+    add(store, Corpus(3))
+    assert store.delete(["d0", "x1", "d0"], missing_ok=True) == 1
+    generation = store.manifest.generation
+    assert store.delete(["d0", "x1"], missing_ok=True) == 0
+    assert store.manifest.generation == generation
+    assert store.snapshot().ids() == ["d1", "d2"]
+
+
 def test_a_segment_without_live_documents_goes(store):
     add(store, Corpus(2, 0, "a"))
     add(store, Corpus(2, 1, "b"))
@@ -454,6 +463,47 @@ def test_a_temporary_index_goes_with_its_store():
     del second
     gc.collect()
     assert not paths[1].exists()
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """Files and folders that were brought to disk for good, by inode."""
+    inodes = set()
+    fsync = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda file: (inodes.add(os.fstat(file).st_ino), fsync(file))[1]
+    )
+    return inodes
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs folders that can be synced")
+def test_all_that_a_commit_names_is_on_disk_for_good(tmp_path, synced):
+    store = Store.create(tmp_path / "x.s3", CODEBOOK)
+
+    def assert_all_synced():
+        found = [path for path in store.path.rglob("*") if path.name != lock.LOCK_NAME]
+        assert [path for path in (store.path, *found) if path.stat().st_ino not in synced] == []
+        synced.clear()
+
+    assert_all_synced()
+    add(store, Corpus(3, 0, "a"))
+    assert_all_synced()
+    store.delete(["a1"])
+    tombstones = store.path / "segment-000001" / "tombstones.000002.npy"
+    changed = {tombstones, tombstones.parent, store.path / "manifest.json", store.path}
+    assert {path.stat().st_ino for path in changed} == synced
+    store.compact()
+    assert_all_synced()
+
+
+def test_a_temporary_index_is_never_synced(synced):
+    store = Store.create(None, CODEBOOK)
+    add(store, Corpus(3, 0, "a"))
+    add(store, Corpus(3, 1, "b"))
+    store.delete(["a1"])
+    store.compact()
+    assert store.snapshot().n_documents == 5
+    assert synced == set()
 
 
 def test_create_touches_nothing_that_is_there(store, tmp_path):

@@ -15,9 +15,10 @@ from s3_retriever import Document, Recipe, TapRecipe
 from s3_retriever.codebook.encoder import QuestionFeatures
 from s3_retriever.index import Store, TokenChunk, analyze
 from s3_retriever.search import Coactivation, question_weights
+from s3_retriever.search.coactivation import FeatureWeights
 from s3_retriever.search.filtering import candidates
-from s3_retriever.search.fusion import fuse_by_sum, fuse_by_union
-from s3_retriever.search.lexical import bm25
+from s3_retriever.search.fusion import fuse_by_union, weigh
+from s3_retriever.search.lexical import bm25, count_terms
 from s3_retriever.search.ranking import rank
 from s3_retriever.search.sentences import Sentences
 from s3_retriever.search.smoothing import smooth
@@ -91,6 +92,24 @@ def test_scores_are_equation_7_token_by_token(kernel, idf_power):
     np.testing.assert_allclose(np.concatenate(scores.tokens), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("length_power", [0.0, 0.4])
+def test_with_cover_a_sentence_scores_its_distinct_features(length_power):
+    store, features = make_store(["Alpha beta. Gamma alpha alpha beta. Delta.", "Beta gamma. " * 9])
+    settings = recipe(scoring="cover", length_power=length_power)
+    weights = np.random.default_rng(1).random(FEATURES)
+    pooled = {"hidden.0": FeatureWeights(np.arange(FEATURES), weights)}
+    scores = Coactivation(store.snapshot(), pooled, settings)
+    full = scores.weights["hidden.0"]
+    rows = np.concatenate(features)
+    expected, token = [], 0
+    for size in Sentences(store.snapshot()).column("n_tokens").tolist():
+        fires = np.unique(rows[token : token + size])
+        expected.append(full[fires[fires >= 0]].sum() / size**length_power)
+        token += size
+    assert token == len(rows)
+    np.testing.assert_allclose(scores.sentences(), expected)
+
+
 def test_pooling_sums_or_takes_the_largest_activation():
     question = QuestionFeatures(
         np.array([[5, 2], [5, -1]]), np.array([[4.0, 9.0], [5.0, 0.0]], dtype=np.float32)
@@ -130,8 +149,8 @@ def test_scores_do_not_depend_on_how_documents_were_added_or_deleted():
         sentences = Sentences(store.snapshot())
         scores = Coactivation(store.snapshot(), question_weights(question, settings), settings)
         allowed = candidates(sentences, None)
-        lexical = bm25(sentences, allowed, "gamma alpha x")
-        found.append((scores.sentences(sentences)[allowed], lexical[allowed]))
+        lexical = bm25(sentences, allowed, count_terms("gamma alpha x"))
+        found.append((scores.sentences()[allowed], lexical[allowed]))
     np.testing.assert_allclose(found[0][0], found[1][0])
     np.testing.assert_allclose(found[0][1], found[1][1])
 
@@ -157,7 +176,7 @@ CORPUS = [
 def test_bm25_ranks_as_the_reference_implementations(question):
     store, _ = make_store(CORPUS)
     sentences = Sentences(store.snapshot())
-    scores = bm25(sentences, np.ones(len(CORPUS), dtype=bool), question)
+    scores = bm25(sentences, np.ones(len(CORPUS), dtype=bool), count_terms(question))
     tokens = [analyze(text) for text in CORPUS]
     lucene = bm25s.BM25(method="lucene", k1=1.5, b=0.75)
     lucene.index(tokens, show_progress=False)
@@ -180,9 +199,10 @@ def test_fusion_by_union_takes_turns():
 def test_fusion_by_sum_weighs_standardised_scores():
     rankings = {"s3": np.array([1.0, 2, 3]), "bm25": np.array([300.0, 200, 100])}
     chosen = np.ones(3, dtype=bool)
-    np.testing.assert_allclose(fuse_by_sum(rankings, {}, chosen), 0, atol=1e-12)
-    heavier = fuse_by_sum(rankings, {"bm25": 2.0}, chosen)
-    assert np.argmax(heavier) == 0
+    equal = weigh(rankings, {}, chosen)
+    np.testing.assert_allclose(equal["s3"] + equal["bm25"], 0, atol=1e-12)
+    heavier = weigh(rankings, {"bm25": 2.0}, chosen)
+    assert np.argmax(heavier["s3"] + heavier["bm25"]) == 0
 
 
 def ranking_of(store, question, mode="bm25", settings=None, where=None):
@@ -214,6 +234,30 @@ def test_a_budget_is_kept_and_filled_with_what_still_fits():
     assert sum(span.tokens for span in spans) <= 6
     assert {span.document_id for span in spans} == {"d1", "d2"}
     assert len(select(ranking, k=1, token_budget=6, radius=0, order="score")) == 1
+
+
+COPIES = ["cat one. cat dog.", "cat\n  one. cat bird.", "cat two. cat dog."]
+
+
+def test_what_is_said_already_uses_up_neither_k_nor_budget():
+    store, _ = make_store(COPIES)
+    ranking = ranking_of(store, "cat")
+    for limits in ({"k": 4, "token_budget": None}, {"k": None, "token_budget": 8}):
+        spans = select(ranking, **limits, radius=0, order="document")
+        assert [(span.document_id, span.text) for span in spans] == [
+            ("d0", "cat one."),
+            ("d0", "cat dog."),
+            ("d1", "cat bird."),
+            ("d2", "cat two."),
+        ]
+    everywhere = select(ranking, k=9, token_budget=None, radius=0, order="score", unique=False)
+    assert len(everywhere) == 6
+
+
+def test_a_sentence_inside_a_wider_span_is_not_repeated():
+    store, _ = make_store(["dull. cat one. cat dog.", "cat dog.", "cat fish."])
+    spans = select(ranking_of(store, "cat"), k=9, token_budget=None, radius=9, order="document")
+    assert [span.text for span in spans] == ["cat one. cat dog.", "cat fish."]
 
 
 def test_document_order():

@@ -70,7 +70,7 @@ class Compressor:
             order: As in `S3Index.search`.
 
         Returns:
-            Spans that do not overlap.
+            Spans that do not overlap or repeat each other, also where the documents do.
 
         Raises:
             InputError: The question is empty, a document is not usable, a number is below 1.

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+
+class _Split(str, Enum):
+    TEST = "test"
+    DEV = "dev"
+    ALL = "all"
+
 
 app = typer.Typer(help="Measure what this package claims.", no_args_is_help=True)
 
@@ -24,41 +32,76 @@ _OUT = typer.Option("--out", metavar="FILE", help="Write the figures to this fil
 @app.command()
 def quality(
     data: Annotated[
-        list[Path], typer.Option(metavar="FILE", help="Question set, JSON Lines; repeatable.")
+        list[str],
+        typer.Option(
+            metavar="SET",
+            help="Question set: a JSON Lines file, or hotpotqa, 2wikimultihopqa, musique, "
+            "fairytaleqa, qmsum or scifact from the Hub; repeatable.",
+        ),
     ],
     host: Annotated[str, _HOST] = "minilm",
     codebook: Annotated[Path | None, _CODEBOOK] = None,
+    split: Annotated[
+        _Split, typer.Option(metavar="SPLIT", help="Questions: test, dev (for tuning) or all.")
+    ] = _Split.TEST,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Method; repeatable. All where left out."),
+    ] = None,
     budget: Annotated[
         list[int] | None,
         typer.Option(
-            metavar="TOKENS", help="Budget; repeatable. 256, 512 and 1024 where left out."
+            metavar="TOKENS", help="Budget; repeatable. 256, 512 and 1024 where left out.", min=1
         ),
     ] = None,
-    paragraphs: Annotated[
-        int, typer.Option(metavar="N", help="Paragraphs of a context.", min=1)
-    ] = 60,
     questions: Annotated[
         int | None, typer.Option(metavar="N", help="Questions of a set at most.", min=1)
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the contexts.")] = 0,
-    out: Annotated[Path | None, _OUT] = None,
+    paragraphs: Annotated[
+        int, typer.Option(metavar="N", help="Paragraphs of a mixed context.", min=1)
+    ] = 60,
+    corpus: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Documents of a shared corpus at most, with evidence first.", min=1
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="Seed of contexts and resampling.", min=0)
+    ] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Write figures, tables and plots here; a run that was interrupted goes on.",
+        ),
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Measure again what the folder has already.")
+    ] = False,
 ) -> None:
-    """Evidence recall under a token budget: BM25, and S3 with both recipes."""
+    """Evidence retrieval under a token budget: S3 beside BM25, vector stores and ensembles."""
+    from s3_retriever.bench.datasets import Choice
     from s3_retriever.bench.quality import run_quality
+    from s3_retriever.bench.report.files import write_report
+    from s3_retriever.bench.report.tables import grids
     from s3_retriever.codebook import Codebook
 
-    figures = run_quality(
+    measured = run_quality(
         data,
         host=host,
         codebook=Codebook.from_pretrained(str(codebook or host)),
         budgets=budget or [256, 512, 1024],
-        paragraphs=paragraphs,
-        questions=questions,
-        seed=seed,
+        choice=Choice(split.value, questions, paragraphs, corpus, seed),
+        methods=method,
+        folder=out,
+        fresh=fresh,
     )
-    for name, by_method in figures["results"].items():
-        Console().print(_quality_table(name, by_method, figures["budgets"]))
-    _write(figures, out)
+    for summary in measured.summaries:
+        for grid in grids(summary):
+            Console().print(grid.rich(), "")
+    if out is not None:
+        write_report(measured, out)
 
 
 @app.command()
@@ -103,18 +146,6 @@ def memory(
     Console().print(table)
     Console().print(f"Peak memory, last over first: {figures['ratio']:.3f}")
     _write(figures, out)
-
-
-def _quality_table(name: str, by_method: dict[str, Any], budgets: list[int]) -> Table:
-    columns = [f"@{budget}" for budget in budgets]
-    table = Table("method", *columns, title=f"{name}: evidence recall (95 % interval)", box=None)
-    for method, by_budget in by_method.items():
-        cells = [by_budget[str(budget)] for budget in budgets]
-        table.add_row(
-            method,
-            *(f"{c['evidence_recall']:.3f} ({c['low']:.3f}-{c['high']:.3f})" for c in cells),
-        )
-    return table
 
 
 def _write(figures: dict[str, Any], out: Path | None) -> None:

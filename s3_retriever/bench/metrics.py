@@ -1,40 +1,80 @@
-"""Metrics of evidence retrieval."""
+"""Metrics of evidence retrieval, for one question each."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 
-from s3_retriever.bench.datasets import Context
-from s3_retriever.search import Span
+from s3_retriever.bench.task import Context, Evidence, Piece, Question
 
-# A sentence counts as found when spans cover this share of its characters: sentence boundaries
+# A sentence counts as found when pieces cover this share of its characters: sentence boundaries
 # of the data set and of the index may differ by an abbreviation or a quotation mark.
 _COVERED = 0.8
+_RANKS = 10
+# Short answers that occur in any text by chance.
+_NO_STRINGS = {"yes", "no"}
 
 
-def evidence_recall(context: Context, spans: Sequence[Span]) -> float:
-    """Share of a context's evidence that lies in the spans.
+def evidence_recall(question: Question, found: Sequence[Piece]) -> float:
+    """Share of the evidence that was found.
 
-    An evidence sentence is found when the spans cover 80 % of its characters. Where the data set
-    labels whole paragraphs, one is found when a span lies in it.
+    A sentence is found when the pieces cover 80 % of its characters. A paragraph, a section or a
+    turn is found when any part of it is.
     """
-    found = [
-        _covered(spans, document, start, end, any_part)
-        for document, start, end, any_part in context.evidence
-    ]
-    return sum(found) / len(found) if found else 0.0
+    hits = [_is_found(evidence, found) for evidence in question.evidence]
+    return sum(hits) / len(hits)
 
 
-def answer_recall(context: Context, spans: Sequence[Span]) -> float:
-    """1 where one of the answers occurs in the spans' text, regardless of case, else 0."""
-    text = "\n".join(span.text for span in spans).casefold()
-    return float(any(answer.casefold() in text for answer in context.question.answers))
+def answer_recall(question: Question, context: Context, found: Sequence[Piece]) -> float | None:
+    """1 where an answer's string occurs in a piece, regardless of case, else 0.
+
+    None where there is no such string to be found: none of the answers occurs in the documents,
+    or the answer is yes or no.
+    """
+    answers = [answer.casefold() for answer in question.answers]
+    answers = [answer for answer in answers if answer.strip() and answer not in _NO_STRINGS]
+    if not _any_occurs(answers, (document.text for document in context.documents)):
+        return None
+    return float(_any_occurs(answers, (piece.text for piece in found)))
 
 
-def _covered(spans: Sequence[Span], document: str, start: int, end: int, any_part: bool) -> bool:
-    overlap = sum(
-        max(0, min(span.end, end) - max(span.start, start))
-        for span in spans
-        if span.document_id == document
-    )
-    return overlap > 0 if any_part else overlap >= _COVERED * (end - start)
+def ndcg(question: Question, found: Sequence[Piece]) -> float:
+    """Normalised discounted cumulative gain of the first ten pieces.
+
+    A piece gains 1 where it overlaps evidence that no piece before it does, else 0. The ideal
+    ranking begins with as many such pieces as there are pieces of evidence.
+    """
+    left = set(question.evidence)
+    gained = 0.0
+    for rank, piece in enumerate(found[:_RANKS], start=1):
+        touched = {evidence for evidence in left if _overlap(evidence, piece)}
+        gained += bool(touched) / math.log2(rank + 1)
+        left -= touched
+    ideal = range(1, min(_RANKS, len(question.evidence)) + 1)
+    return gained / sum(1 / math.log2(rank + 1) for rank in ideal)
+
+
+def reciprocal_rank(question: Question, found: Sequence[Piece]) -> float:
+    """1 over the rank of the first piece that overlaps evidence; 0 where none does."""
+    for rank, piece in enumerate(found, start=1):
+        if any(_overlap(evidence, piece) for evidence in question.evidence):
+            return 1 / rank
+    return 0.0
+
+
+def _is_found(evidence: Evidence, found: Sequence[Piece]) -> bool:
+    overlap = sum(_overlap(evidence, piece) for piece in found)
+    if evidence.any_part:
+        return overlap > 0
+    return overlap >= _COVERED * (evidence.end - evidence.start)
+
+
+def _overlap(evidence: Evidence, piece: Piece) -> int:
+    if piece.document_id != evidence.document_id:
+        return 0
+    return max(0, min(piece.end, evidence.end) - max(piece.start, evidence.start))
+
+
+def _any_occurs(answers: Sequence[str], texts: Iterable[str]) -> bool:
+    joined = "\n".join(texts).casefold() if answers else ""
+    return any(answer in joined for answer in answers)

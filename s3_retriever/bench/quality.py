@@ -1,168 +1,134 @@
-"""Evidence recall under a token budget, for methods side by side."""
+"""Evidence retrieval under a token budget, for methods side by side."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
-from s3_retriever.bench.datasets import Context, build_contexts, load_questions
-from s3_retriever.bench.metrics import answer_recall, evidence_recall
-from s3_retriever.codebook import CachingEncoder, Codebook
-from s3_retriever.engine import S3Index
+from s3_retriever import __version__
+from s3_retriever.bench.datasets import Choice, build_task, load_set
+from s3_retriever.bench.machine import machine, versions
+from s3_retriever.bench.measuring import measure
+from s3_retriever.bench.methods import METHODS, Resources, method_names
+from s3_retriever.bench.store import Store
+from s3_retriever.bench.summary import Summary
+from s3_retriever.bench.task import Task
+from s3_retriever.codebook import Codebook
+from s3_retriever.errors import InputError
 from s3_retriever.host import Host
-from s3_retriever.index import Store
-from s3_retriever.recipe import Recipe
-from s3_retriever.search import Mode
-
-_RESAMPLES = 2_000
 
 
 @dataclass(frozen=True, slots=True)
-class Method:
-    """A way to search: a mode under a recipe."""
-
-    name: str
-    mode: Mode
-    recipe: Recipe
-
-
-@dataclass(slots=True)
-class Measured:
-    """Values of one method on one set under one budget, one for each question.
+class Quality:
+    """What a run measured.
 
     Attributes:
-        evidence: Evidence recall.
-        answer: Whether an answer's string is in the spans.
+        settings: Whatever changes results, as JSON values.
+        tasks: By set.
+        summaries: In the order of the sets.
     """
 
-    evidence: list[float] = field(default_factory=list)
-    answer: list[float] = field(default_factory=list)
+    settings: dict[str, Any]
+    tasks: dict[str, Task]
+    summaries: list[Summary]
 
-    def summary(self) -> dict[str, Any]:
-        """Means, and the bootstrap 95 % interval of evidence recall."""
-        low, high = _interval(self.evidence)
+    def figures(self) -> dict[str, Any]:
+        """JSON values, with those of each question, so that paired tests can be done again."""
         return {
-            "questions": len(self.evidence),
-            "evidence_recall": _mean(self.evidence),
-            "low": low,
-            "high": high,
-            "answer_recall": _mean(self.answer),
+            "settings": self.settings,
+            "machine": machine(),
+            "versions": versions(),
+            "sets": {
+                summary.name: {
+                    "contexts": len(self.tasks[summary.name].contexts),
+                    "questions": [q.id for q in self.tasks[summary.name].questions()],
+                    "groups": list(summary.groups),
+                    "values": summary.methods,
+                    **summary.figures(),
+                }
+                for summary in self.summaries
+            },
         }
 
 
-def methods(codebook: Codebook) -> list[Method]:
-    """BM25 alone, and both recipes in the modes `s3` and `hybrid`."""
-    default = codebook.named_recipe("default")
-    chosen = [
-        Method("bm25", "bm25", default),
-        Method("s3 default", "s3", default),
-        Method("hybrid default", "hybrid", default),
-    ]
-    if any(tap.site == "key" for tap in codebook.saes):
-        paper = codebook.named_recipe("paper")
-        chosen += [Method("s3 paper", "s3", paper), Method("hybrid paper", "hybrid", paper)]
-    return chosen
-
-
 def run_quality(
-    files: Sequence[Path],
+    sources: Sequence[str],
     *,
     host: str,
     codebook: Codebook,
     budgets: Sequence[int],
-    paragraphs: int,
-    questions: int | None,
-    seed: int,
-) -> dict[str, Any]:
-    """Measure all methods.
+    choice: Choice,
+    methods: Sequence[str] | None = None,
+    folder: Path | None = None,
+    fresh: bool = False,
+) -> Quality:
+    """Measure methods on question sets.
 
     Args:
-        files: Question sets; see `load_questions`.
+        sources: Question sets: files or public names; see `load_set`.
         host: Name of the host.
         codebook: Its codebook.
         budgets: Token budgets.
-        paragraphs: Paragraphs of a context.
-        questions: Questions of a set at most; all where None.
-        seed: Of the contexts.
+        choice: Which questions of the sets, and of how much text.
+        methods: Names of methods; all where None.
+        folder: Where results are kept as they come; a run with the same settings goes on there.
+        fresh: Whether to measure again what is there.
 
-    Returns:
-        JSON values: the settings and, by set, method and budget, what `Measured.summary` says.
+    Raises:
+        InputError: A set or a method is not usable, or the folder has results of other settings.
     """
-    encoder = CachingEncoder(Host.load(host, layers=codebook.depth), codebook)
-    compared = methods(codebook)
+    names = method_names(codebook, methods)
+    budgets = sorted(set(budgets))
+    settings = _settings(host, codebook, budgets, choice)
+    tasks = _tasks(sources, choice)
+    store = Store(folder, settings, fresh)
+    loaded = Host.load(host, layers=codebook.depth)
+    summaries = []
+    for name, task in tasks.items():
+        try:
+            results = _measure_all(task, names, Resources(loaded, codebook), budgets, store)
+        except KeyboardInterrupt:
+            kept = f"What is finished is in {folder}; the same command goes on." if folder else ""
+            raise KeyboardInterrupt(kept) from None
+        groups = [question.group for question in task.questions()]
+        summaries.append(Summary(name, groups, results, budgets, choice.seed))
+    return Quality(settings, tasks, summaries)
+
+
+def _tasks(sources: Sequence[str], choice: Choice) -> dict[str, Task]:
+    tasks: dict[str, Task] = {}
+    for source in sources:
+        task = build_task(load_set(source), choice)
+        if task.name in tasks:
+            raise InputError(f"Two question sets are named {task.name!r}; rename one of the files.")
+        tasks[task.name] = task
+    return tasks
+
+
+def _measure_all(
+    task: Task, names: Sequence[str], shared: Resources, budgets: Sequence[int], store: Store
+) -> dict[str, Any]:
+    digest = task.digest()
     results = {}
-    for path in files:
-        contexts = build_contexts(load_questions(path), paragraphs, questions, seed)
-        measured = _measure(contexts, compared, budgets, encoder, path.stem)
-        results[path.stem] = {
-            name: {str(budget): values.summary() for budget, values in by_budget.items()}
-            for name, by_budget in measured.items()
-        }
+    for name in names:
+        found = store.get(task.name, name, digest)
+        if found is None:
+            found = measure(task, METHODS[name], shared, budgets, f"{task.name}: {name}")
+            store.put(task.name, name, digest, found)
+        results[name] = found
+    return results
+
+
+def _settings(
+    host: str, codebook: Codebook, budgets: Sequence[int], choice: Choice
+) -> dict[str, Any]:
     return {
+        "version": __version__,
         "host": host,
         "codebook": codebook.identity,
-        "paragraphs": paragraphs,
-        "seed": seed,
+        "recipe": codebook.named_recipe("default").model_dump(),
         "budgets": list(budgets),
-        "results": results,
+        **asdict(choice),
     }
-
-
-def _measure(
-    contexts: Sequence[Context],
-    compared: Sequence[Method],
-    budgets: Sequence[int],
-    encoder: CachingEncoder,
-    label: str,
-) -> Mapping[str, dict[int, Measured]]:
-    measured = {method.name: {budget: Measured() for budget in budgets} for method in compared}
-    for context in tqdm(contexts, desc=label, unit="question", disable=None):
-        with _Indexes(encoder, context) as indexes:
-            for method in compared:
-                for budget in budgets:
-                    spans = indexes.of(method.recipe).search(
-                        context.question.text, mode=method.mode, token_budget=budget
-                    )
-                    values = measured[method.name][budget]
-                    values.evidence.append(evidence_recall(context, spans))
-                    values.answer.append(answer_recall(context, spans))
-    return measured
-
-
-class _Indexes:
-    """Indexes of one context, one for each recipe; gone at the end."""
-
-    def __init__(self, encoder: CachingEncoder, context: Context) -> None:
-        self._encoder = encoder
-        self._context = context
-        self._made: dict[str, S3Index] = {}
-
-    def of(self, recipe: Recipe) -> S3Index:
-        if recipe.name not in self._made:
-            index = S3Index(Store.create(None, {}), self._encoder, recipe)
-            index.add(self._context.documents, progress=False)
-            self._made[recipe.name] = index
-        return self._made[recipe.name]
-
-    def __enter__(self) -> _Indexes:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for index in self._made.values():
-            index.close()
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
-
-
-def _interval(values: Sequence[float]) -> tuple[float, float]:
-    """Bootstrap 95 % interval of the mean."""
-    generator = random.Random(0)  # noqa: S311 - no secret
-    means = sorted(_mean(generator.choices(values, k=len(values))) for _ in range(_RESAMPLES))
-    return means[int(0.025 * _RESAMPLES)], means[int(0.975 * _RESAMPLES)]

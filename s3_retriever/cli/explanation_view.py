@@ -28,6 +28,8 @@ def explanation_json(found: Explanation) -> dict[str, Any]:
     """An explanation as JSON values."""
     return {
         "span": span_json(found.span),
+        "parts": dict(found.parts),
+        "bridge": None if found.bridge is None else span_json(found.bridge),
         "features": [asdict(feature) for feature in found.features],
         "terms": [asdict(term) for term in found.terms],
         "tokens": [{"text": token.text, **asdict(token)} for token in found.tokens],
@@ -38,9 +40,19 @@ def show_explanation(console: Console, rank: int, found: Explanation) -> None:
     """Print a span with its tokens highlighted, and what its score is made of."""
     show_heading(console, rank, found.span)
     show_text(console, _highlighted(found))
+    _show_parts(console, found)
     _show_tokens(console, found)
     _show_features(console, found)
     _show_terms(console, found)
+
+
+def _show_parts(console: Console, found: Explanation) -> None:
+    parts = ", ".join(f"{source} {part:+.2f}" for source, part in found.parts.items())
+    if parts:
+        console.print(f"  score = {parts}", highlight=False)
+    if found.bridge is not None:
+        text = " ".join(found.bridge.text.split())
+        console.print(f"  by way of {found.bridge.id}: {text}", markup=False, highlight=False)
 
 
 def _highlighted(found: Explanation) -> Text:

@@ -16,12 +16,15 @@ def delete(
         list[str], typer.Argument(metavar="ID", help="Ids of documents: for files, their paths.")
     ],
     index: options.In,
+    missing_ok: Annotated[
+        bool, typer.Option("--missing-ok", help="Pass over ids that are not in the index.")
+    ] = False,
 ) -> None:
     """Delete documents from an index; all of them or, with an error, none."""
     from s3_retriever.index import Store
 
     store = Store.open(index)
-    deleted = store.delete(ids)
+    deleted = store.delete(ids, missing_ok=missing_ok)
     results().print(f"{deleted} deleted, {store.snapshot().n_documents} left.", soft_wrap=True)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from s3_retriever.codebook.codebook import Codebook
@@ -15,7 +15,7 @@ from s3_retriever.recipe import Recipe
 _Key = tuple[str, str, str]
 
 # Questions whose features are kept.
-_QUESTIONS = 64
+_QUESTIONS = 256
 
 
 class CachingEncoder(Encoder):
@@ -31,8 +31,7 @@ class CachingEncoder(Encoder):
         super().__init__(host, codebook)
         self._limit = cache_tokens
         self._cached: OrderedDict[_Key, list[TokenFeatures]] = OrderedDict()
-        self._questions: OrderedDict[tuple[str, int, str], dict[str, QuestionFeatures]]
-        self._questions = OrderedDict()
+        self._questions: OrderedDict[_Key, dict[str, QuestionFeatures]] = OrderedDict()
         self._tokens = 0
         self._cache_lock = threading.Lock()
 
@@ -51,19 +50,23 @@ class CachingEncoder(Encoder):
             for found in known[key]:
                 yield replace(found, document=number)
 
-    def question(self, text: str, recipe: Recipe) -> dict[str, QuestionFeatures]:
-        """As `Encoder.question`; the last questions are remembered."""
-        sides = sorted((name, part.query_side) for name, part in recipe.taps.items())
-        key = (text, recipe.query_k, str(sides))
+    def questions(
+        self, texts: Sequence[tuple[str, str]], recipe: Recipe
+    ) -> list[dict[str, QuestionFeatures]]:
+        """As `Encoder.questions`; the last ones are remembered."""
+        scan = f"{recipe.query_k} {sorted((n, p.query_side) for n, p in recipe.taps.items())}"
+        keys = [(title, text, scan) for title, text in texts]
         with self._cache_lock:
-            found = self._questions.get(key)
-        if found is None:
-            found = super().question(text, recipe)
-            with self._cache_lock:
-                self._questions[key] = found
-                while len(self._questions) > _QUESTIONS:
-                    self._questions.popitem(last=False)
-        return found
+            known = {key: self._questions[key] for key in keys if key in self._questions}
+        fresh = [key for key in dict.fromkeys(keys) if key not in known]
+        if fresh:
+            read = super().questions([(title, text) for title, text, _ in fresh], recipe)
+            known.update(zip(fresh, read, strict=True))
+        with self._cache_lock:
+            self._questions.update((key, known[key]) for key in keys)
+            while len(self._questions) > _QUESTIONS:
+                self._questions.popitem(last=False)
+        return [known[key] for key in keys]
 
     def _recall(self, keys: Iterable[_Key]) -> dict[_Key, list[TokenFeatures]]:
         with self._cache_lock:

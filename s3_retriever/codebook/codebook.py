@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from s3_retriever.codebook.fit import fit
 from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.host.source import MINILM
-from s3_retriever.recipe import Recipe, TapRecipe
+from s3_retriever.recipe import Recipe, SecondHop, TapRecipe
 from s3_retriever.sae import TopKSAE
 from s3_retriever.tap import Tap
 
@@ -137,6 +137,7 @@ class Codebook:
             query_k=k,
             weight_power=1.0,
             idf_power=1.0,
+            scoring="peak",
             kernel=8,
             radius=64,
             fusion="union",
@@ -332,4 +333,5 @@ def _default_recipe(saes: Mapping[Tap, TopKSAE]) -> Recipe:
         taps={str(tap): TapRecipe() for tap in hidden or saes},
         document_k=min(16, k),
         query_k=k,
+        second_hop=SecondHop(),
     )

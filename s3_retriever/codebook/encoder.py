@@ -99,19 +99,40 @@ class Encoder:
 
     def question(self, text: str, recipe: Recipe) -> dict[str, QuestionFeatures]:
         """Features of a question, by tap name. A question of any length is read in windows."""
+        return self.questions([("", text)], recipe)[0]
+
+    def questions(
+        self, texts: Sequence[tuple[str, str]], recipe: Recipe
+    ) -> list[dict[str, QuestionFeatures]]:
+        """Features of some (title, text) taken as questions, read together."""
         sides = {
             name: Tap("query", Tap.parse(name).layer)
             if part.query_side == "query"
             else Tap.parse(name)
             for name, part in recipe.taps.items()
         }
-        found: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in sides}
-        for window in self.host.windows([("", text)]):
-            seen = read(self.host, list(set(sides.values())), [window])
+
+        def run(batch: Sequence[Window]) -> list[dict[str, tuple[Tensor, Tensor]]]:
+            seen = read(self.host, list(set(sides.values())), batch)
+            sizes = [window.keep.stop - window.keep.start for window in batch]
+            parts: list[dict[str, tuple[Tensor, Tensor]]] = [{} for _ in batch]
             for name, side in sides.items():
                 x = group_queries(seen[side], self.host) if side.site == "query" else seen[side]
-                found[name].append(self._saes[name].encode(x, recipe.query_k))
-        return {name: _question_features(parts) for name, parts in found.items()}
+                values, indices = self._saes[name].encode(x, recipe.query_k)
+                rows = zip(torch.split(values, sizes), torch.split(indices, sizes), strict=True)
+                for part, found in zip(parts, rows, strict=True):
+                    part[name] = found
+            return parts
+
+        found: list[dict[str, list[tuple[Tensor, Tensor]]]]
+        found = [{name: [] for name in sides} for _ in texts]
+        for window, parts in run_batches(self.host.windows(texts), run, self.host.batch_tokens):
+            for name, part in parts.items():
+                found[window.document][name].append(part)
+        return [
+            {name: _question_features(parts) for name, parts in by_name.items()}
+            for by_name in found
+        ]
 
     @torch.inference_mode()
     def _indices(self, name: str, x: Tensor, k: int) -> NDArray[np.int32]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 from typing import Any, get_args
@@ -12,14 +12,14 @@ from s3_retriever.document import Document
 from s3_retriever.engine.hosting import find_codebook, shared_host
 from s3_retriever.engine.identity import Identity
 from s3_retriever.engine.ingest import Source, progress_bar, token_chunks
+from s3_retriever.engine.questions import rank_question
 from s3_retriever.errors import CodebookError, IndexStoreError, InputError
 from s3_retriever.host import Host
-from s3_retriever.index import Snapshot, Store
+from s3_retriever.index import Store
 from s3_retriever.recipe import Recipe
-from s3_retriever.search import Coactivation, Explanation, Mode, Span, Where, question_weights
+from s3_retriever.search import Explanation, Mode, Span, Where
 from s3_retriever.search.explanation import explain
 from s3_retriever.search.filtering import candidates
-from s3_retriever.search.ranking import rank
 from s3_retriever.search.sentences import Sentences
 from s3_retriever.search.spans import Order, select
 
@@ -179,14 +179,21 @@ class S3Index:
                 writer.add(document, token_chunks(chunks, document, bar))
             return list(writer.ids)
 
-    def delete(self, ids: str | Collection[str]) -> int:
-        """Delete documents; they are not found from then on. Returns how many.
+    def delete(self, ids: str | Iterable[str], *, missing_ok: bool = False) -> int:
+        """Delete documents; they are not found from then on.
+
+        Args:
+            ids: Ids of documents, or one.
+            missing_ok: Whether ids that no document has are passed over; else they are an error.
+
+        Returns:
+            How many documents were deleted.
 
         Raises:
             InputError: There is no document of some id; then none is deleted.
             IndexStoreError: Another process is writing, or the disk refuses.
         """
-        return self._store.delete([ids] if isinstance(ids, str) else ids)
+        return self._store.delete([ids] if isinstance(ids, str) else ids, missing_ok=missing_ok)
 
     def compact(self) -> None:
         """Merge what many additions left and give the room of deleted documents back."""
@@ -201,6 +208,7 @@ class S3Index:
         token_budget: int | None = None,
         where: Where | None = None,
         order: Order = "score",
+        unique: bool = True,
         recipe: str | Recipe | None = None,
     ) -> list[Span]:
         """Find the spans that answer a question.
@@ -213,6 +221,9 @@ class S3Index:
             where: Metadata that documents must have, such as `{"year": 2024}`, or a function of
                 a document's metadata. Applied before ranking.
             order: `score`, best first, or `document`, as in the documents.
+            unique: Whether a sentence that is in the result already is passed over where it
+                stands again, white space aside: in an overlapping chunk, say, or a copy of the
+                document. Else every place counts.
             recipe: Score with another recipe than the index's own; its taps must be indexed.
 
         Returns:
@@ -227,18 +238,23 @@ class S3Index:
             k = 5
         chosen = self._recipe(recipe)
         snapshot = self._store.snapshot()
-        sentences = Sentences(snapshot)
-        allowed = candidates(sentences, where)
+        allowed = candidates(Sentences(snapshot), where)
         if not allowed.any():
             return []
-        coactivation = None if mode == "bm25" else self._coactivation(snapshot, question, chosen)
-        ranking = rank(sentences, question, coactivation, chosen, mode, allowed)
-        return select(ranking, k=k, token_budget=token_budget, radius=chosen.radius, order=order)
+        ranking, _ = rank_question(self.encoder, snapshot, question, chosen, mode, allowed)
+        return select(
+            ranking,
+            k=k,
+            token_budget=token_budget,
+            radius=chosen.radius,
+            order=order,
+            unique=unique,
+        )
 
     def explain(
         self, question: str, span: Span, *, recipe: str | Recipe | None = None
     ) -> Explanation:
-        """Say which features and terms put a span where it is.
+        """Say which signals, features and terms put a span where it is in mode `hybrid`.
 
         Args:
             question: The question it was found for.
@@ -252,10 +268,11 @@ class S3Index:
         chosen = self._recipe(recipe)
         snapshot = self._store.snapshot()
         features = self.encoder.question(question, chosen)
-        coactivation = Coactivation(snapshot, question_weights(features, chosen), chosen)
+        allowed = candidates(Sentences(snapshot), None)
+        ranking, hop = rank_question(self.encoder, snapshot, question, chosen, "hybrid", allowed)
         ranges = self.encoder.host.tokenizer.split(question)
         tokens = [question[start:end] for start, end in ranges]
-        return explain(snapshot, question, tokens, features, coactivation, span, chosen)
+        return explain(snapshot, question, tokens, features, ranking, hop, span, chosen)
 
     def stats(self) -> dict[str, Any]:
         """Sizes and settings, as JSON values."""
@@ -275,10 +292,6 @@ class S3Index:
                 file.bytes for segment in manifest.segments for file in segment.files.values()
             ),
         }
-
-    def _coactivation(self, snapshot: Snapshot, question: str, recipe: Recipe) -> Coactivation:
-        features = self.encoder.question(question, recipe)
-        return Coactivation(snapshot, question_weights(features, recipe), recipe)
 
     def _recipe(self, recipe: str | Recipe | None) -> Recipe:
         if recipe is None:

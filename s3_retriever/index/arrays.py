@@ -55,7 +55,7 @@ class ArrayWriter(FileWriter):
         self.rows += len(array)
 
     def close(self) -> None:
-        """Write the final shape, bring everything to disk and close the file."""
+        """Write the final shape and close the file."""
         with writing(self.path):
             self._file.seek(0)
             self._write_header()

@@ -1,4 +1,4 @@
-"""Files of an index: errors in plain words, checksums, and writes that survive a crash."""
+"""Files of an index: errors in plain words, checksums, and what makes writes survive a crash."""
 
 from __future__ import annotations
 
@@ -67,34 +67,44 @@ def checksum(path: Path) -> str:
     return digest.hexdigest()
 
 
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable."""
-    if os.name == "nt":  # Windows can open no folder and needs none of this.
+def sync(path: Path) -> None:
+    """Bring a file's content, or the names in a folder, to disk for good.
+
+    Raises:
+        OSError: The disk refuses.
+    """
+    windows = os.name == "nt"
+    if windows and path.is_dir():  # It can open no folder and needs none of this.
         return
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Replace a file at one stroke: a reader, and a crash, see the old content or the new.
+def replace_file(path: Path, content: bytes, *, durable: bool) -> None:
+    """Replace a file at one stroke: a reader sees the old content or the new.
+
+    Args:
+        path: The file.
+        content: What it is to hold.
+        durable: Whether that also holds after a crash of the machine.
 
     Raises:
         OSError: The content cannot be written; the old file is as it was.
     """
     draft = path.with_name(path.name + ".tmp")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    draft.write_bytes(content)
+    if durable:
+        sync(draft)
     draft.replace(path)
-    sync_folder(path.parent)
+    if durable:
+        sync(path.parent)
 
 
 class FileWriter:
-    """Writes a file from front to back; on disk for good once closed.
+    """Writes a file from front to back.
 
     Args:
         path: A file that does not exist yet.
@@ -115,10 +125,8 @@ class FileWriter:
             self.size += self._file.write(content)
 
     def close(self) -> None:
-        """Bring everything to disk and close the file."""
+        """Write what is left and close the file."""
         with writing(self.path):
-            self._file.flush()
-            os.fsync(self._file.fileno())
             self._file.close()
 
     def abort(self) -> None:

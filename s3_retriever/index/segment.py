@@ -199,6 +199,12 @@ class Segment:
         return self._ids
 
     @cached_property
+    def sentence_numbers(self) -> NDArray[np.int32]:
+        """The ordinal of each token's sentence [n_tokens]."""
+        ordinals = np.arange(self.n_sentences, dtype=np.int32)
+        return np.repeat(ordinals, self.sentences["n_tokens"].astype(np.int64))
+
+    @cached_property
     def _ids(self) -> list[str]:
         return [self.document(ordinal).id for ordinal in range(self.n_documents)]
 

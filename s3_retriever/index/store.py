@@ -15,7 +15,7 @@ import numpy as np
 
 from s3_retriever.errors import IndexStoreError, InputError
 from s3_retriever.index.compaction import copy_live
-from s3_retriever.index.files import checksum, damaged, reading, replace_file, sync_folder, writing
+from s3_retriever.index.files import checksum, damaged, reading, replace_file, sync, writing
 from s3_retriever.index.lock import LOCK_NAME, hold, write_lock
 from s3_retriever.index.manifest import (
     MANIFEST_NAME,
@@ -40,12 +40,18 @@ class Store:
     change becomes visible, whole, when the manifest is replaced. What the manifest does not name
     is removed by the next writer. Stores are made by `create` and `open`.
 
+    Args:
+        path: A folder that has an index.
+        durable: Whether a commit is on disk for good, which takes some time; an index that
+            vanishes with its process need not be.
+
     Attributes:
         path: The folder.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, durable: bool = True) -> None:
         self.path = path
+        self._durable = durable
         self._lock = write_lock(path)
         self._content = read_manifest(path)
         self._manifest = parse_manifest(path, self._content)
@@ -66,11 +72,11 @@ class Store:
                 written.
         """
         if path is not None:
-            _initialise(path, codebook)
+            _initialise(path, codebook, durable=True)
             return cls(path)
         folder = Path(tempfile.mkdtemp(prefix="s3-index-"))
-        _initialise(folder, codebook)
-        store = cls(folder)
+        _initialise(folder, codebook, durable=False)
+        store = cls(folder, durable=False)
         store._finalizer = weakref.finalize(store, shutil.rmtree, folder, ignore_errors=True)
         return store
 
@@ -142,8 +148,12 @@ class Store:
             kept = self._without(snapshot, writer.ids)
             self._commit(manifest, [*kept, entry])
 
-    def delete(self, ids: Collection[str]) -> int:
+    def delete(self, ids: Iterable[str], *, missing_ok: bool = False) -> int:
         """Delete documents in one commit; all of them or, with an error, none.
+
+        Args:
+            ids: Ids of the documents.
+            missing_ok: Whether ids that no document has are passed over; else they are an error.
 
         Returns:
             How many documents were deleted.
@@ -155,17 +165,12 @@ class Store:
         wanted = set(ids)
         with self._writing() as manifest:
             snapshot = self.snapshot()
-            unknown = [name for name in wanted if snapshot.find(name) is None]
-            if unknown:
-                named = ", ".join(repr(name) for name in sorted(unknown)[:_NAMED_IDS])
-                more = f" and {len(unknown) - _NAMED_IDS} more" * (len(unknown) > _NAMED_IDS)
-                raise InputError(
-                    f"This index has no document {named}{more}, so that nothing was deleted; "
-                    "check the ids."
-                )
-            if wanted:
-                self._commit(manifest, self._without(snapshot, wanted))
-        return len(wanted)
+            known = {name for name in wanted if snapshot.find(name) is not None}
+            if known != wanted and not missing_ok:
+                raise _unknown(wanted - known)
+            if known:
+                self._commit(manifest, self._without(snapshot, known))
+        return len(known)
 
     def compact(self) -> None:
         """Merge all live documents into one segment and give the room of deleted ones back.
@@ -245,9 +250,11 @@ class Store:
     def _adopt(self, writer: SegmentWriter) -> SegmentEntry:
         """Finish a segment and move it to where the manifest will look for it."""
         entry = writer.close()
+        made = self.path / _DRAFT / entry.name
         with writing(self.path):
-            (self.path / _DRAFT / entry.name).rename(self.path / entry.name)
-            sync_folder(self.path)
+            self._sync(*made.iterdir(), made)
+            made.rename(self.path / entry.name)
+            self._sync(self.path)
         return entry
 
     def _without(self, snapshot: Snapshot, ids: Iterable[str]) -> list[SegmentEntry]:
@@ -260,27 +267,42 @@ class Store:
         for segment in snapshot.segments:
             entry: SegmentEntry | None = segment.entry
             if ordinals := dead.get(segment.name):
-                if segment.live is not None:
-                    ordinals += np.flatnonzero(~segment.live).tolist()
-                folder = self.path / segment.name
-                entry = bury(folder, segment.entry, ordinals, snapshot.generation + 1)
+                entry = self._bury(segment, ordinals, snapshot.generation + 1)
             if entry is not None:
                 entries.append(entry)
         return entries
 
+    def _bury(
+        self, segment: Segment, ordinals: Collection[int], generation: int
+    ) -> SegmentEntry | None:
+        """Delete documents of a segment besides those that are deleted already."""
+        folder = self.path / segment.name
+        before = [] if segment.live is None else np.flatnonzero(~segment.live).tolist()
+        entry = bury(folder, segment.entry, [*before, *ordinals], generation)
+        if entry is not None and entry.tombstones is not None:
+            with writing(folder):
+                self._sync(folder / entry.tombstones, folder)
+        return entry
+
     def _commit(self, manifest: Manifest, segments: Iterable[SegmentEntry]) -> None:
         update = {"generation": manifest.generation + 1, "segments": tuple(segments)}
-        _write(self.path, manifest.model_copy(update=update))
+        _write(self.path, manifest.model_copy(update=update), durable=self._durable)
+
+    def _sync(self, *paths: Path) -> None:
+        if self._durable:
+            for path in paths:
+                sync(path)
 
 
-def _initialise(path: Path, codebook: Mapping[str, Any]) -> None:
+def _initialise(path: Path, codebook: Mapping[str, Any], *, durable: bool) -> None:
     """Write the manifest of an empty index, unless there is anything at `path`."""
     with writing(path):
         _check_free(path)
         path.mkdir(parents=True, exist_ok=True)
     with hold(write_lock(path)), writing(path):
         _check_free(path)
-        _write(path, Manifest(uuid=uuid.uuid4().hex, generation=0, codebook=dict(codebook)))
+        manifest = Manifest(uuid=uuid.uuid4().hex, generation=0, codebook=dict(codebook))
+        _write(path, manifest, durable=durable)
 
 
 def _check_free(path: Path) -> None:
@@ -304,9 +326,18 @@ def _check_taps(manifest: Manifest, features: Mapping[str, int]) -> None:
             )
 
 
-def _write(path: Path, manifest: Manifest) -> None:
+def _unknown(ids: Collection[str]) -> InputError:
+    named = ", ".join(repr(name) for name in sorted(ids)[:_NAMED_IDS])
+    more = f" and {len(ids) - _NAMED_IDS} more" * (len(ids) > _NAMED_IDS)
+    return InputError(
+        f"This index has no document {named}{more}, so that nothing was deleted; check the ids."
+    )
+
+
+def _write(path: Path, manifest: Manifest, *, durable: bool) -> None:
+    content = manifest.model_dump_json(indent=1).encode()
     with writing(path):
-        replace_file(path / MANIFEST_NAME, manifest.model_dump_json(indent=1).encode())
+        replace_file(path / MANIFEST_NAME, content, durable=durable)
 
 
 def _verify(path: Path, sha256: str) -> None:

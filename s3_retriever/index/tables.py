@@ -94,7 +94,7 @@ class TableWriter(ArrayWriter):
             self._flush()
 
     def close(self) -> None:
-        """Write what is left, bring everything to disk and close the file."""
+        """Write what is left and close the file."""
         self._flush()
         super().close()
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s3_retriever.index.arrays import ArrayWriter, open_array
-from s3_retriever.index.files import damaged, sync_folder, writing
+from s3_retriever.index.files import damaged, writing
 from s3_retriever.index.manifest import FileEntry, SegmentEntry
 from s3_retriever.index.tables import TOMBSTONE
 
@@ -55,7 +55,6 @@ def bury(
     file.append(ordinals)
     file.close()
     with writing(path):
-        sync_folder(folder)
         files = {**entry.files, path.name: FileEntry.of(path)}
     files.pop(entry.tombstones or "", None)
     return entry.model_copy(update={"files": files, "tombstones": path.name})

@@ -17,7 +17,7 @@ from s3_retriever.errors import IndexStoreError, InputError
 from s3_retriever.index import tables
 from s3_retriever.index.arrays import ArrayWriter
 from s3_retriever.index.cutter import Sentence, SentenceCutter
-from s3_retriever.index.files import FileWriter, sync_folder, writing
+from s3_retriever.index.files import FileWriter, writing
 from s3_retriever.index.lexical import LexicalWriter
 from s3_retriever.index.lexicon import analyze, term_hash
 from s3_retriever.index.manifest import FileEntry, SegmentEntry
@@ -118,7 +118,7 @@ class SegmentWriter:
         self._complete = True
 
     def close(self) -> SegmentEntry:
-        """Finish the segment and bring it to disk.
+        """Finish the segment.
 
         Returns:
             The segment's entry for the manifest.
@@ -131,7 +131,6 @@ class SegmentWriter:
             file.close()
         with writing(self._folder):
             files = {path.name: FileEntry.of(path) for path in sorted(self._folder.iterdir())}
-            sync_folder(self._folder)
         return SegmentEntry(
             name=self._folder.name,
             documents=self._documents.count,

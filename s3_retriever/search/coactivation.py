@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,6 @@ from numpy.typing import NDArray
 from s3_retriever.codebook.encoder import QuestionFeatures
 from s3_retriever.index import Segment, Snapshot
 from s3_retriever.recipe import Recipe
-from s3_retriever.search.sentences import Sentences
 from s3_retriever.search.smoothing import smooth
 
 
@@ -50,18 +50,19 @@ class Coactivation:
     Args:
         snapshot: What to score.
         question: Weights of the question's features, by tap name.
-        recipe: Powers and kernel.
+        recipe: Power of the IDF, and how a sentence scores.
 
     Attributes:
+        segments: The snapshot's segments.
         weights: By tap name, the weight of each feature with its IDF, float64 [f].
-        tokens: For each segment the smoothed token scores, float64 [tokens].
     """
 
     def __init__(
         self, snapshot: Snapshot, question: Mapping[str, FeatureWeights], recipe: Recipe
     ) -> None:
         self.question = question
-        self._sizes = [segment.n_tokens for segment in snapshot.segments]
+        self._recipe = recipe
+        self.segments = snapshot.segments
         self._postings = [
             {tap: _live_postings(segment, tap, part.features) for tap, part in question.items()}
             for segment in snapshot.segments
@@ -70,28 +71,53 @@ class Coactivation:
             tap: part.weights * self._idf(tap, snapshot.n_tokens) ** recipe.idf_power
             for tap, part in question.items()
         }
-        self.tokens = [
+
+    @cached_property
+    def tokens(self) -> list[NDArray[np.float64]]:
+        """For each segment the smoothed token scores, float64 [tokens]."""
+        return [
             smooth(
-                self.raw(place), segment.documents["first_token"].astype(np.int64), recipe.kernel
+                self.raw(place),
+                segment.documents["first_token"].astype(np.int64),
+                self._recipe.kernel,
             )
-            for place, segment in enumerate(snapshot.segments)
+            for place, segment in enumerate(self.segments)
         ]
 
     def raw(self, place: int) -> NDArray[np.float64]:
         """Token scores [tokens] of the segment at a place of the snapshot, before smoothing."""
-        scores = np.zeros(self._sizes[place])
+        scores = np.zeros(self.segments[place].n_tokens)
         for tap, (positions, which) in self._postings[place].items():
             scores += np.bincount(positions, self.weights[tap][which], minlength=len(scores))
         return scores
 
-    def sentences(self, sentences: Sentences) -> NDArray[np.float64]:
-        """The best token of each sentence [n]: its peak (S3-Attention's max within a span)."""
-        parts = []
-        for place, segment in enumerate(sentences.segments):
-            if segment.n_sentences:
-                first = segment.sentences["first_token"].astype(np.int64)
-                parts.append(np.maximum.reduceat(self.tokens[place], first))
+    def sentences(self) -> NDArray[np.float64]:
+        """The score of each sentence of the snapshot [n], as `Recipe.scoring` says."""
+        score = self._peaks if self._recipe.scoring == "peak" else self._cover
+        parts = [
+            score(place, segment)
+            for place, segment in enumerate(self.segments)
+            if segment.n_sentences
+        ]
         return np.concatenate(parts) if parts else np.zeros(0)
+
+    def _peaks(self, place: int, segment: Segment) -> NDArray[np.float64]:
+        """The best token of each sentence (S3-Attention's max within a span)."""
+        first = segment.sentences["first_token"].astype(np.int64)
+        return np.asarray(np.maximum.reduceat(self.tokens[place], first))
+
+    def _cover(self, place: int, segment: Segment) -> NDArray[np.float64]:
+        """The distinct features of each sentence, long sentences discounted."""
+        scores = np.zeros(segment.n_sentences)
+        for tap, (positions, which) in self._postings[place].items():
+            numbers = segment.sentence_numbers[positions]
+            # Postings are in order, so a feature's repetitions in a sentence follow each other.
+            new = np.ones(len(numbers), dtype=np.bool_)
+            new[1:] = (numbers[1:] != numbers[:-1]) | (which[1:] != which[:-1])
+            weights = self.weights[tap][which[new]]
+            scores += np.bincount(numbers[new], weights, minlength=len(scores))
+        lengths = segment.sentences["n_tokens"].astype(np.float64)
+        return np.asarray(scores / lengths**self._recipe.length_power)
 
     def contributions(
         self, place: int, start: int, end: int

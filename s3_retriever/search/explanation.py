@@ -13,7 +13,9 @@ from s3_retriever.errors import InputError
 from s3_retriever.index import Segment, Snapshot
 from s3_retriever.recipe import Recipe
 from s3_retriever.search.coactivation import Coactivation
-from s3_retriever.search.lexical import term_gains
+from s3_retriever.search.hop import Hop
+from s3_retriever.search.lexical import count_terms, term_gains
+from s3_retriever.search.ranking import Ranking, Source
 from s3_retriever.search.sentences import Sentences
 from s3_retriever.search.smoothing import box
 from s3_retriever.search.spans import Span
@@ -21,15 +23,15 @@ from s3_retriever.search.spans import Span
 
 @dataclass(frozen=True, slots=True)
 class FeatureShare:
-    """A feature that fires in the question and at the span's peak.
+    """A feature that fires in the question and where the span's score comes from.
 
     Attributes:
         tap: Where it was read, such as `hidden.5`.
         feature: Its index in that tap's dictionary.
         share: Of the span's co-activation score, 0 to 1; all shares add up to 1.
         question_tokens: The question's tokens on which it fires.
-        span_tokens: The tokens around the peak on which it fires; the smoothing kernel may reach
-            a few tokens beyond the span.
+        span_tokens: The tokens there on which it fires; a smoothing kernel may reach a few
+            tokens beyond the span.
     """
 
     tap: str
@@ -74,12 +76,17 @@ class Explanation:
 
     Attributes:
         span: What is explained.
+        parts: What each source adds to the score of the span's best sentence; empty where the
+            recipe does not add them up.
+        bridge: The span through which the second hop came here, where that counts for it.
         features: By falling share.
         terms: By falling share.
         tokens: All tokens of the span, in order.
     """
 
     span: Span
+    parts: Mapping[Source, float]
+    bridge: Span | None
     features: tuple[FeatureShare, ...]
     terms: tuple[TermShare, ...]
     tokens: tuple[TokenScore, ...]
@@ -90,34 +97,36 @@ def explain(
     question: str,
     question_tokens: Sequence[str],
     question_features: Mapping[str, QuestionFeatures],
-    coactivation: Coactivation,
+    ranking: Ranking,
+    hop: Hop | None,
     span: Span,
     recipe: Recipe,
 ) -> Explanation:
     """Split a span's score into what each feature, token and term adds to it.
 
-    The span's co-activation score is that of its best token after smoothing, so the shares are
-    taken over the tokens under the kernel there.
+    The span's co-activation score is that of its best sentence, whose features count once each,
+    or of its best token after smoothing, where those under the kernel count, as the recipe says.
 
     Args:
         snapshot: Where the span is.
         question: The question.
         question_tokens: Its tokens.
         question_features: Their features.
-        coactivation: Scores of the snapshot for the question.
+        ranking: Of the snapshot for the question, in mode `hybrid`.
+        hop: The second hop, where the ranking has one.
         span: What to explain.
         recipe: How it was scored.
 
     Raises:
         InputError: The span is not in the snapshot.
     """
+    coactivation = ranking.coactivation
+    assert coactivation is not None
     place, segment, first, last = _locate(snapshot, span)
+    offset = int(ranking.sentences.bounds[place])
+    best = offset + first + int(np.argmax(ranking.scores[offset + first : offset + last + 1]))
     start, end = _token_range(segment, first, last)
-    peak = start + int(np.argmax(coactivation.tokens[place][start:end]))
-    left, right = box(recipe.kernel)
-    document = segment.documents[int(segment.sentences[first]["document"])]
-    low = max(peak - left, int(document["first_token"]))
-    high = min(peak + right + 1, int(document["first_token"]) + int(document["n_tokens"]))
+    low, high = _scored_tokens(coactivation, segment, place, (first, last), recipe)
     around = _tokens(
         segment,
         min(first, _sentence_at(segment, low)),
@@ -127,16 +136,41 @@ def explain(
     shares = []
     for tap, found in coactivation.contributions(place, low, high).items():
         shares += _feature_shares(
-            tap, found, coactivation, question_features[tap], question_tokens, around
+            tap, found, coactivation, question_features[tap], question_tokens, around, recipe
         )
     total = sum(share.share for share in shares) or 1.0
     shares = [_scaled(share, total) for share in shares]
     return Explanation(
         span=span,
+        parts={source: float(part[best]) for source, part in ranking.parts.items()},
+        bridge=None if hop is None else hop.leader(best),
         features=tuple(sorted(shares, key=lambda share: -share.share)),
         terms=_term_shares(snapshot, question, place, first, last),
         tokens=tuple(around[position] for position in range(start, end)),
     )
+
+
+def _scored_tokens(
+    coactivation: Coactivation,
+    segment: Segment,
+    place: int,
+    sentences: tuple[int, int],
+    recipe: Recipe,
+) -> tuple[int, int]:
+    """The tokens that make the co-activation score of a run of sentences: first, after last."""
+    first, last = sentences
+    if recipe.scoring == "cover":
+        before = sum(s.n_sentences for s in coactivation.segments[:place])
+        scores = coactivation.sentences()[before + first : before + last + 1]
+        best = first + int(np.argmax(scores))
+        return _token_range(segment, best, best)
+    start, end = _token_range(segment, first, last)
+    peak = start + int(np.argmax(coactivation.tokens[place][start:end]))
+    left, right = box(recipe.kernel)
+    document = segment.documents[int(segment.sentences[first]["document"])]
+    low = max(peak - left, int(document["first_token"]))
+    high = min(peak + right + 1, int(document["first_token"]) + int(document["n_tokens"]))
+    return low, high
 
 
 def _locate(snapshot: Snapshot, span: Span) -> tuple[int, Segment, int, int]:
@@ -195,6 +229,7 @@ def _feature_shares(
     question: QuestionFeatures,
     question_tokens: Sequence[str],
     around: Mapping[int, TokenScore],
+    recipe: Recipe,
 ) -> list[FeatureShare]:
     """One entry for each feature, with its contribution to the score as its share."""
     positions, which = found
@@ -209,7 +244,7 @@ def _feature_shares(
             FeatureShare(
                 tap=tap,
                 feature=feature,
-                share=float(weights[index]) * len(where),
+                share=float(weights[index]) * (1 if recipe.scoring == "cover" else len(where)),
                 question_tokens=tuple(question_tokens[i] for i in fires),
                 span_tokens=tuple(around[position].text for position in where),
             )
@@ -228,7 +263,7 @@ def _term_shares(
 ) -> tuple[TermShare, ...]:
     sentences = Sentences(snapshot)
     live = sentences.of_documents(lambda segment: segment.live)
-    found = term_gains(sentences, live, question)
+    found = term_gains(sentences, live, count_terms(question))
     offset = int(sentences.bounds[place])
     inside = (found.numbers >= offset + first) & (found.numbers <= offset + last)
     gains = np.bincount(found.which[inside], found.gains[inside], minlength=len(found.terms))

@@ -20,14 +20,14 @@ def standardise(scores: Scores, chosen: NDArray[np.bool_]) -> Scores:
     return centred / deviation if deviation > 0 else np.zeros_like(scores)
 
 
-def fuse_by_sum(
+def weigh(
     rankings: Mapping[Any, Scores], weights: Mapping[Any, float], chosen: NDArray[np.bool_]
-) -> Scores:
-    """Add up standardised scores, each times its weight."""
-    total = np.zeros(len(chosen))
-    for source, scores in rankings.items():
-        total += weights.get(source, 1.0) * standardise(scores, chosen)
-    return total
+) -> dict[Any, Scores]:
+    """Standardised scores, each times its weight, which is 1 where none is given."""
+    return {
+        source: weights.get(source, 1.0) * standardise(scores, chosen)
+        for source, scores in rankings.items()
+    }
 
 
 def fuse_by_union(rankings: Mapping[Any, Scores], chosen: NDArray[np.bool_]) -> Scores:

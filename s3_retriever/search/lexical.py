@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,15 +33,21 @@ class TermGains:
     gains: NDArray[np.float64]
 
 
-def term_gains(sentences: Sentences, live: NDArray[np.bool_], question: str) -> TermGains:
+def count_terms(question: str) -> Counter[str]:
+    """The terms of a text and how often each occurs."""
+    return Counter(analyze(question))
+
+
+def term_gains(
+    sentences: Sentences, live: NDArray[np.bool_], counted: Mapping[str, int]
+) -> TermGains:
     """BM25 of a question, term by term (Lucene's variant, whose IDF is never negative).
 
     Args:
         sentences: What to score.
         live: Which of them count: deleted ones are in no statistic.
-        question: Any text.
+        counted: The question's terms and how often each occurs in it.
     """
-    counted = Counter(analyze(question))
     terms = tuple(counted)
     hashes = np.array([term_hash(term) for term in terms], dtype=np.uint64)
     numbers, which, counts = _live_postings(sentences, hashes, live)
@@ -55,9 +62,11 @@ def term_gains(sentences: Sentences, live: NDArray[np.bool_], question: str) -> 
     return TermGains(terms, numbers, which, gains)
 
 
-def bm25(sentences: Sentences, live: NDArray[np.bool_], question: str) -> NDArray[np.float64]:
+def bm25(
+    sentences: Sentences, live: NDArray[np.bool_], counted: Mapping[str, int]
+) -> NDArray[np.float64]:
     """BM25 scores of all sentences [n]; 0 where no term of the question occurs."""
-    found = term_gains(sentences, live, question)
+    found = term_gains(sentences, live, counted)
     scores = np.zeros(len(sentences))
     np.add.at(scores, found.numbers, found.gains)
     return scores

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from s3_retriever.recipe import Recipe
 from s3_retriever.search.coactivation import Coactivation
-from s3_retriever.search.fusion import fuse_by_sum, fuse_by_union, standardise
-from s3_retriever.search.lexical import bm25
+from s3_retriever.search.fusion import fuse_by_union, standardise, weigh
+from s3_retriever.search.lexical import bm25, count_terms
 from s3_retriever.search.sentences import Sentences
 
 Mode = Literal["hybrid", "s3", "bm25"]
-Source = Literal["s3", "bm25", "edge"]
+Source = Literal["s3", "bm25", "edge", "hop"]
 
 
 @dataclass(frozen=True)
@@ -27,26 +27,40 @@ class Ranking:
     Attributes:
         sentences: What is ranked.
         scores: float64 [n].
+        live: Which sentences are not deleted, bool [n].
         eligible: Which sentences may be returned, bool [n].
         signals: By source, its own scores, float64 [n].
+        parts: By source, what it adds to the scores, float64 [n], where they are a sum.
         coactivation: Where the `s3` signal came from; None in mode `bm25`.
     """
 
     sentences: Sentences
     scores: NDArray[np.float64]
+    live: NDArray[np.bool_]
     eligible: NDArray[np.bool_]
     signals: Mapping[Source, NDArray[np.float64]]
+    parts: Mapping[Source, NDArray[np.float64]]
     coactivation: Coactivation | None
 
     def sources(self, first: int, last: int) -> tuple[Source, ...]:
-        """The signals by which one of these sentences is at least average, or else the best."""
+        """The signals by which one of these sentences is at least average, or else the best.
+
+        The second hop reaches many sentences a little; it is named where it adds the most.
+        """
         standing = {
             source: float(standardised[first : last + 1].max())
             for source, standardised in self._standardised.items()
             if self.signals[source][first : last + 1].max() > 0
         }
+        if "hop" in standing and len(standing) > 1 and not self._led(first, last):
+            del standing["hop"]
         best = max(standing.values())
         return tuple(source for source, z in standing.items() if z >= 0 or z == best)
+
+    def _led(self, first: int, last: int) -> bool:
+        others = [part for source, part in self.parts.items() if source != "hop"]
+        most = np.max([part[first : last + 1] for part in others], axis=0)
+        return bool((self.signals["hop"][first : last + 1] > most).any())
 
     @cached_property
     def _standardised(self) -> dict[Source, NDArray[np.float64]]:
@@ -74,22 +88,24 @@ def rank(
     live = sentences.of_documents(lambda segment: segment.live)
     signals: dict[Source, NDArray[np.float64]] = {}
     if mode != "bm25" and coactivation is not None:
-        signals["s3"] = coactivation.sentences(sentences)
+        signals["s3"] = coactivation.sentences()
     if mode != "s3":
-        signals["bm25"] = bm25(sentences, live, question)
+        signals["bm25"] = bm25(sentences, live, count_terms(question))
     if mode == "hybrid" and recipe.edges:
         signals["edge"] = _edges(sentences, allowed, recipe.edges)
     found = np.zeros(len(sentences), dtype=np.bool_)
     for scores in signals.values():
         found |= scores > 0
     eligible = allowed & found
-    if len(signals) == 1:
-        scores = next(iter(signals.values()))
+    parts: dict[Source, NDArray[np.float64]] = {}
+    if mode == "bm25":
+        scores = signals["bm25"]
     elif recipe.fusion == "union":
         scores = fuse_by_union(signals, eligible)
     else:
-        scores = fuse_by_sum(signals, {"bm25": recipe.lexical_weight}, eligible)
-    return Ranking(sentences, scores, eligible, signals, coactivation)
+        parts = weigh(signals, {"bm25": recipe.lexical_weight}, eligible)
+        scores = np.sum(list(parts.values()), axis=0)
+    return Ranking(sentences, scores, live, eligible, signals, parts, coactivation)
 
 
 def _edges(sentences: Sentences, allowed: NDArray[np.bool_], tokens: int) -> NDArray[np.float64]:

@@ -27,7 +27,8 @@ class Span:
         document_id: The document's id.
         start: Offset of the first character in the document.
         end: Offset after the last one.
-        sources: The rankings that found it: `s3`, `bm25`, `edge`.
+        sources: What found it: the rankings `s3`, `bm25` and `edge`, and `hop`, where it owes most
+            to the second hop.
         metadata: The document's metadata; a copy.
         tokens: Length in tokens of the host.
     """
@@ -57,13 +58,20 @@ class _Pick:
 
 
 def select(
-    ranking: Ranking, *, k: int | None, token_budget: int | None, radius: int, order: Order
+    ranking: Ranking,
+    *,
+    k: int | None,
+    token_budget: int | None,
+    radius: int,
+    order: Order,
+    unique: bool = True,
 ) -> list[Span]:
     """Take spans, best first, until there are `k` or the budget is spent.
 
     A span is the sentence of a peak, widened to the sentences that lie within `radius` tokens of
     it. A chosen span suppresses the sentences that it covers (non-maximum suppression), so that
-    no two spans overlap. A span that does not fit into the rest of the budget is passed over.
+    no two spans overlap, and with `unique` also those that say the same elsewhere. A span that
+    does not fit into the rest of the budget is passed over.
 
     Args:
         ranking: Scores of all sentences.
@@ -71,13 +79,16 @@ def select(
         token_budget: Tokens at most, all spans together.
         radius: Tokens on either side of a peak.
         order: Of the result: best first, or as in the documents.
+        unique: Whether a peak is passed over where its sentence, white space aside, stands in a
+            chosen span already: in an overlapping chunk, say, or a copy of the document.
     """
     taken = ~ranking.eligible
+    said: set[str] = set()
     picks: list[_Pick] = []
     left = token_budget
     misses = 0
     for number in _best_first(ranking):
-        if taken[number]:
+        if taken[number] or (unique and said.issuperset(_texts(ranking, number, number))):
             continue
         pick = _widen(ranking, number, radius, taken)
         size = _tokens(ranking, pick)
@@ -91,6 +102,7 @@ def select(
             misses = 0
         picks.append(pick)
         taken[pick.first : pick.last + 1] = True
+        said.update(_texts(ranking, pick.first, pick.last))
         if len(picks) == k or left == 0:
             break
     if order == "document":
@@ -109,6 +121,13 @@ def _best_first(ranking: Ranking) -> Iterator[int]:
         yield from numbers[best][np.argsort(falling[best], kind="stable")].tolist()
         numbers, falling = numbers[~best], falling[~best]
     yield from numbers[np.argsort(falling, kind="stable")].tolist()
+
+
+def _texts(ranking: Ranking, first: int, last: int) -> Iterator[str]:
+    """The texts of a run of sentences, white space normalised."""
+    _, segment, start = ranking.sentences.locate(first)
+    for ordinal in range(start, start + last - first + 1):
+        yield " ".join(segment.text(ordinal, ordinal).split())
 
 
 def _widen(ranking: Ranking, number: int, radius: int, taken: Any) -> _Pick:

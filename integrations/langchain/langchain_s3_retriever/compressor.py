@@ -19,7 +19,7 @@ from langchain_s3_retriever.options import Mode, Order
 if TYPE_CHECKING:
     from langchain_core.callbacks import Callbacks
 
-    from s3_retriever import Codebook, Compressor, Host, Recipe
+    from s3_retriever import Codebook, Compressor, Host, Recipe, Span
 else:
     # Importing the classes takes seconds; `s3_retriever.Compressor` checks what it is given.
     Codebook = Host = Recipe = Any
@@ -44,7 +44,7 @@ class S3Compressor(BaseDocumentCompressor):
 
     The host is loaded at the first use, once per process; documents that come again are not
     scanned again. Nothing is returned twice: of documents with the same text the first counts, of
-    a document and a part of it the whole, of spans with the same text the first.
+    a document and a part of it the whole, and a sentence that stands in several comes once.
 
     What is returned is as with `S3Retriever`, with the metadata of the document that a span
     stands in, whatever it holds; `source_document_id` is that document's id, or one derived from
@@ -105,12 +105,7 @@ class S3Compressor(BaseDocumentCompressor):
             mode=self.mode,
             order=self.order,
         )
-        found: dict[str, Document] = {}
-        for span in spans:
-            source = sources[span.document_id]
-            if span.text not in found:
-                found[span.text] = to_evidence(span, deepcopy(source.metadata), _id(source))
-        return list(found.values())
+        return [_evidence(span, sources[span.document_id]) for span in spans]
 
     async def acompress_documents(
         self,
@@ -165,9 +160,9 @@ def _to_scan(document: Document, number: str) -> s3_retriever.Document:
     return s3_retriever.Document(document.page_content, id=number, metadata=metadata)
 
 
-def _id(document: Document) -> str:
-    """Of the document that offsets count in."""
-    known = document.metadata.get("source_document_id")
-    if isinstance(known, str):
-        return known
-    return document.id or s3_retriever.Document(document.page_content).id
+def _evidence(span: Span, source: Document) -> Document:
+    """A span with the metadata of its document and the id of the one that offsets count in."""
+    name = source.metadata.get("source_document_id")
+    if not isinstance(name, str):
+        name = source.id or s3_retriever.Document(source.page_content).id
+    return to_evidence(span, deepcopy(source.metadata), name)

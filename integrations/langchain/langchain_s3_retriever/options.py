@@ -15,12 +15,13 @@ class SearchOptions(TypedDict, total=False):
     """Options of one search; what is left out is as the retriever says.
 
     Attributes:
-        k: Spans at most; None for no such limit.
+        k: Spans at most; None for no such limit, or for 5 where `token_budget` is None as well.
         mode: `s3` (co-activation of features), `bm25`, or `hybrid`, both fused.
         token_budget: Tokens of the host at most, all spans together; None for no such limit.
         where: Metadata that documents must have, such as `{"year": 2024}`, or a function of a
             document's metadata. Applied before ranking.
         order: `score`, best first, or `document`, as in the documents.
+        unique: Whether a sentence that stands in several places comes once.
     """
 
     k: int | None
@@ -28,6 +29,7 @@ class SearchOptions(TypedDict, total=False):
     token_budget: int | None
     where: Where | None
     order: Order
+    unique: bool
 
 
 class Settings(SearchOptions, total=False):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from langchain_core.runnables import run_in_executor
 from pydantic import ConfigDict, Field, field_validator
 
 import s3_retriever
+from langchain_s3_retriever.creation import new_index
 from langchain_s3_retriever.documents import json_values, to_evidence, to_index
 from langchain_s3_retriever.options import Mode, Order, SearchOptions, Settings, Where
 
@@ -42,7 +42,7 @@ class S3Retriever(BaseRetriever):
     - `relevance_score`: higher is better; comparable within one call only,
     - `start_index`, `end_index`: where it stands in the text; where the document is a chunk whose
       splitter wrote `start_index`, in the text that was split,
-    - `sources`: the rankings that found it, of `s3`, `bm25` and `edge`,
+    - `sources`: what found it, of `s3`, `bm25`, `hop` and `edge`,
     - `source_document_id`: id of the document that was added.
 
     Its `id` is the same for the same place of the same document.
@@ -53,7 +53,7 @@ class S3Retriever(BaseRetriever):
     index: S3Index = Field(repr=False)
     """What is searched; it may be shared with other retrievers."""
     k: int | None = Field(default=4, ge=1)
-    """Spans at most; None for no such limit."""
+    """Spans at most; None for no such limit, or for 5 where `token_budget` is None as well."""
     mode: Mode = "hybrid"
     """`s3` (co-activation of features), `bm25`, or `hybrid`, both fused."""
     token_budget: int | None = Field(default=None, ge=1)
@@ -62,6 +62,8 @@ class S3Retriever(BaseRetriever):
     """Metadata that documents must have, or a function of a document's metadata."""
     order: Order = "score"
     """`score`, best first, or `document`, as in the documents."""
+    unique: bool = True
+    """Whether a sentence that stands in several places comes once."""
 
     @field_validator("index", mode="after")
     @classmethod
@@ -139,7 +141,7 @@ class S3Retriever(BaseRetriever):
         progress: bool = True,
         **settings: Unpack[Settings],
     ) -> Self:
-        """Index documents; with an error, nothing is left at `path`.
+        """Index documents; with an error, what is at `path` is as it was.
 
         Args:
             documents: Any number, also from an iterator. They need not be split.
@@ -152,22 +154,17 @@ class S3Retriever(BaseRetriever):
             host_options: For loading the host, such as `{"device": "cuda"}`.
             progress: Whether a bar shows rate and time left (only in a terminal).
             settings: Fields of the retriever: `k`, `mode`, `token_budget`, `where`, `order`,
-                `name`, `tags`, `metadata`.
+                `unique`, `name`, `tags`, `metadata`.
 
         Raises:
             ValidationError: There is no such setting, or its value is not usable.
             S3Error: The host, the codebook, a document or the folder is not usable.
         """
-        index = s3_retriever.S3Index.create(
-            path, host, codebook=codebook, recipe=recipe, **(host_options or {})
-        )
-        try:
+        with new_index(
+            path, host=host, codebook=codebook, recipe=recipe, **(host_options or {})
+        ) as index:
             retriever = cls.from_index(index, **settings)
             retriever.add_documents(documents, ids=ids, progress=progress)
-        except BaseException:
-            # `create` found no file there, so that all that is there now belongs to the index.
-            shutil.rmtree(index.path, ignore_errors=True)
-            raise
         return retriever
 
     @classmethod
@@ -251,8 +248,7 @@ class S3Retriever(BaseRetriever):
         Raises:
             S3Error: The index cannot be written.
         """
-        wanted = {ids} if isinstance(ids, str) else set(ids)
-        return self.index.delete(wanted.intersection(self.index.ids()))
+        return self.index.delete(ids, missing_ok=True)
 
     async def adelete(self, ids: str | Iterable[str]) -> int:
         """As `delete`, in a thread."""
@@ -283,6 +279,7 @@ class S3Retriever(BaseRetriever):
             "token_budget": self.token_budget,
             "where": self.where,
             "order": self.order,
+            "unique": self.unique,
             **options,
         }
         if isinstance(settings["where"], Mapping):

@@ -35,7 +35,7 @@ def test_evidence_of_given_documents(compressor, handbook):
     assert found[0].id == "leave:0-40"
     assert TEXTS["leave"][metadata["start_index"] : metadata["end_index"]] == found[0].page_content
     assert isinstance(metadata["relevance_score"], float)
-    assert set(metadata["sources"]) <= {"s3", "bm25", "edge"}
+    assert set(metadata["sources"]) <= {"s3", "bm25", "edge", "hop"}
     metadata["tags"].append("changed")
     del handbook[0].metadata["opaque"]
     assert handbook == before
@@ -139,4 +139,4 @@ def test_a_document_that_comes_again_is_not_scanned_again(monkeypatch, handbook)
     assert compressor.compress_documents(handbook, QUESTION) == first
     assert scanned == []
     compressor.compress_documents(handbook, "Who cleans the kitchen?")
-    assert scanned == [1]  # the new question
+    assert scanned == [1, 1]  # the new question, the one bridge that the first did not have

@@ -17,26 +17,19 @@ INTEGRATION = Path(__file__).parents[1]
 CORE = INTEGRATION.parents[1]
 
 _IMPORT = """
-import sys, time
-started = time.perf_counter()
+import sys
 import langchain_s3_retriever
-seconds = time.perf_counter() - started
 heavy = {"torch", "transformers"} & sys.modules.keys()
-print(seconds, *heavy)
+assert not heavy, heavy
 print(langchain_s3_retriever.__file__)
 """
 
 
 def assert_light(python: str | Path, folder: Path) -> str:
-    """Importing takes less than 1.5 s, once files are in memory, and no torch."""
-    seconds = []
-    for _ in range(3):
-        command = [python, "-c", _IMPORT]
-        printed = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
-        measured, place = printed.stdout.splitlines()
-        seconds.append(float(measured))  # a name of a module behind it is an error
-    assert min(seconds) < 1.5, seconds
-    return place
+    """Importing loads no model library; says where the package lies."""
+    command = [python, "-c", _IMPORT]
+    printed = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+    return printed.stdout.strip()
 
 
 def test_the_public_names():

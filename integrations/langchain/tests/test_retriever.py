@@ -64,7 +64,7 @@ def test_what_a_document_carries(retriever):
         assert found.id == f"{name}:{start}-{end}"
         assert isinstance(metadata["relevance_score"], float)
         assert metadata["sources"]
-        assert set(metadata["sources"]) <= {"s3", "bm25", "edge"}
+        assert set(metadata["sources"]) <= {"s3", "bm25", "edge", "hop"}
         assert metadata["tags"] == ["staff"]
 
 
@@ -126,6 +126,12 @@ def test_unknown_and_unusable_settings_are_refused(wrong, retriever, tmp_path):
     S3Retriever.from_texts(["A text."], path=tmp_path / "index.s3", progress=False)
 
 
+def test_an_empty_folder_is_empty_again_after_an_error(tmp_path):
+    with pytest.raises(InputError, match="'3'"):
+        S3Retriever.from_texts(["This.", "That."], ids=["3", "3"], path=tmp_path, progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_at_the_path_already_stays(index_path):
     with pytest.raises(IndexStoreError):
         S3Retriever.from_texts(["A text."], path=index_path)
@@ -155,6 +161,15 @@ async def test_options_of_a_call(retriever, options, count):
     assert len(found) == count
     assert await retriever.ainvoke(QUESTION, **options) == found
     assert retriever.bind(**options).invoke(QUESTION) == found
+
+
+def test_overlapping_chunks_bring_a_sentence_once():
+    chunks = ["Lunch is at noon. The soup is hot.", "The soup is hot. Tea is free."]
+    retriever = S3Retriever.from_texts(chunks, k=4, progress=False)
+    found = [document.page_content for document in retriever.invoke("Is the soup hot?")]
+    assert sorted(found) == ["Lunch is at noon.", "Tea is free.", "The soup is hot."]
+    everywhere = retriever.invoke("Is the soup hot?", unique=False)
+    assert [document.page_content for document in everywhere].count("The soup is hot.") == 2
 
 
 def test_order_of_the_documents(retriever):
@@ -196,7 +211,8 @@ async def test_batch(retriever):
 
 async def test_configurable_fields(retriever):
     fields = {
-        name: ConfigurableField(id=name) for name in ("k", "mode", "token_budget", "where", "order")
+        name: ConfigurableField(id=name)
+        for name in ("k", "mode", "token_budget", "where", "order", "unique")
     }
     configurable = retriever.configurable_fields(**fields)
     assert {spec.id for spec in configurable.config_specs} == set(fields)

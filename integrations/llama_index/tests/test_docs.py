@@ -67,14 +67,13 @@ def test_every_example_is_run():
     ]
 
 
-def test_importing_is_quick_and_loads_no_model_library():
+def test_importing_loads_no_model_library():
     code = """
-import sys, time
+import sys
 import llama_index.core
-before, started = set(sys.modules), time.perf_counter()
+before = set(sys.modules)
 import llama_index.retrievers.s3
-seconds, new = time.perf_counter() - started, set(sys.modules) - before
-assert seconds < 1.5, seconds
+new = set(sys.modules) - before
 assert not {"torch", "transformers"} & new, new
 from llama_index.retrievers.s3 import S3NodePostprocessor
 S3NodePostprocessor().postprocess_nodes([], query_str="Anything?")

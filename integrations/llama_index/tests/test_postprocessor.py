@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import date
 
 import pytest
 import s3_retriever
@@ -29,6 +30,28 @@ def test_nodes_become_spans(retrieved):
         assert "sources" in node.excluded_llm_metadata_keys
     assert len({span.node_id for span in spans}) == len(spans) == 2
     assert [item.score for item in retrieved] == [0.5] * 4
+
+
+def test_metadata_is_a_copy_whatever_it_holds(retrieved):
+    opaque, day = object(), date(2024, 2, 29)
+    retrieved[0].node.metadata |= {"opaque": opaque, "day": day}
+    postprocessor = S3NodePostprocessor(similarity_top_k=1)
+    (span,) = postprocessor.postprocess_nodes(retrieved, query_str=QUESTION)
+    assert type(span.metadata["opaque"]) is type(opaque)
+    assert span.metadata["day"] == day
+    assert span.metadata["ref_doc_id"] == "book-0"
+    span.metadata["tags"].append("changed")
+    assert retrieved[0].metadata["tags"] == ["all", "leave"]
+
+
+def test_overlapping_nodes_bring_a_sentence_once(retrieved):
+    overlap = TextNode(text="A preface. Staff have 28 days of paid leave a year.")
+    again = TextNode(text=retrieved[0].text)
+    nodes = [*retrieved, NodeWithScore(node=overlap), NodeWithScore(node=again)]
+    spans = S3NodePostprocessor().postprocess_nodes(nodes, query_str=QUESTION)
+    texts = [span.text for span in spans]
+    assert "A preface." in texts
+    assert len(set(texts)) == len(texts)
 
 
 def test_settings_take_effect(retrieved):

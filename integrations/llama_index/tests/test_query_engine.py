@@ -49,7 +49,7 @@ def test_the_postprocessor_takes_spans_of_the_retriever(shared):
 def test_it_fuses_with_other_retrievers(shared):
     lexical = shared.with_settings(mode="bm25")
     fusion = QueryFusionRetriever(
-        [shared, lexical], llm=MockLLM(), num_queries=1, similarity_top_k=2, use_async=False,
+        [shared, lexical], llm=MockLLM(), num_queries=1, similarity_top_k=4, use_async=False,
         mode="reciprocal_rerank",
     )  # fmt: skip
-    assert len({item.node_id for item in fusion.retrieve("days of leave")}) == 2
+    assert len({item.node_id for item in fusion.retrieve("days of leave")}) >= 2

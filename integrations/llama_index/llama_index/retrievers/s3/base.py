@@ -15,6 +15,7 @@ from llama_index.core.storage.docstore.types import BaseDocumentStore
 from llama_index.core.vector_stores import MetadataFilters
 
 from llama_index.retrievers.s3 import persistence
+from llama_index.retrievers.s3.creation import new_index
 from llama_index.retrievers.s3.filters import predicate
 from llama_index.retrievers.s3.nodes import to_document, to_node
 from llama_index.retrievers.s3.settings import Mode, Order, Settings
@@ -40,6 +41,7 @@ class S3Retriever(BaseRetriever):
         mode: `s3` (co-activation of features), `bm25`, or `hybrid`, both fused.
         filters: Metadata that nodes must have, applied before ranking.
         order: `score`, best first, or `document`, as in the nodes.
+        unique: Whether a sentence that stands in several places comes once.
         docstore: Where `refresh` reads.
         callback_manager: As in every retriever of LlamaIndex.
         object_map: By `index_id`, what index nodes stand for.
@@ -59,6 +61,7 @@ class S3Retriever(BaseRetriever):
         mode: Mode = "hybrid",
         filters: MetadataFilters | None = None,
         order: Order = "score",
+        unique: bool = True,
         docstore: BaseDocumentStore | None = None,
         callback_manager: CallbackManager | None = None,
         object_map: dict[str, Any] | None = None,
@@ -71,6 +74,7 @@ class S3Retriever(BaseRetriever):
         self.mode: Mode = mode
         self.filters = filters
         self.order: Order = order
+        self.unique = unique
         self._docstore = docstore
         self._hashes: dict[str, str] = {}
         self._settings()
@@ -93,6 +97,7 @@ class S3Retriever(BaseRetriever):
         token_budget: int | None = None,
         filters: MetadataFilters | None = None,
         order: Order = "score",
+        unique: bool = True,
         host: str | Host = "minilm",
         codebook: str | Path | Codebook | None = None,
         recipe: str | Recipe = "default",
@@ -110,16 +115,18 @@ class S3Retriever(BaseRetriever):
             nodes: Nodes to index; may be none, to be added later.
             docstore: A docstore whose nodes are indexed.
             similarity_top_k: As for the class; likewise mode, token_budget, filters, order,
-                callback_manager, objects and verbose.
+                unique, callback_manager, objects and verbose.
             mode: See there.
             token_budget: See there.
             filters: See there.
             order: See there.
+            unique: See there.
             host: `minilm`, a local folder, a model id on the Hugging Face Hub, or a loaded host;
                 with codebook, recipe and path as in `S3Index.create`.
             codebook: The host's codebook, or where it is.
             recipe: `default`, `paper`, or your own.
-            path: Folder for the index. Left out, it is temporary.
+            path: Folder for the index. Left out, it is temporary. With an error, what is there
+                is as it was.
             callback_manager: See there.
             objects: See there.
             verbose: See there.
@@ -137,6 +144,7 @@ class S3Retriever(BaseRetriever):
             "mode": mode,
             "filters": filters,
             "order": order,
+            "unique": unique,
             "callback_manager": callback_manager,
             "objects": objects,
             "verbose": verbose,
@@ -147,13 +155,12 @@ class S3Retriever(BaseRetriever):
                     "An S3Index has its host, codebook, recipe and path; do not give them."
                 )
             return cls(index, **options)
-        Settings.model_validate({name: options[name] for name in Settings.model_fields})
         docstore = docstore if index is None else index.docstore
         if docstore is not None:
             nodes = list(docstore.docs.values())
-        made = s3_retriever.S3Index.create(path, host, codebook=codebook, recipe=recipe)
-        retriever = cls(made, docstore=docstore, **options)
-        retriever.add_nodes(nodes or [])
+        with new_index(path, host=host, codebook=codebook, recipe=recipe) as made:
+            retriever = cls(made, docstore=docstore, **options)
+            retriever.add_nodes(nodes or [])
         return retriever
 
     @classmethod
@@ -210,7 +217,7 @@ class S3Retriever(BaseRetriever):
         may differ: `retriever.with_settings(filters=...).retrieve(question)`.
 
         Args:
-            changes: Any of similarity_top_k, token_budget, mode, filters and order.
+            changes: Any of similarity_top_k, token_budget, mode, filters, order and unique.
 
         Raises:
             ValueError: A setting is unknown or not usable.
@@ -242,13 +249,20 @@ class S3Retriever(BaseRetriever):
                 self.object_map[node.index_id] = node.obj
         return ids
 
-    def delete_nodes(self, node_ids: Iterable[str]) -> int:
-        """Delete nodes by their ids, all of them or, with an error, none. Returns how many.
+    def delete_nodes(self, node_ids: str | Iterable[str], *, missing_ok: bool = False) -> int:
+        """Delete nodes by their ids, all of them or, with an error, none.
+
+        Args:
+            node_ids: Ids of nodes, or one.
+            missing_ok: Whether ids that no node has are passed over; else they are an error.
+
+        Returns:
+            How many nodes were deleted.
 
         Raises:
             s3_retriever.InputError: There is no node of some id.
         """
-        return self.index.delete(list(node_ids))
+        return self.index.delete(node_ids, missing_ok=missing_ok)
 
     def refresh(self) -> int:
         """Follow the docstore: add new nodes, replace changed ones, delete those that are gone.
@@ -275,7 +289,7 @@ class S3Retriever(BaseRetriever):
             if name not in indexed or self._hashes.get(name) != node.hash
         ]
         self.add_nodes(changed, replace=True)
-        return len(changed) + self.delete_nodes(indexed - nodes.keys())
+        return len(changed) + self.delete_nodes(indexed - nodes.keys(), missing_ok=True)
 
     def _settings(self) -> Settings:
         return Settings.model_validate(
@@ -293,6 +307,7 @@ class S3Retriever(BaseRetriever):
             token_budget=settings.token_budget,
             where=predicate(settings.filters),
             order=settings.order,
+            unique=settings.unique,
         )
         return _once_per_object(to_node(span) for span in spans)
 

@@ -34,20 +34,34 @@ _INHERITED = (
 
 
 def to_document(node: BaseNode) -> Document:
-    """Make a document of a node: its text without metadata, its id, and its metadata as JSON.
-
-    `document_title`, which LlamaIndex's `TitleExtractor` writes, serves as `title` where there is
-    none, and the node's own source stands in `ref_doc_id`.
+    """Make a document of a node, to be indexed: its text, its id, and as JSON what it is.
 
     Raises:
         s3_retriever.InputError: The metadata has values that JSON cannot hold.
     """
     try:
-        metadata = to_jsonable_python(node.metadata)
+        metadata = to_jsonable_python(described(node))
     except ValueError as error:
         raise InputError(
             f"Node {node.node_id!r} has metadata that JSON cannot hold: {error}."
         ) from None
+    return Document(text=_text(node), id=node.node_id, metadata=metadata)
+
+
+def to_scan(node: BaseNode) -> Document:
+    """Make a document of a node, to be scanned: its text, its id, and its title."""
+    title = described(node).get("title")
+    metadata = {"title": title} if isinstance(title, str) else {}
+    return Document(text=_text(node), id=node.node_id, metadata=metadata)
+
+
+def described(node: BaseNode) -> dict[str, Any]:
+    """A node's metadata and, under `NODE_KEY`, what else its spans take over.
+
+    `document_title`, which LlamaIndex's `TitleExtractor` writes, serves as `title` where there is
+    none, and the node's own source stands in `ref_doc_id`.
+    """
+    metadata = dict(node.metadata)
     added = {}
     if isinstance(title := metadata.get("document_title"), str):
         added["title"] = title
@@ -56,11 +70,11 @@ def to_document(node: BaseNode) -> Document:
     added = {key: value for key, value in added.items() if key not in metadata}
     kept = {name: getattr(node, name) for name in _INHERITED if hasattr(node, name)}
     kept |= {"type": node.get_type(), "hash": node.hash, "added": list(added)}
-    return Document(
-        text=node.get_content(metadata_mode=MetadataMode.NONE),
-        id=node.node_id,
-        metadata=added | metadata | {NODE_KEY: kept},
-    )
+    return added | metadata | {NODE_KEY: kept}
+
+
+def _text(node: BaseNode) -> str:
+    return node.get_content(metadata_mode=MetadataMode.NONE)
 
 
 def to_node(span: Span) -> NodeWithScore:

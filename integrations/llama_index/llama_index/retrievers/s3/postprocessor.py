@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import threading
+from copy import deepcopy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import s3_retriever
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
-from llama_index.core.schema import NodeWithScore, QueryBundle
+from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 
-from llama_index.retrievers.s3.nodes import to_document, to_node
+from llama_index.retrievers.s3.nodes import described, to_node, to_scan
 from llama_index.retrievers.s3.settings import Budget, Limit, Mode, Order
 from llama_index.retrievers.s3.threads import in_thread
 
 if TYPE_CHECKING:
-    from s3_retriever import Compressor
+    from s3_retriever import Compressor, Span
 
 _LOADING = threading.Lock()
 
@@ -24,7 +26,8 @@ class S3NodePostprocessor(BaseNodePostprocessor):
     """Reduces nodes that any retriever found to the spans that answer the question.
 
     The host scans the nodes; what it scanned lately is remembered. It is loaded at the first use,
-    once per process. Nodes without text are dropped. May be used from several threads at once.
+    once per process. Nodes without text are dropped, and a sentence that stands in several nodes
+    comes once. May be used from several threads at once.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -72,15 +75,18 @@ class S3NodePostprocessor(BaseNodePostprocessor):
             )
         if not nodes or self.similarity_top_k == 0:
             return []
+        sources: dict[str, BaseNode] = {}
+        for item in nodes:
+            sources.setdefault(item.node.node_id, item.node)
         spans = self._loaded().compress(
             query_bundle.query_str,
-            [to_document(item.node) for item in nodes],
+            [to_scan(node) for node in sources.values()],
             k=self.similarity_top_k,
             token_budget=self.token_budget,
             mode=self.mode,
             order=self.order,
         )
-        return [to_node(span) for span in spans]
+        return [_with_metadata(span, sources[span.document_id]) for span in spans]
 
     async def _apostprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
@@ -95,3 +101,8 @@ class S3NodePostprocessor(BaseNodePostprocessor):
                 )
             compressor: Compressor = self._compressor
             return compressor
+
+
+def _with_metadata(span: Span, source: BaseNode) -> NodeWithScore:
+    """A span's node with a copy of the metadata, which JSON need not be able to hold."""
+    return to_node(replace(span, metadata=deepcopy(described(source))))

@@ -24,6 +24,7 @@ class Settings(BaseModel):
     token_budget: Budget | None = None
     mode: Mode = "hybrid"
     order: Order = "score"
+    unique: bool = True
     filters: MetadataFilters | None = None
 
     @field_validator("filters")

@@ -1,0 +1,103 @@
+"""What is measured: documents, the questions asked of them, and where their evidence lies."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from s3_retriever.document import Document
+
+
+class Piece(Protocol):
+    """A piece of a document that a method found; `Span` is one."""
+
+    @property
+    def document_id(self) -> str:
+        """The document's id."""
+
+    @property
+    def start(self) -> int:
+        """Offset of the first character in the document."""
+
+    @property
+    def end(self) -> int:
+        """Offset after the last one."""
+
+    @property
+    def text(self) -> str:
+        """The document's text from `start` to `end`."""
+
+    @property
+    def tokens(self) -> int:
+        """Length in tokens of the host."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A labelled range of a document.
+
+    Attributes:
+        document_id: The document's id.
+        start: Offset of the first character.
+        end: Offset after the last one.
+        any_part: Whether any part of it counts as found: a paragraph, a section or a turn is
+            labelled, and a sentence of it may answer. Else it must be covered.
+    """
+
+    document_id: str
+    start: int
+    end: int
+    any_part: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question with labelled evidence.
+
+    Attributes:
+        id: The data set's id.
+        text: What is asked.
+        answers: Strings that answer it; may be empty.
+        evidence: Where the documents answer it.
+        group: Questions of one group are not independent (they ask the same document); dev and
+            test share no group, and intervals come from resampling groups.
+    """
+
+    id: str
+    text: str
+    answers: tuple[str, ...]
+    evidence: tuple[Evidence, ...]
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Documents, indexed once by every method, and the questions asked of them."""
+
+    documents: tuple[Document, ...]
+    questions: tuple[Question, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A named list of contexts."""
+
+    name: str
+    contexts: Sequence[Context]
+
+    def questions(self) -> Iterator[Question]:
+        """All questions, in the order they are asked."""
+        for context in self.contexts:
+            yield from context.questions
+
+    def digest(self) -> str:
+        """Identifies documents and questions, so that results are never mixed up."""
+        digest = hashlib.blake2b(digest_size=8)
+        for context in self.contexts:
+            for document in context.documents:
+                digest.update(f"{document.id}\0{document.title}\0{document.text}\0".encode())
+            for question in context.questions:
+                digest.update(f"{question.id}\0{question.text}\0{question.evidence}\0".encode())
+        return digest.hexdigest()

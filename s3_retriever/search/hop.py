@@ -1,0 +1,155 @@
+"""The second hop: what the best spans of a first pass lead on to in other documents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s3_retriever.codebook.encoder import QuestionFeatures
+from s3_retriever.document import title_of
+from s3_retriever.index import Snapshot
+from s3_retriever.recipe import Recipe, SecondHop
+from s3_retriever.search.coactivation import Coactivation, FeatureWeights, question_weights
+from s3_retriever.search.lexical import bm25, count_terms
+from s3_retriever.search.ranking import Ranking
+from s3_retriever.search.spans import Span, select
+
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """What the second pass found.
+
+    Attributes:
+        bridges: The spans that it set out from, best first.
+        numbers: Their sentences.
+        scores: What each bridge adds to each sentence, float64 [bridges, n].
+    """
+
+    bridges: tuple[Span, ...]
+    numbers: tuple[int, ...]
+    scores: Scores
+
+    def leader(self, number: int) -> Span | None:
+        """The bridge that adds most to a sentence; None where none does."""
+        best = int(self.scores[:, number].argmax())
+        return self.bridges[best] if self.scores[best, number] > 0 else None
+
+
+def find_bridges(first: Ranking, hop: SecondHop) -> list[Span]:
+    """The spans of a first pass that the second one sets out from, best first."""
+    return select(first, k=hop.bridges, token_budget=None, radius=0, order="score")
+
+
+def titled(bridge: Span) -> tuple[str, str]:
+    """A bridge as the host reads a question: its document's title, and its text."""
+    return title_of(bridge.metadata), bridge.text
+
+
+def take_hop(
+    first: Ranking,
+    snapshot: Snapshot,
+    question: str,
+    bridges: Sequence[Span],
+    features: Sequence[Mapping[str, QuestionFeatures]],
+    recipe: Recipe,
+    hop: SecondHop,
+) -> Hop:
+    """Score what the bridges have beyond the question, in other documents than their own.
+
+    Args:
+        first: The first pass, of mode `s3` or `hybrid`.
+        snapshot: What it ranked.
+        question: The question.
+        bridges: Spans of the first pass.
+        features: Features of each bridge.
+        recipe: How questions are scored.
+        hop: How bridges are.
+    """
+    assert first.coactivation is not None
+    known = {tap: part.features for tap, part in first.coactivation.question.items()}
+    found = [_coactivation(snapshot, part, known, recipe, hop) for part in features]
+    signals = [(hop.weight, [scored.sentences() for scored in found])]
+    if "bm25" in first.signals:
+        terms = count_terms(question)
+        signals.append((hop.lexical_weight, [_lexical(first, span, terms) for span in bridges]))
+    own = [_document(first, snapshot, span) for span in bridges]
+    total = np.zeros((len(bridges), len(first.scores)))
+    for weight, rows in signals:
+        for row, (start, stop) in zip(rows, own, strict=True):
+            row[start:stop] = 0.0
+            row[~first.eligible] = 0.0
+        total += weight * _excess(np.stack(rows), first.eligible, hop.neighbours)
+    numbers = [_number(first, span, *at) for span, at in zip(bridges, own, strict=True)]
+    return Hop(tuple(bridges), tuple(numbers), total)
+
+
+def with_hop(first: Ranking, hop: Hop) -> Ranking:
+    """A ranking with what the best bridge adds to each score of the first pass.
+
+    The bridges get as much as the best of what they lead to: what was found directly stays in
+    front of what follows from it.
+    """
+    led = hop.scores.max(axis=0)
+    part = led.copy()
+    part[list(hop.numbers)] = led.max()
+    led[list(hop.numbers)] = 0.0
+    return replace(
+        first,
+        scores=first.scores + part,
+        signals={**first.signals, "hop": led},
+        parts={**first.parts, "hop": part},
+    )
+
+
+def _coactivation(
+    snapshot: Snapshot,
+    features: Mapping[str, QuestionFeatures],
+    known: Mapping[str, NDArray[np.int64]],
+    recipe: Recipe,
+    hop: SecondHop,
+) -> Coactivation:
+    weights = question_weights(features, recipe)
+    fresh = {tap: _without(part, known[tap]) for tap, part in weights.items()}
+    return Coactivation(snapshot, fresh, recipe.model_copy(update={"idf_power": hop.idf_power}))
+
+
+def _without(weights: FeatureWeights, known: NDArray[np.int64]) -> FeatureWeights:
+    new = ~np.isin(weights.features, known)
+    return FeatureWeights(weights.features[new], weights.weights[new])
+
+
+def _lexical(first: Ranking, bridge: Span, known: Mapping[str, int]) -> Scores:
+    terms = count_terms(" ".join(titled(bridge)))
+    return bm25(first.sentences, first.live, {term: 1 for term in terms if term not in known})
+
+
+def _document(first: Ranking, snapshot: Snapshot, bridge: Span) -> tuple[int, int]:
+    """Numbers of the first sentence of a bridge's own document and of that after the last."""
+    found = snapshot.find(bridge.document_id)
+    assert found is not None
+    segment, ordinal = found
+    document = segment.documents[ordinal]
+    start = int(first.sentences.bounds[snapshot.segments.index(segment)])
+    start += int(document["first_sentence"])
+    return start, start + int(document["n_sentences"])
+
+
+def _number(first: Ranking, bridge: Span, start: int, stop: int) -> int:
+    """Number of a bridge's sentence, its document's being those from `start` to `stop`."""
+    _, segment, ordinal = first.sentences.locate(start)
+    begins = segment.sentences["start"][ordinal : ordinal + stop - start]
+    return start + int(np.searchsorted(begins, bridge.start))
+
+
+def _excess(rows: Scores, chosen: NDArray[np.bool_], neighbours: int) -> Scores:
+    """What the best of each row [bridges, n] exceed the next one, in standard deviations."""
+    deviation = float(rows.max(axis=0)[chosen].std())
+    if deviation == 0 or rows.shape[1] <= neighbours:
+        return np.zeros_like(rows)
+    next_best = -np.partition(-rows, neighbours, axis=1)[:, neighbours]
+    return np.maximum(rows - next_best[:, None], 0.0) / deviation
