@@ -94,9 +94,9 @@ class Recipe(BaseModel):
     document_k: int = Field(default=16, ge=1)
     query_k: int = Field(default=32, ge=1)
     pooling: Literal["sum", "max"] = "sum"
-    weight_power: float = Field(default=1.0, ge=0)
+    weight_power: float = Field(default=0.5, ge=0)
     idf_power: float = Field(default=1.5, ge=0)
-    scoring: Literal["peak", "cover"] = "cover"
+    scoring: Literal["peak", "cover"] = "peak"
     kernel: int = Field(default=8, ge=1)
     length_power: float = Field(default=0.4, ge=0)
     radius: int = Field(default=0, ge=0)

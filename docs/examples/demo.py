@@ -1,8 +1,8 @@
 """Index the documentation of Python's standard library and ask it five questions.
 
-The words of the questions do not occur in the sentences that answer them, so BM25 cannot find
-them; the host's features can. The questions were chosen to show that; how often it works is
-measured in docs/benchmarks. Run it with `make demo`.
+The questions say it in other words than the sentences that answer them, so that BM25 prefers
+other sentences; the host's features find them. They were chosen to show that; how often it works
+is measured in docs/benchmarks. Run it with `make demo`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from stdlib_corpus import stdlib_documents
 from s3_retriever import S3Index, Span
 
 QUESTIONS = [
-    "Flip a list around",
-    "Guess what a misspelled word was meant to be",
     "Remember earlier results of a slow function",
-    "How much room is left on the drive?",
-    "Typical value of several measurements",
+    "Find out whether two files have the same content",
+    "Delete a folder with everything in it",
+    "Smallest items of a large collection",
+    "Number of processors of this computer",
 ]
 
 console = Console(width=100, highlight=False)

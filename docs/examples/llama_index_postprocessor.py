@@ -28,7 +28,7 @@ def main() -> None:
     """Ask a vector store, with and without the postprocessor."""
     documents = [Document(text=text) for text in HANDBOOK]
     index = VectorStoreIndex.from_documents(documents, embed_model=MockEmbedding(embed_dim=8))
-    question = "My computer is gone. What now?"
+    question = "My computer was stolen. What now?"
     for postprocessors in ([], [S3NodePostprocessor(token_budget=30)]):
         engine = index.as_query_engine(
             llm=MockLLM(), similarity_top_k=3, node_postprocessors=postprocessors

@@ -30,7 +30,7 @@ def main() -> None:
     ]
     retriever = S3Retriever.from_defaults(nodes=documents, similarity_top_k=2)
     engine = RetrieverQueryEngine.from_args(retriever, llm=MockLLM())
-    response = engine.query("My computer is gone. What now?")
+    response = engine.query("My computer was stolen. What now?")
     print(response)
     print()
     for item in response.source_nodes:

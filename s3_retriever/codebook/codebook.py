@@ -183,6 +183,14 @@ class Codebook:
         recipe = recipe or _default_recipe(saes)
         return cls(host.name, host.fingerprint(depth), saes, recipe, report)
 
+    def with_recipe(self, recipe: Recipe) -> Codebook:
+        """The same SAEs with another default recipe.
+
+        Raises:
+            CodebookError: The codebook cannot serve the recipe.
+        """
+        return Codebook(self.host_name, self.fingerprint, self.saes, recipe, self.report)
+
     def save(self, folder: str | Path, *, dtype: torch.dtype = torch.float16) -> None:
         """Write the codebook to a folder, all or nothing; one that is there is replaced.
 
@@ -326,6 +334,7 @@ def _read(path: Path) -> _CodebookFile:
 
 
 def _default_recipe(saes: Mapping[Tap, TopKSAE]) -> Recipe:
+    """What measured best on hidden states of an encoder and on keys of a decoder."""
     hidden = [tap for tap in saes if tap.site == "hidden"]
     k = min(sae.k for sae in saes.values())
     return Recipe(
@@ -333,5 +342,7 @@ def _default_recipe(saes: Mapping[Tap, TopKSAE]) -> Recipe:
         taps={str(tap): TapRecipe() for tap in hidden or saes},
         document_k=min(16, k),
         query_k=k,
+        weight_power=1.0 if hidden else 0.5,
+        scoring="cover" if hidden else "peak",
         second_hop=SecondHop(),
     )

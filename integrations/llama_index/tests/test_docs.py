@@ -44,7 +44,7 @@ def test_blocks_print_what_the_page_shows(page, tmp_path, monkeypatch):
         (
             "llama_index_query_engine",
             [
-                "Query: My computer is gone. What now?",
+                "Query: My computer was stolen. What now?",
                 "laptops[40:77] Report a stolen one to the help desk.",
             ],
         ),
