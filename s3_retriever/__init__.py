@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from s3_retriever.document import Document
 from s3_retriever.errors import CodebookError, HostError, IndexStoreError, InputError, S3Error
-from s3_retriever.recipe import Recipe, TapRecipe
+from s3_retriever.recipe import Recipe, SecondHop, TapRecipe
 
 if TYPE_CHECKING:
     from s3_retriever.answer import Compressor
+    from s3_retriever.calibration import Calibration, Evidence, LabelledQuestion, calibrate
     from s3_retriever.codebook import Codebook
     from s3_retriever.engine import S3Index
     from s3_retriever.host import Host
@@ -22,35 +23,44 @@ if TYPE_CHECKING:
 __version__ = version("s3-retriever")
 
 __all__ = [
+    "Calibration",
     "Codebook",
     "CodebookError",
     "Compressor",
     "Document",
+    "Evidence",
     "Explanation",
     "Host",
     "HostError",
     "IndexStoreError",
     "InputError",
+    "LabelledQuestion",
     "Recipe",
     "S3Error",
     "S3Index",
+    "SecondHop",
     "Span",
     "Tap",
     "TapRecipe",
     "TopKSAE",
     "__version__",
+    "calibrate",
 ]
 
 # These import torch and transformers, which takes seconds; they are imported when first used.
 _LAZY = {
+    "Calibration": "s3_retriever.calibration",
     "Codebook": "s3_retriever.codebook",
     "Compressor": "s3_retriever.answer",
+    "Evidence": "s3_retriever.calibration",
     "Explanation": "s3_retriever.search",
     "Host": "s3_retriever.host",
+    "LabelledQuestion": "s3_retriever.calibration",
     "S3Index": "s3_retriever.engine",
     "Span": "s3_retriever.search",
     "Tap": "s3_retriever.tap",
     "TopKSAE": "s3_retriever.sae",
+    "calibrate": "s3_retriever.calibration",
 }
 
 

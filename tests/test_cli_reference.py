@@ -14,7 +14,10 @@ from s3_retriever.cli.app import app
 from s3_retriever.cli.reference import reference
 
 REFERENCE = Path(__file__).parent.parent / "docs/cli.md"
-COMMANDS = ["index", "add", "search", "ask", "explain", "info", "delete", "compact", "fit"]
+COMMANDS = [
+    *("index", "add", "search", "ask", "explain", "info", "delete", "compact"),
+    *("fit", "calibrate"),
+]
 
 
 def test_version():

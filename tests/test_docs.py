@@ -132,6 +132,7 @@ ROOMS = [
     {"search"},
     {"engine"},
     {"answer"},
+    {"calibration"},
     {"bench"},
     {"cli"},
 ]

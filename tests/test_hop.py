@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from s3_retriever import Document, Recipe, S3Index, TapRecipe
-from s3_retriever.recipe import SecondHop
+from s3_retriever import Document, Recipe, S3Index, SecondHop, TapRecipe
 
 PEOPLE = {
     "Anatole Litvak": "He spent his childhood in Kiev. Later he worked in theatre.",

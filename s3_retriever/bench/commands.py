@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 
-class _Split(str, Enum):
+class SplitName(str, Enum):
+    """Which questions of a set."""
+
     TEST = "test"
     DEV = "dev"
     ALL = "all"
@@ -42,8 +44,8 @@ def quality(
     host: Annotated[str, _HOST] = "minilm",
     codebook: Annotated[Path | None, _CODEBOOK] = None,
     split: Annotated[
-        _Split, typer.Option(metavar="SPLIT", help="Questions: test, dev (for tuning) or all.")
-    ] = _Split.TEST,
+        SplitName, typer.Option(metavar="SPLIT", help="Questions: test, dev (for tuning) or all.")
+    ] = SplitName.TEST,
     method: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Method; repeatable. All where left out."),

@@ -12,6 +12,7 @@ import typer
 from s3_retriever import __version__
 from s3_retriever.bench.commands import app as bench
 from s3_retriever.cli.asking import ask
+from s3_retriever.cli.calibrating import calibrate
 from s3_retriever.cli.console import log_to_stderr, results
 from s3_retriever.cli.explaining import explain
 from s3_retriever.cli.failures import Commands
@@ -66,7 +67,7 @@ def s3(
 app.callback(help=_paragraphs(s3))(s3)
 
 
-for _command in (index, add, search, ask, explain, info, delete, compact, fit):
+for _command in (index, add, search, ask, explain, info, delete, compact, fit, calibrate):
     app.command(help=_paragraphs(_command))(_command)
 
 app.add_typer(bench, name="bench")

@@ -13,9 +13,9 @@ from s3_retriever.cli import options
 from s3_retriever.cli.console import results, show_table, write_json
 from s3_retriever.cli.files import find_files
 from s3_retriever.cli.loading import prepare
+from s3_retriever.cli.targets import check_codebook_target
 from s3_retriever.cli.texts import TextFiles
 from s3_retriever.cli.values import location
-from s3_retriever.errors import CodebookError
 
 if TYPE_CHECKING:
     from s3_retriever.codebook import Codebook
@@ -92,7 +92,7 @@ def fit(
     fire on no more than the first of those shares, and so on).
     """
     texts = TextFiles([file.path for file in find_files([*text, *(more_text or ())])])
-    _check_free(out)
+    check_codebook_target(out)
     checkpoint = out.with_name(f"{out.name}.checkpoint")
     prepare()
     from s3_retriever.codebook import Codebook
@@ -115,14 +115,6 @@ def fit(
     codebook.save(out)
     shutil.rmtree(checkpoint, ignore_errors=True)
     _give(codebook, out, as_json)
-
-
-def _check_free(out: Path) -> None:
-    """Refuse a folder that cannot take the codebook now, not after hours."""
-    taken = out.exists() and not (out / "codebook.json").is_file()
-    if taken and (not out.is_dir() or any(out.iterdir())):
-        raise CodebookError(f"{out} holds something that is no codebook; choose another.")
-    out.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _load(host: str, sites: list[str] | None, device: str, dtype: options.Dtype) -> Host:

@@ -1,0 +1,201 @@
+"""`calibrate`: choose the recipe that finds most evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from s3_retriever.calibration.climb import Climb, Trial
+from s3_retriever.calibration.cloze import questions_from
+from s3_retriever.calibration.exam import Exam
+from s3_retriever.calibration.gain import Gain
+from s3_retriever.calibration.grid import settings
+from s3_retriever.calibration.halves import halves
+from s3_retriever.calibration.reading import OnceEncoder
+from s3_retriever.calibration.sample import LabelledQuestion, Sample
+from s3_retriever.codebook import Codebook
+from s3_retriever.document import Document
+from s3_retriever.engine import find_codebook, shared_host
+from s3_retriever.errors import InputError
+from s3_retriever.host import Host
+from s3_retriever.recipe import Recipe
+
+# Questions of a half, at least; with fewer the error of their mean says nothing.
+_FEWEST = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What a calibration chose, and what it is worth.
+
+    Attributes:
+        codebook: The codebook, with the chosen recipe as its default: `save` it, or make an
+            index with it.
+        start: The recipe that it had before.
+        trials: All that was tried, on one half of the questions.
+        before: Evidence recall of `start` on the other half, which decided nothing.
+        after: That of the chosen recipe.
+        gain: From `before` to `after`, question by question.
+        questions: How many decided, and how many were held out.
+        budgets: Token budgets over which recall is the mean.
+    """
+
+    codebook: Codebook
+    start: Recipe
+    trials: tuple[Trial, ...]
+    before: float
+    after: float
+    gain: Gain
+    questions: tuple[int, int]
+    budgets: tuple[int, ...]
+
+    @property
+    def recipe(self) -> Recipe:
+        """The chosen recipe; `start` where nothing was better."""
+        return self.codebook.recipe
+
+    def report(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        return {
+            "recipe": self.recipe.model_dump(),
+            "start": self.start.model_dump(),
+            "budgets": list(self.budgets),
+            "questions": {"deciding": self.questions[0], "held_out": self.questions[1]},
+            "held_out": {
+                "before": self.before,
+                "after": self.after,
+                "gain": self.gain.mean,
+                "interval": [self.gain.low, self.gain.high],
+            },
+            "trials": [asdict(trial) for trial in self.trials],
+        }
+
+
+def calibrate(
+    documents: Iterable[Document | str],
+    questions: Iterable[LabelledQuestion] | None = None,
+    *,
+    host: str | Host = "minilm",
+    codebook: str | Path | Codebook | None = None,
+    budget: int = 512,
+    count: int = 200,
+    seed: int = 0,
+    progress: bool = True,
+    **host_options: Any,
+) -> Calibration:
+    """Choose the recipe that finds most evidence in documents like these.
+
+    Sets out from the codebook's recipe and changes one setting after the other: which taps with
+    which weight and query side, how sentences score, the powers of activation and IDF, the weight
+    of BM25, the second hop, the features kept of a document. A change is kept where it raises the
+    recall of one half of the questions by more than chance would; the other half, which decides
+    nothing, says what all changes together are worth.
+
+    Args:
+        documents: A sample of what is to be searched, or all of it: documents or plain texts.
+        questions: Questions about them, with their evidence; left out, they are made from the
+            documents (see `questions_from`).
+        host: `minilm`, a local folder, a model id on the Hugging Face Hub, or a loaded host.
+        codebook: The host's codebook, or where it is; found as in `S3Index.create`.
+        budget: Tokens that a search may return. Recall is the mean over half, all and twice of it.
+        count: Questions made from the documents at most.
+        seed: Of the questions made, and of which half a question falls in.
+        progress: Whether a bar shows rate and time left (only in a terminal).
+        host_options: For `Host.load`.
+
+    Returns:
+        The codebook with the recipe chosen, all that was tried, and the recall before and after.
+
+    Raises:
+        InputError: There are too few questions, or evidence lies outside the documents.
+        HostError: The host cannot be loaded.
+        CodebookError: There is no codebook for the host, or it does not fit.
+    """
+    if isinstance(documents, (str, Document)):
+        raise InputError("Documents are a list or another iterable of them, not one alone.")
+    if questions is None:
+        sample = questions_from(documents, count, seed)
+    else:
+        whole = tuple(Document(d) if isinstance(d, str) else d for d in documents)
+        sample = Sample(whole, tuple(questions))
+    # Before the host is loaded, which takes longer than to see that there is too little.
+    check_questions([sample])
+    book = find_codebook(host, codebook)
+    return calibrate_samples(
+        shared_host(host, book, host_options),
+        book,
+        [sample],
+        labelled=questions is not None,
+        budget=budget,
+        seed=seed,
+        progress=progress,
+    )
+
+
+def calibrate_samples(
+    host: Host,
+    codebook: Codebook,
+    samples: Sequence[Sample],
+    *,
+    labelled: bool,
+    budget: int = 512,
+    seed: int = 0,
+    progress: bool = True,
+) -> Calibration:
+    """As `calibrate`, where questions are not all asked of the same documents.
+
+    Args:
+        host: A loaded host.
+        codebook: Its codebook.
+        samples: Documents that are searched together, with their questions.
+        labelled: Whether the questions come with labels, or were made from the documents.
+        budget: Tokens that a search may return.
+        seed: Of which half a question falls in.
+        progress: Whether a bar shows rate and time left (only in a terminal).
+
+    Raises:
+        InputError: There are too few questions.
+        CodebookError: The codebook is another host's.
+    """
+    check_questions(samples)
+    if budget < 1:
+        raise InputError(f"The budget must be at least 1 token, not {budget}.")
+    budgets = (max(budget // 2, 1), budget, 2 * budget)
+    deciding, held_out = halves(samples, seed)
+    start = codebook.recipe
+    bar = tqdm(desc="Calibrating", unit="question", disable=None if progress else True)
+    with bar, Exam(OnceEncoder(host, codebook), samples, budgets, bar) as exam:
+        climb = Climb(exam, deciding, start)
+        climb.run(settings(codebook, labelled))
+        chosen = start
+        if climb.recipe != start:
+            chosen = climb.recipe.model_copy(update={"name": "calibrated"})
+        before, after = (exam.recalls(recipe, held_out) for recipe in (start, chosen))
+    return Calibration(
+        codebook=codebook.with_recipe(chosen),
+        start=start,
+        trials=tuple(climb.trials),
+        before=float(before.mean()),
+        after=float(after.mean()),
+        gain=Gain.between(before, after),
+        questions=(len(deciding), len(held_out)),
+        budgets=budgets,
+    )
+
+
+def check_questions(samples: Sequence[Sample]) -> None:
+    """Refuse too few questions.
+
+    Raises:
+        InputError: There are too few.
+    """
+    count = sum(len(set(sample.questions)) for sample in samples)
+    if count < 2 * _FEWEST:
+        raise InputError(
+            f"A calibration needs at least {2 * _FEWEST} questions, better 200, and there are "
+            f"{count}; give more questions, or more and longer documents to make them from."
+        )

@@ -1,0 +1,83 @@
+"""`OnceEncoder`: an encoder that reads a text once, whatever recipes it is read with."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from s3_retriever.codebook import CachingEncoder, Codebook, Encoder, TokenFeatures
+from s3_retriever.codebook.encoder import QuestionFeatures
+from s3_retriever.host import Host
+from s3_retriever.recipe import QuerySide, Recipe, TapRecipe
+from s3_retriever.tap import Tap
+
+_Features = dict[str, QuestionFeatures]
+
+# Features of documents that are kept at most, in tokens times taps.
+_CACHED_TOKENS = 2_000_000
+# Questions and bridges that are kept at most.
+_CACHED_QUESTIONS = 4_096
+
+
+class OnceEncoder(CachingEncoder):
+    """Reads all taps of the codebook at once, and gives each recipe what it asks for.
+
+    A document is read with as many features as the SAEs have; as they come strongest first, the
+    first `document_k` of them are what it has with less.
+    """
+
+    def __init__(self, host: Host, codebook: Codebook) -> None:
+        super().__init__(host, codebook, _CACHED_TOKENS // len(codebook.saes))
+        self._read: OrderedDict[tuple[str, str, QuerySide, int], _Features] = OrderedDict()
+
+    def documents(
+        self, texts: Iterable[tuple[str, str]], recipe: Recipe
+    ) -> Iterator[TokenFeatures]:
+        """As `Encoder.documents`."""
+        whole = recipe.model_copy(
+            update={
+                "taps": self._all_taps("same"),
+                "document_k": max(sae.k for sae in self.codebook.saes.values()),
+            }
+        )
+        for found in super().documents(texts, whole):
+            strongest = {name: found.features[name][:, : recipe.document_k] for name in recipe.taps}
+            yield replace(found, features=strongest)
+
+    def questions(self, texts: Sequence[tuple[str, str]], recipe: Recipe) -> list[_Features]:
+        """As `Encoder.questions`."""
+        sides = {part.query_side for part in recipe.taps.values()}
+        read = {side: self._questions_from(side, texts, recipe) for side in sides}
+        return [
+            {name: read[part.query_side][place][name] for name, part in recipe.taps.items()}
+            for place in range(len(texts))
+        ]
+
+    def _questions_from(
+        self, side: QuerySide, texts: Sequence[tuple[str, str]], recipe: Recipe
+    ) -> list[_Features]:
+        """Features of questions at all taps that can be read from a side."""
+        keys = [(title, text, side, recipe.query_k) for title, text in texts]
+        known = {key: self._read[key] for key in keys if key in self._read}
+        fresh = [key for key in dict.fromkeys(keys) if key not in known]
+        if fresh:
+            whole = recipe.model_copy(update={"taps": self._all_taps(side)})
+            read = Encoder.questions(self, [(title, text) for title, text, *_ in fresh], whole)
+            known |= dict(zip(fresh, read, strict=True))
+            self._read |= known
+        while len(self._read) > _CACHED_QUESTIONS:
+            self._read.popitem(last=False)
+        return [known[key] for key in keys]
+
+    def _all_taps(self, side: QuerySide) -> dict[str, TapRecipe]:
+        return {
+            str(tap): TapRecipe(query_side=side)
+            for tap in self.codebook.saes
+            if side in query_sides(tap)
+        }
+
+
+def query_sides(tap: Tap) -> tuple[QuerySide, ...]:
+    """What a question can be read from, to be compared with a tap."""
+    return ("same", "query") if tap.site == "key" else ("same",)

@@ -1,0 +1,206 @@
+"""`s3 calibrate`: the recipe that suits a codebook and the user's own documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from s3_retriever.bench.commands import SplitName
+from s3_retriever.cli import options, values
+from s3_retriever.cli.calibration_view import show
+from s3_retriever.cli.console import results, say, write_json
+from s3_retriever.cli.files import FoundFile, find_files
+from s3_retriever.cli.intake import Counts, documents
+from s3_retriever.cli.loading import prepare
+from s3_retriever.cli.targets import check_codebook_target
+from s3_retriever.cli.texts import TextFiles
+from s3_retriever.document import Document
+
+if TYPE_CHECKING:
+    from s3_retriever.calibration import Calibration, Sample
+    from s3_retriever.codebook import Codebook
+    from s3_retriever.host import Host
+
+
+def calibrate(
+    host: Annotated[
+        str,
+        typer.Argument(
+            metavar="HOST", help="minilm, a local folder, or a model id on the Hugging Face Hub."
+        ),
+    ],
+    codebook: options.CodebookName = None,
+    questions: Annotated[
+        str | None,
+        typer.Option(
+            "--questions",
+            metavar="FILE",
+            show_default="questions made from the documents",
+            help="Questions with labelled evidence, in JSON Lines as s3 bench quality reads them.",
+        ),
+    ] = None,
+    split: Annotated[
+        SplitName,
+        typer.Option(
+            metavar="SPLIT",
+            help="Questions of --questions: all, dev (which leaves test for s3 bench quality) "
+            "or test.",
+        ),
+    ] = SplitName.ALL,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--text",
+            metavar="FILE...",
+            show_default="the documents of the questions",
+            help="Documents to make questions from, instead of --questions: files, folders and "
+            "globs. Of a .jsonl file, the field text of every line.",
+        ),
+    ] = None,
+    more_text: Annotated[list[str] | None, typer.Argument(metavar="FILE", hidden=True)] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            show_default="not written",
+            help="Folder of the codebook with the chosen recipe.",
+        ),
+    ] = None,
+    recipe_only: Annotated[
+        Path | None,
+        typer.Option(
+            "--recipe-only",
+            metavar="FILE",
+            show_default="not written",
+            help="JSON file of the chosen recipe alone, for --recipe of other commands.",
+        ),
+    ] = None,
+    budget: Annotated[
+        int,
+        typer.Option(
+            "--budget",
+            metavar="N",
+            min=1,
+            help="Tokens that a search may return; half and twice of it count too.",
+        ),
+    ] = 512,
+    count: Annotated[
+        int, typer.Option("--count", metavar="N", min=1, help="Questions at most.")
+    ] = 200,
+    seed: Annotated[
+        int,
+        typer.Option(
+            "--seed",
+            metavar="N",
+            help="Of the choice of questions, and of which half a question falls in.",
+        ),
+    ] = 0,
+    device: options.Device = "auto",
+    dtype: options.DtypeName = options.Dtype.auto,
+    as_json: options.AsJson = False,
+) -> None:
+    """Choose the recipe of a codebook by questions with labels, or by documents alone.
+
+    Sets out from the codebook's recipe and changes one setting after the other; a change is kept
+    where it finds more of the evidence of one half of the questions than chance would. Reports
+    the share of evidence found with every value that was tried (recall), its gain over the recipe
+    at that point with the standard error, and what the chosen recipe is worth on the other half.
+    """
+    paths = [*(text or ()), *(more_text or ())]
+    _check(questions, paths, out, recipe_only)
+    samples = _labelled(questions, split, count, seed) if questions else None
+    found = find_files(paths)
+    prepare()
+    from s3_retriever.calibration import questions_from
+    from s3_retriever.calibration.calibrate import calibrate_samples, check_questions
+
+    if samples is None:
+        samples = [questions_from(_documents(found), count, seed)]
+    check_questions(samples)
+    try:
+        done = calibrate_samples(
+            *_load(host, codebook, device, dtype),
+            samples,
+            labelled=bool(questions),
+            budget=budget,
+            seed=seed,
+        )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("Nothing was written.") from None
+    _write(done, out, recipe_only)
+    if as_json:
+        write_json(done.report())
+    else:
+        show(results(), done)
+
+
+def _check(
+    questions: str | None, paths: list[str], out: Path | None, recipe_only: Path | None
+) -> None:
+    """Refuse what cannot be done or written, before the work."""
+    if bool(questions) == bool(paths):
+        raise typer.BadParameter("Give --questions or --text, one of them.")
+    if out is None and recipe_only is None:
+        raise typer.BadParameter("Say with --out or --recipe-only where the result goes.")
+    if out is not None:
+        check_codebook_target(out)
+    if recipe_only is not None:
+        if recipe_only.exists():
+            # Only a recipe is replaced; anything else is refused here.
+            values.recipe(str(recipe_only.absolute()))
+        recipe_only.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _labelled(source: str, split: SplitName, count: int, seed: int) -> list[Sample]:
+    """The contexts of a question set."""
+    from s3_retriever.bench.datasets import Choice, build_task, load_set
+    from s3_retriever.calibration import Evidence, LabelledQuestion, Sample
+
+    task = build_task(load_set(source), Choice(split.value, questions=count, seed=seed))
+    return [
+        Sample(
+            context.documents,
+            tuple(
+                LabelledQuestion(
+                    question.text,
+                    tuple(
+                        Evidence(part.document_id, part.start, part.end, part.any_part)
+                        for part in question.evidence
+                    ),
+                )
+                for question in context.questions
+            ),
+        )
+        for context in task.contexts
+    ]
+
+
+def _documents(files: list[FoundFile]) -> Iterator[Document]:
+    """Files as s3 index reads them; of JSON Lines each line is a document, as for s3 fit."""
+    lines = [file.path for file in files if file.path.suffix.lower() == ".jsonl"]
+    yield from (Document(text) for text in TextFiles(lines))
+    yield from documents((file for file in files if file.path not in lines), Counts())
+
+
+def _load(
+    host: str, codebook: str | None, device: str, dtype: options.Dtype
+) -> tuple[Host, Codebook]:
+    from s3_retriever.engine import find_codebook
+    from s3_retriever.host import Host
+
+    name = values.location(host) or host
+    book = find_codebook(name, values.location(codebook))
+    return Host.load(name, layers=book.depth, device=device, dtype=dtype.value), book
+
+
+def _write(done: Calibration, out: Path | None, recipe_only: Path | None) -> None:
+    if out is not None:
+        done.codebook.save(out)
+        say(f"Written: {out}")
+    if recipe_only is not None:
+        recipe_only.write_text(done.recipe.model_dump_json(indent=2) + "\n")
+        say(f"Written: {recipe_only}")
