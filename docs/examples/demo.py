@@ -1,6 +1,6 @@
 """Index the documentation of Python's standard library and ask it five questions.
 
-The questions say it in other words than the sentences that answer them, so that BM25 prefers
+The questions say it in mostly other words than the sentences that answer them: BM25 prefers
 other sentences; the host's features find them. They were chosen to show that; how often it works
 is measured in docs/benchmarks. Run it with `make demo`.
 """
