@@ -16,7 +16,7 @@ import torch
 from s3_retriever.codebook import Codebook
 from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.host import Host
-from s3_retriever.recipe import Recipe, TapRecipe
+from s3_retriever.recipe import Recipe, SecondHop, TapRecipe
 from s3_retriever.sae import SAETrainer
 from s3_retriever.tap import Tap
 
@@ -86,7 +86,13 @@ def test_the_report_of_a_fit(fitted, host, tokens):
     assert [str(tap) for tap in fitted.saes] == ["key.1", "hidden.1"]
     assert fitted.fingerprint == host.fingerprint(2)
     assert fitted.recipe == Recipe(
-        name="default", taps={"hidden.1": TapRecipe()}, document_k=8, query_k=8
+        name="default",
+        taps={"hidden.1": TapRecipe()},
+        document_k=8,
+        query_k=8,
+        weight_power=1.0,
+        scoring="cover",
+        second_hop=SecondHop(),
     )
     settings = fitted.report["settings"]
     assert (settings["tokens"], settings["features"], settings["k"]) == (tokens, 64, 8)
