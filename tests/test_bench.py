@@ -9,10 +9,12 @@ import pytest
 from typer.testing import CliRunner
 
 from s3_retriever import Document
-from s3_retriever.bench.metrics import answer_recall, evidence_recall, ndcg, reciprocal_rank
+from s3_retriever.bench.metrics import answer_recall, ndcg, reciprocal_rank
 from s3_retriever.bench.report.style import spread
 from s3_retriever.bench.statistics import difference, estimate
-from s3_retriever.bench.task import Context, Evidence, Question
+from s3_retriever.bench.task import Context, Question
+from s3_retriever.calibration.recall import evidence_recall
+from s3_retriever.calibration.sample import Evidence
 from s3_retriever.cli.app import app
 from s3_retriever.search import Span
 
@@ -66,12 +68,12 @@ def quality(questions_file, tiny_bert, tiny_codebook):
 
 def test_sentences_must_be_covered_and_of_longer_evidence_any_part_will_do():
     sentence, section = ("d", 10, 20, False), ("d", 30, 90, True)
-    assert evidence_recall(asked(sentence), [span("d", 10, 18)]) == 1
-    assert evidence_recall(asked(sentence), [span("d", 10, 17)]) == 0
-    assert evidence_recall(asked(sentence), [span("d", 5, 14), span("d", 14, 25)]) == 1
-    assert evidence_recall(asked(sentence), [span("elsewhere", 10, 20)]) == 0
-    assert evidence_recall(asked(sentence, section), [span("d", 89, 99)]) == 0.5
-    assert evidence_recall(asked(section), [span("d", 90, 99)]) == 0
+    assert evidence_recall(asked(sentence).evidence, [span("d", 10, 18)]) == 1
+    assert evidence_recall(asked(sentence).evidence, [span("d", 10, 17)]) == 0
+    assert evidence_recall(asked(sentence).evidence, [span("d", 5, 14), span("d", 14, 25)]) == 1
+    assert evidence_recall(asked(sentence).evidence, [span("elsewhere", 10, 20)]) == 0
+    assert evidence_recall(asked(sentence, section).evidence, [span("d", 89, 99)]) == 0.5
+    assert evidence_recall(asked(section).evidence, [span("d", 90, 99)]) == 0
 
 
 def test_answers_are_looked_for_where_they_occur():

@@ -11,8 +11,9 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from s3_retriever.bench.methods import Method, Resources, Searcher
-from s3_retriever.bench.metrics import answer_recall, evidence_recall, ndcg, reciprocal_rank
+from s3_retriever.bench.metrics import answer_recall, ndcg, reciprocal_rank
 from s3_retriever.bench.task import Context, Question, Task
+from s3_retriever.calibration.recall import evidence_recall
 from s3_retriever.document import Document
 
 # Tokens that preparing is timed on, at most: nothing of them is remembered, so it takes its time.
@@ -83,7 +84,7 @@ class _Values:
         for budget in self._budgets[1:]:
             results[budget] = searcher.search(question.text, budget)
         for budget, found in results.items():
-            self.evidence[str(budget)].append(round(evidence_recall(question, found), 4))
+            self.evidence[str(budget)].append(round(evidence_recall(question.evidence, found), 4))
             self.answer[str(budget)].append(answer_recall(question, context, found))
         ranking = results[self._budgets[-1]]
         self.ndcg.append(round(ndcg(question, ranking), 4))

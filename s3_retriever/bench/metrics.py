@@ -1,28 +1,16 @@
-"""Metrics of evidence retrieval, for one question each."""
+"""Metrics of evidence retrieval besides evidence recall, for one question each."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
 
-from s3_retriever.bench.task import Context, Evidence, Piece, Question
+from s3_retriever.bench.task import Context, Piece, Question
+from s3_retriever.calibration.recall import overlap
 
-# A sentence counts as found when pieces cover this share of its characters: sentence boundaries
-# of the data set and of the index may differ by an abbreviation or a quotation mark.
-_COVERED = 0.8
 _RANKS = 10
 # Short answers that occur in any text by chance.
 _NO_STRINGS = {"yes", "no"}
-
-
-def evidence_recall(question: Question, found: Sequence[Piece]) -> float:
-    """Share of the evidence that was found.
-
-    A sentence is found when the pieces cover 80 % of its characters. A paragraph, a section or a
-    turn is found when any part of it is.
-    """
-    hits = [_is_found(evidence, found) for evidence in question.evidence]
-    return sum(hits) / len(hits)
 
 
 def answer_recall(question: Question, context: Context, found: Sequence[Piece]) -> float | None:
@@ -47,7 +35,7 @@ def ndcg(question: Question, found: Sequence[Piece]) -> float:
     left = set(question.evidence)
     gained = 0.0
     for rank, piece in enumerate(found[:_RANKS], start=1):
-        touched = {evidence for evidence in left if _overlap(evidence, piece)}
+        touched = {evidence for evidence in left if overlap(evidence, piece)}
         gained += bool(touched) / math.log2(rank + 1)
         left -= touched
     ideal = range(1, min(_RANKS, len(question.evidence)) + 1)
@@ -57,22 +45,9 @@ def ndcg(question: Question, found: Sequence[Piece]) -> float:
 def reciprocal_rank(question: Question, found: Sequence[Piece]) -> float:
     """1 over the rank of the first piece that overlaps evidence; 0 where none does."""
     for rank, piece in enumerate(found, start=1):
-        if any(_overlap(evidence, piece) for evidence in question.evidence):
+        if any(overlap(evidence, piece) for evidence in question.evidence):
             return 1 / rank
     return 0.0
-
-
-def _is_found(evidence: Evidence, found: Sequence[Piece]) -> bool:
-    overlap = sum(_overlap(evidence, piece) for piece in found)
-    if evidence.any_part:
-        return overlap > 0
-    return overlap >= _COVERED * (evidence.end - evidence.start)
-
-
-def _overlap(evidence: Evidence, piece: Piece) -> int:
-    if piece.document_id != evidence.document_id:
-        return 0
-    return max(0, min(piece.end, evidence.end) - max(piece.start, evidence.start))
 
 
 def _any_occurs(answers: Sequence[str], texts: Iterable[str]) -> bool:

@@ -7,23 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from s3_retriever.calibration.recall import Located
+from s3_retriever.calibration.sample import Evidence
 from s3_retriever.document import Document
 
 
-class Piece(Protocol):
-    """A piece of a document that a method found; `Span` is one."""
-
-    @property
-    def document_id(self) -> str:
-        """The document's id."""
-
-    @property
-    def start(self) -> int:
-        """Offset of the first character in the document."""
-
-    @property
-    def end(self) -> int:
-        """Offset after the last one."""
+class Piece(Located, Protocol):
+    """A piece of a document with its text and size; `Span` is one."""
 
     @property
     def text(self) -> str:
@@ -32,24 +22,6 @@ class Piece(Protocol):
     @property
     def tokens(self) -> int:
         """Length in tokens of the host."""
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """A labelled range of a document.
-
-    Attributes:
-        document_id: The document's id.
-        start: Offset of the first character.
-        end: Offset after the last one.
-        any_part: Whether any part of it counts as found: a paragraph, a section or a turn is
-            labelled, and a sentence of it may answer. Else it must be covered.
-    """
-
-    document_id: str
-    start: int
-    end: int
-    any_part: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,12 +73,12 @@ class Exam:
 
     def _recall(self, recipe: Recipe, snapshot: Snapshot, question: LabelledQuestion) -> float:
         allowed = candidates(Sentences(snapshot), None)
-        ranking, _ = rank_question(
+        ranking = rank_question(
             self._encoder, snapshot, question.text, recipe, "hybrid", allowed
-        )
+        ).ranking
         recalls = [
             evidence_recall(
-                question,
+                question.evidence,
                 select(ranking, k=None, token_budget=budget, radius=recipe.radius, order="score"),
             )
             for budget in self._budgets

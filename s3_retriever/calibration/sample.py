@@ -16,8 +16,8 @@ class Evidence:
         document_id: The document's id.
         start: Offset of the first character.
         end: Offset after the last one.
-        any_part: Whether any part of it counts as found: a paragraph or a section is labelled,
-            and a sentence of it may answer. Else it must be covered.
+        any_part: Whether any part of it counts as found: a paragraph, a section or a turn is
+            labelled, and a sentence of it may answer. Else it must be covered.
     """
 
     document_id: str

@@ -158,21 +158,14 @@ def _check(
 def _labelled(source: str, split: SplitName, count: int, seed: int) -> list[Sample]:
     """The contexts of a question set."""
     from s3_retriever.bench.datasets import Choice, build_task, load_set
-    from s3_retriever.calibration import Evidence, LabelledQuestion, Sample
+    from s3_retriever.calibration import LabelledQuestion, Sample
 
     task = build_task(load_set(source), Choice(split.value, questions=count, seed=seed))
     return [
         Sample(
             context.documents,
             tuple(
-                LabelledQuestion(
-                    question.text,
-                    tuple(
-                        Evidence(part.document_id, part.start, part.end, part.any_part)
-                        for part in question.evidence
-                    ),
-                )
-                for question in context.questions
+                LabelledQuestion(question.text, question.evidence) for question in context.questions
             ),
         )
         for context in task.contexts

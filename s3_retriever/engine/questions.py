@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from s3_retriever.codebook import Encoder
+from s3_retriever.codebook.encoder import QuestionFeatures
 from s3_retriever.index import Snapshot
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import Coactivation, Mode, question_weights
 from s3_retriever.search.hop import Hop, find_bridges, take_hop, titled, with_hop
 from s3_retriever.search.ranking import Ranking, rank
 from s3_retriever.search.sentences import Sentences
+
+
+class Ranked(NamedTuple):
+    """What a question came to.
+
+    Attributes:
+        ranking: All sentences.
+        hop: The second hop, where the recipe has one and the first pass found something.
+        features: Of the question, by tap name; empty in mode `bm25`, which reads none.
+    """
+
+    ranking: Ranking
+    hop: Hop | None
+    features: Mapping[str, QuestionFeatures]
 
 
 def rank_question(
@@ -21,7 +39,7 @@ def rank_question(
     recipe: Recipe,
     mode: Mode,
     allowed: NDArray[np.bool_],
-) -> tuple[Ranking, Hop | None]:
+) -> Ranked:
     """Rank all sentences, in one pass or in two.
 
     Args:
@@ -31,21 +49,17 @@ def rank_question(
         recipe: How it is scored.
         mode: `s3`, `bm25` or `hybrid`. BM25 alone takes one pass.
         allowed: Sentences that may be returned [n].
-
-    Returns:
-        The ranking, and the second hop where the recipe has one and the first pass found
-        something.
     """
     sentences = Sentences(snapshot)
     if mode == "bm25":
-        return rank(sentences, question, None, recipe, mode, allowed), None
-    features = question_weights(encoder.question(question, recipe), recipe)
-    coactivation = Coactivation(snapshot, features, recipe)
+        return Ranked(rank(sentences, question, None, recipe, mode, allowed), None, {})
+    features = encoder.question(question, recipe)
+    coactivation = Coactivation(snapshot, question_weights(features, recipe), recipe)
     first = rank(sentences, question, coactivation, recipe, mode, allowed)
     hop = recipe.second_hop
     bridges = find_bridges(first, hop) if hop else []
     if hop is None or not bridges:
-        return first, None
+        return Ranked(first, None, features)
     read = encoder.questions([titled(bridge) for bridge in bridges], recipe)
     found = take_hop(first, snapshot, question, bridges, read, recipe, hop)
-    return with_hop(first, found), found
+    return Ranked(with_hop(first, found), found, features)

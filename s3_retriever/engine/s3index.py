@@ -241,7 +241,7 @@ class S3Index:
         allowed = candidates(Sentences(snapshot), where)
         if not allowed.any():
             return []
-        ranking, _ = rank_question(self.encoder, snapshot, question, chosen, mode, allowed)
+        ranking = rank_question(self.encoder, snapshot, question, chosen, mode, allowed).ranking
         return select(
             ranking,
             k=k,
@@ -267,9 +267,10 @@ class S3Index:
         _check_search(question, 1, None, "hybrid", "score")
         chosen = self._recipe(recipe)
         snapshot = self._store.snapshot()
-        features = self.encoder.question(question, chosen)
         allowed = candidates(Sentences(snapshot), None)
-        ranking, hop = rank_question(self.encoder, snapshot, question, chosen, "hybrid", allowed)
+        ranking, hop, features = rank_question(
+            self.encoder, snapshot, question, chosen, "hybrid", allowed
+        )
         ranges = self.encoder.host.tokenizer.split(question)
         tokens = [question[start:end] for start, end in ranges]
         return explain(snapshot, question, tokens, features, ranking, hop, span, chosen)

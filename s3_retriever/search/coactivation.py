@@ -53,7 +53,6 @@ class Coactivation:
         recipe: Power of the IDF, and how a sentence scores.
 
     Attributes:
-        segments: The snapshot's segments.
         weights: By tap name, the weight of each feature with its IDF, float64 [f].
     """
 
@@ -62,7 +61,7 @@ class Coactivation:
     ) -> None:
         self.question = question
         self._recipe = recipe
-        self.segments = snapshot.segments
+        self._segments = snapshot.segments
         self._postings = [
             {tap: _live_postings(segment, tap, part.features) for tap, part in question.items()}
             for segment in snapshot.segments
@@ -81,12 +80,12 @@ class Coactivation:
                 segment.documents["first_token"].astype(np.int64),
                 self._recipe.kernel,
             )
-            for place, segment in enumerate(self.segments)
+            for place, segment in enumerate(self._segments)
         ]
 
     def raw(self, place: int) -> NDArray[np.float64]:
         """Token scores [tokens] of the segment at a place of the snapshot, before smoothing."""
-        scores = np.zeros(self.segments[place].n_tokens)
+        scores = np.zeros(self._segments[place].n_tokens)
         for tap, (positions, which) in self._postings[place].items():
             scores += np.bincount(positions, self.weights[tap][which], minlength=len(scores))
         return scores
@@ -96,7 +95,7 @@ class Coactivation:
         score = self._peaks if self._recipe.scoring == "peak" else self._cover
         parts = [
             score(place, segment)
-            for place, segment in enumerate(self.segments)
+            for place, segment in enumerate(self._segments)
             if segment.n_sentences
         ]
         return np.concatenate(parts) if parts else np.zeros(0)

@@ -9,16 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s3_retriever.codebook.encoder import QuestionFeatures
-from s3_retriever.errors import InputError
 from s3_retriever.index import Segment, Snapshot
 from s3_retriever.recipe import Recipe
 from s3_retriever.search.coactivation import Coactivation
 from s3_retriever.search.hop import Hop
 from s3_retriever.search.lexical import count_terms, term_gains
 from s3_retriever.search.ranking import Ranking, Source
-from s3_retriever.search.sentences import Sentences
 from s3_retriever.search.smoothing import box
-from s3_retriever.search.spans import Span
+from s3_retriever.search.spans import Span, locate_span
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +120,16 @@ def explain(
     """
     coactivation = ranking.coactivation
     assert coactivation is not None
-    place, segment, first, last = _locate(snapshot, span)
+    place, segment, first, last = locate_span(snapshot, span)
     offset = int(ranking.sentences.bounds[place])
     best = offset + first + int(np.argmax(ranking.scores[offset + first : offset + last + 1]))
     start, end = _token_range(segment, first, last)
-    low, high = _scored_tokens(coactivation, segment, place, (first, last), recipe)
+    matched = ranking.signals["s3"][offset + first : offset + last + 1]
+    strongest = first + int(np.argmax(matched))
+    if recipe.scoring == "cover":
+        low, high = _token_range(segment, strongest, strongest)
+    else:
+        low, high = _around_peak(coactivation.tokens[place], segment, strongest, recipe)
     around = _tokens(
         segment,
         min(first, _sentence_at(segment, low)),
@@ -145,54 +148,22 @@ def explain(
         parts={source: float(part[best]) for source, part in ranking.parts.items()},
         bridge=None if hop is None else hop.leader(best),
         features=tuple(sorted(shares, key=lambda share: -share.share)),
-        terms=_term_shares(snapshot, question, place, first, last),
+        terms=_term_shares(ranking, question, offset + first, offset + last),
         tokens=tuple(around[position] for position in range(start, end)),
     )
 
 
-def _scored_tokens(
-    coactivation: Coactivation,
-    segment: Segment,
-    place: int,
-    sentences: tuple[int, int],
-    recipe: Recipe,
+def _around_peak(
+    scores: NDArray[np.float64], segment: Segment, sentence: int, recipe: Recipe
 ) -> tuple[int, int]:
-    """The tokens that make the co-activation score of a run of sentences: first, after last."""
-    first, last = sentences
-    if recipe.scoring == "cover":
-        before = sum(s.n_sentences for s in coactivation.segments[:place])
-        scores = coactivation.sentences()[before + first : before + last + 1]
-        best = first + int(np.argmax(scores))
-        return _token_range(segment, best, best)
-    start, end = _token_range(segment, first, last)
-    peak = start + int(np.argmax(coactivation.tokens[place][start:end]))
+    """The tokens under the kernel at a sentence's best one: the first, and that after the last."""
+    start, end = _token_range(segment, sentence, sentence)
+    peak = start + int(np.argmax(scores[start:end]))
     left, right = box(recipe.kernel)
-    document = segment.documents[int(segment.sentences[first]["document"])]
+    document = segment.documents[int(segment.sentences[sentence]["document"])]
     low = max(peak - left, int(document["first_token"]))
     high = min(peak + right + 1, int(document["first_token"]) + int(document["n_tokens"]))
     return low, high
-
-
-def _locate(snapshot: Snapshot, span: Span) -> tuple[int, Segment, int, int]:
-    """The span's segment, with its place in the snapshot, and its first and last sentence."""
-    found = snapshot.find(span.document_id)
-    if found is not None:
-        segment, ordinal = found
-        document = segment.documents[ordinal]
-        begin = int(document["first_sentence"])
-        table = segment.sentences[begin : begin + int(document["n_sentences"])]
-        first = int(np.searchsorted(table["start"], span.start))
-        last = int(np.searchsorted(table["end"], span.end))
-        if (
-            first <= last < len(table)
-            and table[first]["start"] == span.start
-            and table[last]["end"] == span.end
-        ):
-            return snapshot.segments.index(segment), segment, begin + first, begin + last
-    raise InputError(
-        f"The span {span.id} is not in this index as it is now; search again and explain a span "
-        "of that search."
-    )
 
 
 def _token_range(segment: Segment, first: int, last: int) -> tuple[int, int]:
@@ -258,14 +229,9 @@ def _scaled(share: FeatureShare, total: float) -> FeatureShare:
     )
 
 
-def _term_shares(
-    snapshot: Snapshot, question: str, place: int, first: int, last: int
-) -> tuple[TermShare, ...]:
-    sentences = Sentences(snapshot)
-    live = sentences.of_documents(lambda segment: segment.live)
-    found = term_gains(sentences, live, count_terms(question))
-    offset = int(sentences.bounds[place])
-    inside = (found.numbers >= offset + first) & (found.numbers <= offset + last)
+def _term_shares(ranking: Ranking, question: str, first: int, last: int) -> tuple[TermShare, ...]:
+    found = term_gains(ranking.sentences, ranking.live, count_terms(question))
+    inside = (found.numbers >= first) & (found.numbers <= last)
     gains = np.bincount(found.which[inside], found.gains[inside], minlength=len(found.terms))
     total = float(gains.sum()) or 1.0
     shares = [

@@ -15,7 +15,7 @@ from s3_retriever.recipe import Recipe, SecondHop
 from s3_retriever.search.coactivation import Coactivation, FeatureWeights, question_weights
 from s3_retriever.search.lexical import bm25, count_terms
 from s3_retriever.search.ranking import Ranking
-from s3_retriever.search.spans import Span, select
+from s3_retriever.search.spans import Span, locate_span, select
 
 Scores = NDArray[np.float64]
 
@@ -77,15 +77,14 @@ def take_hop(
     if "bm25" in first.signals:
         terms = count_terms(question)
         signals.append((hop.lexical_weight, [_lexical(first, span, terms) for span in bridges]))
-    own = [_document(first, snapshot, span) for span in bridges]
+    numbers, own = zip(*(_place(first, snapshot, span) for span in bridges), strict=True)
     total = np.zeros((len(bridges), len(first.scores)))
     for weight, rows in signals:
-        for row, (start, stop) in zip(rows, own, strict=True):
-            row[start:stop] = 0.0
+        for row, document in zip(rows, own, strict=True):
+            row[document] = 0.0
             row[~first.eligible] = 0.0
         total += weight * _excess(np.stack(rows), first.eligible, hop.neighbours)
-    numbers = [_number(first, span, *at) for span, at in zip(bridges, own, strict=True)]
-    return Hop(tuple(bridges), tuple(numbers), total)
+    return Hop(tuple(bridges), numbers, total)
 
 
 def with_hop(first: Ranking, hop: Hop) -> Ranking:
@@ -128,22 +127,13 @@ def _lexical(first: Ranking, bridge: Span, known: Mapping[str, int]) -> Scores:
     return bm25(first.sentences, first.live, {term: 1 for term in terms if term not in known})
 
 
-def _document(first: Ranking, snapshot: Snapshot, bridge: Span) -> tuple[int, int]:
-    """Numbers of the first sentence of a bridge's own document and of that after the last."""
-    found = snapshot.find(bridge.document_id)
-    assert found is not None
-    segment, ordinal = found
-    document = segment.documents[ordinal]
-    start = int(first.sentences.bounds[snapshot.segments.index(segment)])
-    start += int(document["first_sentence"])
-    return start, start + int(document["n_sentences"])
-
-
-def _number(first: Ranking, bridge: Span, start: int, stop: int) -> int:
-    """Number of a bridge's sentence, its document's being those from `start` to `stop`."""
-    _, segment, ordinal = first.sentences.locate(start)
-    begins = segment.sentences["start"][ordinal : ordinal + stop - start]
-    return start + int(np.searchsorted(begins, bridge.start))
+def _place(first: Ranking, snapshot: Snapshot, bridge: Span) -> tuple[int, slice]:
+    """Number of a bridge's sentence, and those of all sentences of its document."""
+    place, segment, sentence, _ = locate_span(snapshot, bridge)
+    document = segment.documents[int(segment.sentences[sentence]["document"])]
+    offset = int(first.sentences.bounds[place])
+    start = offset + int(document["first_sentence"])
+    return offset + sentence, slice(start, start + int(document["n_sentences"]))
 
 
 def _excess(rows: Scores, chosen: NDArray[np.bool_], neighbours: int) -> Scores:

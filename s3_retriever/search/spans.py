@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from s3_retriever.errors import InputError
+from s3_retriever.index import Segment, Snapshot
 from s3_retriever.search.ranking import Ranking, Source
 
 Order = Literal["score", "document"]
@@ -102,12 +104,39 @@ def select(
             misses = 0
         picks.append(pick)
         taken[pick.first : pick.last + 1] = True
-        said.update(_texts(ranking, pick.first, pick.last))
+        if unique:
+            said.update(_texts(ranking, pick.first, pick.last))
         if len(picks) == k or left == 0:
             break
     if order == "document":
         picks.sort(key=lambda pick: pick.first)
     return [_span(ranking, pick) for pick in picks]
+
+
+def locate_span(snapshot: Snapshot, span: Span) -> tuple[int, Segment, int, int]:
+    """Where a span is: its segment's place, the segment, its first and its last sentence.
+
+    Raises:
+        InputError: The span is not in the snapshot.
+    """
+    found = snapshot.find(span.document_id)
+    if found is not None:
+        segment, ordinal = found
+        document = segment.documents[ordinal]
+        begin = int(document["first_sentence"])
+        table = segment.sentences[begin : begin + int(document["n_sentences"])]
+        first = int(np.searchsorted(table["start"], span.start))
+        last = int(np.searchsorted(table["end"], span.end))
+        if (
+            first <= last < len(table)
+            and table[first]["start"] == span.start
+            and table[last]["end"] == span.end
+        ):
+            return snapshot.segments.index(segment), segment, begin + first, begin + last
+    raise InputError(
+        f"The span {span.id} is not in this index as it is now; search again and explain a span "
+        "of that search."
+    )
 
 
 def _best_first(ranking: Ranking) -> Iterator[int]:

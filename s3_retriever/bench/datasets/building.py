@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from s3_retriever.bench.datasets.labelled import WHOLE, Labelled, QuestionSet, Source
 from s3_retriever.bench.datasets.split import Split, split_of
-from s3_retriever.bench.task import Context, Evidence, Question, Task
+from s3_retriever.bench.task import Context, Question, Task
+from s3_retriever.calibration.sample import Evidence
 from s3_retriever.document import Document
 from s3_retriever.errors import InputError
 

@@ -16,6 +16,7 @@ from s3_retriever.bench.methods.indexed import IndexSearcher, TokensOnly
 from s3_retriever.bench.methods.passages import Passage, cut_all, sentences
 from s3_retriever.document import Document
 from s3_retriever.recipe import Recipe
+from s3_retriever.search.fusion import standardise
 
 # Candidates that each of the two contributes: all sentences of a context but for a large corpus.
 _DEPTH = 1_000
@@ -33,7 +34,8 @@ def reciprocal_ranks(lexical: Scores, dense: Scores) -> Scores:
 
 def z_scores(lexical: Scores, dense: Scores) -> Scores:
     """The sum of both scores, each standardised over the candidates."""
-    return _standardised(lexical) + _standardised(dense)
+    every = np.ones(len(lexical), dtype=np.bool_)
+    return standardise(lexical, every) + standardise(dense, every)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +96,3 @@ def _reciprocal(scores: Scores) -> Scores:
     fused: Scores = np.empty(len(scores))
     fused[np.argsort(-scores, kind="stable")] = 1 / (np.arange(1, len(scores) + 1) + _C)
     return fused
-
-
-def _standardised(scores: Scores) -> Scores:
-    deviation = float(scores.std())
-    return (scores - float(scores.mean())) / (deviation or 1.0)
