@@ -44,7 +44,10 @@ def host(tiny_bert):
 
 @pytest.fixture(scope="session")
 def codebook(tiny_codebook):
-    return Codebook.load(tiny_codebook)
+    """Scoring by peak: on a random host, with cover, a short sentence may win by chance."""
+    book = Codebook.load(tiny_codebook)
+    peak = {"scoring": "peak", "weight_power": 0.5}
+    return book.with_recipe(book.recipe.model_copy(update=peak))
 
 
 @pytest.fixture
@@ -63,9 +66,8 @@ def open_again(path, tiny_bert, tiny_codebook):
 
 @pytest.mark.parametrize("mode", ["hybrid", "s3", "bm25"])
 def test_a_question_in_a_sentences_own_words_finds_it_first(index, mode):
-    question = "The old captain paints seven boats in the harbour."
-    spans = index.search(question, k=1, mode=mode)
-    assert [span.text for span in spans] == [question]
+    spans = index.search("the old captain paints seven boats", k=1, mode=mode)
+    assert [span.text for span in spans] == ["The old captain paints seven boats in the harbour."]
     span = spans[0]
     assert HANDBOOK.text[span.start : span.end] == span.text
     assert (span.document_id, span.metadata) == ("handbook", {"title": "Handbook", "year": 2024})
