@@ -44,10 +44,7 @@ def host(tiny_bert):
 
 @pytest.fixture(scope="session")
 def codebook(tiny_codebook):
-    """Scoring by peak: on a random host, with cover, a short sentence may win by chance."""
-    book = Codebook.load(tiny_codebook)
-    peak = {"scoring": "peak", "weight_power": 0.5}
-    return book.with_recipe(book.recipe.model_copy(update=peak))
+    return Codebook.load(tiny_codebook)
 
 
 @pytest.fixture
