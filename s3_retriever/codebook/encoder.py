@@ -16,7 +16,7 @@ from s3_retriever.errors import CodebookError
 from s3_retriever.host import Host, Window
 from s3_retriever.host.batches import run_batches
 from s3_retriever.recipe import Recipe
-from s3_retriever.sae import TopKSAE
+from s3_retriever.sae import TopKEncoder
 from s3_retriever.tap import Tap, group_queries, read
 
 Features = Mapping[str, NDArray[np.int32]]
@@ -74,7 +74,7 @@ class Encoder:
             )
         self.host = host
         self.codebook = codebook
-        self._saes = {str(tap): _for_encoding(sae, host) for tap, sae in codebook.saes.items()}
+        self._saes = {str(tap): _on_host(sae.encoder(), host) for tap, sae in codebook.saes.items()}
 
     def documents(
         self, texts: Iterable[tuple[str, str]], recipe: Recipe
@@ -141,21 +141,16 @@ class Encoder:
         return indices.to("cpu", torch.int32).numpy()
 
 
-def _for_encoding(sae: TopKSAE, host: Host) -> TopKSAE:
-    """A copy on the host's device and in its dtype, without the decoder.
+@torch.no_grad()
+def _on_host(encoder: TopKEncoder, host: Host) -> TopKEncoder:
+    """The encoder on the host's device and in its dtype.
 
-    Centring is folded into the bias in float32: in bfloat16 the mean would drown small values.
+    Its bias was computed in float32: in bfloat16 the mean would drown small values.
     """
-    with torch.device("meta"):
-        copy = TopKSAE(sae.width, sae.features, sae.k)
-    state = {
-        "W_enc": sae.W_enc,
-        "b_enc": sae.b_enc - sae.b_dec @ sae.W_enc,
-        "b_dec": torch.zeros_like(sae.b_dec),
-    }
-    state = {name: weight.to(host.device, host.model.dtype) for name, weight in state.items()}
-    copy.load_state_dict(state, strict=False, assign=True)
-    return copy.requires_grad_(requires_grad=False)
+    weights, bias = (
+        part.detach().to(host.device, host.model.dtype) for part in (encoder.weights, encoder.bias)
+    )
+    return TopKEncoder(weights, bias, encoder.k)
 
 
 def _split(batch: Sequence[Window], encoded: Features) -> list[Features]:

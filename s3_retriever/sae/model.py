@@ -13,15 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from s3_retriever.errors import CodebookError
+from s3_retriever.sae.encoding import TopKEncoder
 
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae_weights.safetensors"
 # The release of SAELens whose file layout is written; its loader reads this field.
 _SAE_LENS_VERSION = "6.0.0"
-_BLOCK_ROWS = 4_096
-# Rows are padded to multiples of this: the matrix library keeps what it prepares for every shape,
-# and the number of tokens of a batch is a new one each time.
-_ROW_STEP = 64
 
 
 class TopKSAE(nn.Module):
@@ -58,11 +55,9 @@ class TopKSAE(nn.Module):
         """Size of the dictionary."""
         return self.W_enc.shape[1]
 
-    def preactivations(self, x: Tensor) -> Tensor:
-        """`(x - b_dec) W_enc + b_enc`, [rows, features], in the dtype of `W_enc`."""
-        # Centring is folded into the bias, which saves a pass over the input.
-        bias = self.b_enc - self.b_dec @ self.W_enc
-        return torch.addmm(bias, x.to(self.W_enc.dtype), self.W_enc)
+    def encoder(self) -> TopKEncoder:
+        """The encoding half: `(x - b_dec) W_enc + b_enc`, then the k largest."""
+        return TopKEncoder(self.W_enc, self.b_enc - self.b_dec @ self.W_enc, self.k)
 
     def encode(self, x: Tensor, k: int | None = None) -> tuple[Tensor, Tensor]:
         """The strongest features of each row.
@@ -75,16 +70,7 @@ class TopKSAE(nn.Module):
             Values [rows, k], float32, strongest first, and feature indices [rows, k], int64. A
             feature that does not fire (its value is not above zero) has index -1 and value 0.
         """
-        k = self.k if k is None else min(k, self.features)
-        values, indices = [], []
-        for block in torch.split(x, _BLOCK_ROWS):
-            padded = functional.pad(block, (0, 0, 0, -len(block) % _ROW_STEP))
-            value, index = (
-                found[: len(block)] for found in self.preactivations(padded).topk(k, dim=1)
-            )
-            values.append(value.float().clamp_min(0.0))
-            indices.append(torch.where(value > 0, index, -1))
-        return torch.cat(values), torch.cat(indices)
+        return self.encoder().encode(x, k)
 
     def decode(self, values: Tensor, indices: Tensor) -> Tensor:
         """Reconstruct rows from their features.
