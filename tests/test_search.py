@@ -149,7 +149,7 @@ def test_scores_do_not_depend_on_how_documents_were_added_or_deleted():
         sentences = Sentences(store.snapshot())
         scores = Coactivation(store.snapshot(), question_weights(question, settings), settings)
         allowed = candidates(sentences, None)
-        lexical = bm25(sentences, allowed, count_terms("gamma alpha x"))
+        lexical = bm25(sentences, count_terms("gamma alpha x"))
         found.append((scores.sentences()[allowed], lexical[allowed]))
     np.testing.assert_allclose(found[0][0], found[1][0])
     np.testing.assert_allclose(found[0][1], found[1][1])
@@ -176,7 +176,7 @@ CORPUS = [
 def test_bm25_ranks_as_the_reference_implementations(question):
     store, _ = make_store(CORPUS)
     sentences = Sentences(store.snapshot())
-    scores = bm25(sentences, np.ones(len(CORPUS), dtype=bool), count_terms(question))
+    scores = bm25(sentences, count_terms(question))
     tokens = [analyze(text) for text in CORPUS]
     lucene = bm25s.BM25(method="lucene", k1=1.5, b=0.75)
     lucene.index(tokens, show_progress=False)

@@ -72,7 +72,7 @@ class Exam:
         return found
 
     def _recall(self, recipe: Recipe, snapshot: Snapshot, question: LabelledQuestion) -> float:
-        allowed = candidates(Sentences(snapshot), None)
+        allowed = candidates(Sentences.of(snapshot), None)
         ranking = rank_question(
             self._encoder, snapshot, question.text, recipe, "hybrid", allowed
         ).ranking

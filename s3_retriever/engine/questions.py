@@ -50,7 +50,7 @@ def rank_question(
         mode: `s3`, `bm25` or `hybrid`. BM25 alone takes one pass.
         allowed: Sentences that may be returned [n].
     """
-    sentences = Sentences(snapshot)
+    sentences = Sentences.of(snapshot)
     if mode == "bm25":
         return Ranked(rank(sentences, question, None, recipe, mode, allowed), None, {})
     features = encoder.question(question, recipe)

@@ -1,13 +1,15 @@
-"""Feature postings of one tap: at which token positions does a feature fire?
+"""Feature postings of one tap: in which sentences, and at which of their tokens, it fires.
 
-Positions are kept in blocks of `BLOCK_TOKENS` tokens, in which they fit 16 bits. A block is sorted
-by feature, then position; its row of offsets says where each feature's positions begin.
+Postings are kept in blocks of whole sentences, sorted by feature, then sentence, then token. In a
+block sentences are counted in 16 bits. Tokens are kept apart from them, as steps of one byte each:
+scores by sentence, the usual ones, never read them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +18,17 @@ from s3_retriever.errors import InputError
 from s3_retriever.index.arrays import ArrayWriter, open_array, ragged
 from s3_retriever.index.files import damaged
 
+# A block has as many whole sentences as fit; a single longer sentence has a block of its own.
 BLOCK_TOKENS = 1 << 16
 _POSITION_BITS = 16
+# A byte of places: the highest bit says that a sentence begins, the others how many tokens to go
+# on. The largest number of tokens stands for no posting, but for a way to go that is longer.
+NEW_SENTENCE = 0x80
+STEP = 0x7F
 
 
 class PostingsWriter:
-    """Collects the features of tokens and writes a block whenever one is full.
+    """Collects the features of tokens and writes them block by block.
 
     Args:
         folder: The segment's folder.
@@ -32,13 +39,12 @@ class PostingsWriter:
     def __init__(self, folder: Path, tap: str, n_features: int) -> None:
         self.tap = tap
         self.n_features = n_features
-        self._positions = ArrayWriter(folder / f"{tap}.positions.npy", np.uint16)
-        self._offsets = ArrayWriter(folder / f"{tap}.offsets.npy", np.uint32, (n_features + 1,))
-        # The numbers that are sorted, feature * 65,536 + position, in the smaller type that fits.
-        small = n_features <= 1 << _POSITION_BITS
-        self._key = np.dtype(np.uint32 if small else np.uint64)
-        self._block: list[NDArray[Any]] = []
-        self._filled = 0
+        self._sentences = ArrayWriter(folder / f"{tap}.sentences.npy", np.uint16)
+        self._places = ArrayWriter(folder / f"{tap}.places.npy", np.uint8)
+        self._offsets = ArrayWriter(folder / f"{tap}.offsets.npy", np.uint32, (2, n_features + 1))
+        self._frequencies = ArrayWriter(folder / f"{tap}.frequencies.npy", np.uint64)
+        self._counts = np.zeros(n_features, dtype=np.uint64)
+        self._waiting: list[NDArray[np.int32]] = []
 
     def append(self, features: NDArray[np.int32]) -> None:
         """Take the features [n, k] of the next n tokens; -1 stands for none.
@@ -51,37 +57,76 @@ class PostingsWriter:
                 f"Tap {self.tap} gave a feature outside 0..{self.n_features - 1}; use the codebook "
                 "that this index was made with."
             )
-        while len(features):
-            now, features = np.split(features, [BLOCK_TOKENS - self._filled])
-            positions = np.arange(self._filled, self._filled + len(now), dtype=self._key)
-            fires = now >= 0
-            keys = (now.astype(self._key) << _POSITION_BITS) | positions[:, None]
-            self._block.append(keys[fires])
-            self._filled += len(now)
-            if self._filled == BLOCK_TOKENS:
-                self._flush()
+        self._waiting.append(features)
+
+    def flush(self, lengths: Sequence[int]) -> None:
+        """Write a block.
+
+        Args:
+            lengths: Tokens of each of its sentences; these are the first tokens that wait.
+        """
+        keys, bits = self._take(sum(lengths))
+        features = (keys >> bits).astype(np.int64)
+        tokens = (keys & keys.dtype.type((1 << bits) - 1)).astype(np.int64)
+        starts = np.cumsum([0, *lengths])
+        sentences = np.repeat(np.arange(len(lengths)), lengths)[tokens]
+        new = np.ones(len(keys), dtype=np.bool_)
+        new[1:] = (features[1:] != features[:-1]) | (sentences[1:] != sentences[:-1])
+        gaps = np.where(new, tokens - starts[sentences], np.diff(tokens, prepend=0))
+        places, sizes = _steps(gaps, new)
+        self._sentences.append(sentences[new])
+        self._places.append(places)
+        self._offsets.append(
+            [self._ends(features[new]), self._ends(np.repeat(features, sizes))],
+        )
+        self._counts += np.bincount(features, minlength=self.n_features).astype(np.uint64)
 
     def close(self) -> None:
-        """Write the last block and close the files."""
-        if self._filled:
-            self._flush()
-        self._positions.close()
-        self._offsets.close()
+        """Finish the files."""
+        self._frequencies.append(self._counts)
+        for file in self._files():
+            file.close()
 
     def abort(self) -> None:
         """Close the files as they are."""
-        self._positions.abort()
-        self._offsets.abort()
+        for file in self._files():
+            file.abort()
 
-    def _flush(self) -> None:
-        keys = np.sort(np.concatenate(self._block))
+    def _files(self) -> list[ArrayWriter]:
+        return [self._sentences, self._places, self._offsets, self._frequencies]
+
+    def _ends(self, features: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.append(0, np.cumsum(np.bincount(features, minlength=self.n_features)))
+
+    def _take(self, n: int) -> tuple[NDArray[Any], int]:
+        """The first n tokens that wait, as `feature << bits | token`, sorted; and the bits."""
+        # Sorting takes half the time in the smaller type.
+        small = max(n, self.n_features) <= 1 << _POSITION_BITS
+        dtype = np.dtype(np.uint32 if small else np.uint64)
+        bits = _POSITION_BITS if small else 32
+        keys: list[NDArray[Any]] = [np.empty(0, dtype=dtype)]
+        at = 0
+        while at < n:
+            rows = self._waiting.pop(0)
+            if len(rows) > n - at:
+                self._waiting.insert(0, rows[n - at :])
+                rows = rows[: n - at]
+            fires = rows >= 0
+            tokens = np.arange(at, at + len(rows), dtype=dtype)
+            keys.append(((rows.astype(dtype) << bits) | tokens[:, None])[fires])
+            at += len(rows)
+        found = np.sort(np.concatenate(keys))
         # A feature fires at a token or does not: repetitions count once.
-        keys = keys[np.append(True, keys[1:] != keys[:-1])] if keys.size else keys
-        counts = np.bincount((keys >> _POSITION_BITS).astype(np.int64), minlength=self.n_features)
-        self._offsets.append(np.append(0, np.cumsum(counts)))
-        self._positions.append(keys.astype(np.uint16))
-        self._block.clear()
-        self._filled = 0
+        return found[np.append(True, found[1:] != found[:-1])] if found.size else found, bits
+
+
+class _Ranges(NamedTuple):
+    """Where the postings of some features are, each int64 [blocks, features]."""
+
+    begin: NDArray[np.int64]
+    end: NDArray[np.int64]
+    place_begin: NDArray[np.int64]
+    place_end: NDArray[np.int64]
 
 
 class Postings:
@@ -91,27 +136,112 @@ class Postings:
         folder: The segment's folder.
         tap: Name of the tap.
         n_features: Size of the tap's dictionary.
-        n_tokens: Number of tokens of the segment.
+        blocks: First sentence of each block, and the end, int64 [blocks + 1].
+        first_token: First token of each sentence, and the end, int64 [sentences + 1].
 
     Raises:
         IndexStoreError: A file is missing or damaged; also from the methods.
     """
 
-    def __init__(self, folder: Path, tap: str, n_features: int, n_tokens: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        tap: str,
+        n_features: int,
+        blocks: NDArray[np.int64],
+        first_token: NDArray[np.int64],
+    ) -> None:
         self._path = folder / f"{tap}.offsets.npy"
-        self._n_tokens = n_tokens
-        n_blocks = -(-n_tokens // BLOCK_TOKENS)
-        self._offsets = open_array(self._path, np.uint32, (n_blocks, n_features + 1))
-        self._sizes = self._offsets[:, -1].astype(np.int64)
-        self._bases = np.cumsum(self._sizes) - self._sizes
-        self._positions = open_array(
-            folder / f"{tap}.positions.npy", np.uint16, (int(self._sizes.sum()),)
+        self._blocks = blocks
+        self._first_token = first_token
+        self._offsets = open_array(self._path, np.uint32, (len(blocks) - 1, 2, n_features + 1))
+        self._sizes = self._offsets[:, :, -1].astype(np.int64)
+        self._bases = np.cumsum(self._sizes, axis=0) - self._sizes
+        n_sentences, n_places = self._sizes.sum(axis=0).tolist()
+        self._sentences = open_array(folder / f"{tap}.sentences.npy", np.uint16, (n_sentences,))
+        self._places = open_array(folder / f"{tap}.places.npy", np.uint8, (n_places,))
+        self._frequencies = open_array(folder / f"{tap}.frequencies.npy", np.uint64, (n_features,))
+
+    def frequencies(self, features: NDArray[np.int64]) -> NDArray[np.int64]:
+        """On how many tokens each of the features [f] fires, int64 [f]."""
+        return self._frequencies[features].astype(np.int64)
+
+    def live_frequencies(
+        self, features: NDArray[np.int64], live: NDArray[np.bool_]
+    ) -> NDArray[np.int64]:
+        """The same over the tokens of some sentences, told by a flag for each of them."""
+        from s3_retriever.index.kernels import count_tokens
+
+        counts = np.zeros(len(features), dtype=np.int64)
+        ranges = self._ranges(features)
+        self._check(
+            count_tokens(
+                self._sentences,
+                ranges.begin,
+                ranges.end,
+                self._places,
+                ranges.place_begin,
+                ranges.place_end,
+                self._blocks,
+                live,
+                counts,
+            )
+        )
+        return counts
+
+    def add_to_sentences(
+        self,
+        features: NDArray[np.int64],
+        weights: NDArray[np.float64],
+        scores: NDArray[np.float64],
+    ) -> None:
+        """Add a feature's weight to the score of every sentence in which it fires.
+
+        Args:
+            features: Features [f].
+            weights: Weight of each [f].
+            scores: Of all sentences [n]; changed.
+        """
+        # Loading numba takes a while, which only searches need to spend.
+        from s3_retriever.index.kernels import add_to_sentences
+
+        ranges = self._ranges(features)
+        self._check(
+            add_to_sentences(
+                self._sentences, ranges.begin, ranges.end, self._blocks, weights, scores
+            )
         )
 
-    @property
-    def n_blocks(self) -> int:
-        """Number of blocks."""
-        return len(self._sizes)
+    def add_to_tokens(
+        self,
+        features: NDArray[np.int64],
+        weights: NDArray[np.float64],
+        scores: NDArray[np.float64],
+    ) -> None:
+        """Add a feature's weight to the score of every token on which it fires.
+
+        Args:
+            features: Features [f].
+            weights: Weight of each [f].
+            scores: Of all tokens [n]; changed.
+        """
+        from s3_retriever.index.kernels import add_to_tokens
+
+        ranges = self._ranges(features)
+        self._check(
+            add_to_tokens(
+                self._sentences,
+                ranges.begin,
+                ranges.end,
+                self._places,
+                ranges.place_begin,
+                ranges.place_end,
+                self._blocks,
+                self._first_token,
+                weights,
+                scores,
+            )
+        )
 
     def find(self, features: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """All postings of the given features [f].
@@ -120,36 +250,89 @@ class Postings:
             Token positions [n], ascending for each feature, and the index [n] into `features`
             that each belongs to, ascending.
         """
-        begin = np.take(self._offsets, features, axis=1).astype(np.int64).T
-        lengths = np.take(self._offsets, features + 1, axis=1).astype(np.int64).T - begin
-        if (lengths < 0).any() or (begin + lengths > self._sizes).any():
-            raise damaged(self._path, "offsets out of order")
-        runs = lengths.ravel()
-        found = self._positions[ragged((begin + self._bases).ravel(), runs)]
-        blocks = np.tile(np.arange(self.n_blocks) * BLOCK_TOKENS, len(features))
-        positions = found + np.repeat(blocks, runs)
-        if positions.size and positions.max() >= self._n_tokens:
-            raise damaged(self._path, "positions beyond the last token")
-        return positions, np.repeat(np.arange(len(features)), lengths.sum(axis=1))
+        ranges = self._ranges(features)
+        # Blocks follow each other within a feature.
+        begin, end = ranges.begin.T, ranges.end.T
+        runs = (end - begin).ravel()
+        firsts = np.tile(self._blocks[:-1], len(features))
+        sentences = self._sentences[ragged(begin.ravel(), runs)] + np.repeat(firsts, runs)
+        begin, end = ranges.place_begin.T, ranges.place_end.T
+        places = self._places[ragged(begin.ravel(), (end - begin).ravel())]
+        which = np.repeat(np.arange(len(features)), (end - begin).sum(axis=1))
+        tokens, posted = self._tokens(sentences, places)
+        return tokens, which[posted]
 
     def block(self, block: int) -> NDArray[np.int32]:
-        """The features of a block's tokens, as they were written.
+        """The features of the tokens of a block, as they were written.
 
         Args:
-            block: Number of the block: tokens `block * BLOCK_TOKENS` and on.
+            block: Number of the block.
 
         Returns:
             Features [n, k], ascending, padded with -1; k is the most that any token has.
         """
-        n = min(self._n_tokens - block * BLOCK_TOKENS, BLOCK_TOKENS)
-        base = self._bases[block]
-        positions = self._positions[base : base + self._sizes[block]]
-        counts = np.diff(self._offsets[block].astype(np.int64))
-        if (counts < 0).any() or counts.sum() != len(positions) or (positions >= n).any():
+        start, end = self._first_token[self._blocks[block : block + 2]]
+        ranges = self._ranges(np.arange(self._offsets.shape[2] - 1))
+        counts = (ranges.place_end - ranges.place_begin)[block]
+        base, size = self._bases[block], self._sizes[block]
+        sentences = self._sentences[base[0] : base[0] + size[0]] + self._blocks[block]
+        tokens, posted = self._tokens(sentences, self._places[base[1] : base[1] + size[1]])
+        features = np.repeat(np.arange(len(counts), dtype=np.int32), counts)[posted]
+        if ((tokens < start) | (tokens >= end)).any():
             raise damaged(self._path, f"block {block} is out of order")
-        order = np.argsort(positions, kind="stable")
-        features = np.repeat(np.arange(len(counts), dtype=np.int32), counts)[order]
-        width = np.bincount(positions, minlength=n)
-        matrix = np.full((n, width.max(initial=0)), -1, dtype=np.int32)
-        matrix[np.arange(matrix.shape[1]) < width[:, None]] = features
+        tokens -= start
+        order = np.argsort(tokens, kind="stable")
+        width = np.bincount(tokens, minlength=end - start)
+        matrix = np.full((end - start, width.max(initial=0)), -1, dtype=np.int32)
+        matrix[np.arange(matrix.shape[1]) < width[:, None]] = features[order]
         return matrix
+
+    def _ranges(self, features: NDArray[np.int64]) -> _Ranges:
+        begin = np.take(self._offsets, features, axis=2).astype(np.int64)
+        end = np.take(self._offsets, features + 1, axis=2).astype(np.int64)
+        if (begin > end).any() or (end > self._sizes[:, :, None]).any():
+            raise damaged(self._path, "offsets out of order")
+        base = self._bases[:, :, None]
+        return _Ranges(
+            *(
+                np.ascontiguousarray(part[:, kind])
+                for kind in (0, 1)
+                for part in (begin + base, end + base)
+            )
+        )
+
+    def _tokens(
+        self, sentences: NDArray[np.int64], places: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Positions of the tokens to which places lead, and which of the places are postings."""
+        new = places >= NEW_SENTENCE
+        number = np.cumsum(new) - 1
+        if (number.size and (number[0] < 0 or number[-1] + 1 != len(sentences))) or (
+            sentences.size and sentences.max() >= len(self._first_token) - 1
+        ):
+            raise damaged(self._path, "postings out of order")
+        steps = (places & STEP).astype(np.int64)
+        gone = np.cumsum(steps)
+        before = (gone - steps)[new]
+        tokens = self._first_token[sentences][number] + gone - before[number]
+        posted = steps < STEP
+        tokens = tokens[posted]
+        if tokens.size and tokens.max() >= self._first_token[-1]:
+            raise damaged(self._path, "positions beyond the last token")
+        return tokens, posted
+
+    def _check(self, in_order: bool) -> None:
+        if not in_order:
+            raise damaged(self._path, "postings out of order")
+
+
+def _steps(
+    gaps: NDArray[np.int64], new: NDArray[np.bool_]
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Tokens to go on to each posting, as bytes; and how many bytes each takes."""
+    sizes = gaps // STEP + 1
+    ends = np.cumsum(sizes)
+    places = np.full(int(ends[-1]) if ends.size else 0, STEP, dtype=np.uint8)
+    places[ends - 1] = gaps % STEP
+    places[(ends - sizes)[new]] |= NEW_SENTENCE
+    return places, sizes

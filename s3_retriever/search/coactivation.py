@@ -62,12 +62,8 @@ class Coactivation:
         self.question = question
         self._recipe = recipe
         self._segments = snapshot.segments
-        self._postings = [
-            {tap: _live_postings(segment, tap, part.features) for tap, part in question.items()}
-            for segment in snapshot.segments
-        ]
         self.weights = {
-            tap: part.weights * self._idf(tap, snapshot.n_tokens) ** recipe.idf_power
+            tap: part.weights * _idf(snapshot, tap, part.features) ** recipe.idf_power
             for tap, part in question.items()
         }
 
@@ -85,9 +81,10 @@ class Coactivation:
 
     def raw(self, place: int) -> NDArray[np.float64]:
         """Token scores [tokens] of the segment at a place of the snapshot, before smoothing."""
-        scores = np.zeros(self._segments[place].n_tokens)
-        for tap, (positions, which) in self._postings[place].items():
-            scores += np.bincount(positions, self.weights[tap][which], minlength=len(scores))
+        segment = self._segments[place]
+        scores = np.zeros(segment.n_tokens)
+        for tap, part in self.question.items():
+            segment.add_to_tokens(tap, part.features, self.weights[tap], scores)
         return scores
 
     def sentences(self) -> NDArray[np.float64]:
@@ -105,18 +102,16 @@ class Coactivation:
         first = segment.sentences["first_token"].astype(np.int64)
         return np.asarray(np.maximum.reduceat(self.tokens[place], first))
 
-    def _cover(self, place: int, segment: Segment) -> NDArray[np.float64]:
+    def _cover(self, _place: int, segment: Segment) -> NDArray[np.float64]:
         """The distinct features of each sentence, long sentences discounted."""
         scores = np.zeros(segment.n_sentences)
-        for tap, (positions, which) in self._postings[place].items():
-            numbers = segment.sentence_numbers[positions]
-            # Postings are in order, so a feature's repetitions in a sentence follow each other.
-            new = np.ones(len(numbers), dtype=np.bool_)
-            new[1:] = (numbers[1:] != numbers[:-1]) | (which[1:] != which[:-1])
-            weights = self.weights[tap][which[new]]
-            scores += np.bincount(numbers[new], weights, minlength=len(scores))
-        lengths = segment.sentences["n_tokens"].astype(np.float64)
-        return np.asarray(scores / lengths**self._recipe.length_power)
+        for tap, part in self.question.items():
+            segment.add_to_sentences(tap, part.features, self.weights[tap], scores)
+        # Sentences are short, so that few powers serve all of them.
+        lengths = segment.sentence_tokens
+        powers = np.arange(1, int(lengths.max()) + 1) ** -self._recipe.length_power
+        scores *= powers[lengths - 1]
+        return scores
 
     def contributions(
         self, place: int, start: int, end: int
@@ -128,26 +123,17 @@ class Coactivation:
             `weights`.
         """
         found = {}
-        for tap, (positions, which) in self._postings[place].items():
+        for tap, part in self.question.items():
+            positions, which = self._segments[place].postings(tap, part.features)
             inside = (positions >= start) & (positions < end)
             found[tap] = (positions[inside], which[inside])
         return found
 
-    def _idf(self, tap: str, n_tokens: int) -> NDArray[np.float64]:
-        """`-log(share of the live tokens on which the feature fires)`, 0 where it never does."""
-        size = len(self.question[tap].features)
-        frequency = np.zeros(size)
-        for postings in self._postings:
-            frequency += np.bincount(postings[tap][1], minlength=size)
-        share = frequency / max(n_tokens, 1)
-        return -np.log(share, where=share > 0, out=np.zeros(size))
 
-
-def _live_postings(
-    segment: Segment, tap: str, features: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    positions, which = segment.postings(tap, features)
-    if segment.live is not None:
-        live = np.repeat(segment.live, segment.documents["n_tokens"].astype(np.int64))[positions]
-        positions, which = positions[live], which[live]
-    return positions, which
+def _idf(snapshot: Snapshot, tap: str, features: NDArray[np.int64]) -> NDArray[np.float64]:
+    """`-log(share of the live tokens on which the feature fires)`, 0 where it never does."""
+    frequency = np.zeros(len(features))
+    for segment in snapshot.segments:
+        frequency += segment.frequencies(tap, features)
+    share = frequency / max(snapshot.n_tokens, 1)
+    return -np.log(share, where=share > 0, out=np.zeros(len(features)))

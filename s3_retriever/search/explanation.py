@@ -230,7 +230,7 @@ def _scaled(share: FeatureShare, total: float) -> FeatureShare:
 
 
 def _term_shares(ranking: Ranking, question: str, first: int, last: int) -> tuple[TermShare, ...]:
-    found = term_gains(ranking.sentences, ranking.live, count_terms(question))
+    found = term_gains(ranking.sentences, count_terms(question))
     inside = (found.numbers >= first) & (found.numbers <= last)
     gains = np.bincount(found.which[inside], found.gains[inside], minlength=len(found.terms))
     total = float(gains.sum()) or 1.0

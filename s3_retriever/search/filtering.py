@@ -24,11 +24,11 @@ def candidates(sentences: Sentences, where: Where | None) -> NDArray[np.bool_]:
     Raises:
         InputError: `where` is neither a mapping nor a function.
     """
-    matches = None if where is None else _predicate(where)
+    if where is None:
+        return sentences.live
+    matches = _predicate(where)
 
-    def chosen(segment: Segment) -> NDArray[np.bool_] | None:
-        if matches is None:
-            return segment.live
+    def chosen(segment: Segment) -> NDArray[np.bool_]:
         flags = np.zeros(segment.n_documents, dtype=np.bool_)
         for ordinal in segment.live_documents().tolist():
             flags[ordinal] = bool(matches(segment.document(ordinal).metadata))

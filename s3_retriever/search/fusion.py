@@ -11,13 +11,30 @@ from numpy.typing import NDArray
 Scores = NDArray[np.float64]
 
 
+# Scores that differ by less than this part of their mean are equal but for rounding.
+_EQUAL = 1e-12
+
+
+def moments(scores: Scores, chosen: NDArray[np.bool_]) -> tuple[float, float]:
+    """Mean and standard deviation over the chosen entries; both 0 where there are none.
+
+    The deviation of scores that are all equal is 0.
+    """
+    weights = chosen.astype(np.float64)
+    total = float(weights.sum())
+    if total == 0:
+        return 0.0, 0.0
+    mean = float(scores @ weights) / total
+    centred = scores - mean
+    centred *= centred
+    deviation = float(np.sqrt(centred @ weights / total))
+    return mean, deviation if deviation > _EQUAL * abs(mean) else 0.0
+
+
 def standardise(scores: Scores, chosen: NDArray[np.bool_]) -> Scores:
     """Z-scores [n] over the chosen entries; the others are computed on the same scale."""
-    if not chosen.any():
-        return np.zeros_like(scores)
-    deviation = float(scores[chosen].std())
-    centred = scores - float(scores[chosen].mean())
-    return centred / deviation if deviation > 0 else np.zeros_like(scores)
+    mean, deviation = moments(scores, chosen)
+    return (scores - mean) / deviation if deviation > 0 else np.zeros_like(scores)
 
 
 def weigh(

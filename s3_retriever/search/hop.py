@@ -13,6 +13,8 @@ from s3_retriever.document import title_of
 from s3_retriever.index import Snapshot
 from s3_retriever.recipe import Recipe, SecondHop
 from s3_retriever.search.coactivation import Coactivation, FeatureWeights, question_weights
+from s3_retriever.search.fusion import moments
+from s3_retriever.search.largest import nth_largest
 from s3_retriever.search.lexical import bm25, count_terms
 from s3_retriever.search.ranking import Ranking
 from s3_retriever.search.spans import Span, locate_span, select
@@ -82,8 +84,8 @@ def take_hop(
     for weight, rows in signals:
         for row, document in zip(rows, own, strict=True):
             row[document] = 0.0
-            row[~first.eligible] = 0.0
-        total += weight * _excess(np.stack(rows), first.eligible, hop.neighbours)
+            row *= first.eligible
+        _add_excess(total, rows, weight, first.eligible, hop.neighbours)
     return Hop(tuple(bridges), numbers, total)
 
 
@@ -124,7 +126,7 @@ def _without(weights: FeatureWeights, known: NDArray[np.int64]) -> FeatureWeight
 
 def _lexical(first: Ranking, bridge: Span, known: Mapping[str, int]) -> Scores:
     terms = count_terms(" ".join(titled(bridge)))
-    return bm25(first.sentences, first.live, {term: 1 for term in terms if term not in known})
+    return bm25(first.sentences, {term: 1 for term in terms if term not in known})
 
 
 def _place(first: Ranking, snapshot: Snapshot, bridge: Span) -> tuple[int, slice]:
@@ -136,10 +138,18 @@ def _place(first: Ranking, snapshot: Snapshot, bridge: Span) -> tuple[int, slice
     return offset + sentence, slice(start, start + int(document["n_sentences"]))
 
 
-def _excess(rows: Scores, chosen: NDArray[np.bool_], neighbours: int) -> Scores:
-    """What the best of each row [bridges, n] exceed the next one, in standard deviations."""
-    deviation = float(rows.max(axis=0)[chosen].std())
-    if deviation == 0 or rows.shape[1] <= neighbours:
-        return np.zeros_like(rows)
-    next_best = -np.partition(-rows, neighbours, axis=1)[:, neighbours]
-    return np.maximum(rows - next_best[:, None], 0.0) / deviation
+def _add_excess(
+    total: Scores,
+    rows: Sequence[Scores],
+    weight: float,
+    chosen: NDArray[np.bool_],
+    neighbours: int,
+) -> None:
+    """Add what the best of each row exceed the next one, in standard deviations, to the totals."""
+    _, deviation = moments(np.maximum.reduce(rows), chosen)
+    if deviation == 0 or total.shape[1] <= neighbours:
+        return
+    for bridge, row in enumerate(rows):
+        next_best = nth_largest(row, neighbours)
+        best = np.flatnonzero(row > next_best)
+        total[bridge, best] += weight * (row[best] - next_best) / deviation

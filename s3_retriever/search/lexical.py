@@ -38,42 +38,35 @@ def count_terms(question: str) -> Counter[str]:
     return Counter(analyze(question))
 
 
-def term_gains(
-    sentences: Sentences, live: NDArray[np.bool_], counted: Mapping[str, int]
-) -> TermGains:
+def term_gains(sentences: Sentences, counted: Mapping[str, int]) -> TermGains:
     """BM25 of a question, term by term (Lucene's variant, whose IDF is never negative).
 
     Args:
-        sentences: What to score.
-        live: Which of them count: deleted ones are in no statistic.
+        sentences: What to score; deleted ones are in no statistic.
         counted: The question's terms and how often each occurs in it.
     """
     terms = tuple(counted)
     hashes = np.array([term_hash(term) for term in terms], dtype=np.uint64)
-    numbers, which, counts = _live_postings(sentences, hashes, live)
-    total = int(live.sum())
+    numbers, which, counts = _live_postings(sentences, hashes)
+    total = sentences.n_live
     frequency = np.bincount(which, minlength=len(terms))
     idf = np.log1p((total - frequency + 0.5) / (frequency + 0.5))
     weights = idf * np.array([counted[term] for term in terms], dtype=np.float64)
-    lengths = sentences.column("n_terms").astype(np.float64)
-    mean = float(lengths[live].mean()) if total else 0.0
-    saturation = K1 * (1 - B + B * lengths[numbers] / max(mean, 1.0))
+    lengths = sentences.column("n_terms")[numbers].astype(np.float64)
+    saturation = K1 * (1 - B + B * lengths / max(sentences.mean_terms, 1.0))
     gains = weights[which] * counts * (K1 + 1) / (counts + saturation)
     return TermGains(terms, numbers, which, gains)
 
 
-def bm25(
-    sentences: Sentences, live: NDArray[np.bool_], counted: Mapping[str, int]
-) -> NDArray[np.float64]:
+def bm25(sentences: Sentences, counted: Mapping[str, int]) -> NDArray[np.float64]:
     """BM25 scores of all sentences [n]; 0 where no term of the question occurs."""
-    found = term_gains(sentences, live, counted)
-    scores = np.zeros(len(sentences))
-    np.add.at(scores, found.numbers, found.gains)
-    return scores
+    found = term_gains(sentences, counted)
+    scores = np.bincount(found.numbers, found.gains, minlength=len(sentences))
+    return scores.astype(np.float64, copy=False)
 
 
 def _live_postings(
-    sentences: Sentences, hashes: NDArray[np.uint64], live: NDArray[np.bool_]
+    sentences: Sentences, hashes: NDArray[np.uint64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     empty = np.zeros(0, dtype=np.int64)
     parts = [(empty, empty, empty)]
@@ -81,5 +74,7 @@ def _live_postings(
         ordinals, which, counts = segment.lexical(hashes)
         parts.append((ordinals + first, which, counts))
     numbers, which, counts = (np.concatenate(column) for column in zip(*parts, strict=True))
-    kept = live[numbers]
+    if sentences.n_live == len(sentences):
+        return numbers, which, counts
+    kept = sentences.live[numbers]
     return numbers[kept], which[kept], counts[kept]

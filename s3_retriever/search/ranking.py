@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from s3_retriever.recipe import Recipe
 from s3_retriever.search.coactivation import Coactivation
-from s3_retriever.search.fusion import fuse_by_union, standardise, weigh
+from s3_retriever.search.fusion import fuse_by_union, moments, weigh
 from s3_retriever.search.lexical import bm25, count_terms
 from s3_retriever.search.sentences import Sentences
 
@@ -27,7 +27,6 @@ class Ranking:
     Attributes:
         sentences: What is ranked.
         scores: float64 [n].
-        live: Which sentences are not deleted, bool [n].
         eligible: Which sentences may be returned, bool [n].
         signals: By source, its own scores, float64 [n].
         parts: By source, what it adds to the scores, float64 [n], where they are a sum.
@@ -36,7 +35,6 @@ class Ranking:
 
     sentences: Sentences
     scores: NDArray[np.float64]
-    live: NDArray[np.bool_]
     eligible: NDArray[np.bool_]
     signals: Mapping[Source, NDArray[np.float64]]
     parts: Mapping[Source, NDArray[np.float64]]
@@ -47,11 +45,12 @@ class Ranking:
 
         The second hop reaches many sentences a little; it is named where it adds the most.
         """
-        standing = {
-            source: float(standardised[first : last + 1].max())
-            for source, standardised in self._standardised.items()
-            if self.signals[source][first : last + 1].max() > 0
-        }
+        standing = {}
+        for source, signal in self.signals.items():
+            highest = float(signal[first : last + 1].max())
+            if highest > 0:
+                mean, deviation = self._moments[source]
+                standing[source] = (highest - mean) / deviation if deviation > 0 else 0.0
         if "hop" in standing and len(standing) > 1 and not self._led(first, last):
             del standing["hop"]
         best = max(standing.values())
@@ -63,8 +62,8 @@ class Ranking:
         return bool((self.signals["hop"][first : last + 1] > most).any())
 
     @cached_property
-    def _standardised(self) -> dict[Source, NDArray[np.float64]]:
-        return {source: standardise(s, self.eligible) for source, s in self.signals.items()}
+    def _moments(self) -> dict[Source, tuple[float, float]]:
+        return {source: moments(s, self.eligible) for source, s in self.signals.items()}
 
 
 def rank(
@@ -85,12 +84,11 @@ def rank(
         mode: `s3`, `bm25` or both fused.
         allowed: Sentences that may be returned [n].
     """
-    live = sentences.of_documents(lambda segment: segment.live)
     signals: dict[Source, NDArray[np.float64]] = {}
     if mode != "bm25" and coactivation is not None:
         signals["s3"] = coactivation.sentences()
     if mode != "s3":
-        signals["bm25"] = bm25(sentences, live, count_terms(question))
+        signals["bm25"] = bm25(sentences, count_terms(question))
     if mode == "hybrid" and recipe.edges:
         signals["edge"] = _edges(sentences, allowed, recipe.edges)
     found = np.zeros(len(sentences), dtype=np.bool_)
@@ -104,8 +102,8 @@ def rank(
         scores = fuse_by_union(signals, eligible)
     else:
         parts = weigh(signals, {"bm25": recipe.lexical_weight}, eligible)
-        scores = np.sum(list(parts.values()), axis=0)
-    return Ranking(sentences, scores, live, eligible, signals, parts, coactivation)
+        scores = reduce(np.add, parts.values())
+    return Ranking(sentences, scores, eligible, signals, parts, coactivation)
 
 
 def _edges(sentences: Sentences, allowed: NDArray[np.bool_], tokens: int) -> NDArray[np.float64]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +28,35 @@ class Sentences:
         self.segments = snapshot.segments
         counts = [segment.n_sentences for segment in self.segments]
         self.bounds = np.cumsum([0, *counts])
+        self._columns: dict[str, NDArray[Any]] = {}
+
+    @staticmethod
+    def of(snapshot: Snapshot) -> Sentences:
+        """The sentences of a snapshot, numbered once for all searches in it."""
+        found = _NUMBERED.get(snapshot)
+        if found is None:
+            found = _NUMBERED[snapshot] = Sentences(snapshot)
+        return found
 
     def __len__(self) -> int:
         return int(self.bounds[-1])
+
+    @cached_property
+    def live(self) -> NDArray[np.bool_]:
+        """Which sentences are of documents that are not deleted [n]."""
+        live = self.of_documents(lambda segment: segment.live)
+        live.flags.writeable = False
+        return live
+
+    @cached_property
+    def n_live(self) -> int:
+        """How many these are."""
+        return int(np.count_nonzero(self.live))
+
+    @cached_property
+    def mean_terms(self) -> float:
+        """Their mean length in terms, 0 where there are none."""
+        return float(self.column("n_terms")[self.live].mean()) if self.n_live else 0.0
 
     def locate(self, number: int) -> tuple[int, Segment, int]:
         """The segment's place in the snapshot, the segment, and the sentence's ordinal there."""
@@ -56,6 +84,11 @@ class Sentences:
         return np.concatenate(parts) if parts else np.zeros(0, dtype=np.bool_)
 
     def column(self, field: str) -> NDArray[Any]:
-        """One field of the sentence tables [n]."""
-        parts = [segment.sentences[field] for segment in self.segments]
-        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+        """One field of the sentence tables [n], copied out of the records once."""
+        if field not in self._columns:
+            parts = [segment.sentences[field] for segment in self.segments]
+            self._columns[field] = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+        return self._columns[field]
+
+
+_NUMBERED: WeakKeyDictionary[Snapshot, Sentences] = WeakKeyDictionary()

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from s3_retriever.errors import InputError
 from s3_retriever.index import Segment, Snapshot
+from s3_retriever.search.largest import nth_largest
 from s3_retriever.search.ranking import Ranking, Source
 
 Order = Literal["score", "document"]
@@ -141,15 +143,18 @@ def locate_span(snapshot: Snapshot, span: Span) -> tuple[int, Segment, int, int]
 
 def _best_first(ranking: Ranking) -> Iterator[int]:
     """Numbers of the eligible sentences by falling score, earlier ones first among equals."""
-    numbers = np.flatnonzero(ranking.eligible)
-    falling = -ranking.scores[numbers]
-    if len(numbers) > _FIRST_SORT:
+    scores = np.where(ranking.eligible, ranking.scores, -np.inf)
+    limit = np.inf
+    if len(scores) > _FIRST_SORT:
         # Sorting the best few and, only when they are used up, the rest.
-        limit = np.partition(falling, _FIRST_SORT)[_FIRST_SORT]
-        best = falling < limit
-        yield from numbers[best][np.argsort(falling[best], kind="stable")].tolist()
-        numbers, falling = numbers[~best], falling[~best]
-    yield from numbers[np.argsort(falling, kind="stable")].tolist()
+        limit = nth_largest(scores, _FIRST_SORT)
+        yield from _falling(scores, np.flatnonzero(scores > limit))
+    yield from _falling(scores, np.flatnonzero((scores <= limit) & ranking.eligible))
+
+
+def _falling(scores: NDArray[np.float64], numbers: NDArray[np.int64]) -> list[int]:
+    order: list[int] = numbers[np.argsort(-scores[numbers], kind="stable")].tolist()
+    return order
 
 
 def _texts(ranking: Ranking, first: int, last: int) -> Iterator[str]:

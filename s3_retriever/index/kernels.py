@@ -1,0 +1,106 @@
+"""Loops over postings, compiled by numba. They look at nothing outside the ranges they are given.
+
+Arguments that they share, for B blocks of a segment and F features:
+
+- `sentences`: uint16, sentences of the postings, counted from the first one of their block.
+- `begin`, `end`: int64 [B, F], the range of each feature in `sentences`.
+- `places`, `place_begin`, `place_end`: the same for the bytes that lead to the tokens.
+- `first`: int64 [B + 1], the first sentence of each block, and the end.
+- `first_token`: int64 [sentences + 1], the first token of each sentence, and the end.
+
+All return whether the postings were in order; where they were not, the result is of no use.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import njit
+
+from s3_retriever.index.postings import NEW_SENTENCE, STEP
+
+
+@njit(nogil=True, cache=True)
+def add_to_sentences(
+    sentences: Any, begin: Any, end: Any, first: Any, weights: Any, scores: Any
+) -> bool:
+    """Add the weight of each feature, float64 [F], to the sentences in which it fires."""
+    for b in range(begin.shape[0]):
+        block = scores[first[b] : first[b + 1]]
+        for f in range(begin.shape[1]):
+            for i in range(begin[b, f], end[b, f]):
+                sentence = sentences[i]
+                if sentence >= len(block):
+                    return False
+                block[sentence] += weights[f]
+    return True
+
+
+@njit(nogil=True, cache=True)
+def add_to_tokens(
+    sentences: Any,
+    begin: Any,
+    end: Any,
+    places: Any,
+    place_begin: Any,
+    place_end: Any,
+    first: Any,
+    first_token: Any,
+    weights: Any,
+    scores: Any,
+) -> bool:
+    """Add the weight of each feature, float64 [F], to the tokens on which it fires."""
+    for b in range(begin.shape[0]):
+        for f in range(begin.shape[1]):
+            posting = begin[b, f] - 1
+            token = stop = 0
+            for i in range(place_begin[b, f], place_end[b, f]):
+                if places[i] & NEW_SENTENCE:
+                    posting += 1
+                    if posting >= end[b, f]:
+                        return False
+                    sentence = first[b] + sentences[posting]
+                    if sentence >= first[b + 1]:
+                        return False
+                    token, stop = first_token[sentence], first_token[sentence + 1]
+                step = places[i] & STEP
+                token += step
+                if step < STEP:
+                    if token >= stop:
+                        return False
+                    scores[token] += weights[f]
+    return True
+
+
+@njit(nogil=True, cache=True)
+def count_tokens(
+    sentences: Any,
+    begin: Any,
+    end: Any,
+    places: Any,
+    place_begin: Any,
+    place_end: Any,
+    first: Any,
+    live: Any,
+    counts: Any,
+) -> bool:
+    """Add to the counts of each feature, int64 [F], the tokens of live sentences that have it.
+
+    `live` is a flag for each sentence, bool [sentences].
+    """
+    for b in range(begin.shape[0]):
+        for f in range(begin.shape[1]):
+            posting = begin[b, f] - 1
+            counted = False
+            for i in range(place_begin[b, f], place_end[b, f]):
+                if places[i] & NEW_SENTENCE:
+                    posting += 1
+                    if posting >= end[b, f]:
+                        return False
+                    sentence = first[b] + sentences[posting]
+                    if sentence >= first[b + 1]:
+                        return False
+                    counted = live[sentence]
+                if counted and places[i] & STEP < STEP:
+                    counts[f] += 1
+    return True
