@@ -150,6 +150,133 @@ def memory(
     _write(figures, out)
 
 
+@app.command()
+def frameworks(
+    framework: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="langchain or llama-index; repeatable. Those installed where left out.",
+        ),
+    ] = None,
+    calls: Annotated[int, typer.Option(metavar="N", help="Questions asked at once.", min=1)] = 64,
+    rounds: Annotated[int, typer.Option(metavar="N", help="How often they are asked.", min=1)] = 4,
+    imports: Annotated[
+        int, typer.Option(metavar="N", help="Fresh processes that import each one.", min=1)
+    ] = 5,
+    host: Annotated[str, _HOST] = "minilm",
+    codebook: Annotated[Path | None, _CODEBOOK] = None,
+    out: Annotated[Path | None, _OUT] = None,
+) -> None:
+    """The integrations: how long they hold an event loop up, and what importing them costs."""
+    from s3_retriever.bench.frameworks import run_frameworks
+
+    figures = run_frameworks(
+        framework,
+        host=host,
+        codebook=None if codebook is None else str(codebook),
+        calls=calls,
+        rounds=rounds,
+        imports=imports,
+    )
+    late = Table("framework", "worst late ms", "p99 late ms", "round s", "as one by one", box=None)
+    loading = Table("framework", "import best s", "median s", "slow libraries loaded", box=None)
+    for name, row in figures["frameworks"].items():
+        loop, imported = row["responsiveness"], row["import"]
+        late.add_row(
+            name,
+            f"{loop['worst_ms']:.1f}",
+            f"{loop['p99_ms']:.1f}",
+            f"{loop['seconds']:.2f}",
+            "yes" if loop["equal"] else "NO",
+        )
+        loading.add_row(
+            name,
+            f"{imported['best_seconds']:.2f}",
+            f"{imported['median_seconds']:.2f}",
+            ", ".join(imported["loaded"]) or "none",
+        )
+    Console().print(late, "", loading)
+    claims = figures["claims"]
+    Console().print(
+        f"Claimed: at most {claims['late_ms_at_most']} ms late; imported in less than "
+        f"{claims['import_seconds_below']} s, without torch and transformers."
+    )
+    _write(figures, out)
+
+
+@app.command()
+def speed(
+    tokens: Annotated[
+        list[int] | None,
+        typer.Option(
+            metavar="N",
+            help="Tokens of an index to search; repeatable. 100000, 1000000, 3000000 and 10000000 "
+            "where left out.",
+            min=1,
+        ),
+    ] = None,
+    host: Annotated[str, _HOST] = "minilm",
+    codebook: Annotated[Path | None, _CODEBOOK] = None,
+    text: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Text to index: plain, or .jsonl with text and title in each line; repeatable. "
+            "The standard library's source where left out.",
+        ),
+    ] = None,
+    ask: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Questions: a line each, or .jsonl with question in each line. Made from the "
+            "text where left out.",
+        ),
+    ] = None,
+    questions: Annotated[int, typer.Option(metavar="N", help="Questions at most.", min=1)] = 30,
+    scan_tokens: Annotated[
+        int, typer.Option(metavar="N", help="Tokens that indexing is timed on.", min=1)
+    ] = 100_000,
+    rounds: Annotated[int, typer.Option(metavar="N", help="How often it is.", min=1)] = 3,
+    slow_peers: Annotated[
+        bool,
+        typer.Option("--slow-peers/--no-slow-peers", help="Search also with rank-bm25."),
+    ] = True,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Write figures, tables and plots here; a run that was interrupted goes on.",
+        ),
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Measure again what the folder has already.")
+    ] = False,
+) -> None:
+    """Indexing beside the bare host; searching beside FAISS, bm25s and rank-bm25, in one run."""
+    from s3_retriever.bench.speed import Plan, grids, run_speed, write_speed
+
+    plan = Plan(
+        tokens or [100_000, 1_000_000, 3_000_000, 10_000_000],
+        host=host,
+        codebook=None if codebook is None else str(codebook),
+        texts=text or [],
+        ask=ask,
+        questions=questions,
+        scan_tokens=scan_tokens,
+        rounds=rounds,
+        slow_peers=slow_peers,
+        folder=out,
+        fresh=fresh,
+    )
+    figures = run_speed(plan)
+    for grid in grids(figures):
+        Console().print(grid.rich(), "")
+    if out is not None:
+        write_speed(figures, out)
+
+
 def _write(figures: dict[str, Any], out: Path | None) -> None:
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -5,18 +5,15 @@ from __future__ import annotations
 import multiprocessing
 import resource
 import sys
-import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from itertools import count
 from pathlib import Path
 from typing import Any
 
+from s3_retriever.bench.corpus import endless, source_files
 from s3_retriever.document import Document
-
-_DOCUMENT_CHARACTERS = 4_000
 
 
 def run_memory(
@@ -28,13 +25,13 @@ def run_memory(
         sizes: Numbers of tokens.
         host: Name of the host.
         codebook: Its codebook's folder; the shipped one where None.
-        texts: Plain text files, repeated with fresh ids where they run out; the source of the
-            standard library where there are none.
+        texts: Files as `corpus.documents` reads them, repeated with fresh ids where they run
+            out; the source of the standard library where there are none.
 
     Returns:
         JSON values: for each size the tokens, the peak in bytes, and the seconds.
     """
-    files = list(texts) or sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
+    files = source_files(texts)
     context = multiprocessing.get_context("spawn")
     rows = []
     for tokens in sizes:
@@ -71,14 +68,10 @@ def _index(tokens: int, host: str, codebook: str | None, files: list[Path]) -> d
 
 
 def _documents(files: list[Path], tokens: int, size_of: Any) -> Iterator[Document]:
-    """Pieces of the files, over and over, until there are enough tokens."""
+    """Documents of the files, over and over, until there are enough tokens."""
     done = 0
-    for number in count():
-        for path in files:
-            text = path.read_text(encoding="utf-8", errors="replace")
-            for start in range(0, len(text), _DOCUMENT_CHARACTERS):
-                piece = text[start : start + _DOCUMENT_CHARACTERS]
-                done += size_of(piece)
-                yield Document(piece, f"{number}/{path.name}/{start}")
-                if done >= tokens:
-                    return
+    for document in endless(files):
+        done += size_of(document.text)
+        yield document
+        if done >= tokens:
+            return

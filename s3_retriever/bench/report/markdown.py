@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from s3_retriever.bench.machine import machine, versions
 from s3_retriever.bench.quality import Quality
+from s3_retriever.bench.report.sentence import sentence
 from s3_retriever.bench.report.tables import grids
 
 
@@ -16,15 +17,10 @@ def markdown(quality: Quality) -> str:
 
 def _parts(quality: Quality) -> Iterator[str]:
     yield "# Evidence retrieval under a token budget\n"
-    yield _sentence("Settings", quality.settings | {"recipe": quality.settings["recipe"]["name"]})
-    yield _sentence("Machine", machine())
-    yield _sentence("Versions", versions())
+    yield sentence("Settings", quality.settings | {"recipe": quality.settings["recipe"]["name"]})
+    yield sentence("Machine", machine())
+    yield sentence("Versions", versions())
     for summary in quality.summaries:
         yield f"## {summary.name}\n"
         yield from (grid.markdown() for grid in grids(summary))
     yield "A star marks a difference whose interval leaves 0 out.\n"
-
-
-def _sentence(label: str, values: Mapping[str, object]) -> str:
-    listed = ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)
-    return f"{label}: {listed}.\n"

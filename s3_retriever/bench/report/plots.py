@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from s3_retriever.bench.report.style import GRID, INK, look, spread
+from s3_retriever.bench.report.figure import figure, name_points
+from s3_retriever.bench.report.style import look
 from s3_retriever.bench.summary import Summary
 
 _COLUMNS = 3
-_FONT = 7.5
 # Height of a line of text, as a share of the height of its axes.
 _LINE = 0.062
 
@@ -25,51 +24,10 @@ def draw(summaries: Sequence[Summary], folder: Path) -> None:
         summaries: One for each set.
         folder: An existing folder.
     """
-    with _figure(_size(len(summaries)), folder / "recall") as figure:
-        _draw_recall(figure, summaries)
-    with _figure((7.2, 4.4), folder / "cost") as figure:
-        _draw_cost(figure, summaries)
-
-
-@contextmanager
-def _figure(size: tuple[float, float], path: Path) -> Iterator[Any]:
-    # Without pyplot, which keeps figures and asks for a display.
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    settings: Any = {
-        "font.size": _FONT,
-        # Few: an SVG names them with every text.
-        "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],
-        "text.color": INK,
-        "axes.edgecolor": "#999999",
-        "axes.labelcolor": INK,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "grid.color": GRID,
-        "grid.linewidth": 0.6,
-        "xtick.color": INK,
-        "ytick.color": INK,
-        "svg.fonttype": "none",
-        "svg.hashsalt": "s3",
-    }
-    with mpl.rc_context(settings):
-        figure = Figure(figsize=size, dpi=110)
-        yield figure
-        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
-        figure.savefig(path.with_suffix(".png"))
-        _shrink(path.with_suffix(".png"))
-
-
-def _shrink(path: Path) -> None:
-    """Reduce a picture to a palette: a third of the size, and no difference to see."""
-    from PIL import Image
-
-    with Image.open(path) as picture:
-        reduced = picture.convert("RGB").quantize(128)
-    reduced.save(path, optimize=True)
+    with figure(_size(len(summaries)), folder / "recall") as drawn:
+        _draw_recall(drawn, summaries)
+    with figure((7.2, 4.4), folder / "cost") as drawn:
+        _draw_cost(drawn, summaries)
 
 
 def _size(count: int) -> tuple[float, float]:
@@ -77,16 +35,16 @@ def _size(count: int) -> tuple[float, float]:
     return 3.9 * min(count, _COLUMNS), 2.75 * rows + 0.55
 
 
-def _draw_recall(figure: Any, summaries: Sequence[Summary]) -> None:
+def _draw_recall(drawn: Any, summaries: Sequence[Summary]) -> None:
     columns = min(len(summaries), _COLUMNS)
     rows = -(-len(summaries) // columns)
-    panels = figure.subplots(rows, columns, squeeze=False).flat
+    panels = drawn.subplots(rows, columns, squeeze=False).flat
     for panel, summary in zip(panels, summaries, strict=False):
         _recall_panel(panel, summary)
-    for panel in list(figure.axes)[len(summaries) :]:
+    for panel in list(drawn.axes)[len(summaries) :]:
         panel.remove()
-    figure.suptitle(_recall_title(summaries), x=0.012, ha="left", fontsize=10)
-    figure.tight_layout(rect=(0, 0, 1, 0.99), w_pad=0.6, h_pad=1.6)
+    drawn.suptitle(_recall_title(summaries), x=0.012, ha="left", fontsize=10)
+    drawn.tight_layout(rect=(0, 0, 1, 0.99), w_pad=0.6, h_pad=1.6)
 
 
 def _recall_panel(panel: Any, summary: Summary) -> None:
@@ -120,32 +78,9 @@ def _recall_panel(panel: Any, summary: Summary) -> None:
 
 
 def _label_ends(panel: Any, x: float, ends: Mapping[str, float]) -> None:
-    """Name each line at its end, in a column at the right, so that no legend is needed."""
-    low, high = panel.get_ylim()
-    places = spread(list(ends.values()), _LINE * (high - low), low, high)
-    for (name, y), place in zip(ends.items(), places, strict=True):
-        style = look(name)
-        panel.annotate(
-            name,
-            xy=(x, y),
-            xytext=(1.09, (place - low) / (high - low)),
-            textcoords="axes fraction",
-            va="center",
-            fontsize=6.6,
-            fontweight="bold" if style.strong else "normal",
-            color=style.colour,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": style.colour,
-                "linewidth": 0.5,
-                "alpha": 0.6,
-                "shrinkA": 0,
-                "shrinkB": 2,
-                "relpos": (0, 0.5),
-            },
-            annotation_clip=False,
-        )
-    panel.set_ylim(low, high)
+    panel.set_ylim(panel.get_ylim())  # Names are not to change it.
+    points = {name: (x, y) for name, y in ends.items()}
+    name_points(panel, points, {name: name for name in ends}, left=1.09, line=_LINE, font=6.6)
 
 
 def _recall_title(summaries: Sequence[Summary]) -> str:
@@ -155,8 +90,8 @@ def _recall_title(summaries: Sequence[Summary]) -> str:
     return f"Evidence found within a token budget. Sets where most was found at {middle}: {wins}"
 
 
-def _draw_cost(figure: Any, summaries: Sequence[Summary]) -> None:
-    axes = figure.subplots()
+def _draw_cost(drawn: Any, summaries: Sequence[Summary]) -> None:
+    axes = drawn.subplots()
     points = _cost_points(summaries)
     for name, (milliseconds, recall) in points.items():
         style = look(name)
@@ -177,34 +112,14 @@ def _draw_cost(figure: Any, summaries: Sequence[Summary]) -> None:
     axes.set_xlabel("median time of a search, ms (question included; log scale)")
     axes.set_ylabel(f"evidence recall at {summaries[0].middle:,} tokens")
     _label_points(axes, points)
-    figure.suptitle(_cost_title(points, len(summaries)), x=0.015, ha="left", fontsize=9.5)
-    figure.tight_layout(rect=(0, 0, 1, 0.99))
+    drawn.suptitle(_cost_title(points, len(summaries)), x=0.015, ha="left", fontsize=9.5)
+    drawn.tight_layout(rect=(0, 0, 1, 0.99))
 
 
 def _label_points(axes: Any, points: Mapping[str, tuple[float, float]]) -> None:
-    low, high = axes.get_ylim()
-    places = spread([y for _, y in points.values()], 0.05 * (high - low), low, high)
-    for (name, (x, y)), place in zip(points.items(), places, strict=True):
-        style = look(name)
-        axes.annotate(
-            f"{name}  {y:.3f}".replace("0.", "."),
-            xy=(x, y),
-            xytext=(1.03, (place - low) / (high - low)),
-            textcoords="axes fraction",
-            va="center",
-            fontweight="bold" if style.strong else "normal",
-            color=style.colour,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": style.colour,
-                "linewidth": 0.4,
-                "alpha": 0.5,
-                "shrinkA": 0,
-                "shrinkB": 4,
-                "relpos": (0, 0.5),
-            },
-            annotation_clip=False,
-        )
+    axes.set_ylim(axes.get_ylim())  # Names are not to change it.
+    texts = {name: f"{name}  {y:.3f}".replace("0.", ".") for name, (_, y) in points.items()}
+    name_points(axes, points, texts, left=1.03, line=0.05)
 
 
 def _cost_points(summaries: Sequence[Summary]) -> dict[str, tuple[float, float]]:

@@ -36,6 +36,13 @@ _LOOKS = {
     "compressor": Look("#009E73", "-", "o", strong=True),
     "ensemble": Look("#4d4d4d", "-", "s", strong=False),
     "dense": Look("#8c8c8c", "--", "^", strong=False),
+    # The package's modes where they are searches of the same index.
+    "mode hybrid": Look("#D55E00", "-", "o", strong=True),
+    "mode s3": Look("#0072B2", "-", "o", strong=True),
+    "mode bm25": Look("#009E73", "-", "o", strong=True),
+    "faiss-flat": Look("#6e6e6e", "--", "^", strong=False),
+    "faiss-hnsw": Look("#8c8c8c", "-.", "s", strong=False),
+    "rank-bm25": Look("#8c8c8c", ":", "v", strong=False),
     "bm25": Look("#8c8c8c", ":", "v", strong=False),
 }
 
