@@ -11,7 +11,7 @@ from s3_retriever.errors import CodebookError, HostError, IndexStoreError, Input
 from s3_retriever.recipe import Recipe, SecondHop, TapRecipe
 
 if TYPE_CHECKING:
-    from s3_retriever.answer import Compressor
+    from s3_retriever.answer import Answer, Compressor, LongContext, ScannedContext
     from s3_retriever.calibration import Calibration, Evidence, LabelledQuestion, calibrate
     from s3_retriever.codebook import Codebook
     from s3_retriever.engine import S3Index
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __version__ = version("s3-retriever")
 
 __all__ = [
+    "Answer",
     "Calibration",
     "Codebook",
     "CodebookError",
@@ -35,9 +36,11 @@ __all__ = [
     "IndexStoreError",
     "InputError",
     "LabelledQuestion",
+    "LongContext",
     "Recipe",
     "S3Error",
     "S3Index",
+    "ScannedContext",
     "SecondHop",
     "Span",
     "Tap",
@@ -49,6 +52,7 @@ __all__ = [
 
 # These import torch and transformers, which takes seconds; they are imported when first used.
 _LAZY = {
+    "Answer": "s3_retriever.answer",
     "Calibration": "s3_retriever.calibration",
     "Codebook": "s3_retriever.codebook",
     "Compressor": "s3_retriever.answer",
@@ -56,7 +60,9 @@ _LAZY = {
     "Explanation": "s3_retriever.search",
     "Host": "s3_retriever.host",
     "LabelledQuestion": "s3_retriever.calibration",
+    "LongContext": "s3_retriever.answer",
     "S3Index": "s3_retriever.engine",
+    "ScannedContext": "s3_retriever.answer",
     "Span": "s3_retriever.search",
     "Tap": "s3_retriever.tap",
     "TopKSAE": "s3_retriever.sae",

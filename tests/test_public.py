@@ -8,10 +8,10 @@ import sys
 import s3_retriever
 
 PUBLIC = {
-    "Calibration", "Codebook", "CodebookError", "Compressor", "Document", "Evidence",
+    "Answer", "Calibration", "Codebook", "CodebookError", "Compressor", "Document", "Evidence",
     "Explanation", "Host", "HostError", "IndexStoreError", "InputError", "LabelledQuestion",
-    "Recipe", "S3Error", "S3Index", "SecondHop", "Span", "Tap", "TapRecipe", "TopKSAE",
-    "__version__", "calibrate",
+    "LongContext", "Recipe", "S3Error", "S3Index", "ScannedContext", "SecondHop", "Span", "Tap",
+    "TapRecipe", "TopKSAE", "__version__", "calibrate",
 }  # fmt: skip
 
 

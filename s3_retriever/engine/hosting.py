@@ -1,4 +1,4 @@
-"""Finding the host and the codebook that an index works with."""
+"""Finding the host and the codebook that an index or an answer works with."""
 
 from __future__ import annotations
 
@@ -47,14 +47,28 @@ def shared_host(host: str | Host, codebook: Codebook, options: dict[str, Any]) -
         HostError: It cannot be loaded.
         InputError: Options for a host that is loaded already.
     """
+    return _load_once(host, {"layers": codebook.depth}, options)
+
+
+def answering_host(host: str | Host, options: dict[str, Any]) -> Host:
+    """A host by name, loaded whole and once per process, so that it also generates.
+
+    Raises:
+        HostError: It cannot be loaded.
+        InputError: Options for a host that is loaded already.
+    """
+    return _load_once(host, {"generates": True}, options)
+
+
+def _load_once(host: str | Host, extent: dict[str, Any], options: dict[str, Any]) -> Host:
     if isinstance(host, Host):
         if options:
             raise InputError("A loaded host takes no further options; give them to Host.load.")
         return host
-    key = (lasting(host), codebook.depth, repr(sorted(options.items())))
+    key = (lasting(host), repr(extent), repr(sorted(options.items())))
     with _HOSTS_LOCK:
         if key not in _HOSTS:
-            _HOSTS[key] = Host.load(host, layers=codebook.depth, **options)
+            _HOSTS[key] = Host.load(host, **extent, **options)
         return _HOSTS[key]
 
 

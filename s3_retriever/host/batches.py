@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
+from s3_retriever.errors import HostError
 from s3_retriever.host.heap import trim_heap
+from s3_retriever.host.memory import free_device_memory, is_out_of_memory
 from s3_retriever.host.windows import Window
+
+logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -22,6 +28,13 @@ def padded_length(length: int) -> int:
     return max(-(-length // _PADDING), 1) * _PADDING
 
 
+@dataclass(slots=True)
+class _Limit:
+    """Padded tokens of a batch at most; halved where the device has no room for them."""
+
+    tokens: int
+
+
 def run_batches(
     stream: Iterable[Window],
     run: Callable[[Sequence[Window]], Sequence[Result]],
@@ -30,34 +43,68 @@ def run_batches(
 ) -> Iterator[tuple[Window, Result]]:
     """Run windows in batches of like length and give the results in the stream's order.
 
+    A batch that the device has no memory for is run again in halves, and so are all after it.
+
     Args:
         stream: Windows of any number.
         run: Called with a batch of windows; returns one result for each.
         batch_tokens: Padded tokens of a batch at most (a single longer window runs alone).
         lookahead: Batches' worth of windows that are sorted at once; their results are held.
+
+    Raises:
+        HostError: The device has no memory for a single window.
     """
+    limit = _Limit(batch_tokens)
     waiting: list[Window] = []
     tokens = 0
     for window in stream:
         waiting.append(window)
         tokens += max(len(window.ids), 1)
         if tokens >= batch_tokens * lookahead:
-            yield from _run_sorted(waiting, run, batch_tokens)
+            yield from _run_sorted(waiting, run, limit)
             waiting, tokens = [], 0
-    yield from _run_sorted(waiting, run, batch_tokens)
+    yield from _run_sorted(waiting, run, limit)
 
 
 def _run_sorted(
-    waiting: list[Window],
-    run: Callable[[Sequence[Window]], Sequence[Result]],
-    batch_tokens: int,
+    waiting: list[Window], run: Callable[[Sequence[Window]], Sequence[Result]], limit: _Limit
 ) -> Iterator[tuple[Window, Result]]:
     order = sorted(range(len(waiting)), key=lambda i: len(waiting[i].ids), reverse=True)
     results: dict[int, Result] = {}
     while order:
-        size = max(batch_tokens // padded_length(len(waiting[order[0]].ids)), 1)
-        batch, order = order[:size], order[size:]
-        results.update(zip(batch, run([waiting[i] for i in batch]), strict=True))
+        padded = padded_length(len(waiting[order[0]].ids))
+        batch = order[: max(limit.tokens // padded, 1)]
+        found = _attempt(run, [waiting[i] for i in batch])
+        if found is None:
+            limit.tokens = padded * len(batch) // 2
+            logger.warning(
+                "The device has no memory for a batch of %d windows of %d tokens; going on with "
+                "half of that.",
+                len(batch),
+                padded,
+            )
+        else:
+            results.update(zip(batch, found, strict=True))
+            order = order[len(batch) :]
         trim_heap()
     for i, window in enumerate(waiting):
         yield window, results[i]
+
+
+def _attempt(
+    run: Callable[[Sequence[Window]], Sequence[Result]], batch: Sequence[Window]
+) -> Sequence[Result] | None:
+    """The results of a batch, or None where the device's memory does not suffice for it."""
+    try:
+        return run(batch)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        if len(batch) == 1:
+            raise HostError(
+                f"The device has no memory for a single window of {len(batch[0].ids)} tokens; "
+                "load the host with a smaller window=, or on another device."
+            ) from error
+    # Only now is the error gone, and with it the tensors of the run that it held.
+    free_device_memory()
+    return None

@@ -1,7 +1,11 @@
-"""`Host`: a transformer without its LM head, cut off after the deepest layer that is read."""
+"""`Host`: a transformer without its LM head, cut off after the deepest layer that is read.
+
+A host that also answers is loaded whole instead, once: reading uses the layers below the head.
+"""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 import threading
@@ -19,12 +23,13 @@ from torch import Tensor, nn
 from s3_retriever.errors import HostError, InputError
 from s3_retriever.host.batches import padded_length
 from s3_retriever.host.families import Family, family_of
+from s3_retriever.host.memory import is_out_of_memory
 from s3_retriever.host.source import MINILM, locate
 from s3_retriever.host.tokenizer import OffsetTokenizer
 from s3_retriever.host.windows import Window, WindowShape, windows
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 # The chunk of the paper (S3-Attention, section 4); encoders are read at their own length.
 _LONGEST_WINDOW = 2048
@@ -35,16 +40,18 @@ _BATCH_TOKENS = {"cpu": 4_096, "cuda": 131_072, "mps": 16_384}
 
 
 class Host:
-    """A transformer that reads windows of text; make one with `Host.load`.
+    """A transformer that reads windows of text; make one with `Host.load` or `Host.of`.
 
     Attributes:
         name: What `load` was given.
-        model: The base model in evaluation mode, without LM head.
+        model: The base model in evaluation mode, without LM head. A run ends after the deepest
+            tap, so that layers beyond it cost nothing in reading.
         blocks: Its layers, in order.
         family: Where the layers keep their projections.
         tokenizer: Its tokenizer, with character offsets.
         shape: Size and overlap of its windows, in tokens.
-        batch_tokens: Padded tokens that one batch holds at most.
+        batch_tokens: Padded tokens that one batch holds at most; lowered where they did not fit
+            into the device's memory.
         lock: Held while the model runs: hooks on its modules see every forward pass.
     """
 
@@ -55,9 +62,11 @@ class Host:
         tokenizer: OffsetTokenizer,
         shape: WindowShape,
         batch_tokens: int,
+        causal: PreTrainedModel | None = None,
     ) -> None:
         self.name = name
         self.model = model
+        self._causal = causal
         self.tokenizer = tokenizer
         self.shape = shape
         self.batch_tokens = batch_tokens
@@ -80,6 +89,7 @@ class Host:
         dtype: str = "auto",
         revision: str | None = None,
         trust_remote_code: bool = False,
+        generates: bool = False,
         **model_options: Any,
     ) -> Host:
         """Load a host model.
@@ -98,8 +108,11 @@ class Host:
                 `float32`.
             revision: Branch, tag or commit on the Hub.
             trust_remote_code: Whether to run code that comes with the model.
-            model_options: Passed on to `AutoModel.from_pretrained`, such as
-                `attn_implementation` or `device_map`.
+            generates: Whether the model is loaded whole, LM head included, so that the one copy
+                of its weights both reads and answers (see `causal`). Encoders have no head to
+                answer with and are loaded as always.
+            model_options: Passed on to `from_pretrained`, such as `attn_implementation` or
+                `device_map`.
 
         Raises:
             HostError: The model cannot be found or loaded, has no fast tokenizer, or is of an
@@ -107,6 +120,10 @@ class Host:
             InputError: `layers`, `window` or `overlap` does not fit the model, or there is no
                 such device or dtype here.
         """
+        if generates and layers is not None:
+            raise InputError(
+                "A host that generates is loaded whole; leave out either layers or generates."
+            )
         source = locate(name, revision)
         remote = {"revision": revision, "trust_remote_code": trust_remote_code}
         config = _read_config(name, source, remote)
@@ -117,12 +134,81 @@ class Host:
         where = _device(device)
         precision = _dtype(dtype, where)
         tokenizer = OffsetTokenizer(_read_tokenizer(name, source, remote))
-        model = _read_model(name, source, config, precision, remote | model_options)
+        model, causal = _read_model(
+            name,
+            source,
+            config,
+            {_DTYPE_OPTION: precision} | remote | model_options,
+            generates=generates and not family.bidirectional,
+        )
+        whole = causal or model
         if "device_map" not in model_options:
-            model.to(where)  # type: ignore[arg-type]
-        if batch_tokens is None:
-            batch_tokens = _BATCH_TOKENS.get(where.type, _BATCH_TOKENS["cpu"])
-        return cls(name, model.train(mode=False), tokenizer, shape, batch_tokens)
+            whole.to(where)  # type: ignore[arg-type]
+        whole.train(mode=False)
+        return cls(name, model, tokenizer, shape, batch_tokens or _batch_tokens(where), causal)
+
+    @classmethod
+    def of(
+        cls,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        name: str | None = None,
+        window: int | None = None,
+        overlap: int | None = None,
+        batch_tokens: int | None = None,
+    ) -> Host:
+        """Make a host of a model that is loaded already, such as a quantised one.
+
+        Nothing is copied but the tokenizer; the model is put into evaluation mode.
+
+        Args:
+            model: A base model, or a causal one, which then also generates.
+            tokenizer: Its tokenizer.
+            name: Where its codebook is looked for, and what messages call it; the name it was
+                loaded by where left out.
+            window: As in `load`.
+            overlap: As in `load`.
+            batch_tokens: As in `load`.
+
+        Raises:
+            HostError: The model is of an unknown family, or the tokenizer is not a fast one.
+            InputError: `window` or `overlap` does not fit the model.
+        """
+        family = family_of(model.config.model_type)
+        name = name or model.config.name_or_path or type(model).__name__
+        shape = _window_shape(name, model.config, family, window, overlap)
+        whole: Any = model.train(mode=False)
+        generates = not family.bidirectional and whole.get_output_embeddings() is not None
+        own = OffsetTokenizer(copy.deepcopy(tokenizer))
+        limit = batch_tokens or _batch_tokens(model.device)
+        return cls(name, whole.base_model, own, shape, limit, whole if generates else None)
+
+    @property
+    def causal(self) -> PreTrainedModel:
+        """The whole model with its LM head; it and `model` are the same modules.
+
+        Raises:
+            HostError: The host cannot generate.
+        """
+        if self._causal is not None:
+            return self._causal
+        if self.family.bidirectional:
+            raise HostError(
+                f"Host {self.name!r} is an encoder ({self.model.config.model_type}) and cannot "
+                "generate; let it compress the context and give the evidence to another model, "
+                "or take a causal model as host."
+            )
+        raise HostError(
+            f"Host {self.name!r} has no LM head: it was loaded without generates=True, or its "
+            "files have none; load a causal model with Host.load(..., generates=True)."
+        )
+
+    @property
+    def positions(self) -> int | None:
+        """Tokens that a sequence may have, prompt and answer together; None without a limit."""
+        counted = getattr(self.model.config, "max_position_embeddings", None)
+        return None if counted is None else int(counted) - self.family.unused_positions
 
     @property
     def device(self) -> torch.device:
@@ -151,7 +237,15 @@ class Host:
             ids[row, : len(window.ids)] = torch.from_numpy(window.ids)
             mask[row, : len(window.ids)] = 1
         options = {} if self.family.bidirectional else {"use_cache": False}
-        self.model(input_ids=ids.to(self.device), attention_mask=mask.to(self.device), **options)
+        try:
+            self.model(
+                input_ids=ids.to(self.device), attention_mask=mask.to(self.device), **options
+            )
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                # What does not fit now will not fit into the next scan either.
+                self.batch_tokens = max(min(self.batch_tokens, ids.numel()) // 2, 1)
+            raise
 
     def fingerprint(self, layers: int) -> str:
         """Identify the tokenizer and the weights of the first `layers` layers.
@@ -203,17 +297,25 @@ def _read_model(
     name: str,
     source: str,
     config: PretrainedConfig,
-    dtype: torch.dtype,
     options: dict[str, Any],
-) -> PreTrainedModel:
+    *,
+    generates: bool,
+) -> tuple[PreTrainedModel, PreTrainedModel | None]:
+    """The base model and, where it is to generate and its files have a head, the whole model."""
+    auto: Any = transformers.AutoModelForCausalLM if generates else transformers.AutoModel
     try:
         with _quiet(bars=not Path(source).is_dir()):
-            model: PreTrainedModel = transformers.AutoModel.from_pretrained(
-                source, config=config, use_safetensors=True, **{_DTYPE_OPTION: dtype}, **options
+            model, report = auto.from_pretrained(
+                source, config=config, use_safetensors=True, output_loading_info=True, **options
             )
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise HostError(f"The weights of host {name!r} cannot be loaded: {error}") from error
-    return model
+    if not generates:
+        return model, None
+    # A head that the files do not have was made up at random. Tied heads are not missing.
+    base = f"{model.base_model_prefix}."
+    complete = all(key.startswith(base) for key in report["missing_keys"])
+    return model.base_model, model if complete else None
 
 
 # The settings below belong to the whole process.
@@ -287,6 +389,10 @@ def _device(device: str) -> torch.device:
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
+
+
+def _batch_tokens(device: torch.device) -> int:
+    return _BATCH_TOKENS.get(device.type, _BATCH_TOKENS["cpu"])
 
 
 def _dtype(dtype: str, device: torch.device) -> torch.dtype:

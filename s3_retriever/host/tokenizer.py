@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,12 @@ class OffsetTokenizer:
     Text that looks like a special token (`[SEP]`, `<|endoftext|>`) is read as plain text, so a
     document cannot put control tokens into the host.
 
+    Attributes:
+        source: The tokenizer as transformers has it, for its chat template and for decoding.
+        backend: Its fast tokenizer.
+        prefix: Ids that stand before every text, `suffix` likewise.
+        pad_id: Fills up batches.
+
     Raises:
         HostError: The tokenizer is a slow one, which has no offsets.
     """
@@ -32,6 +40,7 @@ class OffsetTokenizer:
                 f"{type(tokenizer).__name__} is not a fast tokenizer and gives no character "
                 "offsets; use a model that ships tokenizer.json."
             )
+        self.source = tokenizer
         self.backend = backend
         backend.no_truncation()
         backend.no_padding()
@@ -51,6 +60,17 @@ class OffsetTokenizer:
     def ids(self, text: str) -> list[int]:
         """Token ids of a short text, without special tokens."""
         return list(self.backend.encode(text, add_special_tokens=False).ids)
+
+    def control_ids(self, text: str) -> list[int]:
+        """Token ids of a text whose special tokens count, such as a part of a chat template."""
+        return list(self._controlling.encode(text, add_special_tokens=False).ids)
+
+    @cached_property
+    def _controlling(self) -> Any:
+        # A copy: the switch of `backend` may not change while another thread reads documents.
+        backend = copy.deepcopy(self.backend)
+        backend.encode_special_tokens = False
+        return backend
 
     def stream(self, text: str) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Tokenise a text of any length in pieces.
