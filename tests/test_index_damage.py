@@ -1,5 +1,6 @@
 """Damaged indexes are refused in one sentence, whatever is wrong with them."""
 
+import hashlib
 import json
 import random
 
@@ -22,11 +23,27 @@ def path(tmp_path):
     return store.path
 
 
+def seal(manifest):
+    """A manifest as it stands in the file, whatever it says."""
+    rest = json.dumps(manifest).encode()[1:]
+    checksum = hashlib.sha256(rest).hexdigest().encode()
+    return b'{\n "sha256": "%s",\n%s' % (checksum, rest)
+
+
 def edit(path, change):
+    """Change the manifest; its checksum fits all the same."""
     file = path / "manifest.json"
     manifest = json.loads(file.read_text())
+    del manifest["sha256"]
     change(manifest)
-    file.write_text(json.dumps(manifest))
+    file.write_bytes(seal(manifest))
+
+
+def describe(path, name):
+    """Tell the manifest of a file that was changed."""
+    content = (path / SEGMENT / name).read_bytes()
+    entry = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    edit(path, segment(lambda s: s["files"].update({name: entry})))
 
 
 def read_everything(store):
@@ -56,6 +73,30 @@ def test_newer_schema(path):
     edit(path, lambda m: m.update(schema_version=2, something="new"))
     with pytest.raises(IndexStoreError, match=r"schema 2.*upgrade s3-retriever"):
         Store.open(path)
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps(manifest))  # nothing is sure of its layout
+    with pytest.raises(IndexStoreError, match=r"schema 2.*upgrade s3-retriever"):
+        Store.open(path)
+
+
+def test_a_manifest_without_its_checksum(path):
+    manifest = json.loads((path / "manifest.json").read_text())
+    spaced = json.dumps(manifest, indent=1).replace('"sha256"', ' "sha256"', 1)
+    for content in (json.dumps(manifest), spaced):
+        (path / "manifest.json").write_text(content)
+        with pytest.raises(IndexStoreError, match="its checksum is missing"):
+            Store.open(path)
+
+
+def test_any_bit_of_the_manifest_counts(path):
+    file = path / "manifest.json"
+    content = file.read_bytes()
+    for at in range(0, 8 * len(content), 37):
+        broken = bytearray(content)
+        broken[at // 8] ^= 1 << at % 8
+        file.write_bytes(broken)
+        with pytest.raises(IndexStoreError, match=r"manifest\.json is damaged"):
+            Store.open(path)
 
 
 @pytest.mark.parametrize(
@@ -154,8 +195,7 @@ def test_arrays_of_another_type_or_shape(path):
             if (other.dtype, other.shape) == (array.dtype, array.shape):
                 continue
             np.save(file, other, allow_pickle=True)
-            size = file.stat().st_size
-            edit(path, segment(lambda s: s["files"][file.name].update(bytes=size)))  # noqa: B023
+            describe(path, file.name)
             try:
                 read_everything(Store.open(path))
             except IndexStoreError:
@@ -163,7 +203,7 @@ def test_arrays_of_another_type_or_shape(path):
             else:  # a tombstone less is an index all the same
                 assert file.name.startswith("tombstones") and other.shape == (0,)
         file.write_bytes(content)
-        edit(path, segment(lambda s: s["files"][file.name].update(bytes=len(content))))  # noqa: B023
+        describe(path, file.name)
     read_everything(Store.open(path))
 
 
@@ -205,6 +245,7 @@ def test_ranges_beyond_the_end(path, file, field):
     table = np.load(path / SEGMENT / file)
     table[field][-1] += 1000
     np.save(path / SEGMENT / file, table)
+    describe(path, file)
     with pytest.raises(IndexStoreError, match="a range beyond its end"):
         read_everything(Store.open(path))
 

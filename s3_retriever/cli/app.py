@@ -11,6 +11,7 @@ import typer
 
 from s3_retriever import __version__
 from s3_retriever.bench.commands import app as bench
+from s3_retriever.cli.answering import answer
 from s3_retriever.cli.asking import ask
 from s3_retriever.cli.calibrating import calibrate
 from s3_retriever.cli.console import log_to_stderr, results
@@ -19,7 +20,7 @@ from s3_retriever.cli.failures import Commands
 from s3_retriever.cli.fitting import fit
 from s3_retriever.cli.indexing import add, index
 from s3_retriever.cli.info import info
-from s3_retriever.cli.maintenance import compact, delete
+from s3_retriever.cli.maintenance import compact, delete, verify
 from s3_retriever.cli.searching import search
 
 app = typer.Typer(
@@ -67,7 +68,9 @@ def s3(
 app.callback(help=_paragraphs(s3))(s3)
 
 
-for _command in (index, add, search, ask, explain, info, delete, compact, fit, calibrate):
+for _command in (
+    *(index, add, search, ask, answer, explain, info, delete, compact, verify, fit, calibrate),
+):
     app.command(help=_paragraphs(_command))(_command)
 
 app.add_typer(bench, name="bench")

@@ -1,4 +1,4 @@
-"""`s3 delete` and `s3 compact`; neither needs the host."""
+"""`s3 delete`, `s3 compact` and `s3 verify`; none needs the host."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from s3_retriever.cli import options
-from s3_retriever.cli.console import results
+from s3_retriever.cli.console import results, warn
 from s3_retriever.cli.info import facts
 
 
@@ -29,7 +29,7 @@ def delete(
 
 
 def compact(index: options.IndexPath) -> None:
-    """Merge what many additions left, and give the room of deleted documents back."""
+    """Merge all segments into one, and give the room of deleted documents back."""
     from s3_retriever.index import Store
 
     store = Store.open(index)
@@ -37,3 +37,16 @@ def compact(index: options.IndexPath) -> None:
     store.compact()
     after = facts(store)["bytes"]
     results().print(f"{before:,} bytes before, {after:,} bytes now.", soft_wrap=True)
+
+
+def verify(index: options.IndexPath) -> None:
+    """Read every file of an index and compare it with its checksum.
+
+    Names all files that are damaged or missing. Does not load the host.
+    """
+    from s3_retriever.index import Store
+
+    found = Store(index).verify(progress=True)
+    for name in found.strangers:
+        warn(f"{index / name} does not belong to the index.")
+    results().print(f"{found.files} files, {found.bytes:,} bytes: intact.", soft_wrap=True)

@@ -15,7 +15,7 @@ from s3_retriever.engine.ingest import Source, progress_bar, token_chunks
 from s3_retriever.engine.questions import rank_question
 from s3_retriever.errors import CodebookError, IndexStoreError, InputError
 from s3_retriever.host import Host
-from s3_retriever.index import Store
+from s3_retriever.index import Store, Verification
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import Explanation, Mode, Span, Where
 from s3_retriever.search.explanation import explain
@@ -196,8 +196,28 @@ class S3Index:
         return self._store.delete([ids] if isinstance(ids, str) else ids, missing_ok=missing_ok)
 
     def compact(self) -> None:
-        """Merge what many additions left and give the room of deleted documents back."""
+        """Merge all segments into one and give the room of deleted documents back.
+
+        Adding and deleting do as much as searches need on their own.
+
+        Raises:
+            IndexStoreError: Another process is writing, the disk refuses, or a file is damaged.
+        """
         self._store.compact()
+
+    def verify(self, *, progress: bool = True) -> Verification:
+        """Read every file and compare it with its checksum.
+
+        Args:
+            progress: Whether a bar shows how far it is (only in a terminal).
+
+        Returns:
+            How much was read, and what lies about that is not part of the index.
+
+        Raises:
+            IndexStoreError: Files are missing or damaged; it names all of them.
+        """
+        return self._store.verify(progress=progress)
 
     def search(
         self,
@@ -238,7 +258,7 @@ class S3Index:
             k = 5
         chosen = self._recipe(recipe)
         snapshot = self._store.snapshot()
-        allowed = candidates(Sentences(snapshot), where)
+        allowed = candidates(Sentences.of(snapshot), where)
         if not allowed.any():
             return []
         ranking = rank_question(self.encoder, snapshot, question, chosen, mode, allowed).ranking
@@ -267,7 +287,7 @@ class S3Index:
         _check_search(question, 1, None, "hybrid", "score")
         chosen = self._recipe(recipe)
         snapshot = self._store.snapshot()
-        allowed = candidates(Sentences(snapshot), None)
+        allowed = candidates(Sentences.of(snapshot), None)
         ranking, hop, features = rank_question(
             self.encoder, snapshot, question, chosen, "hybrid", allowed
         )

@@ -6,6 +6,7 @@ from s3_retriever.index.sentences import split_sentences
 from s3_retriever.index.snapshot import Snapshot
 from s3_retriever.index.store import Store
 from s3_retriever.index.tables import DocumentRow
+from s3_retriever.index.verification import Verification
 from s3_retriever.index.writer import SegmentWriter, TokenChunk
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Snapshot",
     "Store",
     "TokenChunk",
+    "Verification",
     "analyze",
     "split_sentences",
     "term_hash",

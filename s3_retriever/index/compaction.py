@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from s3_retriever.document import Document
-from s3_retriever.index import postings
 from s3_retriever.index.segment import Segment
 from s3_retriever.index.writer import SegmentWriter, TokenChunk
 
@@ -35,10 +34,11 @@ class _TokenReader:
         starts = self._segment.document_tokens(ordinal)
         token = int(self._segment.documents[ordinal]["first_token"])
         while len(starts):
-            block, skip = divmod(token, postings.BLOCK_TOKENS)
+            block, first, end = self._segment.block_at(token)
             self._load(block)
-            n = min(len(starts), postings.BLOCK_TOKENS - skip)
-            features = {tap: rows[skip : skip + n] for tap, rows in self._features.items()}
+            n = min(len(starts), end - token)
+            part = slice(token - first, token - first + n)
+            features = {tap: rows[part] for tap, rows in self._features.items()}
             yield TokenChunk(starts[:n], features)
             starts = starts[n:]
             token += n

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,8 +54,12 @@ def damaged(path: Path, reason: object) -> IndexStoreError:
     )
 
 
-def checksum(path: Path) -> str:
+def checksum(path: Path, advance: Callable[[int], object] | None = None) -> str:
     """SHA-256 of a file, in hexadecimal.
+
+    Args:
+        path: The file.
+        advance: Told the number of bytes whenever some have been read.
 
     Raises:
         OSError: The file cannot be read.
@@ -64,6 +68,8 @@ def checksum(path: Path) -> str:
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
+            if advance is not None:
+                advance(len(chunk))
     return digest.hexdigest()
 
 

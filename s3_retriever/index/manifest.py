@@ -1,8 +1,13 @@
-"""The manifest: which files make up an index. Replacing it is what commits a change."""
+"""The manifest: which files make up an index. Replacing it is what commits a change.
+
+Its first line but one is a checksum of all lines after it, byte by byte.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +19,8 @@ from s3_retriever.index.files import checksum, damaged
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+_SEAL = re.compile(rb'\{\n "sha256": "([0-9a-f]{64})",\n')
+
 # A tap's files carry its name, and this one is taken by the lexical postings.
 RESERVED_TAP = "lexical"
 
@@ -96,6 +103,12 @@ class Manifest(_Strict):
     segments: Annotated[tuple[SegmentEntry, ...], Field(strict=False), After(_distinct)] = ()
 
 
+def write_manifest(manifest: Manifest) -> bytes:
+    """The manifest as it stands in the file, its checksum included."""
+    rest = manifest.model_dump_json(indent=1).encode().removeprefix(b"{\n")
+    return b'{\n "sha256": "%s",\n%s' % (_digest(rest), rest)
+
+
 def read_manifest(path: Path) -> bytes:
     """The manifest of the index at `path`, as it stands in the file.
 
@@ -122,16 +135,26 @@ def parse_manifest(path: Path, content: bytes) -> Manifest:
     """
     file = path / MANIFEST_NAME
     try:
+        seal = _SEAL.match(content)
+        rest = content[seal.end() :] if seal else b""
+        if seal and seal[1] != _digest(rest):
+            raise damaged(file, "its content is not what its checksum says")
         version = dict(json.loads(content)).get("schema_version")
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise IndexStoreError(
                 f"The index at {path} has schema {version}, newer than {SCHEMA_VERSION}, which is "
                 "the newest that this version reads; upgrade s3-retriever."
             )
-        return Manifest.model_validate_json(content)
+        if not seal:
+            raise damaged(file, "its checksum is missing")
+        return Manifest.model_validate_json(b"{\n" + rest)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise damaged(file, f"{where}: {first['msg']}") from None
     except (ValueError, TypeError, RecursionError) as error:
         raise damaged(file, error) from None
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()

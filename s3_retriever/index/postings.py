@@ -262,6 +262,14 @@ class Postings:
         tokens, posted = self._tokens(sentences, places)
         return tokens, which[posted]
 
+    def of_sentence(self, sentence: int) -> NDArray[np.int64]:
+        """The features that fire in a sentence [f], ascending."""
+        block = int(np.searchsorted(self._blocks, sentence, side="right")) - 1
+        base, size = int(self._bases[block, 0]), int(self._sizes[block, 0])
+        number = sentence - int(self._blocks[block])
+        postings = np.flatnonzero(self._sentences[base : base + size] == number)
+        return np.searchsorted(self._offsets[block, 0], postings, side="right") - 1
+
     def block(self, block: int) -> NDArray[np.int32]:
         """The features of the tokens of a block, as they were written.
 

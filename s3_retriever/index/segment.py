@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -60,8 +61,17 @@ class Segment:
         self._text = open_bytes(folder / tables.TEXT_FILE)
         self._rows = open_bytes(folder / tables.ROWS_FILE)
         self._lexical = Lexical(folder, entry.sentences)
+        self._blocks = open_array(folder / tables.BLOCKS_FILE, tables.BLOCK, (None,)).astype(
+            np.int64
+        )
+        self._first_token = np.append(self.sentences["first_token"], entry.tokens).astype(np.int64)
+        self._check_order()
         self._taps = {
-            tap: Postings(folder, tap, n, entry.tokens) for tap, n in entry.features.items()
+            tap: Postings(folder, tap, n, self._blocks, self._first_token)
+            for tap, n in entry.features.items()
+        }
+        self._live_frequencies = {
+            tap: np.full(n, -1, dtype=np.int64) for tap, n in entry.features.items()
         }
         self.live = (
             read_live(folder / entry.tombstones, entry.documents) if entry.tombstones else None
@@ -104,13 +114,75 @@ class Segment:
             KeyError: The segment has no such tap.
             IndexError: The tap has no such feature.
         """
-        features = np.asarray(features, dtype=np.int64)
-        if features.size and not 0 <= features.min() <= features.max() < self.entry.features[tap]:
-            raise IndexError(f"Tap {tap} has features 0..{self.entry.features[tap] - 1}.")
-        return self._taps[tap].find(features)
+        return self._taps[tap].find(self._features(tap, features))
+
+    def frequencies(self, tap: str, features: NDArray[np.int64]) -> NDArray[np.int64]:
+        """On how many tokens of live documents each of the given features [f] fires, int64 [f].
+
+        Raises:
+            KeyError: The segment has no such tap.
+            IndexError: The tap has no such feature.
+        """
+        features = self._features(tap, features)
+        if self.live is None:
+            return self._taps[tap].frequencies(features)
+        # Counted once: it takes longer than the search that asks for it.
+        known = self._live_frequencies[tap]
+        new = features[known[features] < 0]
+        if new.size:
+            known[new] = self._taps[tap].live_frequencies(new, self._live_sentences)
+        return known[features]
+
+    def add_to_sentences(
+        self,
+        tap: str,
+        features: NDArray[np.int64],
+        weights: NDArray[np.float64],
+        scores: NDArray[np.float64],
+    ) -> None:
+        """Add a feature's weight to the score of every sentence in which it fires.
+
+        Args:
+            tap: Name of the tap.
+            features: Features [f] of the tap.
+            weights: Weight of each [f].
+            scores: Of all sentences [n_sentences], those of deleted documents included; changed.
+
+        Raises:
+            KeyError: The segment has no such tap.
+            IndexError: The tap has no such feature.
+        """
+        self._taps[tap].add_to_sentences(self._features(tap, features), weights, scores)
+
+    def add_to_tokens(
+        self,
+        tap: str,
+        features: NDArray[np.int64],
+        weights: NDArray[np.float64],
+        scores: NDArray[np.float64],
+    ) -> None:
+        """The same for the scores of all tokens [n_tokens]."""
+        self._taps[tap].add_to_tokens(self._features(tap, features), weights, scores)
+
+    def sentence_features(self, tap: str, sentence: int) -> NDArray[np.int64]:
+        """The features that fire in a sentence [f], ascending.
+
+        Raises:
+            KeyError: The segment has no such tap.
+            IndexError: There is no such sentence.
+        """
+        self._sentence_range(sentence, sentence)
+        return self._taps[tap].of_sentence(sentence)
+
+    def block_at(self, token: int) -> tuple[int, int, int]:
+        """The block of postings that a token is in, the block's first token, and its end."""
+        sentence = np.searchsorted(self._first_token, token, side="right") - 1
+        block = int(np.searchsorted(self._blocks, sentence, side="right")) - 1
+        first, end = self._first_token[self._blocks[block : block + 2]].tolist()
+        return block, first, end
 
     def block_features(self, tap: str, block: int) -> NDArray[np.int32]:
-        """The features of a block of `BLOCK_TOKENS` tokens.
+        """The features of a block of tokens.
 
         Returns:
             Features [n, k], ascending, padded with -1; k is the most that any of the tokens has.
@@ -139,10 +211,14 @@ class Segment:
 
         Raises:
             IndexError: There are no such sentences.
+            IndexStoreError: The text is not the one that was written.
         """
         first, last = self._sentence_range(first_sentence, last_sentence)
-        end = int(last["byte_start"]) + int(last["n_bytes"])
-        return self._decode(self._text, tables.TEXT_FILE, int(first["byte_start"]), end)
+        # A sentence's checksum goes on from that of the one before, so that one look covers all.
+        begin, crc = self._before(first_sentence)
+        content = self._cut(self._text, tables.TEXT_FILE, begin, _byte_end(last))
+        self._compare(tables.TEXT_FILE, content, int(last["crc32"]), crc)
+        return self._decode(content[int(first["byte_start"]) - begin :], tables.TEXT_FILE)
 
     def token_starts(self, first_sentence: int, last_sentence: int) -> NDArray[np.uint32]:
         """Character starts [n] of the tokens from one sentence to another, of the same document.
@@ -162,9 +238,10 @@ class Segment:
         """
         record = self._document_record(ordinal)
         start = int(record["row_start"])
-        line = self._decode(self._rows, tables.ROWS_FILE, start, start + int(record["row_bytes"]))
+        line = self._cut(self._rows, tables.ROWS_FILE, start, start + int(record["row_bytes"]))
+        self._compare(tables.ROWS_FILE, line, int(record["row_crc32"]))
         try:
-            row = json.loads(line)
+            row = json.loads(line.tobytes())
             return DocumentRow(str(row["id"]), dict(row["metadata"]), int(row["characters"]))
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise damaged(self._folder / tables.ROWS_FILE, error) from None
@@ -177,7 +254,9 @@ class Segment:
         """
         record = self._document_record(ordinal)
         start = int(record["byte_start"])
-        return self._decode(self._text, tables.TEXT_FILE, start, start + int(record["n_bytes"]))
+        content = self._cut(self._text, tables.TEXT_FILE, start, _byte_end(record))
+        self._compare(tables.TEXT_FILE, content, int(record["text_crc32"]))
+        return self._decode(content, tables.TEXT_FILE)
 
     def document_tokens(self, ordinal: int) -> NDArray[np.uint32]:
         """Character starts [n] of all tokens of a document.
@@ -199,14 +278,34 @@ class Segment:
         return self._ids
 
     @cached_property
-    def sentence_numbers(self) -> NDArray[np.int32]:
-        """The ordinal of each token's sentence [n_tokens]."""
-        ordinals = np.arange(self.n_sentences, dtype=np.int32)
-        return np.repeat(ordinals, self.sentences["n_tokens"].astype(np.int64))
+    def sentence_tokens(self) -> NDArray[np.int64]:
+        """Number of tokens of each sentence [n_sentences]."""
+        return np.diff(self._first_token)
+
+    @cached_property
+    def _live_sentences(self) -> NDArray[np.bool_]:
+        assert self.live is not None
+        return np.repeat(self.live, self.documents["n_sentences"].astype(np.int64))
 
     @cached_property
     def _ids(self) -> list[str]:
         return [self.document(ordinal).id for ordinal in range(self.n_documents)]
+
+    def _features(self, tap: str, features: NDArray[np.int64]) -> NDArray[np.int64]:
+        features = np.asarray(features, dtype=np.int64)
+        if features.size and not 0 <= features.min() <= features.max() < self.entry.features[tap]:
+            raise IndexError(f"Tap {tap} has features 0..{self.entry.features[tap] - 1}.")
+        return features
+
+    def _check_order(self) -> None:
+        """Postings are found through these tables: they must lead to nothing outside."""
+        blocks, tokens = self._blocks, self._first_token
+        for name, table, end in (
+            (tables.BLOCKS_FILE, blocks, self.n_sentences),
+            (tables.SENTENCES_FILE, tokens, self.n_tokens),
+        ):
+            if table.size == 0 or table[0] != 0 or table[-1] != end or (np.diff(table) <= 0).any():
+                raise damaged(self._folder / name, "not in order")
 
     def _sentence_range(self, first: int, last: int) -> tuple[np.void, np.void]:
         if not 0 <= first <= last < self.n_sentences:
@@ -215,6 +314,15 @@ class Segment:
         if begin["document"] != end["document"]:
             raise IndexError(f"Sentences {first} and {last} are of different documents.")
         return begin, end
+
+    def _before(self, sentence: int) -> tuple[int, int]:
+        """Where the text ends that comes before a sentence in its document, and its checksum."""
+        document = self.sentences[sentence]["document"]
+        if sentence:
+            before = self.sentences[sentence - 1]
+            if before["document"] == document:
+                return _byte_end(before), int(before["crc32"])
+        return int(self._document_record(int(document))["byte_start"]), 0
 
     def _document_record(self, ordinal: int) -> np.void:
         if not 0 <= ordinal < self.n_documents:
@@ -228,11 +336,21 @@ class Segment:
             raise damaged(self._folder / name, "a range beyond its end")
         return content[start:end].copy()
 
-    def _decode(self, content: NDArray[np.uint8], name: str, start: int, end: int) -> str:
+    def _compare(self, name: str, content: NDArray[np.uint8], crc32: int, before: int = 0) -> None:
+        """Refuse bytes that are not those that were written; `before` is what precedes them."""
+        if zlib.crc32(content.data, before) != crc32:
+            raise damaged(self._folder / name, "what was read is not what its checksum says")
+
+    def _decode(self, content: NDArray[np.uint8], name: str) -> str:
         try:
-            return self._cut(content, name, start, end).tobytes().decode()
+            return content.tobytes().decode()
         except UnicodeDecodeError as error:
             raise damaged(self._folder / name, error) from None
+
+
+def _byte_end(record: np.void) -> int:
+    """Where in the file the text of a sentence or a document ends."""
+    return int(record["byte_start"]) + int(record["n_bytes"])
 
 
 def _check_size(path: Path, size: int) -> None:

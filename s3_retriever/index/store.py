@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 import uuid
@@ -15,7 +16,7 @@ import numpy as np
 
 from s3_retriever.errors import IndexStoreError, InputError
 from s3_retriever.index.compaction import copy_live
-from s3_retriever.index.files import checksum, damaged, reading, replace_file, sync, writing
+from s3_retriever.index.files import replace_file, sync, writing
 from s3_retriever.index.lock import LOCK_NAME, hold, write_lock
 from s3_retriever.index.manifest import (
     MANIFEST_NAME,
@@ -23,11 +24,23 @@ from s3_retriever.index.manifest import (
     SegmentEntry,
     parse_manifest,
     read_manifest,
+    write_manifest,
 )
+from s3_retriever.index.merging import Size, next_merge
 from s3_retriever.index.segment import Segment
 from s3_retriever.index.snapshot import Snapshot
 from s3_retriever.index.tombstones import TOMBSTONE_FILES, bury
+from s3_retriever.index.verification import (
+    Verification,
+    find_damage,
+    intact,
+    named_files,
+    refuse_damage,
+    verify_tables,
+)
 from s3_retriever.index.writer import SegmentWriter
+
+logger = logging.getLogger(__name__)
 
 _DRAFT = "draft"
 _NAMED_IDS = 3
@@ -38,7 +51,12 @@ class Store:
 
     One process writes at a time, under a lock that ends with the process; any number read. A
     change becomes visible, whole, when the manifest is replaced. What the manifest does not name
-    is removed by the next writer. Stores are made by `create` and `open`.
+    is removed by the next writer. Stores are made by `create` and `open`; one made directly has
+    read no more than the manifest, which is what `verify` needs.
+
+    A commit that leaves too many segments, or segments mostly deleted, is followed by merges,
+    each a commit of its own, before the writer goes. A thread of its own would take the lock away
+    from whoever writes next, and what it costs to copy documents is little beside their scan.
 
     Args:
         path: A folder that has an index.
@@ -53,8 +71,9 @@ class Store:
         self.path = path
         self._durable = durable
         self._lock = write_lock(path)
-        self._content = read_manifest(path)
-        self._manifest = parse_manifest(path, self._content)
+        content = read_manifest(path)
+        # One attribute, so that threads never see the content of one manifest and another parsed.
+        self._read_last = content, parse_manifest(path, content)
         self._snapshot = Snapshot(-1, [])
         self._finalizer: weakref.finalize[..., Store] | None = None
 
@@ -99,14 +118,15 @@ class Store:
             IndexStoreError: The index is gone, damaged, or another one took its place.
         """
         content = read_manifest(self.path)
-        if content != self._content:
-            manifest = parse_manifest(self.path, content)
-            if manifest.uuid != self._manifest.uuid:
+        known, manifest = self._read_last
+        if content != known:
+            uuid, manifest = manifest.uuid, parse_manifest(self.path, content)
+            if manifest.uuid != uuid:
                 raise IndexStoreError(
                     f"The index at {self.path} was replaced by another one; open it again."
                 )
-            self._manifest, self._content = manifest, content
-        return self._manifest
+            self._read_last = content, manifest
+        return manifest
 
     def snapshot(self) -> Snapshot:
         """The index as it is now; safe to use for as long as it is kept, whatever is committed.
@@ -147,6 +167,7 @@ class Store:
                 entry = self._adopt(writer)
             kept = self._without(snapshot, writer.ids)
             self._commit(manifest, [*kept, entry])
+            self._settle()
 
     def delete(self, ids: Iterable[str], *, missing_ok: bool = False) -> int:
         """Delete documents in one commit; all of them or, with an error, none.
@@ -170,6 +191,7 @@ class Store:
                 raise _unknown(wanted - known)
             if known:
                 self._commit(manifest, self._without(snapshot, known))
+                self._settle()
         return len(known)
 
     def compact(self) -> None:
@@ -179,25 +201,30 @@ class Store:
             IndexStoreError: Another process is writing, the folder cannot be written, or a
                 segment is damaged.
         """
-        with self._writing() as manifest:
+        with self._writing():
             segments = self.snapshot().segments
-            if len(segments) + sum(segment.live is not None for segment in segments) < 2:
-                return
-            with self._draft(manifest, segments[0].entry.features) as writer:
-                for segment in segments:
-                    copy_live(segment, writer)
-                entry = self._adopt(writer)
-            self._commit(manifest, [entry])
+            if len(segments) + sum(segment.live is not None for segment in segments) > 1:
+                self._merge(slice(0, len(segments)))
 
-    def verify(self) -> None:
+    def verify(self, *, progress: bool = False) -> Verification:
         """Read every file and compare it with its checksum.
 
+        Args:
+            progress: Whether a bar shows how far it is (only in a terminal).
+
+        Returns:
+            How much was read, and what lies about that is not part of the index.
+
         Raises:
-            IndexStoreError: A file is missing or damaged.
+            IndexStoreError: Files are missing or damaged; it names all of them.
         """
-        for segment in self.manifest.segments:
-            for name, entry in segment.files.items():
-                _verify(self.path / segment.name / name, entry.sha256)
+        manifest = self.manifest
+        problems = find_damage(self.path, manifest.segments, progress=progress)
+        if problems:
+            # Commits since may have taken files away.
+            named = named_files(self.path, self.manifest.segments)
+            refuse_damage(self.path, {file: problems[file] for file in problems if file in named})
+        return intact(self.path, manifest.segments)
 
     def close(self) -> None:
         """Let go of the files; a temporary index is removed. Snapshots stay usable."""
@@ -213,7 +240,9 @@ class Store:
             for entry in manifest.segments:
                 segment = opened.get(entry.name)
                 if segment is None or segment.entry != entry:
-                    segment = Segment(self.path / entry.name, entry)
+                    folder, known = self.path / entry.name, opened.get(entry.name)
+                    segment = Segment(folder, entry)
+                    verify_tables(folder, entry, known.entry if known else None)
                 segments.append(segment)
         except IndexStoreError:
             # Another process may have compacted the index since the manifest was read.
@@ -284,6 +313,27 @@ class Store:
                 self._sync(folder / entry.tombstones, folder)
         return entry
 
+    def _settle(self) -> None:
+        """Merge segments until nothing is left to be done."""
+        try:
+            while run := next_merge([_size(segment) for segment in self.snapshot().segments]):
+                self._merge(run)
+        except IndexStoreError as error:
+            # What was asked for is committed, and the next commit tries again.
+            logger.warning("Segments of the index at %s stay unmerged: %s", self.path, error)
+
+    def _merge(self, run: slice) -> None:
+        """Commit one segment with the live documents of neighbours in their place."""
+        manifest, segments = self.manifest, self.snapshot().segments
+        entries = [segment.entry for segment in segments]
+        # What is damaged must not go on under a new checksum.
+        refuse_damage(self.path, find_damage(self.path, entries[run]))
+        with self._draft(manifest, entries[0].features) as writer:
+            for segment in segments[run]:
+                copy_live(segment, writer)
+            entries[run] = [self._adopt(writer)]
+        self._commit(manifest, entries)
+
     def _commit(self, manifest: Manifest, segments: Iterable[SegmentEntry]) -> None:
         update = {"generation": manifest.generation + 1, "segments": tuple(segments)}
         _write(self.path, manifest.model_copy(update=update), durable=self._durable)
@@ -335,16 +385,14 @@ def _unknown(ids: Collection[str]) -> InputError:
 
 
 def _write(path: Path, manifest: Manifest, *, durable: bool) -> None:
-    content = manifest.model_dump_json(indent=1).encode()
     with writing(path):
-        replace_file(path / MANIFEST_NAME, content, durable=durable)
+        replace_file(path / MANIFEST_NAME, write_manifest(manifest), durable=durable)
 
 
-def _verify(path: Path, sha256: str) -> None:
-    with reading(path):
-        intact = checksum(path) == sha256
-    if not intact:
-        raise damaged(path, "its checksum is not the manifest's")
+def _size(segment: Segment) -> Size:
+    live = segment.live_documents()
+    tokens = int(segment.documents["n_tokens"][live].sum())
+    return Size(segment.n_tokens + segment.n_documents, tokens + len(live))
 
 
 def _sweep(path: Path, manifest: Manifest) -> None:

@@ -21,6 +21,8 @@ DOCUMENT = np.dtype(
         ("n_bytes", "<u8"),
         ("row_start", "<u8"),  # of the line, in documents.jsonl
         ("row_bytes", "<u8"),
+        ("text_crc32", "<u4"),  # CRC-32 of the text
+        ("row_crc32", "<u4"),  # and of the line
     ]
 )
 
@@ -34,11 +36,14 @@ SENTENCE = np.dtype(
         ("start", "<u4"),  # characters of the document
         ("end", "<u4"),
         ("n_terms", "<u4"),  # the length that BM25 sees, the title's terms included
+        ("crc32", "<u4"),  # CRC-32 of the document's text up to the sentence's end
     ]
 )
 
 # Character start of a token in its document.
 TOKEN = np.dtype("<u4")
+# Ordinal of the first sentence of a block of feature postings; the last entry is their end.
+BLOCK = np.dtype("<u8")
 # Ordinal of a deleted document.
 TOMBSTONE = np.dtype("<u4")
 
@@ -47,6 +52,7 @@ SENTENCES_FILE = "sentences.npy"
 TOKENS_FILE = "tokens.npy"
 ROWS_FILE = "documents.jsonl"
 TEXT_FILE = "text.bin"
+BLOCKS_FILE = "blocks.npy"
 
 _PENDING_RECORDS = 512
 

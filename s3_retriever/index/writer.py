@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zlib
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from s3_retriever.document import Document
 from s3_retriever.errors import IndexStoreError, InputError
-from s3_retriever.index import tables
+from s3_retriever.index import postings, tables
 from s3_retriever.index.arrays import ArrayWriter
 from s3_retriever.index.cutter import Sentence, SentenceCutter
 from s3_retriever.index.files import FileWriter, writing
@@ -70,6 +71,10 @@ class SegmentWriter:
         self._rows = FileWriter(folder / tables.ROWS_FILE)
         self._text = FileWriter(folder / tables.TEXT_FILE)
         self._lexical = LexicalWriter(folder)
+        self._blocks = ArrayWriter(folder / tables.BLOCKS_FILE, tables.BLOCK)
+        self._blocks.append(0)
+        self._lengths: list[int] = []  # of the sentences of the current block
+        self._block_tokens = 0
         self._taps = [PostingsWriter(folder, tap, n) for tap, n in self._features.items()]
 
     @property
@@ -104,7 +109,8 @@ class SegmentWriter:
             "metadata": dict(document.metadata),
             "characters": len(document.text),
         }
-        self._rows.write(json.dumps(row, allow_nan=False).encode() + b"\n")
+        line = json.dumps(row, allow_nan=False).encode() + b"\n"
+        self._rows.write(line)
         self._documents.add(
             first_sentence,
             self._sentences.count - first_sentence,
@@ -113,7 +119,9 @@ class SegmentWriter:
             text.byte_start,
             text.advance(len(document.text)) - text.byte_start,
             row_start,
-            self._rows.size - row_start,
+            len(line),
+            text.crc32,
+            zlib.crc32(line),
         )
         self._complete = True
 
@@ -127,6 +135,7 @@ class SegmentWriter:
             IndexStoreError: A document was not finished.
         """
         self._check_complete()
+        self._flush()
         for file in self._files():
             file.close()
         with writing(self._folder):
@@ -153,6 +162,7 @@ class SegmentWriter:
     def _files(self) -> list[FileWriter | LexicalWriter | PostingsWriter]:
         return [
             *self._taps,
+            self._blocks,
             self._lexical,
             self._text,
             self._rows,
@@ -186,6 +196,7 @@ class SegmentWriter:
         self, sentence: Sentence, token: int, text: _TextWriter, title: Counter[int]
     ) -> int:
         """Write a sentence that begins at a token; returns the token after it."""
+        self._put_in_block(sentence.n_tokens)
         terms = title.copy()
         terms.update(map(term_hash, analyze(text.text[sentence.start : sentence.end])))
         byte_start = text.advance(sentence.start)
@@ -199,16 +210,39 @@ class SegmentWriter:
             sentence.start,
             sentence.end,
             terms.total(),
+            text.crc32,
         )
         return token + sentence.n_tokens
 
+    def _put_in_block(self, n_tokens: int) -> None:
+        """Count a sentence to the current block, or to a new one where it does not fit."""
+        if self._block_tokens + n_tokens > postings.BLOCK_TOKENS:
+            self._flush()
+        self._lengths.append(n_tokens)
+        self._block_tokens += n_tokens
+
+    def _flush(self) -> None:
+        if not self._lengths:
+            return
+        for tap in self._taps:
+            tap.flush(self._lengths)
+        self._blocks.append(self._sentences.count)
+        self._lengths, self._block_tokens = [], 0
+
 
 class _TextWriter:
-    """Writes one document's text from front to back, turning characters into bytes."""
+    """Writes one document's text from front to back, turning characters into bytes.
+
+    Attributes:
+        text: The text.
+        byte_start: Where in the file it begins.
+        crc32: CRC-32 of the bytes written so far.
+    """
 
     def __init__(self, text: str, file: FileWriter) -> None:
         self.text = text
         self.byte_start = file.size
+        self.crc32 = 0
         self._file = file
         self._written = 0
 
@@ -216,7 +250,9 @@ class _TextWriter:
         """Write the text up to a character; returns where in the file that character begins."""
         while self._written < character:
             end = min(character, self._written + _CHARACTERS)
-            self._file.write(self.text[self._written : end].encode())
+            content = self.text[self._written : end].encode()
+            self._file.write(content)
+            self.crc32 = zlib.crc32(content, self.crc32)
             self._written = end
         return self._file.size
 

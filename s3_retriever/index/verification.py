@@ -1,0 +1,150 @@
+"""Comparing the files of an index with the checksums in its manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from s3_retriever.errors import IndexStoreError
+from s3_retriever.index.files import checksum, damaged
+from s3_retriever.index.manifest import FileEntry, SegmentEntry
+from s3_retriever.index.tables import BLOCKS_FILE, DOCUMENTS_FILE, SENTENCES_FILE
+
+_SEGMENT_FOLDERS = "segment-*"
+_TABLES = (DOCUMENTS_FILE, SENTENCES_FILE, BLOCKS_FILE)
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What a look at every file of an intact index came to.
+
+    Attributes:
+        files: Number of files, the manifest included.
+        bytes: Their size, the manifest left out.
+        strangers: What lies in segment folders, or beside them, and does not belong to the index:
+            paths from the folder of the index on.
+    """
+
+    files: int
+    bytes: int
+    strangers: tuple[str, ...]
+
+
+def find_damage(
+    path: Path, segments: Sequence[SegmentEntry], *, progress: bool = False
+) -> dict[Path, str]:
+    """Read every file of segments and compare it with its checksum.
+
+    Args:
+        path: Folder of the index.
+        segments: Their entries in the manifest.
+        progress: Whether a bar shows how far it is (only in a terminal).
+
+    Returns:
+        What is wrong with each file that is missing or damaged.
+    """
+    problems: dict[Path, str] = {}
+    with tqdm(
+        total=_size(segments),
+        unit="B",
+        unit_scale=True,
+        desc="Verifying",
+        disable=None if progress else True,
+    ) as bar:
+        for file, entry in named_files(path, segments).items():
+            if problem := _problem(file, entry, bar.update):
+                problems[file] = problem
+    return problems
+
+
+def refuse_damage(path: Path, problems: Mapping[Path, str]) -> None:
+    """Name all damaged files in one error, where there are any.
+
+    Raises:
+        IndexStoreError: There are.
+    """
+    if len(problems) == 1:
+        raise damaged(*next(iter(problems.items())))
+    if problems:
+        listed = "; ".join(
+            f"{file.relative_to(path).as_posix()}: {problem}" for file, problem in problems.items()
+        )
+        raise IndexStoreError(
+            f"{len(problems)} files of the index at {path} are damaged ({listed}); restore the "
+            "index from a copy or build it anew."
+        )
+
+
+def intact(path: Path, segments: Sequence[SegmentEntry]) -> Verification:
+    """What there is to say of segments in which nothing is damaged."""
+    return Verification(
+        files=1 + len(named_files(path, segments)),
+        bytes=_size(segments),
+        strangers=_strangers(path, segments),
+    )
+
+
+def named_files(path: Path, segments: Sequence[SegmentEntry]) -> dict[Path, FileEntry]:
+    """All files of segments."""
+    return {
+        path / segment.name / name: entry
+        for segment in segments
+        for name, entry in segment.files.items()
+    }
+
+
+def verify_tables(folder: Path, entry: SegmentEntry, known: SegmentEntry | None) -> None:
+    """Compare the tables of a segment with their checksums before anything relies on them.
+
+    Every search reads them whole, so that this costs little. All else is read in small parts,
+    which have checksums of their own or are checked as they are read.
+
+    Args:
+        folder: The segment's folder.
+        entry: Its entry in the manifest.
+        known: An entry whose tables have been compared already.
+
+    Raises:
+        IndexStoreError: A table is missing or damaged.
+    """
+    for name in filter(None, (*_TABLES, entry.tombstones)):
+        file = entry.files.get(name)
+        if file is None:
+            raise damaged(folder / name, "the manifest does not name it")
+        if known is not None and known.files.get(name) == file:
+            continue
+        if problem := _problem(folder / name, file):
+            raise damaged(folder / name, problem)
+
+
+def _problem(
+    path: Path, file: FileEntry, advance: Callable[[int], object] | None = None
+) -> str | None:
+    """What is wrong with a file; None where nothing is."""
+    try:
+        size = path.stat().st_size
+        if size != file.bytes:
+            return f"{size} bytes where the manifest says {file.bytes}"
+        if checksum(path, advance) != file.sha256:
+            return "its content is not what its checksum says"
+    except (FileNotFoundError, NotADirectoryError):
+        return "missing"
+    except OSError as error:
+        return f"reading it failed: {error.strerror or error}"
+    return None
+
+
+def _size(segments: Sequence[SegmentEntry]) -> int:
+    return sum(file.bytes for segment in segments for file in segment.files.values())
+
+
+def _strangers(path: Path, segments: Sequence[SegmentEntry]) -> tuple[str, ...]:
+    names = {segment.name for segment in segments}
+    found = [folder for folder in path.glob(_SEGMENT_FOLDERS) if folder.name not in names]
+    for segment in segments:
+        items = (path / segment.name).glob("*")
+        found += [item for item in items if item.name not in segment.files]
+    return tuple(sorted(item.relative_to(path).as_posix() for item in found))

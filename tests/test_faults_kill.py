@@ -1,0 +1,205 @@
+"""Writers killed at any moment: the index stays whole, and all that was committed stays in it.
+
+`S3_FAULT_KILLS` is the number of writers that are killed, 200 where it is not set.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from s3_retriever.document import Document
+from s3_retriever.index import Store, TokenChunk
+from s3_retriever.index.lock import hold, write_lock
+
+KILLS = int(os.environ.get("S3_FAULT_KILLS", "200"))
+TAPS = {"hidden.5": 100, "key.3": 200}
+IDS = [f"d{i}" for i in range(40)]
+# Entries in its ledger that a writer lives to see, two for each change; then the moment counts.
+MOST_ENTRIES = 3
+PATIENCE = 30.0
+
+State = dict[str, int]
+
+
+@cache
+def made_up(name: str, version: int) -> tuple[Document, TokenChunk]:
+    """A version of a document: from one sentence to some hundred, with features at two taps."""
+    rng = random.Random(f"{name}/{version}")
+    numbers = np.random.default_rng(rng.getrandbits(32))
+    words = [
+        f"{rng.choice('abcdefgh')}{rng.randrange(50)}" for _ in range(rng.choice([3, 30, 400]))
+    ]
+    text = f"{name} version {version}. " + " ".join(
+        word + "." * (rng.random() < 0.2) for word in words
+    )
+    starts = np.flatnonzero([i == 0 or text[i - 1] == " " for i in range(len(text))])
+    features = {tap: numbers.integers(-1, n, (len(starts), 4), np.int32) for tap, n in TAPS.items()}
+    document = Document(text, id=name, metadata={"version": version})
+    return document, TokenChunk(starts.astype(np.uint32), features)
+
+
+# The writer, which is killed
+
+
+def write_on(path: Path, ledger: int, state: State, seed: int) -> None:
+    """Change the index until killed; the ledger has each change before and after it is made."""
+    rng = random.Random(seed)
+    store = Store(path, durable=rng.random() < 0.25)
+    while True:
+        kind = rng.choices(["add", "replace", "delete", "compact"], [6, 3, 3, 1])[0]
+        after, change = _planned(store, kind, state, rng)
+        _note(ledger, ["begun", kind, after])
+        change()
+        _note(ledger, ["done", kind, after])
+        state = after
+
+
+def _planned(store, kind, state, rng):
+    """A change at random: the state after it, and what makes it."""
+    absent = [name for name in IDS if name not in state]
+    if kind == "compact":
+        return state, store.compact
+    if kind == "delete" or (kind == "add" and not absent):
+        gone = rng.sample(sorted(state), min(len(state), rng.choice([1, 2, 20])))
+        left = {name: version for name, version in state.items() if name not in gone}
+        return left, lambda: store.delete(gone)
+    pool = absent if kind == "add" else IDS
+    names = rng.sample(pool, min(len(pool), rng.choice([1, 1, 3])))
+    new = {name: rng.randrange(10**6) for name in names}
+
+    def add():
+        with store.append(TAPS, replace=kind == "replace") as writer:
+            for name, version in new.items():
+                document, chunk = made_up(name, version)
+                writer.add(document, [chunk])
+
+    return {**state, **new}, add
+
+
+def _note(ledger: int, entry: list) -> None:
+    os.write(ledger, json.dumps(entry).encode() + b"\n")
+
+
+# The one who kills and looks
+
+
+def kill_writers(path: Path, kills: int) -> None:
+    """Start a writer, kill it, look at the index; once and again."""
+    Store.create(path, {"host": "none"})
+    seen: Counter[str] = Counter()
+    state: State = {}
+    rng = random.Random(0)
+    pace = 0.05
+    for number in range(kills):
+        ledger = path.with_name(f"ledger-{number}")
+        entries = rng.randrange(MOST_ENTRIES + 1)
+        took = _live_and_die(path, ledger, state, number, entries, rng.uniform(0, pace))
+        # Whatever else the machine does, moments are spread over all of a change.
+        pace = 0.9 * pace + 0.1 * took / max(1, entries / 2)
+        seen.update({what for what, found in _left_behind(path).items() if found})
+        state = _check(path, ledger, state, seen)
+    sys.stdout.write(json.dumps(seen))
+
+
+def _live_and_die(
+    path: Path, ledger: Path, state: State, seed: int, entries: int, moment: float
+) -> float:
+    """Start a writer and kill it after some entries and a moment; how long the entries took."""
+    file = os.open(ledger, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+    start = time.perf_counter()
+    writer = os.fork()
+    if writer == 0:
+        try:
+            write_on(path, file, state, seed)
+        finally:
+            os._exit(1)  # it never ends on its own
+    while ledger.read_bytes().count(b"\n") < entries and time.perf_counter() - start < PATIENCE:
+        time.sleep(0.001)
+    took = time.perf_counter() - start
+    time.sleep(moment)
+    os.kill(writer, signal.SIGKILL)
+    _, status = os.waitpid(writer, 0)
+    os.close(file)
+    assert os.WIFSIGNALED(status), "the writer failed"
+    return took
+
+
+def _left_behind(path: Path) -> dict[str, bool]:
+    named = json.loads((path / "manifest.json").read_text())["segments"]
+    folders = {folder.name for folder in path.glob("segment-*")}
+    return {
+        "draft": (path / "draft").exists(),
+        "segment": bool(folders - {segment["name"] for segment in named}),
+        "manifest": (path / "manifest.json.tmp").exists(),
+    }
+
+
+def _check(path: Path, ledger: Path, before: State, seen: Counter[str]) -> State:
+    """The index has the state of the last change done, or of the one begun after it."""
+    entries = [json.loads(line) for line in ledger.read_text().splitlines()]
+    allowed = [before]
+    for what, kind, state in entries:
+        allowed = [state] if what == "done" else [*allowed, state]
+        seen[f"{what} {kind}"] += 1
+    store = Store.open(path)
+    found = dict(read_documents(store))
+    assert found in allowed, (found, allowed)
+    seen["interrupted"] += len(allowed) > 1
+    # Killed after the commit: while segments were merged, or files removed.
+    seen["committed all the same"] += len(allowed) > 1 and allowed[0] != found
+    store.verify()
+    with hold(write_lock(path)):
+        return found
+
+
+def read_documents(store: Store):
+    """Every live document, after a look at all of it."""
+    for segment in store.snapshot().segments:
+        features = {tap: segment.block_features(tap, 0) for tap in TAPS}
+        for ordinal in segment.live_documents().tolist():
+            row = segment.document(ordinal)
+            document, chunk = made_up(row.id, row.metadata["version"])
+            record = segment.documents[ordinal]
+            tokens = slice(record["first_token"], record["first_token"] + record["n_tokens"])
+            assert segment.document_text(ordinal) == document.text
+            assert segment.document_tokens(ordinal).tolist() == chunk.starts.tolist()
+            for tap, rows in features.items():
+                written = [set(row) - {-1} for row in chunk.features[tap].tolist()]
+                assert [set(row) - {-1} for row in rows[tokens].tolist()] == written
+            yield row.id, row.metadata["version"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
+def test_killed_writers_leave_a_whole_index(tmp_path):
+    # A process of its own, in which there is no thread that a fork would lose.
+    script = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]);"
+        "import test_faults_kill as faults;"
+        "assert 'torch' not in sys.modules;"
+        "faults.kill_writers(Path(sys.argv[2]), int(sys.argv[3]))"
+    )
+    arguments = [str(Path(__file__).parent), str(tmp_path / "x.s3"), str(KILLS)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    seen = Counter(json.loads(done.stdout))
+    # The moments were many: writers died in the midst of a change, and at all of its stages.
+    assert seen["interrupted"] > KILLS / 4
+    for what in ("add", "replace", "delete", "compact"):
+        assert seen[f"done {what}"] > 0
+    assert seen["draft"] > 0
+    assert seen["committed all the same"] > 0
