@@ -31,9 +31,10 @@ class SecondHop(BaseModel):
     "Where was the director of X born?" shares nothing with the sentence that answers it, but the
     sentence that names the director does. So the best spans of the first pass, the bridges, are
     taken as questions themselves: what they have beyond the question, features and terms, is
-    looked for in other documents. Only what stands out is added to the score, so that questions
-    with all their evidence in one place lose nothing: a sentence gains what its match with a
-    bridge exceeds that of the bridge's other neighbours, and no more than the bridges themselves.
+    looked for in other documents. The index knows both, so that the host reads the question only.
+    What stands out is added to the score and no more, so that questions with all their evidence
+    in one place lose nothing: a sentence gains what its match with a bridge exceeds that of the
+    bridge's other neighbours, and at most what the bridges themselves get.
 
     Attributes:
         bridges: Spans of the first pass that the second one sets out from.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -45,14 +45,12 @@ class WordsEncoder(Encoder):
             features = dict.fromkeys(recipe.taps, none)
             yield TokenFeatures(window.document, window.starts, features, window.last)
 
-    def questions(
-        self, texts: Sequence[tuple[str, str]], recipe: Recipe
-    ) -> list[dict[str, QuestionFeatures]]:
-        """No features for each of some (title, text)."""
+    def question(self, text: str, recipe: Recipe) -> dict[str, QuestionFeatures]:  # noqa: ARG002
+        """No features."""
         none = QuestionFeatures(
             np.empty((0, 1), dtype=np.int64), np.empty((0, 1), dtype=np.float32)
         )
-        return [dict.fromkeys(recipe.taps, none) for _ in texts]
+        return dict.fromkeys(recipe.taps, none)
 
     def recipe(self, recipe: str | Recipe) -> Recipe:
         """The recipe `bm25`, or fusion and edges of the caller's own without its taps."""

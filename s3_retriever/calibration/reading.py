@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from s3_retriever.codebook import CachingEncoder, Codebook, Encoder, TokenFeatures
@@ -16,7 +16,7 @@ _Features = dict[str, QuestionFeatures]
 
 # Features of documents that are kept at most, in tokens times taps.
 _CACHED_TOKENS = 2_000_000
-# Questions and bridges that are kept at most.
+# Questions that are kept at most.
 _CACHED_QUESTIONS = 4_096
 
 
@@ -29,7 +29,7 @@ class OnceEncoder(CachingEncoder):
 
     def __init__(self, host: Host, codebook: Codebook) -> None:
         super().__init__(host, codebook, _CACHED_TOKENS // len(codebook.saes))
-        self._read: OrderedDict[tuple[str, str, QuerySide, int], _Features] = OrderedDict()
+        self._read: OrderedDict[tuple[str, QuerySide, int], _Features] = OrderedDict()
 
     def documents(
         self, texts: Iterable[tuple[str, str]], recipe: Recipe
@@ -45,30 +45,21 @@ class OnceEncoder(CachingEncoder):
             strongest = {name: found.features[name][:, : recipe.document_k] for name in recipe.taps}
             yield replace(found, features=strongest)
 
-    def questions(self, texts: Sequence[tuple[str, str]], recipe: Recipe) -> list[_Features]:
-        """As `Encoder.questions`."""
+    def question(self, text: str, recipe: Recipe) -> _Features:
+        """As `Encoder.question`."""
         sides = {part.query_side for part in recipe.taps.values()}
-        read = {side: self._questions_from(side, texts, recipe) for side in sides}
-        return [
-            {name: read[part.query_side][place][name] for name, part in recipe.taps.items()}
-            for place in range(len(texts))
-        ]
+        read = {side: self._question_from(side, text, recipe) for side in sides}
+        return {name: read[part.query_side][name] for name, part in recipe.taps.items()}
 
-    def _questions_from(
-        self, side: QuerySide, texts: Sequence[tuple[str, str]], recipe: Recipe
-    ) -> list[_Features]:
-        """Features of questions at all taps that can be read from a side."""
-        keys = [(title, text, side, recipe.query_k) for title, text in texts]
-        known = {key: self._read[key] for key in keys if key in self._read}
-        fresh = [key for key in dict.fromkeys(keys) if key not in known]
-        if fresh:
+    def _question_from(self, side: QuerySide, text: str, recipe: Recipe) -> _Features:
+        """Features of a question at all taps that can be read from a side."""
+        key = (text, side, recipe.query_k)
+        if key not in self._read:
             whole = recipe.model_copy(update={"taps": self._all_taps(side)})
-            read = Encoder.questions(self, [(title, text) for title, text, *_ in fresh], whole)
-            known |= dict(zip(fresh, read, strict=True))
-            self._read |= known
-        while len(self._read) > _CACHED_QUESTIONS:
-            self._read.popitem(last=False)
-        return [known[key] for key in keys]
+            self._read[key] = Encoder.question(self, text, whole)
+            if len(self._read) > _CACHED_QUESTIONS:
+                self._read.popitem(last=False)
+        return self._read[key]
 
     def _all_taps(self, side: QuerySide) -> dict[str, TapRecipe]:
         return {

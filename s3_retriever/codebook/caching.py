@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from s3_retriever.codebook.codebook import Codebook
@@ -31,7 +31,7 @@ class CachingEncoder(Encoder):
         super().__init__(host, codebook)
         self._limit = cache_tokens
         self._cached: OrderedDict[_Key, list[TokenFeatures]] = OrderedDict()
-        self._questions: OrderedDict[_Key, dict[str, QuestionFeatures]] = OrderedDict()
+        self._questions: OrderedDict[tuple[str, str], dict[str, QuestionFeatures]] = OrderedDict()
         self._tokens = 0
         self._cache_lock = threading.Lock()
 
@@ -50,23 +50,19 @@ class CachingEncoder(Encoder):
             for found in known[key]:
                 yield replace(found, document=number)
 
-    def questions(
-        self, texts: Sequence[tuple[str, str]], recipe: Recipe
-    ) -> list[dict[str, QuestionFeatures]]:
-        """As `Encoder.questions`; the last ones are remembered."""
-        scan = f"{recipe.query_k} {sorted((n, p.query_side) for n, p in recipe.taps.items())}"
-        keys = [(title, text, scan) for title, text in texts]
+    def question(self, text: str, recipe: Recipe) -> dict[str, QuestionFeatures]:
+        """As `Encoder.question`; the last ones are remembered."""
+        sides = sorted((name, part.query_side) for name, part in recipe.taps.items())
+        key = (text, f"{recipe.query_k} {sides}")
         with self._cache_lock:
-            known = {key: self._questions[key] for key in keys if key in self._questions}
-        fresh = [key for key in dict.fromkeys(keys) if key not in known]
-        if fresh:
-            read = super().questions([(title, text) for title, text, _ in fresh], recipe)
-            known.update(zip(fresh, read, strict=True))
+            found = self._questions.get(key)
+        if found is None:
+            found = super().question(text, recipe)
         with self._cache_lock:
-            self._questions.update((key, known[key]) for key in keys)
-            while len(self._questions) > _QUESTIONS:
+            self._questions[key] = found
+            if len(self._questions) > _QUESTIONS:
                 self._questions.popitem(last=False)
-        return [known[key] for key in keys]
+        return found
 
     def _recall(self, keys: Iterable[_Key]) -> dict[_Key, list[TokenFeatures]]:
         with self._cache_lock:

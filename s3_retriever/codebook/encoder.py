@@ -99,12 +99,6 @@ class Encoder:
 
     def question(self, text: str, recipe: Recipe) -> dict[str, QuestionFeatures]:
         """Features of a question, by tap name. A question of any length is read in windows."""
-        return self.questions([("", text)], recipe)[0]
-
-    def questions(
-        self, texts: Sequence[tuple[str, str]], recipe: Recipe
-    ) -> list[dict[str, QuestionFeatures]]:
-        """Features of some (title, text) taken as questions, read together."""
         sides = {
             name: Tap("query", Tap.parse(name).layer)
             if part.query_side == "query"
@@ -124,15 +118,9 @@ class Encoder:
                     part[name] = found
             return parts
 
-        found: list[dict[str, list[tuple[Tensor, Tensor]]]]
-        found = [{name: [] for name in sides} for _ in texts]
-        for window, parts in run_batches(self.host.windows(texts), run, self.host.batch_tokens):
-            for name, part in parts.items():
-                found[window.document][name].append(part)
-        return [
-            {name: _question_features(parts) for name, parts in by_name.items()}
-            for by_name in found
-        ]
+        windows = self.host.windows([("", text)])
+        parts = [part for _, part in run_batches(windows, run, self.host.batch_tokens)]
+        return {name: _question_features([part[name] for part in parts]) for name in sides}
 
     @torch.inference_mode()
     def _indices(self, name: str, x: Tensor, k: int) -> NDArray[np.int32]:

@@ -1,4 +1,4 @@
-"""Ranking a snapshot for a question: the host reads the question, then the bridges."""
+"""Ranking a snapshot for a question: the host reads it, and the index does the rest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from s3_retriever.codebook.encoder import QuestionFeatures
 from s3_retriever.index import Snapshot
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import Coactivation, Mode, question_weights
-from s3_retriever.search.hop import Hop, find_bridges, take_hop, titled, with_hop
+from s3_retriever.search.hop import Hop, take_hop, with_hop
 from s3_retriever.search.ranking import Ranking, rank
 from s3_retriever.search.sentences import Sentences
 
@@ -43,7 +43,7 @@ def rank_question(
     """Rank all sentences, in one pass or in two.
 
     Args:
-        encoder: Reads the question and the bridges; not needed in mode `bm25`.
+        encoder: Reads the question; not needed in mode `bm25`.
         snapshot: What to rank.
         question: The question.
         recipe: How it is scored.
@@ -57,9 +57,5 @@ def rank_question(
     coactivation = Coactivation(snapshot, question_weights(features, recipe), recipe)
     first = rank(sentences, question, coactivation, recipe, mode, allowed)
     hop = recipe.second_hop
-    bridges = find_bridges(first, hop) if hop else []
-    if hop is None or not bridges:
-        return Ranked(first, None, features)
-    read = encoder.questions([titled(bridge) for bridge in bridges], recipe)
-    found = take_hop(first, snapshot, question, bridges, read, recipe, hop)
-    return Ranked(with_hop(first, found), found, features)
+    found = take_hop(first, snapshot, question, recipe, hop) if hop else None
+    return Ranked(with_hop(first, found) if found else first, found, features)

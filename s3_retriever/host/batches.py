@@ -19,6 +19,8 @@ Result = TypeVar("Result")
 # Lengths are padded to multiples of this. Every new shape of a batch costs the matrix library time
 # and memory that it keeps, so there are to be few.
 _PADDING = 32
+# Smaller batches, such as a question, leave too little behind for it to be given back.
+_TRIM_TOKENS = 1_024
 # Windows are sorted by length over this many batches, which is enough for little padding.
 _LOOKAHEAD_BATCHES = 16
 
@@ -86,7 +88,8 @@ def _run_sorted(
         else:
             results.update(zip(batch, found, strict=True))
             order = order[len(batch) :]
-        trim_heap()
+        if padded * len(batch) >= _TRIM_TOKENS:
+            trim_heap()
     for i, window in enumerate(waiting):
         yield window, results[i]
 

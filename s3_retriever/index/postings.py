@@ -164,7 +164,10 @@ class Postings:
 
     def frequencies(self, features: NDArray[np.int64]) -> NDArray[np.int64]:
         """On how many tokens each of the features [f] fires, int64 [f]."""
-        return self._frequencies[features].astype(np.int64)
+        found = self._frequencies[features]
+        if found.size and found.max() > self._first_token[-1]:
+            raise damaged(self._path, "more postings than tokens")
+        return found.astype(np.int64)
 
     def live_frequencies(
         self, features: NDArray[np.int64], live: NDArray[np.bool_]

@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from s3_retriever.codebook.encoder import QuestionFeatures
 from s3_retriever.document import title_of
 from s3_retriever.index import Snapshot
 from s3_retriever.recipe import Recipe, SecondHop
-from s3_retriever.search.coactivation import Coactivation, FeatureWeights, question_weights
+from s3_retriever.search.coactivation import Coactivation, FeatureWeights
 from s3_retriever.search.fusion import moments
 from s3_retriever.search.largest import nth_largest
 from s3_retriever.search.lexical import bm25, count_terms
@@ -42,51 +41,41 @@ class Hop:
         return self.bridges[best] if self.scores[best, number] > 0 else None
 
 
-def find_bridges(first: Ranking, hop: SecondHop) -> list[Span]:
-    """The spans of a first pass that the second one sets out from, best first."""
-    return select(first, k=hop.bridges, token_budget=None, radius=0, order="score")
-
-
-def titled(bridge: Span) -> tuple[str, str]:
-    """A bridge as the host reads a question: its document's title, and its text."""
-    return title_of(bridge.metadata), bridge.text
-
-
 def take_hop(
-    first: Ranking,
-    snapshot: Snapshot,
-    question: str,
-    bridges: Sequence[Span],
-    features: Sequence[Mapping[str, QuestionFeatures]],
-    recipe: Recipe,
-    hop: SecondHop,
-) -> Hop:
-    """Score what the bridges have beyond the question, in other documents than their own.
+    first: Ranking, snapshot: Snapshot, question: str, recipe: Recipe, hop: SecondHop
+) -> Hop | None:
+    """Score what the best spans have beyond the question, in other documents than their own.
+
+    What a bridge has is read from the index: the features that fire in its sentence, and the
+    terms of its text and its document's title. The host does not run again.
 
     Args:
         first: The first pass, of mode `s3` or `hybrid`.
         snapshot: What it ranked.
         question: The question.
-        bridges: Spans of the first pass.
-        features: Features of each bridge.
-        recipe: How questions are scored.
+        recipe: How it is scored.
         hop: How bridges are.
+
+    Returns:
+        What it found; None where the first pass found nothing to set out from.
     """
-    assert first.coactivation is not None
-    known = {tap: part.features for tap, part in first.coactivation.question.items()}
-    found = [_coactivation(snapshot, part, known, recipe, hop) for part in features]
+    spans = select(first, k=hop.bridges, token_budget=None, radius=0, order="score")
+    if not spans:
+        return None
+    bridges = [_Bridge(first, snapshot, span) for span in spans]
+    found = [_coactivation(first, snapshot, bridge, recipe, hop) for bridge in bridges]
     signals = [(hop.weight, [scored.sentences() for scored in found])]
     if "bm25" in first.signals:
         terms = count_terms(question)
-        signals.append((hop.lexical_weight, [_lexical(first, span, terms) for span in bridges]))
-    numbers, own = zip(*(_place(first, snapshot, span) for span in bridges), strict=True)
+        rows = [bm25(first.sentences, bridge.terms(terms)) for bridge in bridges]
+        signals.append((hop.lexical_weight, rows))
     total = np.zeros((len(bridges), len(first.scores)))
     for weight, rows in signals:
-        for row, document in zip(rows, own, strict=True):
-            row[document] = 0.0
+        for row, bridge in zip(rows, bridges, strict=True):
+            row[bridge.document] = 0.0
             row *= first.eligible
         _add_excess(total, rows, weight, first.eligible, hop.neighbours)
-    return Hop(tuple(bridges), numbers, total)
+    return Hop(tuple(spans), tuple(bridge.number for bridge in bridges), total)
 
 
 def with_hop(first: Ranking, hop: Hop) -> Ranking:
@@ -107,35 +96,44 @@ def with_hop(first: Ranking, hop: Hop) -> Ranking:
     )
 
 
+class _Bridge:
+    """A span of one sentence that the second pass sets out from.
+
+    Attributes:
+        number: Its sentence.
+        document: Numbers of all sentences of its document.
+    """
+
+    def __init__(self, first: Ranking, snapshot: Snapshot, span: Span) -> None:
+        place, self._segment, self._ordinal, _ = locate_span(snapshot, span)
+        self._span = span
+        document = self._segment.documents[int(self._segment.sentences[self._ordinal]["document"])]
+        offset = int(first.sentences.bounds[place])
+        start = offset + int(document["first_sentence"])
+        self.number = offset + self._ordinal
+        self.document = slice(start, start + int(document["n_sentences"]))
+
+    def features(self, tap: str, known: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The features of its sentence that are not known."""
+        found = self._segment.sentence_features(tap, self._ordinal)
+        return found[~np.isin(found, known)]
+
+    def terms(self, known: Mapping[str, int]) -> dict[str, int]:
+        """The terms of its text and title that are not known, once each."""
+        text = f"{title_of(self._span.metadata)} {self._span.text}"
+        return {term: 1 for term in count_terms(text) if term not in known}
+
+
 def _coactivation(
-    snapshot: Snapshot,
-    features: Mapping[str, QuestionFeatures],
-    known: Mapping[str, NDArray[np.int64]],
-    recipe: Recipe,
-    hop: SecondHop,
+    first: Ranking, snapshot: Snapshot, bridge: _Bridge, recipe: Recipe, hop: SecondHop
 ) -> Coactivation:
-    weights = question_weights(features, recipe)
-    fresh = {tap: _without(part, known[tap]) for tap, part in weights.items()}
-    return Coactivation(snapshot, fresh, recipe.model_copy(update={"idf_power": hop.idf_power}))
-
-
-def _without(weights: FeatureWeights, known: NDArray[np.int64]) -> FeatureWeights:
-    new = ~np.isin(weights.features, known)
-    return FeatureWeights(weights.features[new], weights.weights[new])
-
-
-def _lexical(first: Ranking, bridge: Span, known: Mapping[str, int]) -> Scores:
-    terms = count_terms(" ".join(titled(bridge)))
-    return bm25(first.sentences, {term: 1 for term in terms if term not in known})
-
-
-def _place(first: Ranking, snapshot: Snapshot, bridge: Span) -> tuple[int, slice]:
-    """Number of a bridge's sentence, and those of all sentences of its document."""
-    place, segment, sentence, _ = locate_span(snapshot, bridge)
-    document = segment.documents[int(segment.sentences[sentence]["document"])]
-    offset = int(first.sentences.bounds[place])
-    start = offset + int(document["first_sentence"])
-    return offset + sentence, slice(start, start + int(document["n_sentences"]))
+    assert first.coactivation is not None
+    weights = {}
+    for tap, part in first.coactivation.question.items():
+        features = bridge.features(tap, part.features)
+        # Activations are not kept: a feature fires or does not.
+        weights[tap] = FeatureWeights(features, np.full(len(features), recipe.taps[tap].weight))
+    return Coactivation(snapshot, weights, recipe.model_copy(update={"idf_power": hop.idf_power}))
 
 
 def _add_excess(

@@ -28,11 +28,9 @@ class DocumentCache(CachingEncoder):
     def __init__(self, encoder: Encoder) -> None:
         super().__init__(encoder.host, encoder.codebook, _CACHE_TOKENS)
 
-    def questions(
-        self, texts: Sequence[tuple[str, str]], recipe: Recipe
-    ) -> list[dict[str, QuestionFeatures]]:
-        """As `Encoder.questions`."""
-        return Encoder.questions(self, texts, recipe)
+    def question(self, text: str, recipe: Recipe) -> dict[str, QuestionFeatures]:
+        """As `Encoder.question`."""
+        return Encoder.question(self, text, recipe)
 
 
 class TokensOnly(Encoder):

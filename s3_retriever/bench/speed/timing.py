@@ -41,17 +41,15 @@ class TimedEncoder(Encoder):
     """An encoder that counts the time in which it reads questions.
 
     Attributes:
-        milliseconds: Spent so far, the bridges of second hops included.
+        milliseconds: Spent so far.
     """
 
     milliseconds = 0.0
 
-    def questions(
-        self, texts: Sequence[tuple[str, str]], recipe: Recipe
-    ) -> list[dict[str, QuestionFeatures]]:
-        """As `Encoder.questions`."""
+    def question(self, text: str, recipe: Recipe) -> dict[str, QuestionFeatures]:
+        """As `Encoder.question`."""
         started = now()
-        found = super().questions(texts, recipe)
+        found = super().question(text, recipe)
         self.milliseconds += now() - started
         return found
 
