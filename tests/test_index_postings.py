@@ -1,5 +1,7 @@
 """Postings of features: what is counted and added up is what was written."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
@@ -70,3 +72,14 @@ def test_blocks_give_back_what_was_written(written):
         token = end
     assert blocks == set(range(len(blocks)))
     assert len(blocks) > 5
+
+
+def test_a_sentence_has_the_features_of_its_tokens(written):
+    segment, rows = written
+    for sentence, record in enumerate(segment.sentences):
+        first, n = int(record["first_token"]), int(record["n_tokens"])
+        tokens = [set(row) - {-1} for row in rows[first : first + n].tolist()]
+        expected = Counter(feature for token in tokens for feature in token)
+        features, counts = segment.sentence_features(TAP, sentence)
+        assert features.tolist() == sorted(expected)
+        assert dict(zip(features.tolist(), counts.tolist(), strict=True)) == expected

@@ -8,7 +8,8 @@ Arguments that they share, for B blocks of a segment and F features:
 - `first`: int64 [B + 1], the first sentence of each block, and the end.
 - `first_token`: int64 [sentences + 1], the first token of each sentence, and the end.
 
-All return whether the postings were in order; where they were not, the result is of no use.
+Those that could be led outside by damaged files return whether the postings were in order; where
+they were not, the result is of no use.
 """
 
 from __future__ import annotations
@@ -104,3 +105,23 @@ def count_tokens(
                 if counted and places[i] & STEP < STEP:
                     counts[f] += 1
     return True
+
+
+@njit(nogil=True, cache=True)
+def count_places(
+    postings: Any, begin: Any, places: Any, place_begin: Any, place_end: Any, counts: Any
+) -> None:
+    """Count the tokens of one posting of each feature, int64 [F] in and out.
+
+    Here `begin`, `place_begin` and `place_end` are of one block, and `postings` says which number
+    in `sentences` is meant.
+    """
+    for f in range(len(postings)):
+        posting = begin[f] - 1
+        for i in range(place_begin[f], place_end[f]):
+            if places[i] & NEW_SENTENCE:
+                posting += 1
+                if posting > postings[f]:
+                    break
+            if posting == postings[f] and places[i] & STEP < STEP:
+                counts[f] += 1

@@ -265,13 +265,26 @@ class Postings:
         tokens, posted = self._tokens(sentences, places)
         return tokens, which[posted]
 
-    def of_sentence(self, sentence: int) -> NDArray[np.int64]:
-        """The features that fire in a sentence [f], ascending."""
+    def of_sentence(self, sentence: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The features that fire in a sentence [f], ascending, and on how many tokens of it [f]."""
+        from s3_retriever.index.kernels import count_places
+
         block = int(np.searchsorted(self._blocks, sentence, side="right")) - 1
         base, size = int(self._bases[block, 0]), int(self._sizes[block, 0])
         number = sentence - int(self._blocks[block])
         postings = np.flatnonzero(self._sentences[base : base + size] == number)
-        return np.searchsorted(self._offsets[block, 0], postings, side="right") - 1
+        features = np.searchsorted(self._offsets[block, 0], postings, side="right") - 1
+        ranges = self._ranges(features)
+        counts = np.zeros(len(features), dtype=np.int64)
+        count_places(
+            postings + base,
+            ranges.begin[block],
+            self._places,
+            ranges.place_begin[block],
+            ranges.place_end[block],
+            counts,
+        )
+        return features, counts
 
     def block(self, block: int) -> NDArray[np.int32]:
         """The features of the tokens of a block, as they were written.

@@ -164,8 +164,14 @@ class Segment:
         """The same for the scores of all tokens [n_tokens]."""
         self._taps[tap].add_to_tokens(self._features(tap, features), weights, scores)
 
-    def sentence_features(self, tap: str, sentence: int) -> NDArray[np.int64]:
-        """The features that fire in a sentence [f], ascending.
+    def sentence_features(
+        self, tap: str, sentence: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The features that fire in a sentence.
+
+        Returns:
+            Features [f] of the tap, ascending, and on how many of the sentence's tokens each
+            fires [f].
 
         Raises:
             KeyError: The segment has no such tap.

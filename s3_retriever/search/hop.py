@@ -113,10 +113,12 @@ class _Bridge:
         self.number = offset + self._ordinal
         self.document = slice(start, start + int(document["n_sentences"]))
 
-    def features(self, tap: str, known: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The features of its sentence that are not known."""
-        found = self._segment.sentence_features(tap, self._ordinal)
-        return found[~np.isin(found, known)]
+    def features(self, tap: str, known: NDArray[np.int64], weight: float) -> FeatureWeights:
+        """The features of its sentence that are not known, by the tokens on which they fire."""
+        # Activations are not kept; in a question it is their sum over its tokens that counts.
+        features, tokens = self._segment.sentence_features(tap, self._ordinal)
+        new = ~np.isin(features, known)
+        return FeatureWeights(features[new], weight * tokens[new].astype(np.float64))
 
     def terms(self, known: Mapping[str, int]) -> dict[str, int]:
         """The terms of its text and title that are not known, once each."""
@@ -128,11 +130,10 @@ def _coactivation(
     first: Ranking, snapshot: Snapshot, bridge: _Bridge, recipe: Recipe, hop: SecondHop
 ) -> Coactivation:
     assert first.coactivation is not None
-    weights = {}
-    for tap, part in first.coactivation.question.items():
-        features = bridge.features(tap, part.features)
-        # Activations are not kept: a feature fires or does not.
-        weights[tap] = FeatureWeights(features, np.full(len(features), recipe.taps[tap].weight))
+    weights = {
+        tap: bridge.features(tap, part.features, recipe.taps[tap].weight)
+        for tap, part in first.coactivation.question.items()
+    }
     return Coactivation(snapshot, weights, recipe.model_copy(update={"idf_power": hop.idf_power}))
 
 
