@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from s3_retriever.bench.commands import SplitName
+from s3_retriever.bench.commands.quality import SplitName
 from s3_retriever.cli import options, values
 from s3_retriever.cli.calibration_view import show
 from s3_retriever.cli.console import results, say, write_json

@@ -3,26 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any
+
+from s3_retriever.bench.claims import Claim
 
 Figures = Mapping[str, Any]
-
-
-class _Claim(NamedTuple):
-    """A bound on a figure, and the figure; None where it was not measured."""
-
-    claim: str
-    relation: Literal["at least", "at most", "below"]
-    bound: float
-    measured: float | None
-
-    def holds(self) -> bool | None:
-        if self.measured is None:
-            return None
-        if self.relation == "at least":
-            return self.measured >= self.bound
-        equal = self.relation == "at most" and self.measured == self.bound
-        return self.measured < self.bound or equal
 
 
 def check_claims(sizes: Figures) -> list[dict[str, Any]]:
@@ -33,10 +18,9 @@ def check_claims(sizes: Figures) -> list[dict[str, Any]]:
             was not measured.
 
     Returns:
-        JSON values: `claim`, `relation`, `bound`, and `measured` (a ratio) and `holds`, both None
-        where the run did not measure it.
+        JSON values of each, as `Claim.figures` gives them.
     """
-    return [claim._asdict() | {"holds": claim.holds()} for claim in _claims(sizes)]
+    return [claim.figures() for claim in _claims(sizes)]
 
 
 def done(row: Figures, way: str) -> Figures | None:
@@ -45,14 +29,14 @@ def done(row: Figures, way: str) -> Figures | None:
     return None if found is None or "failed" in found else found
 
 
-def _claims(sizes: Figures) -> Iterator[_Claim]:
+def _claims(sizes: Figures) -> Iterator[Claim]:
     measured = [int(size) for size, row in sizes.items() if done(row, "s3")]
     yield from _first_tokens(sizes)
     yield from _growth(sizes, measured)
     yield _beside_full(sizes, max(measured, default=0))
 
 
-def _first_tokens(sizes: Figures) -> Iterator[_Claim]:
+def _first_tokens(sizes: Figures) -> Iterator[Claim]:
     """At the largest length that both ways were measured at."""
     tokens, row = _largest(sizes, "full", "s3")
     at = f" ({tokens:,})" if tokens else ""
@@ -60,10 +44,10 @@ def _first_tokens(sizes: Figures) -> Iterator[_Claim]:
     for name, bound, wait in zip(("first", "further"), (6, 50), waits or [None] * 2, strict=True):
         ratio = None if not row or not wait else row["full"]["first_token_seconds"] / wait
         claim = f"First token, full KV over S3 {name}{at}"
-        yield _Claim(claim, "at least", bound, _rounded(ratio))
+        yield Claim(claim, "at least", bound, _rounded(ratio))
 
 
-def _growth(sizes: Figures, measured: Sequence[int]) -> Iterator[_Claim]:
+def _growth(sizes: Figures, measured: Sequence[int]) -> Iterator[Claim]:
     """From the smallest length that S3 was measured at to the largest."""
     low, high = (min(measured), max(measured)) if len(measured) > 1 else (None, None)
     ends = f" ({high:,} over {low:,})" if high else ""
@@ -72,18 +56,18 @@ def _growth(sizes: Figures, measured: Sequence[int]) -> Iterator[_Claim]:
         small, large = sizes[str(low)]["s3"], sizes[str(high)]["s3"]
         scan = (large["scan_seconds"] / large["tokens"]) / (small["scan_seconds"] / small["tokens"])
         memory = large["peak_bytes"] / small["peak_bytes"]
-    yield _Claim(f"Scan s/token{ends}", "at most", 1.1, _rounded(scan))
-    yield _Claim(f"Peak memory, S3{ends}", "at most", 1.1, _rounded(memory))
+    yield Claim(f"Scan s/token{ends}", "at most", 1.1, _rounded(scan))
+    yield Claim(f"Peak memory, S3{ends}", "at most", 1.1, _rounded(memory))
 
 
-def _beside_full(sizes: Figures, last: int) -> _Claim:
+def _beside_full(sizes: Figures, last: int) -> Claim:
     """The largest length that S3 was measured at beside the largest of full KV."""
     tokens, row = _largest(sizes, "full")
     if not row or not last:
-        return _Claim("Peak memory, S3 over full KV", "below", 1, None)
+        return Claim("Peak memory, S3 over full KV", "below", 1, None)
     ratio = sizes[str(last)]["s3"]["peak_bytes"] / row["full"]["peak_bytes"]
     claim = f"Peak memory, S3 ({last:,}) over full KV ({tokens:,})"
-    return _Claim(claim, "below", 1, _rounded(ratio))
+    return Claim(claim, "below", 1, _rounded(ratio))
 
 
 def _largest(sizes: Figures, *ways: str) -> tuple[int, Figures]:

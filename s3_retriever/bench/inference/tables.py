@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from s3_retriever.bench.inference.claims import done
+from s3_retriever.bench.report.claims import claims_grid
+from s3_retriever.bench.report.digits import digits
 from s3_retriever.bench.report.grid import Grid
 
 Figures = Mapping[str, Any]
@@ -19,7 +21,7 @@ def grids(figures: Figures) -> Iterator[Grid]:
     yield _table("Tokens/s after the first", sizes, _RATES)
     yield _table("Scan and evidence of S3", sizes, _SCANS)
     yield _table(f"Peak memory, MB ({figures['settings']['memory']})", sizes, _MEMORY)
-    yield _claims(figures["claims"])
+    yield claims_grid(figures["claims"])
 
 
 def remark(settings: Figures) -> str:
@@ -59,18 +61,11 @@ def _ratio(row: Figures, key: str) -> str:
     full, ours = done(row, "full"), done(row, "s3")
     if full is None or ours is None or not ours[key]:
         return "-"
-    return _digits(full["first_token_seconds"] / ours[key])
-
-
-def _digits(value: float | None) -> str:
-    """Three digits, or all in front of the point."""
-    if value is None:
-        return "-"
-    return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f}"
+    return digits(full["first_token_seconds"] / ours[key])
 
 
 def _number(key: str) -> _Show:
-    return lambda found: _digits(found[key])
+    return lambda found: digits(found[key])
 
 
 def _count(key: str) -> _Show:
@@ -108,16 +103,3 @@ _MEMORY: Mapping[str, tuple[str, _Show]] = {
     "model loaded, before S3": ("s3", _megabytes("loaded_bytes")),
     "KV cache alone, full KV": ("full", _megabytes("cache_bytes")),
 }
-
-
-def _claims(claims: Sequence[Figures]) -> Grid:
-    rows = [
-        [
-            one["claim"],
-            f"{one['relation']} {one['bound']:g}",
-            "not measured" if one["measured"] is None else f"{one['measured']:.3g}",
-            {True: "yes", False: "NO", None: "-"}[one["holds"]],
-        ]
-        for one in claims
-    ]
-    return Grid("Claims", ["claim", "bound", "measured", "holds"], rows)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from statistics import median
 from typing import Any
 
+from s3_retriever.bench.report.claims import claims_grid
+from s3_retriever.bench.report.digits import digits
 from s3_retriever.bench.report.grid import Grid
 
 Figures = Mapping[str, Any]
@@ -18,7 +20,7 @@ def grids(figures: Figures) -> Iterator[Grid]:
     yield _searches(figures, "rest_ms", "Search without the host")
     yield _searches(figures, "whole_ms", "Whole search")
     yield _searches(figures, "host_ms", "The host's part of a search")
-    yield _claims(figures["claims"])
+    yield claims_grid(figures["claims"])
 
 
 def left_out(figures: Figures) -> dict[str, str]:
@@ -81,25 +83,7 @@ def _searches(figures: Figures, part: str, title: str) -> Grid:
 def _time(found: Figures, part: str) -> str:
     if "skipped" in found:
         return "-"
-    return f"{_digits(found[part]['median'])} ({_digits(found[part]['p95'])})"
-
-
-def _digits(value: float) -> str:
-    """Three digits, or all in front of the point."""
-    return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f}"
-
-
-def _claims(claims: Sequence[Figures]) -> Grid:
-    rows = [
-        [
-            one["claim"],
-            f"{one['relation']} {one['bound']:g} {one['unit']}".strip(),
-            "not measured" if one["measured"] is None else f"{one['measured']:.3g}",
-            {True: "yes", False: "NO", None: "-"}[one["holds"]],
-        ]
-        for one in claims
-    ]
-    return Grid("Claims", ["claim", "bound", "measured", "holds"], rows)
+    return f"{digits(found[part]['median'])} ({digits(found[part]['p95'])})"
 
 
 def _megabytes(size: int | None) -> str:
