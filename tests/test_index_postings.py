@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from s3_retriever.document import Document
-from s3_retriever.index import Store, TokenChunk, postings
+from s3_retriever.index import Store, TokenChunk, places, postings_writer
 
 TAP, FEATURES = "hidden.0", 40
 
@@ -14,7 +14,7 @@ TAP, FEATURES = "hidden.0", 40
 @pytest.fixture(params=[0, 1, 2])
 def written(request, monkeypatch):
     """A segment of small blocks, one document of which is deleted, and its tokens' features."""
-    monkeypatch.setattr(postings, "BLOCK_TOKENS", 300)
+    monkeypatch.setattr(postings_writer, "BLOCK_TOKENS", 300)
     numbers = np.random.default_rng(request.param)
     # White space of any length belongs to a sentence, so that tokens may be far from its start.
     texts = [("a b. " + " " * gap + "c d e. f\n") * 5 for gap in (0, 130, 127, 400, 126, 2)]
@@ -30,7 +30,7 @@ def written(request, monkeypatch):
             rows.append(features)
     store.delete("1")
     (segment,) = store.snapshot().segments
-    assert segment.sentences["n_tokens"].max() > 2 * postings.STEP
+    assert segment.sentences["n_tokens"].max() > 2 * places.STEP
     return segment, np.concatenate(rows)
 
 

@@ -16,7 +16,7 @@ from s3_retriever.index import (
     TokenChunk,
     analyze,
     lexical,
-    postings,
+    postings_writer,
     term_hash,
 )
 
@@ -160,7 +160,7 @@ def check_lexical(segment, items):
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(postings, "BLOCK_TOKENS", 64)
+    monkeypatch.setattr(postings_writer, "BLOCK_TOKENS", 64)
     monkeypatch.setattr(lexical, "BLOCK_ENTRIES", 40)
 
 
@@ -185,7 +185,7 @@ def test_what_is_written_is_read(tmp_path, small_blocks, seed):
 
 def test_blocks_of_the_real_size_and_mapped_files(tmp_path):
     numbers = np.random.default_rng(0)
-    n = postings.BLOCK_TOKENS + 1000
+    n = postings_writer.BLOCK_TOKENS + 1000
     text = "word. " * n
     starts = np.arange(0, 6 * n, 6, dtype=np.uint32)
     features = {"hidden.5": numbers.integers(-1, 300, (n, 2), dtype=np.int32)}
@@ -288,7 +288,7 @@ def test_tokens_that_do_not_fit(tmp_path, bad):
 
 
 def test_memory_does_not_grow_with_the_segment(tmp_path, monkeypatch):
-    monkeypatch.setattr(postings, "BLOCK_TOKENS", 256)
+    monkeypatch.setattr(postings_writer, "BLOCK_TOKENS", 256)
     monkeypatch.setattr(lexical, "BLOCK_ENTRIES", 256)
     text = " ".join(f"word{i}." for i in range(200))
     starts = np.array([m.start() for m in re.finditer(r"\S+", text)], dtype=np.uint32)

@@ -18,7 +18,7 @@ from typing import Any
 
 from numba import njit
 
-from s3_retriever.index.postings import NEW_SENTENCE, STEP
+from s3_retriever.index.places import NEW_SENTENCE, STEP
 
 
 @njit(nogil=True, cache=True)

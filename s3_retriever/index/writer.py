@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from s3_retriever.document import Document
 from s3_retriever.errors import IndexStoreError, InputError
-from s3_retriever.index import postings, tables
+from s3_retriever.index import postings_writer, tables
 from s3_retriever.index.arrays import ArrayWriter
 from s3_retriever.index.cutter import Sentence, SentenceCutter
 from s3_retriever.index.files import FileWriter, writing
 from s3_retriever.index.lexical import LexicalWriter
 from s3_retriever.index.lexicon import analyze, term_hash
 from s3_retriever.index.manifest import FileEntry, SegmentEntry
-from s3_retriever.index.postings import PostingsWriter
+from s3_retriever.index.postings_writer import PostingsWriter
 
 _CHARACTERS = 1 << 20
 
@@ -216,7 +216,7 @@ class SegmentWriter:
 
     def _put_in_block(self, n_tokens: int) -> None:
         """Count a sentence to the current block, or to a new one where it does not fit."""
-        if self._block_tokens + n_tokens > postings.BLOCK_TOKENS:
+        if self._block_tokens + n_tokens > postings_writer.BLOCK_TOKENS:
             self._flush()
         self._lengths.append(n_tokens)
         self._block_tokens += n_tokens
