@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -409,11 +410,12 @@ def test_threads_search_while_documents_are_added(index):
 
 
 def test_the_whole_flow_with_a_causal_host(tmp_path, tiny_llama, sentences):
-    host = Host.load(str(tiny_llama), device="cpu", dtype="float32")
+    folder = shutil.copytree(tiny_llama, tmp_path / "llama")
+    host = Host.load(str(folder), device="cpu", dtype="float32")
     fitted = Codebook.fit(host, sentences, features=256, k=8, batch_size=256, progress=False)
     assert {str(tap) for tap in fitted.saes} == {"key.1", "hidden.1"}
-    fitted.save(tiny_llama / "s3-codebook")
-    index = S3Index.create(tmp_path / "index", str(tiny_llama), device="cpu", dtype="float32")
+    fitted.save(folder / "s3-codebook")
+    index = S3Index.create(tmp_path / "index", str(folder), device="cpu", dtype="float32")
     index.add([HANDBOOK, DIARY])
     spans = index.search("the old captain paints seven boats", k=1, mode="s3")
     assert spans[0].text == "The old captain paints seven boats in the harbour."
