@@ -143,17 +143,18 @@ def locate_span(snapshot: Snapshot, span: Span) -> tuple[int, Segment, int, int]
 
 def _best_first(ranking: Ranking) -> Iterator[int]:
     """Numbers of the eligible sentences by falling score, earlier ones first among equals."""
-    scores = np.where(ranking.eligible, ranking.scores, -np.inf)
+    numbers = np.flatnonzero(ranking.eligible)
+    scores = ranking.scores[numbers]
     limit = np.inf
-    if len(scores) > _FIRST_SORT:
+    if len(numbers) > _FIRST_SORT:
         # Sorting the best few and, only when they are used up, the rest.
         limit = nth_largest(scores, _FIRST_SORT)
-        yield from _falling(scores, np.flatnonzero(scores > limit))
-    yield from _falling(scores, np.flatnonzero((scores <= limit) & ranking.eligible))
+        yield from _falling(ranking, numbers[scores > limit])
+    yield from _falling(ranking, numbers[scores <= limit])
 
 
-def _falling(scores: NDArray[np.float64], numbers: NDArray[np.int64]) -> list[int]:
-    order: list[int] = numbers[np.argsort(-scores[numbers], kind="stable")].tolist()
+def _falling(ranking: Ranking, numbers: NDArray[np.int64]) -> list[int]:
+    order: list[int] = numbers[np.argsort(-ranking.scores[numbers], kind="stable")].tolist()
     return order
 
 
