@@ -135,7 +135,7 @@ def _draw_wholes(axes: Any, size: str, searches: Figures) -> None:
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
     axes.set_xlim(0, 1.2 * max(host + rest for host, rest in zip(hosts, rests, strict=True)))
-    axes.set_xlabel("ms, median; light: the model reads the question (and bridges)")
+    axes.set_xlabel("ms, median; light: the model reads the question")
     axes.set_title(f"Whole search, {_short(size)} tokens", loc="left", fontsize=8.5)
 
 
