@@ -16,7 +16,7 @@ from s3_retriever.search.ranking import Ranking, Source
 
 Order = Literal["score", "document"]
 # Sentences that are sorted at first; most searches need no more.
-_FIRST_SORT = 2_048
+_FIRST_SORT = 512
 # Once this many sentences in a row do not fit into the rest of the budget, it counts as spent.
 _MISSES = 64
 
