@@ -38,6 +38,15 @@ def add_to_sentences(
 
 
 @njit(nogil=True, cache=True)
+def _sentence(sentences: Any, posting: int, end: int, first: int, last: int) -> int:
+    """The sentence of a posting in a block from `first` to `last`; -1 where it is outside."""
+    if posting >= end:
+        return -1
+    sentence = first + sentences[posting]
+    return sentence if sentence < last else -1
+
+
+@njit(nogil=True, cache=True)
 def add_to_tokens(
     sentences: Any,
     begin: Any,
@@ -58,10 +67,8 @@ def add_to_tokens(
             for i in range(place_begin[b, f], place_end[b, f]):
                 if places[i] & NEW_SENTENCE:
                     posting += 1
-                    if posting >= end[b, f]:
-                        return False
-                    sentence = first[b] + sentences[posting]
-                    if sentence >= first[b + 1]:
+                    sentence = _sentence(sentences, posting, end[b, f], first[b], first[b + 1])
+                    if sentence < 0:
                         return False
                     token, stop = first_token[sentence], first_token[sentence + 1]
                 step = places[i] & STEP
@@ -96,10 +103,8 @@ def count_tokens(
             for i in range(place_begin[b, f], place_end[b, f]):
                 if places[i] & NEW_SENTENCE:
                     posting += 1
-                    if posting >= end[b, f]:
-                        return False
-                    sentence = first[b] + sentences[posting]
-                    if sentence >= first[b + 1]:
+                    sentence = _sentence(sentences, posting, end[b, f], first[b], first[b + 1])
+                    if sentence < 0:
                         return False
                     counted = live[sentence]
                 if counted and places[i] & STEP < STEP:

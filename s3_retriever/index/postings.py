@@ -8,7 +8,7 @@ scores by sentence, the usual ones, never read them.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +17,12 @@ from s3_retriever.index.arrays import open_array, ragged
 from s3_retriever.index.files import damaged
 from s3_retriever.index.places import starts_sentence, walk
 
+# In the offsets: those of sentences, and those of places.
+_SENTENCES, _PLACES = 0, 1
+_ALL = slice(None)
 
-class _Ranges(NamedTuple):
-    """Where the postings of some features are, each int64 [blocks, features]."""
-
-    begin: NDArray[np.int64]
-    end: NDArray[np.int64]
-    place_begin: NDArray[np.int64]
-    place_end: NDArray[np.int64]
+_Ints = NDArray[np.int64]
+_Range = tuple[_Ints, _Ints]
 
 
 class Postings:
@@ -58,13 +56,14 @@ class Postings:
         n_sentences, n_places = self._sizes.sum(axis=0).tolist()
         self._sentences = open_array(folder / f"{tap}.sentences.npy", np.uint16, (n_sentences,))
         self._places = open_array(folder / f"{tap}.places.npy", np.uint8, (n_places,))
-        self._frequencies = open_array(folder / f"{tap}.frequencies.npy", np.uint64, (n_features,))
+        self._frequencies_path = folder / f"{tap}.frequencies.npy"
+        self._frequencies = open_array(self._frequencies_path, np.uint64, (n_features,))
 
     def frequencies(self, features: NDArray[np.int64]) -> NDArray[np.int64]:
         """On how many tokens each of the features [f] fires, int64 [f]."""
         found = self._frequencies[features]
         if found.size and found.max() > self._first_token[-1]:
-            raise damaged(self._path, "more postings than tokens")
+            raise damaged(self._frequencies_path, "more postings than tokens")
         return found.astype(np.int64)
 
     def live_frequencies(
@@ -74,20 +73,7 @@ class Postings:
         from s3_retriever.index.kernels import count_tokens
 
         counts = np.zeros(len(features), dtype=np.int64)
-        ranges = self._ranges(features)
-        self._check(
-            count_tokens(
-                self._sentences,
-                ranges.begin,
-                ranges.end,
-                self._places,
-                ranges.place_begin,
-                ranges.place_end,
-                self._blocks,
-                live,
-                counts,
-            )
-        )
+        self._check(count_tokens(*self._postings(features), live, counts))
         return counts
 
     def add_to_sentences(
@@ -106,12 +92,8 @@ class Postings:
         # Loading numba takes a while, which only searches need to spend.
         from s3_retriever.index.kernels import add_to_sentences
 
-        ranges = self._ranges(features)
-        self._check(
-            add_to_sentences(
-                self._sentences, ranges.begin, ranges.end, self._blocks, weights, scores
-            )
-        )
+        begin, end = self._range(_SENTENCES, features)
+        self._check(add_to_sentences(self._sentences, begin, end, self._blocks, weights, scores))
 
     def add_to_tokens(
         self,
@@ -128,21 +110,7 @@ class Postings:
         """
         from s3_retriever.index.kernels import add_to_tokens
 
-        ranges = self._ranges(features)
-        self._check(
-            add_to_tokens(
-                self._sentences,
-                ranges.begin,
-                ranges.end,
-                self._places,
-                ranges.place_begin,
-                ranges.place_end,
-                self._blocks,
-                self._first_token,
-                weights,
-                scores,
-            )
-        )
+        self._check(add_to_tokens(*self._postings(features), self._first_token, weights, scores))
 
     def find(self, features: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """All postings of the given features [f].
@@ -151,13 +119,12 @@ class Postings:
             Token positions [n], ascending for each feature, and the index [n] into `features`
             that each belongs to, ascending.
         """
-        ranges = self._ranges(features)
         # Blocks follow each other within a feature.
-        begin, end = ranges.begin.T, ranges.end.T
+        begin, end = (part.T for part in self._range(_SENTENCES, features))
         runs = (end - begin).ravel()
         firsts = np.tile(self._blocks[:-1], len(features))
         sentences = self._sentences[ragged(begin.ravel(), runs)] + np.repeat(firsts, runs)
-        begin, end = ranges.place_begin.T, ranges.place_end.T
+        begin, end = (part.T for part in self._range(_PLACES, features))
         places = self._places[ragged(begin.ravel(), (end - begin).ravel())]
         which = np.repeat(np.arange(len(features)), (end - begin).sum(axis=1))
         tokens, posted = self._tokens(sentences, places)
@@ -172,16 +139,11 @@ class Postings:
         number = sentence - int(self._blocks[block])
         postings = np.flatnonzero(self._sentences[base : base + size] == number)
         features = np.searchsorted(self._offsets[block, 0], postings, side="right") - 1
-        ranges = self._ranges(features)
+        here = slice(block, block + 1)
+        (begin,), _ = self._range(_SENTENCES, features, here)
+        (place_begin,), (place_end,) = self._range(_PLACES, features, here)
         counts = np.zeros(len(features), dtype=np.int64)
-        count_places(
-            postings + base,
-            ranges.begin[block],
-            self._places,
-            ranges.place_begin[block],
-            ranges.place_end[block],
-            counts,
-        )
+        count_places(postings + base, begin, self._places, place_begin, place_end, counts)
         return features, counts
 
     def block(self, block: int) -> NDArray[np.int32]:
@@ -194,8 +156,9 @@ class Postings:
             Features [n, k], ascending, padded with -1; k is the most that any token has.
         """
         start, end = self._first_token[self._blocks[block : block + 2]]
-        ranges = self._ranges(np.arange(self._offsets.shape[2] - 1))
-        counts = (ranges.place_end - ranges.place_begin)[block]
+        every = np.arange(self._offsets.shape[2] - 1)
+        (begin,), (stop,) = self._range(_PLACES, every, slice(block, block + 1))
+        counts = stop - begin
         base, size = self._bases[block], self._sizes[block]
         sentences = self._sentences[base[0] : base[0] + size[0]] + self._blocks[block]
         tokens, posted = self._tokens(sentences, self._places[base[1] : base[1] + size[1]])
@@ -209,19 +172,27 @@ class Postings:
         matrix[np.arange(matrix.shape[1]) < width[:, None]] = features[order]
         return matrix
 
-    def _ranges(self, features: NDArray[np.int64]) -> _Ranges:
-        begin = np.take(self._offsets, features, axis=2).astype(np.int64)
-        end = np.take(self._offsets, features + 1, axis=2).astype(np.int64)
-        if (begin > end).any() or (end > self._sizes[:, :, None]).any():
-            raise damaged(self._path, "offsets out of order")
-        base = self._bases[:, :, None]
-        return _Ranges(
-            *(
-                np.ascontiguousarray(part[:, kind])
-                for kind in (0, 1)
-                for part in (begin + base, end + base)
-            )
+    def _postings(
+        self, features: NDArray[np.int64]
+    ) -> tuple[NDArray[Any], _Ints, _Ints, NDArray[Any], _Ints, _Ints, _Ints]:
+        """Sentences and places of features, as the kernels take them."""
+        return (
+            self._sentences,
+            *self._range(_SENTENCES, features),
+            self._places,
+            *self._range(_PLACES, features),
+            self._blocks,
         )
+
+    def _range(self, kind: int, features: NDArray[np.int64], blocks: slice = _ALL) -> _Range:
+        """Where the sentences or the places of features begin and end, each int64 [blocks, f]."""
+        offsets, sizes = self._offsets[blocks, kind], self._sizes[blocks, kind, None]
+        begin = np.take(offsets, features, axis=1).astype(np.int64)
+        end = np.take(offsets, features + 1, axis=1).astype(np.int64)
+        if (begin > end).any() or (end > sizes).any():
+            raise damaged(self._path, "offsets out of order")
+        base = self._bases[blocks, kind, None]
+        return begin + base, end + base
 
     def _tokens(
         self, sentences: NDArray[np.int64], places: NDArray[np.uint8]
