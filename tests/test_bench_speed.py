@@ -189,7 +189,7 @@ def test_copies_are_found(encoder, grown):
             assert added[3].document.text == added[23].document.text
 
 
-def test_time_of_the_host_is_that_of_reading_question_and_bridges(encoder, grown):
+def test_time_of_the_host_is_that_of_reading_the_question(encoder, grown):
     with closing(Store.open(grown[0])) as store:
         index = S3Index(store, encoder, encoder.codebook.named_recipe("default"))
         before = encoder.milliseconds

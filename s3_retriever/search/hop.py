@@ -16,7 +16,7 @@ from s3_retriever.search.fusion import moments
 from s3_retriever.search.largest import nth_largest
 from s3_retriever.search.lexical import bm25, count_terms
 from s3_retriever.search.ranking import Ranking
-from s3_retriever.search.spans import Span, locate_span, select
+from s3_retriever.search.spans import Pick, Span, pick, span_of
 
 Scores = NDArray[np.float64]
 
@@ -26,19 +26,22 @@ class Hop:
     """What the second pass found.
 
     Attributes:
-        bridges: The spans that it set out from, best first.
-        numbers: Their sentences.
+        first: The first pass.
+        bridges: Sentences that it set out from, by number, best first.
         scores: What each bridge adds to each sentence, float64 [bridges, n].
     """
 
-    bridges: tuple[Span, ...]
-    numbers: tuple[int, ...]
+    first: Ranking
+    bridges: tuple[int, ...]
     scores: Scores
 
     def leader(self, number: int) -> Span | None:
         """The bridge that adds most to a sentence; None where none does."""
         best = int(self.scores[:, number].argmax())
-        return self.bridges[best] if self.scores[best, number] > 0 else None
+        if self.scores[best, number] <= 0:
+            return None
+        bridge = self.bridges[best]
+        return span_of(self.first, Pick(bridge, bridge, bridge))
 
 
 def take_hop(
@@ -59,10 +62,9 @@ def take_hop(
     Returns:
         What it found; None where the first pass found nothing to set out from.
     """
-    spans = select(first, k=hop.bridges, token_budget=None, radius=0, order="score")
-    if not spans:
+    bridges = [_Bridge(first, one.peak) for one in pick(first, k=hop.bridges)]
+    if not bridges:
         return None
-    bridges = [_Bridge(first, snapshot, span) for span in spans]
     found = [_coactivation(first, snapshot, bridge, recipe, hop) for bridge in bridges]
     signals = [(hop.weight, [scored.sentences() for scored in found])]
     if "bm25" in first.signals:
@@ -75,7 +77,7 @@ def take_hop(
             row[bridge.document] = 0.0
             row *= first.eligible
         _add_excess(total, rows, weight, first.eligible, hop.neighbours)
-    return Hop(tuple(spans), tuple(bridge.number for bridge in bridges), total)
+    return Hop(first, tuple(bridge.number for bridge in bridges), total)
 
 
 def with_hop(first: Ranking, hop: Hop) -> Ranking:
@@ -86,8 +88,8 @@ def with_hop(first: Ranking, hop: Hop) -> Ranking:
     """
     led = hop.scores.max(axis=0)
     part = led.copy()
-    part[list(hop.numbers)] = led.max()
-    led[list(hop.numbers)] = 0.0
+    part[list(hop.bridges)] = led.max()
+    led[list(hop.bridges)] = 0.0
     return replace(
         first,
         scores=first.scores + part,
@@ -97,20 +99,19 @@ def with_hop(first: Ranking, hop: Hop) -> Ranking:
 
 
 class _Bridge:
-    """A span of one sentence that the second pass sets out from.
+    """A sentence that the second pass sets out from.
 
     Attributes:
-        number: Its sentence.
+        number: Of the sentence.
         document: Numbers of all sentences of its document.
     """
 
-    def __init__(self, first: Ranking, snapshot: Snapshot, span: Span) -> None:
-        place, self._segment, self._ordinal, _ = locate_span(snapshot, span)
-        self._span = span
-        document = self._segment.documents[int(self._segment.sentences[self._ordinal]["document"])]
-        offset = int(first.sentences.bounds[place])
-        start = offset + int(document["first_sentence"])
-        self.number = offset + self._ordinal
+    def __init__(self, first: Ranking, number: int) -> None:
+        place, self._segment, self._ordinal = first.sentences.locate(number)
+        self._document = int(self._segment.sentences[self._ordinal]["document"])
+        document = self._segment.documents[self._document]
+        start = int(first.sentences.bounds[place]) + int(document["first_sentence"])
+        self.number = number
         self.document = slice(start, start + int(document["n_sentences"]))
 
     def features(self, tap: str, known: NDArray[np.int64], weight: float) -> FeatureWeights:
@@ -122,7 +123,8 @@ class _Bridge:
 
     def terms(self, known: Mapping[str, int]) -> dict[str, int]:
         """The terms of its text and title that are not known, once each."""
-        text = f"{title_of(self._span.metadata)} {self._span.text}"
+        title = title_of(self._segment.document(self._document).metadata)
+        text = f"{title} {self._segment.text(self._ordinal, self._ordinal)}"
         return {term: 1 for term in count_terms(text) if term not in known}
 
 

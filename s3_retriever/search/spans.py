@@ -53,7 +53,7 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pick:
+class Pick:
     """A run of sentences of one document, by number."""
 
     first: int
@@ -86,16 +86,31 @@ def select(
         unique: Whether a peak is passed over where its sentence, white space aside, stands in a
             chosen span already: in an overlapping chunk, say, or a copy of the document.
     """
+    picks = pick(ranking, k=k, token_budget=token_budget, radius=radius, unique=unique)
+    if order == "document":
+        picks.sort(key=lambda one: one.first)
+    return [span_of(ranking, one) for one in picks]
+
+
+def pick(
+    ranking: Ranking,
+    *,
+    k: int | None,
+    token_budget: int | None = None,
+    radius: int = 0,
+    unique: bool = True,
+) -> list[Pick]:
+    """As `select`, but as numbers of sentences, best first."""
     taken = ~ranking.eligible
     said: set[str] = set()
-    picks: list[_Pick] = []
+    picks: list[Pick] = []
     left = token_budget
     misses = 0
     for number in _best_first(ranking):
         if taken[number] or (unique and said.issuperset(_texts(ranking, number, number))):
             continue
-        pick = _widen(ranking, number, radius, taken)
-        size = _tokens(ranking, pick)
+        found = _widen(ranking, number, radius, taken)
+        size = _tokens(ranking, found)
         if left is not None:
             if size > left:
                 misses += 1
@@ -104,15 +119,13 @@ def select(
                 continue
             left -= size
             misses = 0
-        picks.append(pick)
-        taken[pick.first : pick.last + 1] = True
+        picks.append(found)
+        taken[found.first : found.last + 1] = True
         if unique:
-            said.update(_texts(ranking, pick.first, pick.last))
+            said.update(_texts(ranking, found.first, found.last))
         if len(picks) == k or left == 0:
             break
-    if order == "document":
-        picks.sort(key=lambda pick: pick.first)
-    return [_span(ranking, pick) for pick in picks]
+    return picks
 
 
 def locate_span(snapshot: Snapshot, span: Span) -> tuple[int, Segment, int, int]:
@@ -165,10 +178,10 @@ def _texts(ranking: Ranking, first: int, last: int) -> Iterator[str]:
         yield " ".join(segment.text(ordinal, ordinal).split())
 
 
-def _widen(ranking: Ranking, number: int, radius: int, taken: Any) -> _Pick:
+def _widen(ranking: Ranking, number: int, radius: int, taken: Any) -> Pick:
     first = last = number
     if radius == 0:
-        return _Pick(first, last, number)
+        return Pick(first, last, number)
     place, segment, peak = ranking.sentences.locate(number)
     offset = int(ranking.sentences.bounds[place])
     table = segment.sentences
@@ -182,7 +195,7 @@ def _widen(ranking: Ranking, number: int, radius: int, taken: Any) -> _Pick:
         first -= 1
     while last < high and not taken[last + 1] and _end(table, last - offset) <= position + radius:
         last += 1
-    return _Pick(first, last, number)
+    return Pick(first, last, number)
 
 
 def _peak_token(ranking: Ranking, place: int, ordinal: int) -> int:
@@ -202,13 +215,14 @@ def _end(table: Any, ordinal: int) -> int:
     return _start(table, ordinal) + int(table[ordinal]["n_tokens"])
 
 
-def _tokens(ranking: Ranking, pick: _Pick) -> int:
+def _tokens(ranking: Ranking, pick: Pick) -> int:
     _, segment, first = ranking.sentences.locate(pick.first)
     last = first + pick.last - pick.first
     return _end(segment.sentences, last) - _start(segment.sentences, first)
 
 
-def _span(ranking: Ranking, pick: _Pick) -> Span:
+def span_of(ranking: Ranking, pick: Pick) -> Span:
+    """A run of sentences with its text and what is known of it."""
     _, segment, first = ranking.sentences.locate(pick.first)
     last = first + pick.last - pick.first
     row = segment.document(int(segment.sentences[first]["document"]))
