@@ -23,13 +23,13 @@ from s3_retriever.bench.inference.files import write_inference
 from s3_retriever.bench.inference.full import measure_full
 from s3_retriever.bench.inference.isolation import how_it_ended, ran_out_of_memory, run_alone
 from s3_retriever.bench.inference.job import Job
-from s3_retriever.bench.inference.peak import peak_bytes, used_bytes
 from s3_retriever.bench.inference.plan import Plan
 from s3_retriever.bench.inference.run import run_inference
 from s3_retriever.bench.inference.shapes import Shape
 from s3_retriever.bench.inference.subject import Subject
 from s3_retriever.bench.inference.tables import grids, remark
 from s3_retriever.bench.inference.tokenizer import make_tokenizer
+from s3_retriever.bench.peak import peak_bytes, used_bytes
 from s3_retriever.cli.app import app
 from s3_retriever.host.tokenizer import OffsetTokenizer
 

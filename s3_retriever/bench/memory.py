@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -12,7 +10,10 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from s3_retriever.bench.corpus import endless, source_files
+from s3_retriever.bench.peak import peak_bytes
 from s3_retriever.document import Document
 
 
@@ -55,13 +56,11 @@ def _index(tokens: int, host: str, codebook: str | None, files: list[Path]) -> d
         index.add(_documents(files, tokens, tokenizer.count), progress=False)
         seconds = time.perf_counter() - started
         stats = index.stats()
-    # Linux counts in KiB, macOS in bytes.
-    unit = 1 if sys.platform == "darwin" else 1024
     return {
         "tokens": stats["tokens"],
         "documents": stats["documents"],
         "index_bytes": stats["bytes"],
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+        "peak_bytes": peak_bytes(torch.device("cpu")),
         "seconds": seconds,
         "tokens_per_second": stats["tokens"] / seconds,
     }

@@ -180,7 +180,7 @@ class Codebook:
         """
         saes, report = fit(host, texts, **settings)
         depth = max(tap.layer for tap in saes) + 1
-        recipe = recipe or _default_recipe(saes)
+        recipe = recipe or default_recipe(saes)
         return cls(host.name, host.fingerprint(depth), saes, recipe, report)
 
     def with_recipe(self, recipe: Recipe) -> Codebook:
@@ -333,7 +333,7 @@ def _read(path: Path) -> _CodebookFile:
         ) from error
 
 
-def _default_recipe(saes: Mapping[Tap, TopKSAE]) -> Recipe:
+def default_recipe(saes: Mapping[Tap, TopKSAE]) -> Recipe:
     """What measured best on hidden states of an encoder and on keys of a decoder."""
     hidden = [tap for tap in saes if tap.site == "hidden"]
     k = min(sae.k for sae in saes.values())

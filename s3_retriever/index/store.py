@@ -31,6 +31,7 @@ from s3_retriever.index.segment import Segment
 from s3_retriever.index.snapshot import Snapshot
 from s3_retriever.index.tombstones import TOMBSTONE_FILES, bury
 from s3_retriever.index.verification import (
+    SEGMENT_FOLDERS,
     Verification,
     find_damage,
     intact,
@@ -399,7 +400,7 @@ def _sweep(path: Path, manifest: Manifest) -> None:
     """Remove what killed writers left, and what the manifest no longer names, where possible."""
     shutil.rmtree(path / _DRAFT, ignore_errors=True)
     files = {entry.name: entry.files for entry in manifest.segments}
-    for folder in path.glob("segment-*"):
+    for folder in path.glob(SEGMENT_FOLDERS):
         if folder.name not in files:
             shutil.rmtree(folder, ignore_errors=True)
     for name in files:

@@ -13,7 +13,7 @@ from s3_retriever.index.files import checksum, damaged
 from s3_retriever.index.manifest import FileEntry, SegmentEntry
 from s3_retriever.index.tables import BLOCKS_FILE, DOCUMENTS_FILE, SENTENCES_FILE
 
-_SEGMENT_FOLDERS = "segment-*"
+SEGMENT_FOLDERS = "segment-*"
 _TABLES = (DOCUMENTS_FILE, SENTENCES_FILE, BLOCKS_FILE)
 
 
@@ -143,7 +143,7 @@ def _size(segments: Sequence[SegmentEntry]) -> int:
 
 def _strangers(path: Path, segments: Sequence[SegmentEntry]) -> tuple[str, ...]:
     names = {segment.name for segment in segments}
-    found = [folder for folder in path.glob(_SEGMENT_FOLDERS) if folder.name not in names]
+    found = [folder for folder in path.glob(SEGMENT_FOLDERS) if folder.name not in names]
     for segment in segments:
         items = (path / segment.name).glob("*")
         found += [item for item in items if item.name not in segment.files]

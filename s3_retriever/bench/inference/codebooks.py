@@ -6,15 +6,14 @@ import torch
 from torch import nn
 
 from s3_retriever.codebook import Codebook
+from s3_retriever.codebook.codebook import default_recipe
 from s3_retriever.host import Host
-from s3_retriever.recipe import Recipe, SecondHop, TapRecipe
 from s3_retriever.sae import TopKSAE
 from s3_retriever.tap import Tap, read
 
 # As `fit` takes them where nothing else is said.
 _FEATURES_PER_WIDTH = 16
 _K = 32
-_DOCUMENT_K = 16
 
 
 def random_codebook(host: Host, tap: str | None, sample: str) -> Codebook:
@@ -37,23 +36,10 @@ def random_codebook(host: Host, tap: str | None, sample: str) -> Codebook:
         sae = TopKSAE(len(centre), _FEATURES_PER_WIDTH * config.hidden_size, _K)
     sae.b_dec = nn.Parameter(centre)
     sae.requires_grad_(requires_grad=False)
-    return Codebook(host.name, host.fingerprint(site.layer + 1), {site: sae}, _recipe(site))
+    saes = {site: sae}
+    return Codebook(host.name, host.fingerprint(site.layer + 1), saes, default_recipe(saes))
 
 
 def _mean(host: Host, tap: Tap, text: str) -> torch.Tensor:
     windows = list(host.windows([("", text)]))
     return read(host, [tap], windows[:1])[tap].float().mean(0).cpu().clone()
-
-
-def _recipe(tap: Tap) -> Recipe:
-    """What `Codebook.fit` gives a codebook of this tap."""
-    hidden = tap.site == "hidden"
-    return Recipe(
-        name="default",
-        taps={str(tap): TapRecipe()},
-        document_k=_DOCUMENT_K,
-        query_k=_K,
-        weight_power=1.0 if hidden else 0.5,
-        scoring="cover" if hidden else "peak",
-        second_hop=SecondHop(),
-    )

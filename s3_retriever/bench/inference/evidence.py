@@ -11,7 +11,7 @@ from s3_retriever.answer.answer import Answer
 from s3_retriever.answer.scanned import ScannedContext
 from s3_retriever.bench.inference.clock import TokenClock, tokens_per_second
 from s3_retriever.bench.inference.job import Job
-from s3_retriever.bench.inference.peak import peak_bytes, used_bytes
+from s3_retriever.bench.peak import peak_bytes, used_bytes
 
 
 def measure_evidence(job: Job) -> dict[str, Any]:

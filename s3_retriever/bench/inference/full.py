@@ -10,7 +10,7 @@ from s3_retriever.answer.prompt import Prompt
 from s3_retriever.answer.request import Request
 from s3_retriever.bench.inference.clock import TokenClock, tokens_per_second
 from s3_retriever.bench.inference.job import Job
-from s3_retriever.bench.inference.peak import peak_bytes, used_bytes
+from s3_retriever.bench.peak import peak_bytes, used_bytes
 from s3_retriever.host import Host
 from s3_retriever.search import Span
 

@@ -20,12 +20,12 @@ from s3_retriever.bench.inference.evidence import measure_evidence
 from s3_retriever.bench.inference.full import measure_full
 from s3_retriever.bench.inference.isolation import run_alone
 from s3_retriever.bench.inference.job import Job
-from s3_retriever.bench.inference.peak import memory_kind
 from s3_retriever.bench.inference.plan import Plan
 from s3_retriever.bench.inference.shapes import shape_named
 from s3_retriever.bench.inference.subject import Subject, fastest_device, fastest_dtype
 from s3_retriever.bench.inference.tokenizer import make_tokenizer
 from s3_retriever.bench.machine import machine, versions
+from s3_retriever.bench.peak import memory_kind
 from s3_retriever.bench.speed.questions import Questions, choose_questions
 from s3_retriever.bench.store import Store
 from s3_retriever.errors import InputError
