@@ -40,7 +40,7 @@ class SentenceRecipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     tap: str
-    weight: float = Field(default=1.0, gt=0)
+    weight: float = Field(default=0.5, gt=0)
 
 
 class SecondHop(BaseModel):

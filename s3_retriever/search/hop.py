@@ -118,7 +118,7 @@ class _Bridge:
         """The features of its sentence that are not known, by the tokens on which they fire."""
         # Activations are not kept; in a question it is their sum over its tokens that counts.
         features, tokens = self._segment.sentence_features(tap, self._ordinal)
-        new = ~np.isin(features, known)
+        new = ~np.isin(features, known, kind="table")
         return FeatureWeights(features[new], weight * tokens[new].astype(np.float64))
 
     def terms(self, known: Mapping[str, int]) -> dict[str, int]:
