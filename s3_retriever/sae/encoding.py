@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-_BLOCK_ROWS = 4_096
-# Rows are padded to multiples of this: the matrix library keeps what it prepares for every shape,
-# and the number of tokens of a batch is a new one each time.
-_ROW_STEP = 64
+_BLOCK_ROWS = 1_024
+# Rows are padded to multiples of this, fewer of them to powers of two: the matrix library keeps
+# what it prepares for every shape, and the number of tokens of a batch is a new one each time.
+_ROW_STEP = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,5 +49,11 @@ class TopKEncoder:
         return torch.cat(values), torch.cat(indices)
 
     def _preactivations(self, block: Tensor) -> Tensor:
-        padded = functional.pad(block, (0, 0, 0, -len(block) % _ROW_STEP))
+        padded = functional.pad(block, (0, 0, 0, _padded_rows(len(block)) - len(block)))
         return torch.addmm(self.bias, padded.to(self.weights.dtype), self.weights)[: len(block)]
+
+
+def _padded_rows(rows: int) -> int:
+    if rows <= _ROW_STEP:
+        return 1 << max(rows - 1, 0).bit_length()
+    return -(-rows // _ROW_STEP) * _ROW_STEP

@@ -14,7 +14,7 @@ from s3_retriever.recipe import Recipe, SecondHop
 from s3_retriever.search.coactivation import Coactivation, FeatureWeights
 from s3_retriever.search.fusion import moments
 from s3_retriever.search.largest import nth_largest
-from s3_retriever.search.lexical import bm25, count_terms
+from s3_retriever.search.lexical import bm25_each, count_terms
 from s3_retriever.search.ranking import Ranking
 from s3_retriever.search.spans import Pick, Span, pick, span_of
 
@@ -69,7 +69,7 @@ def take_hop(
     signals = [(hop.weight, [scored.sentences() for scored in found])]
     if "bm25" in first.signals:
         terms = count_terms(question)
-        rows = [bm25(first.sentences, bridge.terms(terms)) for bridge in bridges]
+        rows = bm25_each(first.sentences, [bridge.terms(terms) for bridge in bridges])
         signals.append((hop.lexical_weight, rows))
     total = np.zeros((len(bridges), len(first.scores)))
     for weight, rows in signals:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,9 +60,21 @@ def term_gains(sentences: Sentences, counted: Mapping[str, int]) -> TermGains:
 
 def bm25(sentences: Sentences, counted: Mapping[str, int]) -> NDArray[np.float64]:
     """BM25 scores of all sentences [n]; 0 where no term of the question occurs."""
-    found = term_gains(sentences, counted)
-    scores = np.bincount(found.numbers, found.gains, minlength=len(sentences))
-    return scores.astype(np.float64, copy=False)
+    return bm25_each(sentences, [counted])[0]
+
+
+def bm25_each(
+    sentences: Sentences, several: Sequence[Mapping[str, int]]
+) -> list[NDArray[np.float64]]:
+    """`bm25` of several questions; what the index knows of their terms is looked up once."""
+    found = term_gains(sentences, {term: 1 for counted in several for term in counted})
+    rows = []
+    for counted in several:
+        counts = np.array([counted.get(term, 0) for term in found.terms], dtype=np.float64)
+        gains = found.gains * counts[found.which]
+        scores = np.bincount(found.numbers, gains, minlength=len(sentences))
+        rows.append(scores.astype(np.float64, copy=False))
+    return rows
 
 
 def _live_postings(
