@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from s3_retriever.errors import InputError
 from s3_retriever.host import Host, Window
+from s3_retriever.host.transfer import to_device
 
 Site = Literal["key", "query", "hidden", "sentence"]
 _TAP = re.compile(r"(key|query|hidden|sentence)\.(\d+)")
@@ -93,7 +94,8 @@ def read(host: Host, taps: Sequence[Tap], batch: Sequence[Window]) -> dict[Tap, 
             host.forward(batch)
         rows = _kept_rows(batch, next(iter(seen.values())))
         return {
-            tap: seen[tap].flatten(0, 1).index_select(0, rows.to(seen[tap].device)) for tap in taps
+            tap: seen[tap].flatten(0, 1).index_select(0, to_device(rows, seen[tap].device))
+            for tap in taps
         }
 
 

@@ -17,6 +17,7 @@ from s3_retriever.codes import Codes
 from s3_retriever.errors import CodebookError
 from s3_retriever.host import Host, Window
 from s3_retriever.host.batches import LOOKAHEAD_BATCHES, run_batches
+from s3_retriever.host.transfer import Fetched
 from s3_retriever.recipe import Recipe
 from s3_retriever.sae import TopKEncoder, TopKSAE
 from s3_retriever.tap import Tap, group_queries, read
@@ -59,6 +60,27 @@ class QuestionFeatures:
 
     indices: NDArray[np.int64]
     values: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class _Scanned:
+    """Which rows of a batch are a window's: of features by tap name, and of token states.
+
+    States wait for their sentence's end where there is room for them, on the CPU.
+    """
+
+    rows: slice
+    encoded: Mapping[str, Fetched]
+    seen: Fetched | None
+
+    @property
+    def features(self) -> Features:
+        return {name: found.tensor()[self.rows].numpy() for name, found in self.encoded.items()}
+
+    @property
+    def states(self) -> Tensor:
+        assert self.seen is not None
+        return self.seen.tensor()[self.rows]
 
 
 @dataclass(slots=True)
@@ -109,30 +131,28 @@ class Encoder:
         sentence = _sentence_tap(recipe)
         sites = [*taps.values(), *([sentence] if sentence else [])]
 
-        def run(batch: Sequence[Window]) -> list[tuple[Features, Tensor | None]]:
+        def run(batch: Sequence[Window]) -> list[_Scanned]:
             seen = read(self.host, sites, batch)
             encoded = {
-                name: self._indices(name, seen[tap], recipe.document_k)
+                name: Fetched(self._indices(name, seen[tap], recipe.document_k))
                 for name, tap in taps.items()
             }
-            return _split(batch, encoded, seen[sentence] if sentence else None)
+            states = Fetched(seen[sentence]) if sentence else None
+            return [_Scanned(rows, encoded, states) for rows in _rows(batch)]
 
         batch_tokens = self.host.batch_tokens
         if sentence is None:
             stream = run_batches(self.host.windows(texts), run, batch_tokens)
-            for window, (features, _) in stream:
-                yield TokenFeatures(window.document, window.starts, features, window.last)
+            for window, scanned in stream:
+                yield TokenFeatures(window.document, window.starts, scanned.features, window.last)
             return
         pooler = StreamPooler()
         windows = self.host.windows(pooler.remember(texts))
         read_ones: list[tuple[TokenFeatures, Tensor]] = []
         waiting = 0
-        for window, (features, states) in run_batches(
-            windows, run, batch_tokens, self._lookahead(sentence)
-        ):
-            assert states is not None
-            found = TokenFeatures(window.document, window.starts, features, window.last)
-            means = pooler.push(window, states)
+        for window, scanned in run_batches(windows, run, batch_tokens, self._lookahead(sentence)):
+            found = TokenFeatures(window.document, window.starts, scanned.features, window.last)
+            means = pooler.push(window, scanned.states)
             read_ones.append((found, means))
             # A window in which no sentence ends counts as well: there may be any number of them.
             waiting += max(len(means), 1)
@@ -206,10 +226,10 @@ class Encoder:
         return QuestionFeatures(np.arange(len(weights))[None], weights[None])
 
     @torch.inference_mode()
-    def _indices(self, name: str, x: Tensor, k: int) -> NDArray[np.int32]:
+    def _indices(self, name: str, x: Tensor, k: int) -> Tensor:
         sae = self._saes[name]
         _, indices = sae.encode(x, min(k, sae.k))
-        return indices.to("cpu", torch.int32).numpy()
+        return indices.to(torch.int32)
 
 
 @torch.no_grad()
@@ -224,20 +244,10 @@ def _on_host(encoder: TopKEncoder, host: Host) -> TopKEncoder:
     return TopKEncoder(weights, bias, encoder.k)
 
 
-def _split(
-    batch: Sequence[Window], encoded: Features, states: Tensor | None
-) -> list[tuple[Features, Tensor | None]]:
+def _rows(batch: Sequence[Window]) -> Iterator[slice]:
+    """The rows of each window's kept tokens, windows one after another."""
     sizes = (window.keep.stop - window.keep.start for window in batch)
-    bounds = list(accumulate(sizes, initial=0))
-    # States wait for their sentence's end where there is room for them.
-    waiting = None if states is None else states.cpu()
-    return [
-        (
-            {name: indices[start:stop] for name, indices in encoded.items()},
-            None if waiting is None else waiting[start:stop],
-        )
-        for start, stop in pairwise(bounds)
-    ]
+    return (slice(start, stop) for start, stop in pairwise(accumulate(sizes, initial=0)))
 
 
 def _sentence_tap(recipe: Recipe) -> Tap | None:

@@ -26,6 +26,7 @@ from s3_retriever.host.families import Family, family_of
 from s3_retriever.host.memory import is_out_of_memory
 from s3_retriever.host.source import MINILM, locate
 from s3_retriever.host.tokenizer import OffsetTokenizer
+from s3_retriever.host.transfer import to_device
 from s3_retriever.host.windows import Window, WindowShape, windows
 
 if TYPE_CHECKING:
@@ -241,9 +242,8 @@ class Host:
             mask[row, : len(window.ids)] = 1
         options = {} if self.family.bidirectional else {"use_cache": False}
         try:
-            self.model(
-                input_ids=ids.to(self.device), attention_mask=mask.to(self.device), **options
-            )
+            ids, mask = to_device(ids, self.device), to_device(mask, self.device)
+            self.model(input_ids=ids, attention_mask=mask, **options)
         except RuntimeError as error:
             if is_out_of_memory(error):
                 # What does not fit now will not fit into the next scan either.
