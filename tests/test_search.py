@@ -18,7 +18,7 @@ from s3_retriever.search import Coactivation, question_weights
 from s3_retriever.search.coactivation import FeatureWeights
 from s3_retriever.search.filtering import candidates
 from s3_retriever.search.fusion import fuse_by_union, weigh
-from s3_retriever.search.lexical import bm25, count_terms
+from s3_retriever.search.lexical import bm25, bm25_each, count_terms
 from s3_retriever.search.ranking import rank
 from s3_retriever.search.sentences import Sentences
 from s3_retriever.search.smoothing import smooth
@@ -187,6 +187,15 @@ def test_bm25_ranks_as_the_reference_implementations(question):
     found = np.flatnonzero(scores)
     assert np.argsort(-scores[found]).tolist() == np.argsort(-okapi[found]).tolist()
     assert len(found) > 1
+
+
+def test_bm25_of_several_questions_is_that_of_each():
+    store, _ = make_store(CORPUS)
+    sentences = Sentences(store.snapshot())
+    questions = [count_terms(text) for text in ("cat cat garden", "roses garden", "", "zebra")]
+    for scores, one in zip(bm25_each(sentences, questions), questions, strict=True):
+        np.testing.assert_allclose(scores, bm25(sentences, one))
+    assert bm25(sentences, questions[0]).max() > bm25(sentences, count_terms("cat garden")).max()
 
 
 def test_fusion_by_union_takes_turns():
