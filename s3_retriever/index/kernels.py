@@ -173,14 +173,16 @@ def _skip(places: Any, place: int, end: int, left: int) -> tuple[int, int]:
     return place, left
 
 
-@njit(nogil=True, cache=True)
+# Sums may be taken in any order, so that several products are computed at once.
+@njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"})
 def add_products(features: Any, values: Any, weights: Any, scores: Any) -> None:
     """Add to each score, float64 [n], the sum of its row's values times their features' weights.
 
     `features` is uint16 [n, k], `values` uint8 [n, k], `weights` float32 [65,536].
     """
     for i in range(len(features)):
+        feature, value = features[i], values[i]
         total = np.float32(0.0)
-        for j in range(features.shape[1]):
-            total += values[i, j] * weights[features[i, j]]
+        for j in range(len(feature)):
+            total += np.float32(value[j]) * weights[feature[j]]
         scores[i] += total
