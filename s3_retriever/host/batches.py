@@ -32,11 +32,15 @@ def padded_length(length: int) -> int:
     return max(-(-length // _PADDING), 1) * _PADDING
 
 
-def padded_rows(rows: int) -> int:
-    """The number of rows to which a batch of `rows` windows is padded."""
-    if rows <= _PADDING_ROWS:
-        return 1 << (rows - 1).bit_length()
-    return -(-rows // _PADDING_ROWS) * _PADDING_ROWS
+def padded_rows(rows: int, step: int = _PADDING_ROWS) -> int:
+    """The number of rows, at least one, to which `rows` are padded, so that few numbers occur.
+
+    A power of two up to `step`, which is one itself, and a multiple of it beyond. The default is
+    that of a batch of windows.
+    """
+    if rows <= step:
+        return 1 << max(rows - 1, 0).bit_length()
+    return -(-rows // step) * step
 
 
 def full_rows(rows: int) -> int:

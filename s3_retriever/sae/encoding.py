@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from s3_retriever.host.batches import padded_rows
+
 _BLOCK_ROWS = 1_024
 # Rows are padded to multiples of this, fewer of them to powers of two: the matrix library keeps
 # what it prepares for every shape, and the number of tokens of a batch is a new one each time.
@@ -49,11 +51,5 @@ class TopKEncoder:
         return torch.cat(values), torch.cat(indices)
 
     def _preactivations(self, block: Tensor) -> Tensor:
-        padded = functional.pad(block, (0, 0, 0, _padded_rows(len(block)) - len(block)))
+        padded = functional.pad(block, (0, 0, 0, padded_rows(len(block), _ROW_STEP) - len(block)))
         return torch.addmm(self.bias, padded.to(self.weights.dtype), self.weights)[: len(block)]
-
-
-def _padded_rows(rows: int) -> int:
-    if rows <= _ROW_STEP:
-        return 1 << max(rows - 1, 0).bit_length()
-    return -(-rows // _ROW_STEP) * _ROW_STEP
