@@ -20,8 +20,12 @@ import numpy as np
 from numba import njit
 
 from s3_retriever.index.places import NEW_SENTENCE, STEP
+from s3_retriever.index.prefetch import LINE, prefetch
 
 _RUN = 128
+# Runs of postings that are asked for before they are needed, and how many of them come together.
+_AHEAD = 4
+_TOGETHER = LINE // 2
 
 
 @njit(nogil=True, cache=True)
@@ -29,9 +33,15 @@ def add_to_sentences(
     sentences: Any, begin: Any, end: Any, first: Any, weights: Any, scores: Any
 ) -> bool:
     """Add the weight of each feature, float64 [F], to the sentences in which it fires."""
+    begins, ends = begin.ravel(), end.ravel()
     for b in range(begin.shape[0]):
         block = scores[first[b] : first[b + 1]]
         for f in range(begin.shape[1]):
+            # Runs are short and far apart: most of the time would go by in waiting for them.
+            ahead = b * begin.shape[1] + f + _AHEAD
+            if ahead < len(begins):
+                for i in range(begins[ahead], ends[ahead], _TOGETHER):
+                    prefetch(sentences, i)  # type: ignore[call-arg]
             run = sentences[begin[b, f] : end[b, f]]
             # Two loops without branches take less time than one with: the first is vectorised.
             highest = 0

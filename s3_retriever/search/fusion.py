@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,14 +21,15 @@ def moments(scores: Scores, chosen: NDArray[np.bool_]) -> tuple[float, float]:
 
     The deviation of scores that are all equal is 0.
     """
-    weights = chosen.astype(np.float64)
-    total = float(weights.sum())
-    if total == 0:
+    # Loading numba takes a while, which only searches need to spend.
+    from s3_retriever.search.kernels import count_and_sums
+
+    count, total, _ = count_and_sums(scores, chosen, 0.0)
+    if count == 0:
         return 0.0, 0.0
-    mean = float(scores @ weights) / total
-    centred = scores - mean
-    centred *= centred
-    deviation = float(np.sqrt(centred @ weights / total))
+    mean = total / count
+    _, _, squares = count_and_sums(scores, chosen, mean)
+    deviation = math.sqrt(squares / count)
     return mean, deviation if deviation > _EQUAL * abs(mean) else 0.0
 
 
