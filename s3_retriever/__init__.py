@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from s3_retriever.document import Document
 from s3_retriever.errors import CodebookError, HostError, IndexStoreError, InputError, S3Error
-from s3_retriever.recipe import Recipe, SecondHop, TapRecipe
+from s3_retriever.recipe import DocumentRecipe, Recipe, SecondHop, SentenceRecipe, TapRecipe
 
 if TYPE_CHECKING:
     from s3_retriever.answer import Answer, Compressor, LongContext, ScannedContext
@@ -29,6 +29,7 @@ __all__ = [
     "CodebookError",
     "Compressor",
     "Document",
+    "DocumentRecipe",
     "Evidence",
     "Explanation",
     "Host",
@@ -42,6 +43,7 @@ __all__ = [
     "S3Index",
     "ScannedContext",
     "SecondHop",
+    "SentenceRecipe",
     "Span",
     "Tap",
     "TapRecipe",

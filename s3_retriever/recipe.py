@@ -43,6 +43,25 @@ class SentenceRecipe(BaseModel):
     weight: float = Field(default=0.5, gt=0)
 
 
+class DocumentRecipe(BaseModel):
+    """How documents as wholes take part in scoring, in mode `hybrid`.
+
+    Where one document is what the question is about, more of its sentences are evidence than
+    their own words tell. So the sentences of the best documents gain: a document scores as its
+    best sentence does, and what that exceeds the best documents' next one by goes to all of its
+    sentences. Where many documents match alike, none gains, nor do they where there are no more.
+
+    Attributes:
+        weight: Of what a document's best sentence exceeds the next document's by.
+        best: Documents that may gain; in an index that has no more, none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weight: float = Field(default=0.5, gt=0)
+    best: int = Field(default=2, ge=1)
+
+
 class SecondHop(BaseModel):
     """A second pass for questions whose evidence lies in more than one document.
 
@@ -105,6 +124,8 @@ class Recipe(BaseModel):
         edges: Tokens at the first and the last end of the index that the union adds (M_bias).
         second_hop: A second pass that sets out from the best spans of the first; None for one
             pass. It is added to the score, so that it goes with fusion by sum only.
+        document: What sentences gain from the document they stand in; None for nothing. Added to
+            the score likewise.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -125,6 +146,7 @@ class Recipe(BaseModel):
     lexical_weight: float = Field(default=1.0, ge=0)
     edges: int = Field(default=0, ge=0)
     second_hop: SecondHop | None = None
+    document: DocumentRecipe | None = None
 
     @property
     def tap_names(self) -> list[str]:
@@ -132,7 +154,8 @@ class Recipe(BaseModel):
         return [*self.taps, *([self.sentence.tap] if self.sentence else [])]
 
     @model_validator(mode="after")
-    def _hop_is_added(self) -> Recipe:
-        if self.second_hop is not None and self.fusion != "sum":
-            raise ValueError("second_hop needs fusion 'sum'")
+    def _parts_are_added(self) -> Recipe:
+        for name in ("second_hop", "document"):
+            if getattr(self, name) is not None and self.fusion != "sum":
+                raise ValueError(f"{name} needs fusion 'sum'")
         return self

@@ -218,7 +218,7 @@ def test_every_trial_is_recorded(done):
     tried = {trial.setting for trial in done.trials}
     assert tried >= {
         *("taps", "scoring", "weight_power", "idf_power", "lexical_weight"),
-        *("second_hop", "document_k"),
+        *("second_hop", "document", "document_k"),
     }
     values = [trial.value for trial in done.trials if trial.setting == "taps"][:2]
     assert values == ["key.0 alone, query", "hidden.0 alone, same"]
@@ -258,8 +258,10 @@ def test_documents_alone_will_do(documents, host, useless):
     found = calibrate(documents, host=host, codebook=useless, budget=BUDGET, count=40)
     assert found.questions == (20, 20)
     assert found.trials
+    hop = ("second_hop", "second_hop.weight", "second_hop.lexical_weight")
+    hard = {"lexical_weight", "document", *hop}
     for trial in found.trials:
-        if trial.kept and trial.setting.startswith(("lexical", "second_hop")):
+        if trial.kept and trial.setting in hard:
             assert trial.gain.mean > 4 * trial.gain.error
 
 
@@ -267,7 +269,7 @@ def test_a_union_has_no_weights_to_try(documents, questions, host, useless):
     book = useless.with_recipe(useless.paper_recipe())
     found = calibrate(documents, questions, host=host, codebook=book, budget=BUDGET)
     tried = {trial.setting for trial in found.trials}
-    assert tried.isdisjoint({"lexical_weight", "second_hop"})
+    assert tried.isdisjoint({"lexical_weight", "second_hop", "document"})
     assert found.recipe.fusion == "union"
 
 

@@ -16,7 +16,7 @@ import torch
 from s3_retriever.codebook import Codebook
 from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.host import Host
-from s3_retriever.recipe import Recipe, SecondHop, TapRecipe
+from s3_retriever.recipe import DocumentRecipe, Recipe, SecondHop, TapRecipe
 from s3_retriever.sae import SAETrainer
 from s3_retriever.tap import Tap
 
@@ -93,6 +93,7 @@ def test_the_report_of_a_fit(fitted, host, tokens):
         weight_power=1.0,
         scoring="cover",
         second_hop=SecondHop(),
+        document=DocumentRecipe(),
     )
     settings = fitted.report["settings"]
     assert (settings["tokens"], settings["features"], settings["k"]) == (tokens, 64, 8)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from s3_retriever.calibration.gain import Gain
 from s3_retriever.calibration.reading import query_sides
 from s3_retriever.codebook import Codebook
-from s3_retriever.recipe import Recipe, SecondHop, SentenceRecipe, TapRecipe
+from s3_retriever.recipe import DocumentRecipe, Recipe, SecondHop, SentenceRecipe, TapRecipe
 from s3_retriever.tap import Tap
 
 TAP_WEIGHTS = (0.25, 0.5, 1.0, 2.0)
@@ -19,6 +19,7 @@ IDF_POWERS = (0.5, 1.0, 1.5, 2.0, 3.0)
 LEXICAL_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 HOP_WEIGHTS = (0.0, 0.25, 0.5, 1.0)
 HOP_LEXICAL_WEIGHTS = (0.0, 0.5, 1.0, 2.0)
+DOCUMENT_WEIGHTS = (0.25, 0.5, 1.0)
 
 # Standard errors by which a change must be better than what is there. One would do for a single
 # change; here the best of several is looked at, and chance favours one of them.
@@ -55,7 +56,8 @@ def settings(codebook: Codebook, labelled: bool) -> list[Setting]:
     Args:
         codebook: Has the taps.
         labelled: Whether questions come with labels. Where they are made of the documents, the
-            weight of BM25 and the second hop are left as they are unless clearly better.
+            weight of BM25, the second hop and what documents add are left as they are unless
+            clearly better.
     """
     taps = codebook.token_taps
     k = max(codebook.sae(str(tap)).k for tap in taps)
@@ -75,6 +77,7 @@ def settings(codebook: Codebook, labelled: bool) -> list[Setting]:
         Setting(
             "second_hop.lexical_weight", _hop_field("lexical_weight", HOP_LEXICAL_WEIGHTS), hard
         ),
+        Setting("document", _of_a_sum(_documents), hard),
         Setting("document_k", _field("document_k", sorted({max(k // 4, 1), max(k // 2, 1), k}))),
     ]
 
@@ -146,6 +149,14 @@ def _of_a_sum(variants: Callable[[Recipe], Variants]) -> Callable[[Recipe], Vari
 def _hops(recipe: Recipe) -> Variants:
     yield "off", recipe.model_copy(update={"second_hop": None})
     yield "on", recipe.model_copy(update={"second_hop": recipe.second_hop or SecondHop()})
+
+
+def _documents(recipe: Recipe) -> Variants:
+    yield "off", recipe.model_copy(update={"document": None})
+    part = recipe.document or DocumentRecipe()
+    for weight in DOCUMENT_WEIGHTS:
+        update = {"document": part.model_copy(update={"weight": weight})}
+        yield str(weight), recipe.model_copy(update=update)
 
 
 def _hop_field(name: str, values: Iterable[float]) -> Callable[[Recipe], Variants]:

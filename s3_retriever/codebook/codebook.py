@@ -19,7 +19,13 @@ from s3_retriever.codebook.fit import fit
 from s3_retriever.codes import MAX_FEATURES
 from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.host.source import MINILM
-from s3_retriever.recipe import Recipe, SecondHop, SentenceRecipe, TapRecipe
+from s3_retriever.recipe import (
+    DocumentRecipe,
+    Recipe,
+    SecondHop,
+    SentenceRecipe,
+    TapRecipe,
+)
 from s3_retriever.sae import TopKSAE
 from s3_retriever.tap import Tap
 
@@ -385,4 +391,5 @@ def default_recipe(saes: Mapping[Tap, TopKSAE]) -> Recipe:
         weight_power=1.0 if hidden else 0.5,
         scoring="cover" if hidden else "peak",
         second_hop=SecondHop(),
+        document=DocumentRecipe(),
     )

@@ -13,6 +13,7 @@ from s3_retriever.codebook.encoder import QuestionFeatures
 from s3_retriever.index import Snapshot
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import Coactivation, Mode, question_weights
+from s3_retriever.search.documents import with_documents
 from s3_retriever.search.hop import Hop, take_hop, with_hop
 from s3_retriever.search.likeness import likeness_of
 from s3_retriever.search.ranking import Ranking, rank
@@ -60,4 +61,7 @@ def rank_question(
     first = rank(sentences, question, coactivation, recipe, mode, allowed, likeness)
     hop = recipe.second_hop
     found = take_hop(first, snapshot, question, recipe, hop) if hop else None
-    return Ranked(with_hop(first, found) if found else first, found, features)
+    ranking = with_hop(first, found) if found else first
+    if recipe.document is not None and mode == "hybrid":
+        ranking = with_documents(ranking, recipe.document)
+    return Ranked(ranking, found, features)

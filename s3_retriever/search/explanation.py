@@ -14,7 +14,7 @@ from s3_retriever.recipe import Recipe
 from s3_retriever.search.coactivation import Coactivation
 from s3_retriever.search.hop import Hop
 from s3_retriever.search.lexical import count_terms, term_gains
-from s3_retriever.search.ranking import Ranking, Source
+from s3_retriever.search.ranking import Part, Ranking
 from s3_retriever.search.smoothing import box
 from s3_retriever.search.spans import Span, locate_span
 
@@ -74,8 +74,8 @@ class Explanation:
 
     Attributes:
         span: What is explained.
-        parts: What each source adds to the score of the span's best sentence; empty where the
-            recipe does not add them up.
+        parts: What each source, and the document, adds to the score of the span's best sentence;
+            empty where the recipe does not add them up.
         bridge: The span through which the second hop came here, where that counts for it.
         features: By falling share.
         terms: By falling share.
@@ -83,7 +83,7 @@ class Explanation:
     """
 
     span: Span
-    parts: Mapping[Source, float]
+    parts: Mapping[Part, float]
     bridge: Span | None
     features: tuple[FeatureShare, ...]
     terms: tuple[TermShare, ...]

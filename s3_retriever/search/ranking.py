@@ -18,6 +18,7 @@ from s3_retriever.search.sentences import Sentences
 
 Mode = Literal["hybrid", "s3", "bm25"]
 Source = Literal["s3", "sentence", "bm25", "edge", "hop"]
+Part = Literal[Source, "document"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Ranking:
         scores: float64 [n].
         eligible: Which sentences may be returned, bool [n].
         signals: By source, its own scores, float64 [n].
-        parts: By source, what it adds to the scores, float64 [n], where they are a sum.
+        parts: What each source, and the document, adds to the scores, float64 [n], where they are
+            a sum.
         coactivation: Where the `s3` signal came from; None in mode `bm25`.
     """
 
@@ -37,7 +39,7 @@ class Ranking:
     scores: NDArray[np.float64]
     eligible: NDArray[np.bool_]
     signals: Mapping[Source, NDArray[np.float64]]
-    parts: Mapping[Source, NDArray[np.float64]]
+    parts: Mapping[Part, NDArray[np.float64]]
     coactivation: Coactivation | None
 
     def sources(self, first: int, last: int) -> tuple[Source, ...]:
@@ -57,7 +59,7 @@ class Ranking:
         return tuple(source for source, z in standing.items() if z >= 0 or z == best)
 
     def _led(self, first: int, last: int) -> bool:
-        others = [part for source, part in self.parts.items() if source != "hop"]
+        others = [part for source, part in self.parts.items() if source not in ("hop", "document")]
         most = np.max([part[first : last + 1] for part in others], axis=0)
         return bool((self.signals["hop"][first : last + 1] > most).any())
 
@@ -100,7 +102,7 @@ def rank(
     # Any sentence is a little like any question: by that alone nothing is found.
     if mode != "bm25" and likeness is not None:
         signals["sentence"] = likeness
-    parts: dict[Source, NDArray[np.float64]] = {}
+    parts: dict[Part, NDArray[np.float64]] = {}
     if mode == "bm25":
         scores = signals["bm25"]
     elif recipe.fusion == "union":

@@ -49,6 +49,16 @@ class Sentences:
         return live
 
     @cached_property
+    def document_starts(self) -> NDArray[np.int64]:
+        """Number of the first sentence of each document that has any, ascending [documents]."""
+        parts = []
+        for segment, first in zip(self.segments, self.bounds[:-1], strict=True):
+            documents = segment.documents
+            filled = documents["n_sentences"] > 0
+            parts.append(documents["first_sentence"][filled].astype(np.int64) + first)
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+
+    @cached_property
     def n_live(self) -> int:
         """How many these are."""
         return int(np.count_nonzero(self.live))
