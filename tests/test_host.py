@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, BertConfig, BertModel
 
 from s3_retriever.errors import HostError, InputError
 from s3_retriever.host import Host, source
@@ -145,6 +146,17 @@ def test_default_windows(tiny_bert, tiny_llama):
     assert (bert.size, bert.overlap, bert.bidirectional) == (128, 16, True)
     llama = Host.load(str(tiny_llama), window=64, overlap=0, **CPU).shape
     assert (llama.size, llama.overlap, llama.bidirectional) == (64, 0, False)
+
+
+def test_on_a_cpu_a_batch_of_a_wide_model_holds_fewer_tokens(tiny_bert):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
+
+    def tokens(width):
+        shape = {"hidden_size": width, "num_attention_heads": 4, "intermediate_size": 8}
+        config = BertConfig(vocab_size=len(tokenizer), num_hidden_layers=1, **shape)
+        return Host.of(BertModel(config), tokenizer).batch_tokens
+
+    assert [tokens(width) for width in (32, 384, 768)] == [4096, 4096, 2048]
 
 
 def test_roberta_has_two_positions_less(bert_copy):
