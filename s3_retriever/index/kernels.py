@@ -154,6 +154,9 @@ def count_places(
     in `sentences` is meant.
     """
     for f in range(len(postings)):
+        if f + _AHEAD < len(postings):
+            for i in range(place_begin[f + _AHEAD], place_end[f + _AHEAD], LINE):
+                prefetch(places, i)  # type: ignore[call-arg]
         left = postings[f] - begin[f] + 1
         place, left = _skip(places, place_begin[f], place_end[f], left)
         for i in range(place, place_end[f]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,10 +73,11 @@ def take_hop(
         rows = bm25_each(first.sentences, [bridge.terms(terms) for bridge in bridges])
         signals.append((hop.lexical_weight, rows))
     total = np.zeros((len(bridges), len(first.scores)))
+    outside = np.flatnonzero(~first.eligible)
     for weight, rows in signals:
         for row, bridge in zip(rows, bridges, strict=True):
             row[bridge.document] = 0.0
-            row *= first.eligible
+            row[outside] = 0.0
         _add_excess(total, rows, weight, first.eligible, hop.neighbours)
     return Hop(first, tuple(bridge.number for bridge in bridges), total)
 
@@ -147,7 +149,7 @@ def _add_excess(
     neighbours: int,
 ) -> None:
     """Add what the best of each row exceed the next one, in standard deviations, to the totals."""
-    _, deviation = moments(np.maximum.reduce(rows), chosen)
+    _, deviation = moments(reduce(np.maximum, rows), chosen)
     if deviation == 0 or total.shape[1] <= neighbours:
         return
     for bridge, row in enumerate(rows):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numba import njit
 
 
@@ -21,3 +22,30 @@ def count_and_sums(scores: Any, chosen: Any, centre: float) -> tuple[int, float,
         total += difference
         squares += difference * difference
     return count, total, squares
+
+
+# No score is NaN, so that maxima of several are computed at once.
+@njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})
+def maxima_of_runs(scores: Any, run: int) -> Any:
+    """The largest of each `run` scores in a row, float64; the last run may be shorter."""
+    maxima = np.empty(-(-len(scores) // run))
+    for r in range(len(maxima)):
+        highest = -np.inf
+        for i in range(r * run, min(r * run + run, len(scores))):
+            highest = scores[i] if scores[i] > highest else highest
+        maxima[r] = highest
+    return maxima
+
+
+@njit(nogil=True, cache=True)
+def reaching(scores: Any, run: int, maxima: Any, least: float) -> Any:
+    """The scores that are at least `least`; runs whose maximum is less are passed over."""
+    found = np.empty(run * np.sum(maxima >= least))
+    n = 0
+    for r in range(len(maxima)):
+        if maxima[r] >= least:
+            for i in range(r * run, min(r * run + run, len(scores))):
+                if scores[i] >= least:
+                    found[n] = scores[i]
+                    n += 1
+    return found[:n]

@@ -15,9 +15,15 @@ def nth_largest(scores: NDArray[np.float64], n: int) -> float:
         scores: More than n scores.
         n: From 0 for the largest one.
     """
-    # As many runs as have a larger maximum have n larger scores, so that most scores can be left
-    # out before the slow part.
-    maxima = np.maximum.reduceat(scores, np.arange(0, len(scores), _RUN))
+    # Loading numba takes a while, which only searches need to spend.
+    from s3_retriever.search.kernels import maxima_of_runs, reaching
+
+    maxima = maxima_of_runs(scores, _RUN)
     if len(maxima) > n:
-        scores = scores[scores >= np.partition(maxima, -n - 1)[-n - 1]]
+        # As many runs as have a larger maximum have n larger scores: most runs are left out.
+        scores = reaching(scores, _RUN, maxima, _partitioned(maxima, n))
+    return _partitioned(scores, n)
+
+
+def _partitioned(scores: NDArray[np.float64], n: int) -> float:
     return float(np.partition(scores, -n - 1)[-n - 1])

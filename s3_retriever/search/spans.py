@@ -15,8 +15,8 @@ from s3_retriever.search.largest import nth_largest
 from s3_retriever.search.ranking import Ranking, Source
 
 Order = Literal["score", "document"]
-# Sentences that are sorted at first; most searches need no more.
-_FIRST_SORT = 512
+# Sentences that are sorted at first, and then; most searches need no more.
+_SORTED = (64, 1_024)
 # Once this many sentences in a row do not fit into the rest of the budget, it counts as spent.
 _MISSES = 64
 
@@ -160,14 +160,15 @@ def locate_span(snapshot: Snapshot, span: Span) -> tuple[int, Segment, int, int]
 
 def _best_first(ranking: Ranking) -> Iterator[int]:
     """Numbers of the eligible sentences by falling score, earlier ones first among equals."""
-    numbers = np.flatnonzero(ranking.eligible)
-    scores = ranking.scores[numbers]
+    scores = np.where(ranking.eligible, ranking.scores, -np.inf)
     limit = np.inf
-    if len(numbers) > _FIRST_SORT:
-        # Sorting the best few and, only when they are used up, the rest.
-        limit = nth_largest(scores, _FIRST_SORT)
-        yield from _falling(ranking, numbers[scores > limit])
-    yield from _falling(ranking, numbers[scores <= limit])
+    # Sorting the best few and, only when they are used up, more.
+    for n in _SORTED:
+        if n < len(scores):
+            least = nth_largest(scores, n)
+            yield from _falling(ranking, np.flatnonzero((scores > least) & (scores <= limit)))
+            limit = least
+    yield from _falling(ranking, np.flatnonzero(ranking.eligible & (scores <= limit)))
 
 
 def _falling(ranking: Ranking, numbers: NDArray[np.int64]) -> list[int]:
