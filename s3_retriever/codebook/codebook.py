@@ -19,13 +19,7 @@ from s3_retriever.codebook.fit import fit
 from s3_retriever.codes import MAX_FEATURES
 from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.host.source import MINILM
-from s3_retriever.recipe import (
-    DocumentRecipe,
-    Recipe,
-    SecondHop,
-    SentenceRecipe,
-    TapRecipe,
-)
+from s3_retriever.recipe import DocumentRecipe, Recipe, SecondHop, SentenceRecipe, TapRecipe
 from s3_retriever.sae import TopKSAE
 from s3_retriever.tap import Tap
 

@@ -51,12 +51,12 @@ class Sentences:
     @cached_property
     def document_starts(self) -> NDArray[np.int64]:
         """Number of the first sentence of each document that has any, ascending [documents]."""
-        parts = []
-        for segment, first in zip(self.segments, self.bounds[:-1], strict=True):
-            documents = segment.documents
-            filled = documents["n_sentences"] > 0
-            parts.append(documents["first_sentence"][filled].astype(np.int64) + first)
-        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+        documents = self.column("document")
+        starts = np.ones(len(self), dtype=np.bool_)
+        starts[1:] = documents[1:] != documents[:-1]
+        firsts = self.bounds[:-1]
+        starts[firsts[firsts < len(self)]] = True
+        return np.flatnonzero(starts)
 
     @cached_property
     def n_live(self) -> int:
