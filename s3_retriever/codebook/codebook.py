@@ -385,5 +385,5 @@ def default_recipe(saes: Mapping[Tap, TopKSAE]) -> Recipe:
         weight_power=1.0 if hidden else 0.5,
         scoring="cover" if hidden else "peak",
         second_hop=SecondHop(),
-        document=DocumentRecipe(),
+        document=DocumentRecipe() if hidden else None,
     )
