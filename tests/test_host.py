@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 
 from s3_retriever.errors import HostError, InputError
 from s3_retriever.host import Host, source
-from s3_retriever.host.model import fast_in_bfloat16
+from s3_retriever.host.device import fast_in_bfloat16
 
 CPU = {"device": "cpu", "dtype": "float32"}
 

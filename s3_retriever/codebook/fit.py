@@ -19,7 +19,7 @@ from s3_retriever.codes import MAX_FEATURES
 from s3_retriever.errors import InputError
 from s3_retriever.host import Host, Window
 from s3_retriever.host.batches import run_batches
-from s3_retriever.host.model import fast_in_bfloat16
+from s3_retriever.host.device import fast_in_bfloat16
 from s3_retriever.sae import SAETrainer, TopKSAE
 from s3_retriever.sae.training import report
 from s3_retriever.tap import Tap, read

@@ -9,7 +9,7 @@ import copy
 import hashlib
 import logging
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from s3_retriever.errors import HostError, InputError
 from s3_retriever.host.batches import padded_length, padded_rows
+from s3_retriever.host.device import default_batch_tokens, find_device, find_dtype
 from s3_retriever.host.families import Family, family_of
 from s3_retriever.host.memory import is_out_of_memory
 from s3_retriever.host.source import MINILM, locate
@@ -36,12 +37,6 @@ if TYPE_CHECKING:
 _LONGEST_WINDOW = 2048
 # all-MiniLM-L6-v2 was trained on sequences of up to 256 tokens.
 _MINILM_WINDOW = 256
-# Padded tokens of a batch, where the caller does not say.
-_BATCH_TOKENS = {"cpu": 4_096, "cuda": 131_072, "mps": 16_384}
-# On a CPU a batch of a wide model holds fewer, so that its states, as many numbers as this, stay
-# near the caches: that takes less time as well as less memory.
-_CPU_NUMBERS = 4_096 * 384
-_FEWEST_TOKENS = 512
 
 
 class Host:
@@ -137,8 +132,8 @@ class Host:
         if layers is not None:
             _truncate(config, layers)
         shape = _window_shape(name, config, family, window, overlap)
-        where = _device(device)
-        precision = _dtype(dtype, where)
+        where = find_device(device)
+        precision = find_dtype(dtype, where)
         tokenizer = OffsetTokenizer(_read_tokenizer(name, source, remote))
         model, causal = _read_model(
             name,
@@ -151,7 +146,7 @@ class Host:
         if "device_map" not in model_options:
             whole.to(where)  # type: ignore[arg-type]
         whole.train(mode=False)
-        limit = batch_tokens or _batch_tokens(where, config)
+        limit = batch_tokens or default_batch_tokens(where, config)
         return cls(name, model, tokenizer, shape, limit, causal)
 
     @classmethod
@@ -188,7 +183,7 @@ class Host:
         whole: Any = model.train(mode=False)
         generates = not family.bidirectional and whole.get_output_embeddings() is not None
         own = OffsetTokenizer(copy.deepcopy(tokenizer))
-        limit = batch_tokens or _batch_tokens(model.device, model.config)
+        limit = batch_tokens or default_batch_tokens(model.device, model.config)
         return cls(name, whole.base_model, own, shape, limit, whole if generates else None)
 
     @property
@@ -385,53 +380,3 @@ def _window_shape(
     if not 0 <= shared <= size // 2:
         raise InputError(f"Windows of {size} tokens overlap by 0 to {size // 2}, not {shared}.")
     return WindowShape(size, shared, family.bidirectional)
-
-
-def _device(device: str) -> torch.device:
-    if device != "auto":
-        try:
-            return torch.empty(0, device=device).device
-        except (RuntimeError, AssertionError) as error:
-            raise InputError(f"There is no device {device!r} here: {error}") from error
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
-
-
-def _batch_tokens(device: torch.device, config: PretrainedConfig) -> int:
-    most = _BATCH_TOKENS.get(device.type, _BATCH_TOKENS["cpu"])
-    if device.type != "cpu":
-        return most
-    width = int(config.get_text_config().hidden_size)
-    return max(min(most, _CPU_NUMBERS // width), _FEWEST_TOKENS)
-
-
-def _dtype(dtype: str, device: torch.device) -> torch.dtype:
-    # No float16: it rounds weights to other values than bfloat16 does, so a model loaded in it
-    # would not have the fingerprint that its codebook is pinned to.
-    known = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-    if dtype == "auto":
-        return torch.bfloat16 if fast_in_bfloat16(device) else torch.float32
-    if dtype not in known:
-        raise InputError(f"The dtype is 'auto' or one of {', '.join(known)}, not {dtype!r}.")
-    return known[dtype]
-
-
-def fast_in_bfloat16(device: torch.device) -> bool:
-    """Whether matrix products run faster in bfloat16 than in float32 on a device."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type == "cpu":
-        return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(_cpu_flags())
-    return False
-
-
-def _cpu_flags() -> Collection[str]:
-    if hasattr(torch.cpu, "get_capabilities"):
-        return [name for name, has in torch.cpu.get_capabilities().items() if has]
-    try:  # an older torch on Linux; the kernel has the same names
-        return Path("/proc/cpuinfo").read_text().split()
-    except OSError:
-        return ()

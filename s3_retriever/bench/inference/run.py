@@ -22,7 +22,7 @@ from s3_retriever.bench.inference.isolation import run_alone
 from s3_retriever.bench.inference.job import Job
 from s3_retriever.bench.inference.plan import Plan
 from s3_retriever.bench.inference.shapes import shape_named
-from s3_retriever.bench.inference.subject import Subject, fastest_device, fastest_dtype
+from s3_retriever.bench.inference.subject import Subject
 from s3_retriever.bench.inference.tokenizer import make_tokenizer
 from s3_retriever.bench.machine import machine, versions
 from s3_retriever.bench.peak import memory_kind
@@ -30,6 +30,7 @@ from s3_retriever.bench.speed.questions import Questions, choose_questions
 from s3_retriever.bench.store import Store
 from s3_retriever.errors import InputError
 from s3_retriever.host import Host
+from s3_retriever.host.device import find_device, find_dtype
 from s3_retriever.host.tokenizer import OffsetTokenizer
 
 _DRAWING = ["matplotlib", "scipy"]
@@ -152,13 +153,13 @@ def _check_drawing() -> None:
 
 
 def _settings(plan: Plan, questions: int) -> dict[str, Any]:
-    device = fastest_device()
+    device = find_device()
     return {
         "version": __version__,
         "host": plan.host,
         "shape": plan.shape,
         **({} if plan.shape is None else _sizes_of(plan.shape)),
-        "dtype": str(fastest_dtype(device)).removeprefix("torch."),
+        "dtype": str(find_dtype("auto", device)).removeprefix("torch."),
         "device": str(device),
         "memory": memory_kind(device),
         "codebook": plan.codebook or "random directions",

@@ -14,7 +14,7 @@ from s3_retriever.bench.inference.codebooks import random_codebook
 from s3_retriever.bench.inference.shapes import Shape
 from s3_retriever.codebook import Codebook
 from s3_retriever.host import Host
-from s3_retriever.host.model import fast_in_bfloat16
+from s3_retriever.host.device import find_device, find_dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,25 +65,13 @@ class Subject:
     def _random(self, shape: Shape) -> Host:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        device = fastest_device()
+        device = find_device()
         models: Any = AutoModelForCausalLM
         torch.manual_seed(0)
-        with _made_in(fastest_dtype(device)), device:
+        with _made_in(find_dtype("auto", device)), device:
             model = models.from_config(shape.config(), attn_implementation="sdpa")
         tokenizer = AutoTokenizer.from_pretrained(self.tokenizer)
         return Host.of(model, tokenizer, name=self.name)
-
-
-def fastest_device() -> torch.device:
-    """The device that `Host.load` takes where nothing is said."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def fastest_dtype(device: torch.device) -> torch.dtype:
-    """The number format that `Host.load` takes on a device where nothing is said."""
-    return torch.bfloat16 if fast_in_bfloat16(device) else torch.float32
 
 
 @contextmanager
