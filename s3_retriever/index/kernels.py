@@ -20,12 +20,11 @@ import numpy as np
 from numba import njit
 
 from s3_retriever.index.places import NEW_SENTENCE, STEP
-from s3_retriever.index.prefetch import LINE, prefetch
+from s3_retriever.index.prefetch import prefetch
 
 _RUN = 128
-# Runs of postings that are asked for before they are needed, and how many of them come together.
+# Runs of postings that are asked for before they are needed.
 _AHEAD = 4
-_TOGETHER = LINE // 2
 
 
 @njit(nogil=True, cache=True)
@@ -40,8 +39,7 @@ def add_to_sentences(
             # Runs are short and far apart: most of the time would go by in waiting for them.
             ahead = b * begin.shape[1] + f + _AHEAD
             if ahead < len(begins):
-                for i in range(begins[ahead], ends[ahead], _TOGETHER):
-                    prefetch(sentences, i)  # type: ignore[call-arg]
+                prefetch(sentences, begins[ahead], ends[ahead])
             run = sentences[begin[b, f] : end[b, f]]
             # Two loops without branches take less time than one with: the first is vectorised.
             highest = 0
@@ -155,8 +153,7 @@ def count_places(
     """
     for f in range(len(postings)):
         if f + _AHEAD < len(postings):
-            for i in range(place_begin[f + _AHEAD], place_end[f + _AHEAD], LINE):
-                prefetch(places, i)  # type: ignore[call-arg]
+            prefetch(places, place_begin[f + _AHEAD], place_end[f + _AHEAD])
         left = postings[f] - begin[f] + 1
         place, left = _skip(places, place_begin[f], place_end[f], left)
         for i in range(place, place_end[f]):

@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.extending import intrinsic
 
 # Bytes that come from the memory together, on nearly all machines.
-LINE = 64
+_LINE = 64
 
 _READ, _KEEP, _DATA = 0, 3, 1
 
 
 @intrinsic
-def prefetch(_typing: Any, array: Any, index: Any) -> Any:
+def _prefetch(_typing: Any, array: Any, index: Any) -> Any:
     """Ask for the cache line of an element of an array, without waiting for it.
 
     It is a hint: it changes nothing, and an index outside the array does no harm.
@@ -32,3 +32,10 @@ def prefetch(_typing: Any, array: Any, index: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, index), generate
+
+
+@njit(nogil=True, cache=True)
+def prefetch(array: Any, begin: int, end: int) -> None:
+    """Ask for the elements of an array from `begin` to before `end`, without waiting for them."""
+    for i in range(begin, end, _LINE // array.itemsize):
+        _prefetch(array, i)  # type: ignore[call-arg]

@@ -22,14 +22,10 @@ def moments(scores: Scores, chosen: NDArray[np.bool_]) -> tuple[float, float]:
     The deviation of scores that are all equal is 0.
     """
     # Loading numba takes a while, which only searches need to spend.
-    from s3_retriever.search.kernels import count_and_sums
+    from s3_retriever.search.kernels import mean_and_variance
 
-    count, total, _ = count_and_sums(scores, chosen, 0.0)
-    if count == 0:
-        return 0.0, 0.0
-    mean = total / count
-    _, _, squares = count_and_sums(scores, chosen, mean)
-    deviation = math.sqrt(squares / count)
+    mean, variance = mean_and_variance(scores, chosen)
+    deviation = math.sqrt(variance)
     return mean, deviation if deviation > _EQUAL * abs(mean) else 0.0
 
 

@@ -10,18 +10,22 @@ from numba import njit
 
 # Sums may be taken in any order, so that several are computed at once.
 @njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"})
-def count_and_sums(scores: Any, chosen: Any, centre: float) -> tuple[int, float, float]:
-    """How many are chosen, and the sums of their differences from a centre and of their squares.
+def mean_and_variance(scores: Any, chosen: Any) -> tuple[float, float]:
+    """Of the chosen scores, both 0 where there are none.
 
     `scores` is float64 [n], `chosen` bool [n].
     """
-    count, total, squares = 0, 0.0, 0.0
+    count, total = 0, 0.0
     for i in range(len(scores)):
         count += chosen[i]
-        difference = scores[i] - centre if chosen[i] else 0.0
-        total += difference
+        total += scores[i] if chosen[i] else 0.0
+    if count == 0:
+        return 0.0, 0.0
+    mean, squares = total / count, 0.0
+    for i in range(len(scores)):
+        difference = scores[i] - mean if chosen[i] else 0.0
         squares += difference * difference
-    return count, total, squares
+    return mean, squares / count
 
 
 # No score is NaN, so that maxima of several are computed at once.

@@ -59,7 +59,7 @@ class Ranking:
         return tuple(source for source, z in standing.items() if z >= 0 or z == best)
 
     def _led(self, first: int, last: int) -> bool:
-        others = [part for source, part in self.parts.items() if source not in ("hop", "document")]
+        others = [self.parts[source] for source in self.signals if source != "hop"]
         most = np.max([part[first : last + 1] for part in others], axis=0)
         return bool((self.signals["hop"][first : last + 1] > most).any())
 
