@@ -121,6 +121,8 @@ class Recipe(BaseModel):
         fusion: `sum`: standardised scores added, `lexical_weight` times BM25; `union`: the
             rankings' best in turn, as in the paper.
         lexical_weight: Weight of BM25 in fusion by sum.
+        candidates: Sentences that each ranking contributes to those over whose scores all are
+            standardised before they are added.
         edges: Tokens at the first and the last end of the index that the union adds (M_bias).
         second_hop: A second pass that sets out from the best spans of the first; None for one
             pass. It is added to the score, so that it goes with fusion by sum only.
@@ -144,6 +146,7 @@ class Recipe(BaseModel):
     radius: int = Field(default=0, ge=0)
     fusion: Literal["sum", "union"] = "sum"
     lexical_weight: float = Field(default=1.0, ge=0)
+    candidates: int = Field(default=256, ge=1)
     edges: int = Field(default=0, ge=0)
     second_hop: SecondHop | None = None
     document: DocumentRecipe | None = None

@@ -27,7 +27,7 @@ class Tap:
         site: `key` or `query`: the attention projections of all heads, flattened, before the
             rotary embedding and after the family's own norm of keys and queries, where it has
             one. `hidden`: the layer's output, which is the residual stream after it. `sentence`:
-            the mean of that over the tokens of a sentence; what is read are the tokens.
+            the mean of that over the tokens of a sentence, which is never read but made.
         layer: Counted from 0.
     """
 
@@ -51,6 +51,11 @@ class Tap:
 
     def __str__(self) -> str:
         return f"{self.site}.{self.layer}"
+
+    @property
+    def tokens(self) -> Tap:
+        """What is read of tokens for this tap: for `sentence` the hidden states, else itself."""
+        return Tap("hidden", self.layer) if self.site == "sentence" else self
 
     def _source(self, host: Host) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
         """The module whose output is read, and what makes the activations of that output."""

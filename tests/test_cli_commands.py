@@ -258,7 +258,7 @@ def test_search_for_a_reader(made):
     lines = done.stdout.splitlines()
     assert lines[0] == "1. Release handbook"
     assert "handbook.md:20-70  (score " in lines[1]
-    assert lines[1].endswith("s3 + bm25, 9 tokens)")
+    assert lines[1].endswith("s3 + bm25 + sentence, 9 tokens)")
     assert lines[2] == "   The release manager signs every release on Friday."
     assert lines[3] == ""
     assert lines[4].startswith("2. ")

@@ -16,7 +16,7 @@ import torch
 from s3_retriever.codebook import Codebook
 from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.host import Host
-from s3_retriever.recipe import DocumentRecipe, Recipe, SecondHop, TapRecipe
+from s3_retriever.recipe import DocumentRecipe, Recipe, SecondHop, SentenceRecipe, TapRecipe
 from s3_retriever.sae import SAETrainer
 from s3_retriever.tap import Tap
 
@@ -88,6 +88,7 @@ def test_the_report_of_a_fit(fitted, host, tokens):
     assert fitted.recipe == Recipe(
         name="default",
         taps={"hidden.1": TapRecipe()},
+        sentence=SentenceRecipe(tap="sentence.1"),
         document_k=8,
         query_k=8,
         weight_power=1.0,
@@ -124,8 +125,7 @@ def test_the_same_seed_gives_the_same_codebook(host, sentences, fitted):
 
 def test_defaults(host, sentences, tiny_llama):
     book = fit(host, sentences, batch_size=512, tokens=2_000, progress=False)
-    assert set(book.saes) == {Tap("key", 1), Tap("hidden", 1), Tap("sentence", 1)}
-    assert book.sae("sentence.1").features == 8 * 32
+    assert set(book.saes) == {Tap("key", 1), Tap("hidden", 1)}
     assert book.sae("key.1").features == 16 * 32
     decoder = Host.load(str(tiny_llama), device="cpu", dtype="float32")
     assert fit_module.default_taps(decoder) == (Tap("key", 1), Tap("hidden", 1))

@@ -59,7 +59,7 @@ def settings(codebook: Codebook, labelled: bool) -> list[Setting]:
             weight of BM25, the second hop and what documents add are left as they are unless
             clearly better.
     """
-    taps = codebook.token_taps
+    taps = list(codebook.saes)
     k = max(codebook.sae(str(tap)).k for tap in taps)
     hard = _BETTER if labelled else _CLEARLY_BETTER
     return [

@@ -35,7 +35,7 @@ class OnceEncoder(CachingEncoder):
         self, texts: Iterable[tuple[str, str]], recipe: Recipe
     ) -> Iterator[TokenFeatures]:
         """As `Encoder.documents`."""
-        k = max(self.codebook.sae(str(tap)).k for tap in self.codebook.token_taps)
+        k = max(sae.k for sae in self.codebook.saes.values())
         whole = with_all_taps(recipe, self.codebook, "same").model_copy(update={"document_k": k})
         for found in super().documents(texts, whole):
             strongest = {name: found.features[name][:, : recipe.document_k] for name in recipe.taps}
@@ -63,7 +63,7 @@ class OnceEncoder(CachingEncoder):
 
 def with_all_taps(recipe: Recipe, codebook: Codebook, side: QuerySide) -> Recipe:
     """A recipe with all taps of a codebook that a question can be compared with from a side."""
-    taps = [tap for tap in codebook.token_taps if side in query_sides(tap)]
+    taps = [tap for tap in codebook.saes if side in query_sides(tap)]
     deepest = codebook.sentence_tap
     update = {
         "taps": {str(tap): TapRecipe(query_side=side) for tap in taps},

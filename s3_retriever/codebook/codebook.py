@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 
 from s3_retriever.codebook.fit import fit
-from s3_retriever.codes import MAX_FEATURES
+from s3_retriever.codes import code_bytes
 from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.host.source import MINILM
 from s3_retriever.recipe import DocumentRecipe, Recipe, SecondHop, SentenceRecipe, TapRecipe
@@ -68,11 +68,11 @@ class Codebook:
         self.saes = dict(saes)
         self.recipe = recipe
         self.report = dict(report or {})
-        for tap, sae in self.saes.items():
-            if tap.site == "sentence" and sae.features > MAX_FEATURES:
+        for tap in self.saes:
+            if tap.site == "sentence":
                 raise CodebookError(
-                    f"The SAE of {tap} has {sae.features} features, and a tap of sentences has "
-                    f"{MAX_FEATURES} at most; fit a smaller one."
+                    f"The codebook lists an SAE of {tap}, but sentences have none; leave it out, "
+                    f"or fit the codebook again."
                 )
         self.check(recipe)
 
@@ -88,34 +88,31 @@ class Codebook:
         for tap, sae in sorted(self.saes.items()):
             digest.update(f"{tap} {sae.k}".encode())
             # As `save` keeps them, so that a codebook on disk has the identity it had before.
-            weights = [
+            for weight, dtype in (
                 (sae.W_enc, torch.float16),
                 (sae.b_enc, torch.float32),
                 (sae.b_dec, torch.float32),
-            ]
-            if tap.site == "sentence":
-                weights.append((sae.W_dec, torch.float16))
-            for weight, dtype in weights:
+            ):
                 digest.update(weight.detach().to("cpu", dtype).numpy().tobytes())
         return digest.hexdigest()[:32]
 
     @property
-    def token_taps(self) -> list[Tap]:
-        """The taps whose features are those of tokens."""
-        return [tap for tap in self.saes if tap.site != "sentence"]
-
-    @property
     def sentence_tap(self) -> Tap | None:
-        """The deepest tap of sentences; None where there is none."""
-        return max((tap for tap in self.saes if tap.site == "sentence"), default=None)
+        """The mean states of the deepest layer whose states it has; None where it has none."""
+        return _sentence_tap(self.saes)
 
     def feature_sizes(self, recipe: Recipe) -> dict[str, int]:
-        """Sizes of the dictionaries of a recipe's taps of tokens, as an index takes them."""
+        """Sizes of the dictionaries of a recipe's taps, as an index takes them."""
         return {name: self.sae(name).features for name in recipe.taps}
 
     def code_sizes(self, recipe: Recipe) -> dict[str, int]:
-        """Features kept of a sentence by a recipe's tap of sentences, as an index takes them."""
-        return {part.tap: self.sae(part.tap).k for part in [recipe.sentence] if part}
+        """Bytes of a sentence's code at a recipe's tap of sentences, as an index takes them."""
+        parts = [recipe.sentence] if recipe.sentence else []
+        return {part.tap: code_bytes(self.states_of(part.tap).width) for part in parts}
+
+    def states_of(self, tap: str) -> TopKSAE:
+        """The SAE of the token states that a tap of sentences averages, by that tap's name."""
+        return self.saes[Tap.parse(tap).tokens]
 
     def sae(self, tap: str) -> TopKSAE:
         """The SAE of a tap, by the tap's name."""
@@ -129,9 +126,10 @@ class Codebook:
                 the query projection of a tap that is no key tap.
         """
         for name in recipe.tap_names:
-            if Tap.parse(name) not in self.saes:
+            tap = Tap.parse(name).tokens
+            if tap not in self.saes:
                 raise CodebookError(
-                    f"Recipe {recipe.name!r} uses the tap {name}, which this codebook does not "
+                    f"Recipe {recipe.name!r} needs the tap {tap}, which this codebook does not "
                     f"have (it has {', '.join(str(tap) for tap in self.saes)}); fit a codebook "
                     "with that tap."
                 )
@@ -217,7 +215,7 @@ class Codebook:
         """
         saes, report = fit(host, texts, **settings)
         depth = max(tap.layer for tap in saes) + 1
-        recipe = recipe or default_recipe(saes)
+        recipe = recipe or default_recipe(host, saes)
         return cls(host.name, host.fingerprint(depth), saes, recipe, report)
 
     def with_recipe(self, recipe: Recipe) -> Codebook:
@@ -370,16 +368,15 @@ def _read(path: Path) -> _CodebookFile:
         ) from error
 
 
-def default_recipe(saes: Mapping[Tap, TopKSAE]) -> Recipe:
+def default_recipe(host: Host, saes: Mapping[Tap, TopKSAE]) -> Recipe:
     """What measured best on hidden states of an encoder and on keys of a decoder."""
     hidden = [tap for tap in saes if tap.site == "hidden"]
-    sentence = [tap for tap in saes if tap.site == "sentence"]
-    others = [tap for tap in saes if tap.site not in ("hidden", "sentence")]
-    k = min(saes[tap].k for tap in hidden or others)
+    sentence = _sentence_tap(saes) if host.family.bidirectional else None
+    k = min(saes[tap].k for tap in hidden or saes)
     return Recipe(
         name="default",
-        taps={str(tap): TapRecipe() for tap in hidden or others},
-        sentence=SentenceRecipe(tap=str(max(sentence))) if sentence else None,
+        taps={str(tap): TapRecipe() for tap in hidden or saes},
+        sentence=SentenceRecipe(tap=str(sentence)) if sentence else None,
         document_k=min(16, k),
         query_k=k,
         weight_power=1.0 if hidden else 0.5,
@@ -387,3 +384,8 @@ def default_recipe(saes: Mapping[Tap, TopKSAE]) -> Recipe:
         second_hop=SecondHop(),
         document=DocumentRecipe() if hidden else None,
     )
+
+
+def _sentence_tap(taps: Iterable[Tap]) -> Tap | None:
+    layers = [tap.layer for tap in taps if tap.site == "hidden"]
+    return Tap("sentence", max(layers)) if layers else None

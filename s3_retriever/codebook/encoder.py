@@ -13,13 +13,12 @@ from torch import Tensor
 
 from s3_retriever.codebook.codebook import Codebook
 from s3_retriever.codebook.pooling import SentenceEncoder, StreamPooler
-from s3_retriever.codes import Codes
 from s3_retriever.errors import CodebookError
 from s3_retriever.host import Host, Window
 from s3_retriever.host.batches import LOOKAHEAD_BATCHES, run_batches
 from s3_retriever.host.transfer import Fetched
 from s3_retriever.recipe import Recipe
-from s3_retriever.sae import TopKEncoder, TopKSAE
+from s3_retriever.sae import TopKEncoder
 from s3_retriever.tap import Tap, group_queries, read
 
 Features = Mapping[str, NDArray[np.int32]]
@@ -38,7 +37,8 @@ class TokenFeatures:
         document: Ordinal of the document in its stream.
         starts: Character start of each token in the document, int64 [n].
         features: Tap name to feature indices, int32 [n, k]; -1 where fewer than k fire.
-        codes: Of the sentences that are complete with these tokens, by the name of their tap.
+        codes: Of the sentences that are complete with these tokens, by the name of their tap,
+            uint8 [m, bytes].
         last: Whether the document ends here.
     """
 
@@ -46,7 +46,7 @@ class TokenFeatures:
     starts: NDArray[np.int64]
     features: Features
     last: bool
-    codes: Mapping[str, Codes] = field(default_factory=dict)
+    codes: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +114,7 @@ class Encoder:
         self.host = host
         self.codebook = codebook
         self._saes = {str(tap): _on_host(sae.encoder(), host) for tap, sae in codebook.saes.items()}
-        self._sentences = {
-            str(tap): _sentence_encoder(self._saes[str(tap)], sae, host)
-            for tap, sae in codebook.saes.items()
-            if tap.site == "sentence"
-        }
+        self._sentences: dict[str, SentenceEncoder] = {}
 
     def documents(
         self, texts: Iterable[tuple[str, str]], recipe: Recipe
@@ -129,7 +125,7 @@ class Encoder:
         """
         taps = {name: Tap.parse(name) for name in recipe.taps}
         sentence = _sentence_tap(recipe)
-        sites = [*taps.values(), *([sentence] if sentence else [])]
+        sites = list({*taps.values(), *([sentence.tokens] if sentence else [])})
 
         def run(batch: Sequence[Window]) -> list[_Scanned]:
             seen = read(self.host, sites, batch)
@@ -137,7 +133,7 @@ class Encoder:
                 name: Fetched(self._indices(name, seen[tap], recipe.document_k))
                 for name, tap in taps.items()
             }
-            states = Fetched(seen[sentence]) if sentence else None
+            states = Fetched(seen[sentence.tokens]) if sentence else None
             return [_Scanned(rows, encoded, states) for rows in _rows(batch)]
 
         batch_tokens = self.host.batch_tokens
@@ -168,17 +164,17 @@ class Encoder:
         if not read_ones:
             return
         sizes = [len(means) for _, means in read_ones]
-        codes = self._sentences[name].codes(torch.cat([means for _, means in read_ones]))
+        codes = self._sentence_encoder(name).codes(torch.cat([means for _, means in read_ones]))
         for (found, _), (first, end) in zip(
             read_ones, pairwise(accumulate(sizes, initial=0)), strict=True
         ):
-            yield replace(found, codes={name: codes.rows(first, end)})
+            yield replace(found, codes={name: codes[first:end]})
 
     def question(self, text: str, recipe: Recipe) -> dict[str, QuestionFeatures]:
         """Features of a question, by tap name. A question of any length is read in windows.
 
-        Of a tap of sentences they are a single row: all features, each with what it weighs for
-        the question's mean state.
+        Of a tap of sentences they are a single row: all axes of its codes, and where the
+        question's mean state points along them.
         """
         sides = {
             name: Tap("query", Tap.parse(name).layer)
@@ -187,7 +183,7 @@ class Encoder:
             for name, part in recipe.taps.items()
         }
         sentence = _sentence_tap(recipe)
-        sites = {*sides.values(), *([sentence] if sentence else [])}
+        sites = {*sides.values(), *([sentence.tokens] if sentence else [])}
 
         def run(batch: Sequence[Window]) -> list[_Read]:
             seen = read(self.host, list(sites), batch)
@@ -200,7 +196,9 @@ class Encoder:
                 for part, found in zip(parts, rows, strict=True):
                     part.features[name] = found
             if sentence:
-                for part, states in zip(parts, torch.split(seen[sentence], sizes), strict=True):
+                for part, states in zip(
+                    parts, torch.split(seen[sentence.tokens], sizes), strict=True
+                ):
                     part.states = states
             return parts
 
@@ -211,19 +209,26 @@ class Encoder:
         }
         if sentence:
             states = torch.cat([part.states for part in parts if part.states is not None])
-            found[str(sentence)] = self._weights(str(sentence), states)
+            found[str(sentence)] = self._direction(str(sentence), states)
         return found
 
     def _lookahead(self, sentence: Tap) -> int:
         """Batches that are sorted at once: the states of all of them wait to be put in order."""
-        width = self.codebook.saes[sentence].width
+        width = self.codebook.states_of(str(sentence)).width
         batch_bytes = self.host.batch_tokens * width * self.host.model.dtype.itemsize
         return max(min(LOOKAHEAD_BATCHES, _STATES_BYTES // batch_bytes), 1)
 
-    def _weights(self, name: str, states: Tensor) -> QuestionFeatures:
-        """What all features of a tap of sentences weigh for a question's states [tokens, width]."""
-        weights = self._sentences[name].weights(states)
-        return QuestionFeatures(np.arange(len(weights))[None], weights[None])
+    def _direction(self, name: str, states: Tensor) -> QuestionFeatures:
+        """Where a question with these states [tokens, width] points at a tap of sentences."""
+        direction = self._sentence_encoder(name).direction(states)
+        return QuestionFeatures(np.arange(len(direction))[None], direction[None])
+
+    def _sentence_encoder(self, name: str) -> SentenceEncoder:
+        """The encoder of a tap of sentences; states lie around what their SAE subtracts first."""
+        if name not in self._sentences:
+            centre = self.codebook.states_of(name).b_dec.detach()
+            self._sentences[name] = SentenceEncoder(centre.to(self.host.device, torch.float32))
+        return self._sentences[name]
 
     @torch.inference_mode()
     def _indices(self, name: str, x: Tensor, k: int) -> Tensor:
@@ -252,14 +257,6 @@ def _rows(batch: Sequence[Window]) -> Iterator[slice]:
 
 def _sentence_tap(recipe: Recipe) -> Tap | None:
     return Tap.parse(recipe.sentence.tap) if recipe.sentence else None
-
-
-@torch.no_grad()
-def _sentence_encoder(encoder: TopKEncoder, sae: TopKSAE, host: Host) -> SentenceEncoder:
-    directions, centre = (
-        part.detach().to(host.device, torch.float32) for part in (sae.W_dec, sae.b_dec)
-    )
-    return SentenceEncoder(encoder, directions, centre)
 
 
 def _question_features(parts: list[tuple[Tensor, Tensor]]) -> QuestionFeatures:

@@ -14,8 +14,6 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from s3_retriever.codebook.checkpoint import Checkpoint
-from s3_retriever.codebook.pooling import stretches
-from s3_retriever.codes import MAX_FEATURES
 from s3_retriever.errors import InputError
 from s3_retriever.host import Host, Window
 from s3_retriever.host.batches import run_batches
@@ -36,7 +34,7 @@ class FitSettings:
 
     Attributes:
         taps: Names of the taps.
-        features: Dictionary size of every SAE; those of sentences have half of it.
+        features: Dictionary size of every SAE.
         k: Active features of a token.
         tokens: Tokens to read; the text is repeated where it is shorter.
         reuse: How often a token is trained on, on average.
@@ -55,10 +53,6 @@ class FitSettings:
     batch_size: int
     learning_rate: float
     seed: int
-
-    def features_of(self, tap: Tap) -> int:
-        """Dictionary size of a tap: there is less to be told of sentences than of tokens."""
-        return self.features // 2 if tap.site == "sentence" else self.features
 
     @property
     def held_out(self) -> int:
@@ -86,13 +80,11 @@ class Fit(NamedTuple):
 def default_taps(host: Host) -> tuple[Tap, ...]:
     """Keys and hidden states of the last layer of an encoder, of the middle layer of a decoder.
 
-    The last layers of a decoder turn to the next token and retrieve badly. An encoder's sentences
-    are tapped as well.
+    The last layers of a decoder turn to the next token and retrieve badly.
     """
     depth = host.model.config.num_hidden_layers
     layer = depth - 1 if host.family.bidirectional else depth // 2
-    taps = Tap("key", layer), Tap("hidden", layer)
-    return (*taps, Tap("sentence", layer)) if host.family.bidirectional else taps
+    return Tap("key", layer), Tap("hidden", layer)
 
 
 def fit(
@@ -121,8 +113,7 @@ def fit(
         host: The model to tap.
         texts: Plain texts. Read again from the start where they are shorter than `tokens`.
         taps: Sites to fit, such as `key.5`; `default_taps` where left out.
-        features: Dictionary size, of which SAEs of sentences have half; 16 times the hidden size
-            where left out.
+        features: Dictionary size; 16 times the hidden size where left out.
         k: Features of a token that stay active.
         tokens: Tokens to read, those held out counted; all of the text once where left out.
         reuse: How often a token is trained on, on average.
@@ -239,9 +230,7 @@ class _Job:
             seen = read(self.host, self.taps, batch)
             sizes = [window.keep.stop - window.keep.start for window in batch]
             parts = {tap: torch.split(seen[tap], sizes) for tap in self.taps}
-            return [
-                {tap: _rows(tap, parts[tap][i]) for tap in self.taps} for i in range(len(batch))
-            ]
+            return [{tap: parts[tap][i] for tap in self.taps} for i in range(len(batch))]
 
         unread = islice(self._windows(texts), self.windows_read, None)
         batch_tokens = self.host.batch_tokens
@@ -307,7 +296,7 @@ class _Job:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.seed)
             for tap, sample in samples.items():
-                sae = TopKSAE(sample.shape[1], self.settings.features_of(tap), self.settings.k)
+                sae = TopKSAE(sample.shape[1], self.settings.features, self.settings.k)
                 self.trainers[tap] = SAETrainer(
                     sae.to(sample.device),
                     sample,
@@ -355,11 +344,6 @@ class _Job:
         logger.info("Resuming after %d tokens.", self.tokens_read)
 
 
-def _rows(tap: Tap, activations: Tensor) -> Tensor:
-    """What an SAE is trained on, of the activations of a window."""
-    return stretches(activations) if tap.site == "sentence" else activations
-
-
 def _count_tokens(host: Host, texts: Iterable[str]) -> int:
     if isinstance(texts, Iterator):
         raise InputError("Texts that can be read only once need tokens=, the number to read.")
@@ -367,27 +351,19 @@ def _count_tokens(host: Host, texts: Iterable[str]) -> int:
 
 
 def _check(settings: FitSettings) -> None:
-    taps = [Tap.parse(tap) for tap in settings.taps]
-    sizes = [settings.features_of(tap) for tap in taps]
-    sentences = [tap for tap in taps if tap.site == "sentence"]
-    if sentences:
-        if sentences == taps:
+    for name in settings.taps:
+        tap = Tap.parse(name)
+        if tap.tokens != tap:
             raise InputError(
-                f"{', '.join(settings.taps)} is scored beside a tap of tokens, never alone; name "
-                "one besides, such as hidden.5."
-            )
-        if max(map(settings.features_of, sentences)) > MAX_FEATURES:
-            raise InputError(
-                f"A tap of sentences has {MAX_FEATURES} features at most, half of features=, which "
-                f"is {settings.features}; ask for fewer, or leave it out."
+                f"There is nothing to fit for {tap}: it comes with {tap.tokens}; name that instead."
             )
     if settings.tokens < 2 * settings.batch_size:
         raise InputError(
             f"A fit needs at least {2 * settings.batch_size} tokens of text (two batches), and "
             f"there are {settings.tokens}; give more text or a smaller batch_size."
         )
-    if not 1 <= settings.k <= min(sizes):
-        raise InputError(f"k lies between 1 and {min(sizes)}, not at {settings.k}.")
+    if not 1 <= settings.k <= settings.features:
+        raise InputError(f"k lies between 1 and {settings.features}, not at {settings.k}.")
     for name in ("reuse", "batch_size", "buffer_tokens", "learning_rate"):
         if getattr(settings, name) <= 0:
             raise InputError(f"{name} must be above zero, not {getattr(settings, name)}.")

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
-from s3_retriever.codes import Codes
+from s3_retriever.codes import encode, random_axes
 from s3_retriever.cutter import Sentence, SentenceCutter
 from s3_retriever.host import Window
-from s3_retriever.sae import TopKEncoder
-
-# Tokens of the stretches that stand in for sentences while an SAE is fitted.
-_STRETCHES = (8, 12, 16, 20, 24, 28, 32, 40, 48, 64)
 
 
 class SentencePooler:
@@ -82,62 +78,36 @@ class StreamPooler:
 
 
 class SentenceEncoder:
-    """Turns the mean states of sentences into codes, and that of a question into weights.
+    """Turns the mean states of sentences into codes, and that of a question into a direction.
 
-    The product of weights and codes is the cosine of the question's mean, as it is, and the
-    sentence's, as its code tells it, both taken from the centre of the SAE.
+    What codes score with the direction is the cosine of the sentence's mean and the question's,
+    both taken from the centre.
 
     Args:
-        encoder: Of the SAE, on the host's device and in its dtype.
-        directions: Its decoder [features, width], float32.
-        centre: Its decoder's bias [width], float32.
+        centre: What states lie around [width], float32, on the host's device.
     """
 
-    def __init__(self, encoder: TopKEncoder, directions: Tensor, centre: Tensor) -> None:
-        self._encoder = encoder
-        self._directions = directions
+    def __init__(self, centre: Tensor) -> None:
         self._centre = centre
+        self._axes = torch.from_numpy(random_axes(len(centre))).to(centre.device)
 
     @torch.inference_mode()
-    def codes(self, means: Tensor) -> Codes:
-        """Codes of means [n, width]."""
-        if not len(means):
-            return Codes.empty(self._encoder.k)
-        values, features = self._encoder.encode(means.to(self._directions.device))
-        told = functional.embedding_bag(
-            features.clamp_min(0), self._directions, per_sample_weights=values, mode="sum"
-        )
-        values = values / told.norm(dim=1, keepdim=True).clamp_min(1e-9)
-        return Codes.of(features.cpu().numpy(), values.cpu().numpy())
+    def codes(self, means: Tensor) -> NDArray[np.uint8]:
+        """Codes [n, bytes] of means [n, width]."""
+        return encode(self._turned(means))
 
     @torch.inference_mode()
-    def weights(self, states: Tensor) -> NDArray[np.float32]:
-        """What each feature counts for a question with these states [tokens, width].
+    def direction(self, states: Tensor) -> NDArray[np.float32]:
+        """Where a question with these states [tokens, width] points, along the axes of codes.
 
         Returns:
-            float32 [features]; 0 for a question without tokens.
+            float32 [axes], of length 1; 0 for a question without tokens.
         """
         mean = states.to(self._centre).mean(0) if len(states) else self._centre
-        direction = functional.normalize(mean - self._centre, dim=0)
-        weights: NDArray[np.float32] = (self._directions @ direction).cpu().numpy()
-        return weights
+        turned = self._turned(mean[None])[0]
+        direction: NDArray[np.float32] = turned / np.maximum(np.linalg.norm(turned), 1e-9)
+        return direction
 
-
-def stretches(states: Tensor) -> Tensor:
-    """Means of stretches of tokens about as long as sentences, one that begins at each token.
-
-    An SAE is fitted on them, so that as many rows come of a text as for any other tap.
-
-    Args:
-        states: [n, width].
-
-    Returns:
-        [n, width], in the dtype of the states.
-    """
-    n = len(states)
-    starts = torch.arange(n, device=states.device)
-    lengths = torch.tensor(_STRETCHES, device=states.device)[starts % len(_STRETCHES)]
-    ends = (starts + lengths).clamp_max(n)
-    sums = functional.pad(states.float().cumsum(0), (0, 0, 1, 0))
-    means = (sums[ends] - sums[starts]) / (ends - starts)[:, None]
-    return means.to(states.dtype)
+    def _turned(self, means: Tensor) -> NDArray[np.float32]:
+        turned = (means.to(self._centre) - self._centre) @ self._axes
+        return cast("NDArray[np.float32]", turned.cpu().numpy())

@@ -1,4 +1,4 @@
-"""Codes of sentences: as many features of each, with their values, in the order of sentences."""
+"""Codes of sentences: a row of bytes for each, in the order of sentences."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from s3_retriever.codes import MAX_FEATURES, UNIT, Codes
+from s3_retriever.codes import weights_of
 from s3_retriever.errors import InputError
 from s3_retriever.index.arrays import ArrayWriter, open_array
 
 
-def _paths(folder: Path, tap: str) -> tuple[Path, Path]:
-    return folder / f"{tap}.codes.npy", folder / f"{tap}.values.npy"
+def _path(folder: Path, tap: str) -> Path:
+    return folder / f"{tap}.codes.npy"
 
 
 class CodesWriter:
@@ -22,44 +22,39 @@ class CodesWriter:
     Args:
         folder: The segment's folder.
         tap: Name of the tap.
-        k: Features of a sentence.
+        size: Bytes of a code.
     """
 
-    def __init__(self, folder: Path, tap: str, k: int) -> None:
+    def __init__(self, folder: Path, tap: str, size: int) -> None:
         self.tap = tap
-        self._k = k
-        codes, values = _paths(folder, tap)
-        self._features = ArrayWriter(codes, np.uint16, (k,))
-        self._values = ArrayWriter(values, np.uint8, (k,))
+        self._size = size
+        self._codes = ArrayWriter(_path(folder, tap), np.uint8, (size,))
 
     @property
     def count(self) -> int:
         """Number of sentences so far."""
-        return self._features.rows
+        return self._codes.rows
 
-    def append(self, codes: Codes) -> None:
-        """Take the codes of further sentences.
+    def append(self, codes: NDArray[np.uint8]) -> None:
+        """Take the codes of further sentences [n, size].
 
         Raises:
             InputError: They are not of this tap's size.
         """
-        if not codes.features.shape == codes.values.shape == (len(codes.values), self._k):
+        if codes.shape != (len(codes), self._size):
             raise InputError(
-                f"Tap {self.tap} gave {codes.features.shape[-1]} features for a sentence, not "
-                f"{self._k}; use the codebook that this index was made with."
+                f"Tap {self.tap} gave {codes.shape[-1]} bytes for a sentence, not {self._size}; "
+                "use the codebook that this index was made with."
             )
-        self._features.append(codes.features)
-        self._values.append(codes.values)
+        self._codes.append(codes)
 
     def close(self) -> None:
-        """Finish the files."""
-        self._features.close()
-        self._values.close()
+        """Finish the file."""
+        self._codes.close()
 
     def abort(self) -> None:
-        """Close the files as they are."""
-        self._features.abort()
-        self._values.abort()
+        """Close the file as it is."""
+        self._codes.abort()
 
 
 class SentenceCodes:
@@ -68,29 +63,28 @@ class SentenceCodes:
     Args:
         folder: The segment's folder.
         tap: Name of the tap.
-        shape: Number of sentences, and of features of each.
+        shape: Number of sentences, and bytes of each.
 
     Raises:
-        IndexStoreError: A file is missing or damaged.
+        IndexStoreError: The file is missing or damaged.
     """
 
     def __init__(self, folder: Path, tap: str, shape: tuple[int, int]) -> None:
-        codes, values = _paths(folder, tap)
-        self._codes = Codes(
-            open_array(codes, np.uint16, shape), open_array(values, np.uint8, shape)
-        )
+        self._codes = open_array(_path(folder, tap), np.uint8, shape)
 
-    def products(self, weights: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The product of each sentence's code with the weights of all features [f], float64 [n]."""
+    def likeness(self, direction: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The cosine of each sentence's mean state and a direction, float64 [n].
+
+        Args:
+            direction: Along the random axes [axes], of length 1, or 0 for nothing.
+        """
         from s3_retriever.index.kernels import add_products
 
-        # Room for whatever two bytes may say: a damaged file must not lead outside.
-        table = np.zeros(MAX_FEATURES, dtype=np.float32)
-        table[: len(weights)] = weights / UNIT
-        scores = np.zeros(len(self._codes.features))
-        add_products(*self._codes, table, scores)
+        weights, offset = weights_of(direction)
+        scores = np.full(len(self._codes), offset)
+        add_products(self._codes, weights, scores)
         return scores
 
-    def rows(self, first: int, end: int) -> Codes:
+    def rows(self, first: int, end: int) -> NDArray[np.uint8]:
         """The codes of some sentences, `first` to before `end`."""
-        return self._codes.rows(first, end)
+        return self._codes[first:end]

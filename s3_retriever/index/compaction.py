@@ -41,7 +41,7 @@ class _TokenReader:
             part = slice(token - first, token - first + n)
             features = {tap: rows[part] for tap, rows in self._features.items()}
             yield TokenChunk(starts[:n], features, codes)
-            codes = {tap: some.rows(0, 0) for tap, some in codes.items()}
+            codes = {tap: some[:0] for tap, some in codes.items()}
             starts = starts[n:]
             token += n
 

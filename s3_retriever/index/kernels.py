@@ -184,15 +184,17 @@ def _skip(places: Any, place: int, end: int, left: int) -> tuple[int, int]:
 
 
 # Sums may be taken in any order, so that several products are computed at once.
-@njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"})
-def add_products(features: Any, values: Any, weights: Any, scores: Any) -> None:
-    """Add to each score, float64 [n], the sum of its row's values times their features' weights.
+@njit(nogil=True, cache=True, fastmath={"reassoc", "nsz", "contract"})
+def add_products(codes: Any, weights: Any, scores: Any) -> None:
+    """Add to each score, float64 [n], the halves of its code's bytes, each times its weight.
 
-    `features` is uint16 [n, k], `values` uint8 [n, k], `weights` float32 [65,536].
+    `codes` is uint8 [n, bytes], `weights` float32 [2, bytes]: of the lower halves, of the upper.
     """
-    for i in range(len(features)):
-        feature, value = features[i], values[i]
+    lower, upper = weights[0], weights[1]
+    for i in range(len(codes)):
+        code = codes[i]
         total = np.float32(0.0)
-        for j in range(len(feature)):
-            total += np.float32(value[j]) * weights[feature[j]]
+        for j in range(len(code)):
+            byte = np.int32(code[j])
+            total += lower[j] * np.float32(byte & 15) + upper[j] * np.float32(byte >> 4)
         scores[i] += total

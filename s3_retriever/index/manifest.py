@@ -66,7 +66,7 @@ class SegmentEntry(_Strict):
         sentences: Number of sentences.
         tokens: Number of token positions.
         features: Size of the dictionary of every tap of tokens.
-        codes: Features kept of a sentence, for every tap of sentences.
+        codes: Bytes of a sentence's code, for every tap of sentences.
         files: Every file of the folder, by name.
         tombstones: The one of `files` that lists the deleted documents; None where there are none.
     """

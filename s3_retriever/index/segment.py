@@ -11,7 +11,6 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from s3_retriever.codes import Codes
 from s3_retriever.index import tables
 from s3_retriever.index.arrays import open_array, open_bytes
 from s3_retriever.index.codes import SentenceCodes
@@ -73,7 +72,8 @@ class Segment:
             for tap, n in entry.features.items()
         }
         self._codes = {
-            tap: SentenceCodes(folder, tap, (entry.sentences, k)) for tap, k in entry.codes.items()
+            tap: SentenceCodes(folder, tap, (entry.sentences, size))
+            for tap, size in entry.codes.items()
         }
         self._live_frequencies = {
             tap: np.full(n, -1, dtype=np.int64) for tap, n in entry.features.items()
@@ -203,19 +203,19 @@ class Segment:
         """
         return self._taps[tap].block(block)
 
-    def products(self, tap: str, weights: NDArray[np.float32]) -> NDArray[np.float64]:
-        """How well the code of each sentence fits, float64 [n_sentences].
+    def likeness(self, tap: str, direction: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The cosine of each sentence's mean state and a direction, float64 [n_sentences].
 
         Args:
             tap: Name of a tap of sentences.
-            weights: Of all its features [f].
+            direction: Along the axes of its codes [axes].
 
         Raises:
             KeyError: The segment has no such tap.
         """
-        return self._codes[tap].products(weights)
+        return self._codes[tap].likeness(direction)
 
-    def document_codes(self, ordinal: int) -> dict[str, Codes]:
+    def document_codes(self, ordinal: int) -> dict[str, NDArray[np.uint8]]:
         """Codes of all sentences of a document, by tap.
 
         Raises:

@@ -154,7 +154,7 @@ class Store:
 
         Args:
             features: Size of the dictionary of every tap of tokens.
-            codes: Features kept of a sentence, for every tap of sentences.
+            codes: Bytes of a sentence's code, for every tap of sentences.
             replace: Whether a document takes the place of the one that has its id, in the same
                 commit; else the writer refuses ids that are there.
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from s3_retriever.codes import Codes
 from s3_retriever.cutter import Sentence, SentenceCutter
 from s3_retriever.document import Document
 from s3_retriever.errors import IndexStoreError, InputError
@@ -36,13 +35,13 @@ class TokenChunk:
     Attributes:
         starts: Character start of each token [n], in ascending order over the whole document.
         features: For every tap, the features [n, k] of each token, -1 where fewer than k fire.
-        codes: For every tap of sentences, the codes of further sentences of the document, which
-            are those that the document is cut into here.
+        codes: For every tap of sentences, the codes [m, size] of further sentences of the
+            document, which are those that the document is cut into here.
     """
 
     starts: NDArray[np.uint32]
     features: Mapping[str, NDArray[np.int32]]
-    codes: Mapping[str, Codes] = field(default_factory=dict)
+    codes: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
 
 
 class SegmentWriter:
@@ -54,7 +53,7 @@ class SegmentWriter:
         folder: The segment's folder, which must not exist yet.
         features: Size of the dictionary of every tap of tokens.
         taken: Ids that no document may have.
-        codes: Features kept of a sentence, for every tap of sentences.
+        codes: Bytes of a sentence's code, for every tap of sentences.
 
     Raises:
         IndexStoreError: From every method: a file cannot be written.
@@ -69,7 +68,7 @@ class SegmentWriter:
     ) -> None:
         self._folder = folder
         self._features = dict(features)
-        self._codes_kept = dict(codes or {})
+        self._code_sizes = dict(codes or {})
         self._taken = taken
         self._ids: dict[str, None] = {}
         self._complete = True
@@ -87,7 +86,7 @@ class SegmentWriter:
         self._lengths: list[int] = []  # of the sentences of the current block
         self._block_tokens = 0
         self._taps = [PostingsWriter(folder, tap, n) for tap, n in self._features.items()]
-        self._codes = [CodesWriter(folder, tap, k) for tap, k in self._codes_kept.items()]
+        self._codes = [CodesWriter(folder, tap, size) for tap, size in self._code_sizes.items()]
 
     @property
     def ids(self) -> list[str]:
@@ -158,7 +157,7 @@ class SegmentWriter:
             sentences=self._sentences.count,
             tokens=self._n_tokens,
             features=self._features,
-            codes=self._codes_kept,
+            codes=self._code_sizes,
             files=files,
         )
 
@@ -196,7 +195,7 @@ class SegmentWriter:
         last = 0
         for chunk in chunks:
             _check(document, chunk, self._features, last)
-            _check_codes(document, chunk, self._codes_kept)
+            _check_codes(document, chunk, self._code_sizes)
             for tap in self._taps:
                 tap.append(chunk.features[tap.tap])
             for codes in self._codes:

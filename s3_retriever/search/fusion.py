@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from s3_retriever.search.largest import nth_largest
+
 Scores = NDArray[np.float64]
 
 
@@ -36,13 +38,60 @@ def standardise(scores: Scores, chosen: NDArray[np.bool_]) -> Scores:
 
 
 def weigh(
-    rankings: Mapping[Any, Scores], weights: Mapping[Any, float], chosen: NDArray[np.bool_]
+    rankings: Mapping[Any, Scores],
+    weights: Mapping[Any, float],
+    chosen: NDArray[np.bool_],
+    candidates: int,
 ) -> dict[Any, Scores]:
-    """Standardised scores, each times its weight, which is 1 where none is given."""
-    return {
-        source: weights.get(source, 1.0) * standardise(scores, chosen)
-        for source, scores in rankings.items()
-    }
+    """Standardised scores, each times its weight, which is 1 where none is given.
+
+    They are standardised over the candidates, the best few of every ranking: over a large index,
+    where hardly any sentence has a word of the question, a word would outweigh all else. Scores
+    below those of a ranking's own candidates tell nothing, and count as the highest of them.
+
+    Args:
+        rankings: Scores by source.
+        weights: By source.
+        chosen: Which entries count.
+        candidates: How many entries each ranking contributes, those that are as good not counted.
+
+    Returns:
+        By source, float64 [n]; of entries that do not count, as of the lowest that do.
+    """
+    if np.count_nonzero(chosen) <= candidates:
+        return {
+            source: weights.get(source, 1.0) * standardise(scores, chosen)
+            for source, scores in rankings.items()
+        }
+    from s3_retriever.search.kernels import mark_above
+
+    masked = {source: np.where(chosen, scores, -np.inf) for source, scores in rankings.items()}
+    among = np.zeros(len(chosen), dtype=np.bool_)
+    parts = {}
+    for source, scores in masked.items():
+        floor = _floor(scores, candidates)
+        mark_above(scores, floor, among)
+        parts[source] = np.maximum(scores, floor, out=scores)
+    for source, part in parts.items():
+        mean, deviation = _moments_of(part, among, chosen)
+        part -= mean
+        part *= weights.get(source, 1.0) / deviation if deviation > 0 else 0.0
+    return parts
+
+
+def _floor(scores: Scores, candidates: int) -> float:
+    """The highest score below those of the candidates; their own lowest where there is none."""
+    least = nth_largest(scores, candidates - 1)
+    below = float(np.where(scores < least, scores, -np.inf).max())
+    return below if below > -np.inf else least
+
+
+def _moments_of(
+    scores: Scores, among: NDArray[np.bool_], chosen: NDArray[np.bool_]
+) -> tuple[float, float]:
+    """Over the candidates; where these are equal, over all, so that they are told from the rest."""
+    mean, deviation = moments(scores, among)
+    return (mean, deviation) if deviation > 0 else moments(scores, chosen)
 
 
 def fuse_by_union(rankings: Mapping[Any, Scores], chosen: NDArray[np.bool_]) -> Scores:

@@ -19,7 +19,7 @@ def likeness_of(
 
     Args:
         snapshot: The sentences.
-        question: Features of the question, those of the recipe's tap of sentences among them.
+        question: Features of the question, and where it points at the recipe's tap of sentences.
         recipe: Names the tap.
 
     Returns:
@@ -28,6 +28,6 @@ def likeness_of(
     if recipe.sentence is None:
         return None
     tap = recipe.sentence.tap
-    (weights,) = question[tap].values
-    parts = [segment.products(tap, weights) for segment in snapshot.segments]
+    (direction,) = question[tap].values
+    parts = [segment.likeness(tap, direction) for segment in snapshot.segments]
     return np.concatenate(parts) if parts else np.zeros(0)

@@ -108,7 +108,7 @@ def rank(
     elif recipe.fusion == "union":
         scores = fuse_by_union(signals, eligible)
     else:
-        parts = weigh(signals, _weights(recipe), eligible)
+        parts = weigh(signals, _weights(recipe), eligible, recipe.candidates)
         scores = reduce(np.add, parts.values())
     return Ranking(sentences, scores, eligible, signals, parts, coactivation)
 

@@ -37,7 +37,7 @@ def random_codebook(host: Host, tap: str | None, sample: str) -> Codebook:
     sae.b_dec = nn.Parameter(centre)
     sae.requires_grad_(requires_grad=False)
     saes = {site: sae}
-    return Codebook(host.name, host.fingerprint(site.layer + 1), saes, default_recipe(saes))
+    return Codebook(host.name, host.fingerprint(site.layer + 1), saes, default_recipe(host, saes))
 
 
 def _mean(host: Host, tap: Tap, text: str) -> torch.Tensor:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from s3_retriever.bench.corpus import copy_of, documents, no_text
 from s3_retriever.codebook import Encoder, TokenFeatures
-from s3_retriever.codes import Codes
 from s3_retriever.document import Document
 from s3_retriever.index import TokenChunk
 from s3_retriever.recipe import Recipe
@@ -35,7 +34,7 @@ class Scanned:
     document: Document
     starts: NDArray[np.uint32]
     features: Mapping[str, NDArray[Any]]
-    codes: Mapping[str, Codes]
+    codes: Mapping[str, NDArray[np.uint8]]
     repeated: bool = False
 
     def chunk(self) -> TokenChunk:
@@ -89,5 +88,5 @@ def _joined(
         # Half of the memory, where the dictionary is small enough.
         kind = np.int16 if size <= np.iinfo(np.int16).max else np.int32
         features[name] = np.concatenate([part.features[name] for part in parts]).astype(kind)
-    codes = {name: Codes.joined([part.codes[name] for part in parts]) for name in parts[0].codes}
+    codes = {name: np.concatenate([part.codes[name] for part in parts]) for name in parts[0].codes}
     return Scanned(document, starts, features, codes)
