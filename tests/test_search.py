@@ -218,9 +218,9 @@ def test_a_word_of_few_does_not_outweigh_all_else_in_a_large_index():
     generator = np.random.default_rng(0)
     for size in (1_000, 100_000):
         states, words = generator.normal(size=size), np.zeros(size)
-        # One has what is asked for but no word of it, one no more than a frequent word.
-        states[0], words[: size // 50] = 6.0, generator.normal(2.0, 0.1, size // 50)
-        states[0], words[0], states[1], words[1] = 6.0, 0.0, 0.0, 2.4
+        words[: size // 50] = generator.normal(2.0, 0.1, size // 50)
+        # The first means what is asked without a word of it, the second shares no more than words.
+        states[:2], words[:2] = [6.0, 0.0], [0.0, 2.4]
         found = weigh({"s3": states, "bm25": words}, {}, np.ones(size, dtype=bool), 100)
         total = found["s3"] + found["bm25"]
         assert total[0] > total[1], size
