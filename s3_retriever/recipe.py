@@ -29,8 +29,8 @@ class SentenceRecipe(BaseModel):
     """How the mean states of sentences take part in scoring.
 
     What a sentence says as a whole tells texts on one subject apart, which share most features of
-    their tokens. Its mean state, encoded by an SAE of its own, is kept with its activations, and
-    scores by its cosine with the question's mean state.
+    their tokens. The direction of its mean state is kept, and scores by its cosine with that of
+    the question's mean state.
 
     Attributes:
         tap: Such as `sentence.5`.

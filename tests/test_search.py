@@ -18,6 +18,7 @@ from s3_retriever.search import Coactivation, question_weights
 from s3_retriever.search.coactivation import FeatureWeights
 from s3_retriever.search.filtering import candidates
 from s3_retriever.search.fusion import fuse_by_union, weigh
+from s3_retriever.search.largest import nth_largest
 from s3_retriever.search.lexical import bm25, bm25_each, count_terms
 from s3_retriever.search.ranking import rank
 from s3_retriever.search.sentences import Sentences
@@ -212,6 +213,17 @@ def test_fusion_by_sum_weighs_standardised_scores():
     np.testing.assert_allclose(equal["s3"] + equal["bm25"], 0, atol=1e-12)
     heavier = weigh(rankings, {"bm25": 2.0}, chosen, 256)
     assert np.argmax(heavier["s3"] + heavier["bm25"]) == 0
+
+
+@pytest.mark.parametrize("distinct", [2, 50, 100_000])
+def test_the_nth_largest_of_scores_many_of_which_are_equal(distinct):
+    generator = np.random.default_rng(0)
+    for size in (1, 2, 63, 64, 1_000, 70_000):
+        scores = generator.integers(0, distinct, size).astype(np.float64)
+        scores[generator.random(size) < 0.2] = -np.inf
+        ordered = np.sort(scores)[::-1]
+        for n in {0, 1, 10, 64, 1_024, size - 1} & set(range(size)):
+            assert nth_largest(scores, n) == ordered[n], (size, n)
 
 
 def test_a_word_of_few_does_not_outweigh_all_else_in_a_large_index():

@@ -190,11 +190,13 @@ def add_products(codes: Any, weights: Any, scores: Any) -> None:
 
     `codes` is uint8 [n, bytes], `weights` float32 [2, bytes]: of the lower halves, of the upper.
     """
-    lower, upper = weights[0], weights[1]
+    # A byte less its lower half is 16 times the upper one: no shift is needed.
+    upper = weights[1] / np.float32(16.0)
+    lower = weights[0] - upper
     for i in range(len(codes)):
         code = codes[i]
         total = np.float32(0.0)
         for j in range(len(code)):
             byte = np.int32(code[j])
-            total += lower[j] * np.float32(byte & 15) + upper[j] * np.float32(byte >> 4)
+            total += lower[j] * np.float32(byte & 15) + upper[j] * np.float32(byte)
         scores[i] += total

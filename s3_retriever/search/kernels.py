@@ -42,14 +42,14 @@ def maxima_of_runs(scores: Any, run: int) -> Any:
 
 
 @njit(nogil=True, cache=True)
-def reaching(scores: Any, run: int, maxima: Any, least: float) -> Any:
-    """The scores that are at least `least`; runs whose maximum is less are passed over."""
-    found = np.empty(run * np.sum(maxima >= least))
+def exceeding(scores: Any, run: int, maxima: Any, bound: float) -> Any:
+    """The scores that are more than `bound`; runs whose maximum is not are passed over."""
+    found = np.empty(run * np.sum(maxima > bound))
     n = 0
     for r in range(len(maxima)):
-        if maxima[r] >= least:
+        if maxima[r] > bound:
             for i in range(r * run, min(r * run + run, len(scores))):
-                if scores[i] >= least:
+                if scores[i] > bound:
                     found[n] = scores[i]
                     n += 1
     return found[:n]
