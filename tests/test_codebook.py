@@ -235,7 +235,7 @@ class TestRecipes:
             random_codebook(bert, "hidden.0").named_recipe("paper")
 
     def test_a_tap_that_is_not_there(self, book):
-        with pytest.raises(CodebookError, match=r"uses the tap hidden\.1, .*it has key\.1"):
+        with pytest.raises(CodebookError, match=r"needs the tap hidden\.1, .*it has key\.1"):
             book.named_recipe(Recipe(taps={"hidden.1": TapRecipe()}))
 
     def test_only_a_key_tap_takes_queries(self, book):
