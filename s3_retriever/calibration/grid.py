@@ -60,7 +60,7 @@ def settings(codebook: Codebook, labelled: bool) -> list[Setting]:
             clearly better.
     """
     taps = list(codebook.saes)
-    k = max(codebook.sae(str(tap)).k for tap in taps)
+    k = max(sae.k for sae in codebook.saes.values())
     hard = _BETTER if labelled else _CLEARLY_BETTER
     return [
         # First, as a recipe is compared once with what is there.

@@ -72,7 +72,7 @@ class Codebook:
             if tap.site == "sentence":
                 raise CodebookError(
                     f"The codebook lists an SAE of {tap}, but sentences have none; leave it out, "
-                    f"or fit the codebook again."
+                    "or fit the codebook again."
                 )
         self.check(recipe)
 
@@ -107,8 +107,10 @@ class Codebook:
 
     def code_sizes(self, recipe: Recipe) -> dict[str, int]:
         """Bytes of a sentence's code at a recipe's tap of sentences, as an index takes them."""
-        parts = [recipe.sentence] if recipe.sentence else []
-        return {part.tap: code_bytes(self.states_of(part.tap).width) for part in parts}
+        if recipe.sentence is None:
+            return {}
+        tap = recipe.sentence.tap
+        return {tap: code_bytes(self.states_of(tap).width)}
 
     def states_of(self, tap: str) -> TopKSAE:
         """The SAE of the token states that a tap of sentences averages, by that tap's name."""

@@ -63,14 +63,12 @@ def weigh(
             source: weights.get(source, 1.0) * standardise(scores, chosen)
             for source, scores in rankings.items()
         }
-    from s3_retriever.search.kernels import mark_above
-
     masked = {source: np.where(chosen, scores, -np.inf) for source, scores in rankings.items()}
     among = np.zeros(len(chosen), dtype=np.bool_)
     parts = {}
     for source, scores in masked.items():
         floor = _floor(scores, candidates)
-        mark_above(scores, floor, among)
+        among |= scores > floor
         parts[source] = np.maximum(scores, floor, out=scores)
     for source, part in parts.items():
         mean, deviation = _moments_of(part, among, chosen)

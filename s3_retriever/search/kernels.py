@@ -53,10 +53,3 @@ def exceeding(scores: Any, run: int, maxima: Any, bound: float) -> Any:
                     found[n] = scores[i]
                     n += 1
     return found[:n]
-
-
-@njit(nogil=True, cache=True)
-def mark_above(scores: Any, bound: float, marks: Any) -> None:
-    """Set the marks, bool [n], of the scores that are more than a bound."""
-    for i in range(len(scores)):
-        marks[i] |= scores[i] > bound
