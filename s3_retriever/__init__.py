@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 from s3_retriever.document import Document
 from s3_retriever.errors import CodebookError, HostError, IndexStoreError, InputError, S3Error
-from s3_retriever.recipe import DocumentRecipe, Recipe, SecondHop, SentenceRecipe, TapRecipe
+from s3_retriever.recipe import (
+    CoverageRecipe,
+    DocumentRecipe,
+    Recipe,
+    SecondHop,
+    SentenceRecipe,
+    TapRecipe,
+)
 
 if TYPE_CHECKING:
     from s3_retriever.answer import Answer, Compressor, LongContext, ScannedContext
@@ -28,6 +35,7 @@ __all__ = [
     "Codebook",
     "CodebookError",
     "Compressor",
+    "CoverageRecipe",
     "Document",
     "DocumentRecipe",
     "Evidence",

@@ -62,6 +62,25 @@ class DocumentRecipe(BaseModel):
     best: int = Field(default=2, ge=1)
 
 
+class CoverageRecipe(BaseModel):
+    """How much counts again what the spans taken so far have of the question.
+
+    A span that repeats the best one's features and words adds less than one that has others. So
+    whenever a span is taken, the features and the words of the question that it has are worth
+    `decay` times what they were to the spans to come, but never less than `floor` of it: most
+    questions have their evidence where the same words are. What else adds to a score stays.
+
+    Attributes:
+        decay: What is left of a feature's or a word's weight whenever a span has it.
+        floor: What is left of it at least.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    decay: float = Field(default=0.9, ge=0, le=1)
+    floor: float = Field(default=0.7, ge=0, le=1)
+
+
 class SecondHop(BaseModel):
     """A second pass for questions whose evidence lies in more than one document.
 
@@ -128,6 +147,8 @@ class Recipe(BaseModel):
             pass. It is added to the score, so that it goes with fusion by sum only.
         document: What sentences gain from the document they stand in; None for nothing. Added to
             the score likewise.
+        coverage: How much counts again what the spans taken so far have of the question; None
+            for all of it. With fusion by sum and scoring by `cover` only.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -150,6 +171,7 @@ class Recipe(BaseModel):
     edges: int = Field(default=0, ge=0)
     second_hop: SecondHop | None = None
     document: DocumentRecipe | None = None
+    coverage: CoverageRecipe | None = None
 
     @property
     def tap_names(self) -> list[str]:
@@ -158,7 +180,9 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _parts_are_added(self) -> Recipe:
-        for name in ("second_hop", "document"):
+        for name in ("second_hop", "document", "coverage"):
             if getattr(self, name) is not None and self.fusion != "sum":
                 raise ValueError(f"{name} needs fusion 'sum'")
+        if self.coverage is not None and self.scoring != "cover":
+            raise ValueError("coverage needs scoring 'cover'")
         return self

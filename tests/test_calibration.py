@@ -218,7 +218,7 @@ def test_every_trial_is_recorded(done):
     tried = {trial.setting for trial in done.trials}
     assert tried >= {
         *("taps", "scoring", "weight_power", "idf_power", "lexical_weight"),
-        *("second_hop", "document", "document_k"),
+        *("second_hop", "document", "coverage", "document_k"),
     }
     values = [trial.value for trial in done.trials if trial.setting == "taps"][:2]
     assert values == ["key.0 alone, query", "hidden.0 alone, same"]
@@ -259,7 +259,9 @@ def test_documents_alone_will_do(documents, host, useless):
     assert found.questions == (20, 20)
     assert found.trials
     for trial in found.trials:
-        hard = trial.setting.startswith(("lexical", "second_hop")) or trial.setting == "document"
+        hard = trial.setting.startswith(("lexical", "second_hop")) or trial.setting in (
+            *("document", "coverage"),
+        )
         if trial.kept and hard:
             assert trial.gain.mean > 4 * trial.gain.error
 
@@ -268,7 +270,7 @@ def test_a_union_has_no_weights_to_try(documents, questions, host, useless):
     book = useless.with_recipe(useless.paper_recipe())
     found = calibrate(documents, questions, host=host, codebook=book, budget=BUDGET)
     tried = {trial.setting for trial in found.trials}
-    assert tried.isdisjoint({"lexical_weight", "second_hop", "document"})
+    assert tried.isdisjoint({"lexical_weight", "second_hop", "document", "coverage"})
     assert found.recipe.fusion == "union"
 
 

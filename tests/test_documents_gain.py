@@ -30,8 +30,14 @@ def index():
         yield made
 
 
+def gaining(index, **part):
+    """Documents gain, and nothing else depends on what else is in the result."""
+    update = {"document": DocumentRecipe(**part), "coverage": None}
+    return index.recipe.model_copy(update=update)
+
+
 def without(index):
-    return index.recipe.model_copy(update={"document": None})
+    return gaining(index).model_copy(update={"document": None})
 
 
 def scores(index, **options):
@@ -59,32 +65,34 @@ def test_what_else_a_document_says_gains_where_its_best_sentence_stands_out(inde
     def place(**options):
         return [span.text for span in index.search(QUESTION, 50, **options)].index(BESIDES)
 
-    assert place() < place(recipe=without(index))
+    assert place(recipe=gaining(index)) < place(recipe=without(index))
 
 
 @pytest.mark.parametrize("part", [{}, {"weight": 2.0}, {"best": 1}, {"best": 5}])
 def test_all_sentences_of_the_best_documents_gain_what_these_exceed_the_next_one_by(index, part):
-    recipe = index.recipe.model_copy(update={"document": DocumentRecipe(**part)})
+    recipe = gaining(index, **part)
     plain = scores(index, recipe=without(index))
     assert scores(index, recipe=recipe) == pytest.approx(expected(plain, recipe.document))
 
 
 def test_an_index_of_few_documents_and_other_modes_are_as_without(index):
-    few = index.recipe.model_copy(update={"document": DocumentRecipe(best=len(TEXTS))})
+    few = gaining(index, best=len(TEXTS))
     assert scores(index, recipe=few) == scores(index, recipe=without(index))
     for mode in ("s3", "bm25"):
         plain = scores(index, mode=mode, recipe=without(index))
-        assert scores(index, mode=mode) == plain
+        assert scores(index, mode=mode, recipe=gaining(index)) == plain
 
 
 def test_documents_that_may_not_be_returned_set_no_mark(index):
     kept = ["Aspirin", "Owl", "Glue", "Salt"]
+    recipe = gaining(index)
     options = {"where": lambda metadata: metadata["title"] in kept}
     plain = scores(index, recipe=without(index), **options)
     assert set(by_document(plain)) <= set(kept)
-    assert scores(index, **options) == pytest.approx(expected(plain, index.recipe.document))
+    found = scores(index, recipe=recipe, **options)
+    assert found == pytest.approx(expected(plain, recipe.document))
     two = {"where": lambda metadata: metadata["title"] in kept[:2]}
-    assert scores(index, **two) == scores(index, recipe=without(index), **two)
+    assert scores(index, recipe=recipe, **two) == scores(index, recipe=without(index), **two)
 
 
 def test_deleted_and_empty_documents_set_no_mark():
@@ -92,8 +100,9 @@ def test_deleted_and_empty_documents_set_no_mark():
         for name, text in TEXTS.items():
             made.add([Document(text, name), Document("", f"empty {name}")], progress=False)
         made.delete(["Salt"])
+        recipe = gaining(made)
         plain = scores(made, recipe=without(made))
-        assert scores(made) == pytest.approx(expected(plain, made.recipe.document))
+        assert scores(made, recipe=recipe) == pytest.approx(expected(plain, recipe.document))
 
 
 def test_an_explanation_tells_what_the_document_adds(index):

@@ -16,7 +16,14 @@ import torch
 from s3_retriever.codebook import Codebook
 from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.host import Host
-from s3_retriever.recipe import DocumentRecipe, Recipe, SecondHop, SentenceRecipe, TapRecipe
+from s3_retriever.recipe import (
+    CoverageRecipe,
+    DocumentRecipe,
+    Recipe,
+    SecondHop,
+    SentenceRecipe,
+    TapRecipe,
+)
 from s3_retriever.sae import SAETrainer
 from s3_retriever.tap import Tap
 
@@ -95,6 +102,7 @@ def test_the_report_of_a_fit(fitted, host, tokens):
         scoring="cover",
         second_hop=SecondHop(),
         document=DocumentRecipe(),
+        coverage=CoverageRecipe(),
     )
     settings = fitted.report["settings"]
     assert (settings["tokens"], settings["features"], settings["k"]) == (tokens, 64, 8)

@@ -59,6 +59,22 @@ def test_tokens_and_sentences_get_the_weights_of_their_features(written):
     np.testing.assert_allclose(sentences, 1 + inside[:, asked] @ weights[asked])
 
 
+def test_some_sentences_are_told_by_the_features_that_are_asked_for(written):
+    segment, _ = written
+    asked = np.array([38, 0, 7, 11])
+    every = [set(segment.sentence_features(TAP, i)[0]) for i in range(segment.n_sentences)]
+    some = np.flatnonzero(np.random.default_rng(4).random(len(every)) < 0.3)
+    for sentences in (some, np.arange(len(every)), some[:1], some[:0]):
+        found = segment.features_in(TAP, asked, sentences)
+        assert found.shape == (len(sentences), len(asked))
+        for sentence, row in zip(sentences, found, strict=True):
+            assert set(asked[row]) == every[sentence] & set(asked)
+    assert segment.features_in(TAP, asked, some).any()
+    for outside in ([-1, 0], [0, len(every)]):
+        with pytest.raises(IndexError, match="has sentences 0"):
+            segment.features_in(TAP, asked, np.array(outside))
+
+
 def test_blocks_give_back_what_was_written(written):
     segment, rows = written
     token, blocks = 0, set()

@@ -8,8 +8,8 @@ import sys
 import s3_retriever
 
 PUBLIC = {
-    "Answer", "Calibration", "Codebook", "CodebookError", "Compressor", "Document",
-    "DocumentRecipe", "Evidence", "Explanation", "Host", "HostError", "IndexStoreError",
+    "Answer", "Calibration", "Codebook", "CodebookError", "Compressor", "CoverageRecipe",
+    "Document", "DocumentRecipe", "Evidence", "Explanation", "Host", "HostError", "IndexStoreError",
     "InputError", "LabelledQuestion", "LongContext", "Recipe", "S3Error", "S3Index",
     "ScannedContext", "SecondHop", "SentenceRecipe", "Span", "Tap", "TapRecipe", "TopKSAE",
     "__version__", "calibrate",

@@ -19,7 +19,7 @@ from s3_retriever.search.coactivation import FeatureWeights
 from s3_retriever.search.filtering import candidates
 from s3_retriever.search.fusion import fuse_by_union, weigh
 from s3_retriever.search.largest import nth_largest
-from s3_retriever.search.lexical import bm25, bm25_each, count_terms
+from s3_retriever.search.lexical import bm25_each, count_terms, term_gains
 from s3_retriever.search.ranking import rank
 from s3_retriever.search.sentences import Sentences
 from s3_retriever.search.smoothing import smooth
@@ -150,7 +150,7 @@ def test_scores_do_not_depend_on_how_documents_were_added_or_deleted():
         sentences = Sentences(store.snapshot())
         scores = Coactivation(store.snapshot(), question_weights(question, settings), settings)
         allowed = candidates(sentences, None)
-        lexical = bm25(sentences, count_terms("gamma alpha x"))
+        lexical = bm25(sentences, "gamma alpha x")
         found.append((scores.sentences()[allowed], lexical[allowed]))
     np.testing.assert_allclose(found[0][0], found[1][0])
     np.testing.assert_allclose(found[0][1], found[1][1])
@@ -173,11 +173,15 @@ CORPUS = [
 ]
 
 
+def bm25(sentences, question):
+    return term_gains(sentences, count_terms(question)).scores(len(sentences))
+
+
 @pytest.mark.parametrize("question", ["cat garden", "roses numbers", "large quantum roses cat"])
 def test_bm25_ranks_as_the_reference_implementations(question):
     store, _ = make_store(CORPUS)
     sentences = Sentences(store.snapshot())
-    scores = bm25(sentences, count_terms(question))
+    scores = bm25(sentences, question)
     tokens = [analyze(text) for text in CORPUS]
     lucene = bm25s.BM25(method="lucene", k1=1.5, b=0.75)
     lucene.index(tokens, show_progress=False)
@@ -193,10 +197,11 @@ def test_bm25_ranks_as_the_reference_implementations(question):
 def test_bm25_of_several_questions_is_that_of_each():
     store, _ = make_store(CORPUS)
     sentences = Sentences(store.snapshot())
-    questions = [count_terms(text) for text in ("cat cat garden", "roses garden", "", "zebra")]
-    for scores, one in zip(bm25_each(sentences, questions), questions, strict=True):
+    questions = ("cat cat garden", "roses garden", "", "zebra")
+    every = bm25_each(sentences, [count_terms(text) for text in questions])
+    for scores, one in zip(every, questions, strict=True):
         np.testing.assert_allclose(scores, bm25(sentences, one))
-    assert bm25(sentences, questions[0]).max() > bm25(sentences, count_terms("cat garden")).max()
+    assert bm25(sentences, questions[0]).max() > bm25(sentences, "cat garden").max()
 
 
 def test_fusion_by_union_takes_turns():
@@ -209,9 +214,9 @@ def test_fusion_by_union_takes_turns():
 def test_fusion_by_sum_weighs_standardised_scores():
     rankings = {"s3": np.array([1.0, 2, 3]), "bm25": np.array([300.0, 200, 100])}
     chosen = np.ones(3, dtype=bool)
-    equal = weigh(rankings, {}, chosen, 256)
+    equal = weigh(rankings, {}, chosen, 256).parts
     np.testing.assert_allclose(equal["s3"] + equal["bm25"], 0, atol=1e-12)
-    heavier = weigh(rankings, {"bm25": 2.0}, chosen, 256)
+    heavier = weigh(rankings, {"bm25": 2.0}, chosen, 256).parts
     assert np.argmax(heavier["s3"] + heavier["bm25"]) == 0
 
 
@@ -233,7 +238,7 @@ def test_a_word_of_few_does_not_outweigh_all_else_in_a_large_index():
         words[: size // 50] = generator.normal(2.0, 0.1, size // 50)
         # The first means what is asked without a word of it, the second shares no more than words.
         states[:2], words[:2] = [6.0, 0.0], [0.0, 2.4]
-        found = weigh({"s3": states, "bm25": words}, {}, np.ones(size, dtype=bool), 100)
+        found = weigh({"s3": states, "bm25": words}, {}, np.ones(size, dtype=bool), 100).parts
         total = found["s3"] + found["bm25"]
         assert total[0] > total[1], size
 
@@ -241,7 +246,7 @@ def test_a_word_of_few_does_not_outweigh_all_else_in_a_large_index():
 def test_scores_below_a_rankings_candidates_tell_nothing():
     rankings = {"s3": np.arange(10.0), "bm25": np.array([5.0, 4, 0, 0, 0, 0, 0, 0, 0, 0])}
     chosen = np.arange(10) > 0
-    found = weigh(rankings, {}, chosen, 3)
+    found = weigh(rankings, {}, chosen, 3).parts
     assert len(set(found["s3"][:7])) == 1 < len(set(found["s3"][6:]))
     assert found["bm25"][1] > found["bm25"][2] == found["bm25"][9]
     kept = np.array([1, 7, 8, 9])
@@ -252,7 +257,7 @@ def test_scores_below_a_rankings_candidates_tell_nothing():
 def test_more_equal_scores_than_candidates_are_told_from_the_rest():
     same = np.repeat([0.0, 1.0, 2.0], [50, 10, 40])
     chosen = np.ones(100, dtype=bool)
-    found = weigh({"s3": same, "bm25": np.zeros(100)}, {}, chosen, 5)
+    found = weigh({"s3": same, "bm25": np.zeros(100)}, {}, chosen, 5).parts
     assert found["s3"][-1] > found["s3"][0] == found["s3"][55]
     assert not found["bm25"].any()
 
@@ -266,7 +271,7 @@ def test_spans_never_overlap_and_stay_in_their_document():
     text = " ".join(f"Sentence {i} names cat{i % 3} and dog{i % 5}." for i in range(40))
     store, _ = make_store([text, text.replace("Sentence", "Phrase"), "No animals."])
     ranking = ranking_of(store, "cat1 dog2 dog3")
-    spans = select(ranking, k=None, token_budget=10_000, radius=9, order="score")
+    spans = select(ranking, recipe(radius=9), k=None, token_budget=10_000, order="score")
     covered = Counter()
     for span in spans:
         document = [text, text.replace("Sentence", "Phrase")][int(span.document_id[1:])]
@@ -282,10 +287,10 @@ def test_a_budget_is_kept_and_filled_with_what_still_fits():
     texts = ["cat " * 30 + "end.", "cat dog.", "dog cat bird."]
     store, _ = make_store(texts)
     ranking = ranking_of(store, "cat")
-    spans = select(ranking, k=None, token_budget=6, radius=0, order="score")
+    spans = select(ranking, recipe(), k=None, token_budget=6, order="score")
     assert sum(span.tokens for span in spans) <= 6
     assert {span.document_id for span in spans} == {"d1", "d2"}
-    assert len(select(ranking, k=1, token_budget=6, radius=0, order="score")) == 1
+    assert len(select(ranking, recipe(), k=1, token_budget=6, order="score")) == 1
 
 
 COPIES = ["cat one. cat dog.", "cat\n  one. cat bird.", "cat two. cat dog."]
@@ -295,26 +300,28 @@ def test_what_is_said_already_uses_up_neither_k_nor_budget():
     store, _ = make_store(COPIES)
     ranking = ranking_of(store, "cat")
     for limits in ({"k": 4, "token_budget": None}, {"k": None, "token_budget": 8}):
-        spans = select(ranking, **limits, radius=0, order="document")
+        spans = select(ranking, recipe(), **limits, order="document")
         assert [(span.document_id, span.text) for span in spans] == [
             ("d0", "cat one."),
             ("d0", "cat dog."),
             ("d1", "cat bird."),
             ("d2", "cat two."),
         ]
-    everywhere = select(ranking, k=9, token_budget=None, radius=0, order="score", unique=False)
+    everywhere = select(ranking, recipe(), k=9, token_budget=None, order="score", unique=False)
     assert len(everywhere) == 6
 
 
 def test_a_sentence_inside_a_wider_span_is_not_repeated():
     store, _ = make_store(["dull. cat one. cat dog.", "cat dog.", "cat fish."])
-    spans = select(ranking_of(store, "cat"), k=9, token_budget=None, radius=9, order="document")
+    spans = select(
+        ranking_of(store, "cat"), recipe(radius=9), k=9, token_budget=None, order="document"
+    )
     assert [span.text for span in spans] == ["cat one. cat dog.", "cat fish."]
 
 
 def test_document_order():
     store, _ = make_store(["cat one. fish. cat cat cat.", "cat cat. bird."])
-    spans = select(ranking_of(store, "cat"), k=9, token_budget=None, radius=0, order="document")
+    spans = select(ranking_of(store, "cat"), recipe(), k=9, token_budget=None, order="document")
     assert [(s.document_id, s.start) for s in spans] == sorted(
         (s.document_id, s.start) for s in spans
     )
@@ -325,7 +332,7 @@ def test_edges_are_the_first_and_last_tokens_of_the_index():
     store, _ = make_store(["first words. middle cat.", "dull. dull dull.", "more. last words."])
     settings = recipe(fusion="union", edges=2)
     ranking = ranking_of(store, "cat", mode="hybrid", settings=settings)
-    spans = select(ranking, k=9, token_budget=None, radius=0, order="document")
+    spans = select(ranking, recipe(), k=9, token_budget=None, order="document")
     assert [(span.text, span.sources) for span in spans] == [
         ("first words.", ("edge",)),
         ("middle cat.", ("bm25",)),
@@ -337,7 +344,7 @@ def test_many_sentences_are_ranked_as_a_full_sort_would():
     text = " ".join(f"cat w{i} {'cat ' * (i % 7)}{'x ' * (i % 11)}end." for i in range(5000))
     store, _ = make_store([text], k=1)
     ranking = ranking_of(store, "cat")
-    spans = select(ranking, k=4000, token_budget=None, radius=0, order="score")
+    spans = select(ranking, recipe(), k=4000, token_budget=None, order="score")
     starts = ranking.sentences.column("start")
     expected = starts[np.argsort(-ranking.scores, kind="stable")][:4000]
     assert [span.start for span in spans] == expected.tolist()

@@ -79,7 +79,7 @@ class Exam:
         recalls = [
             evidence_recall(
                 question.evidence,
-                select(ranking, k=None, token_budget=budget, radius=recipe.radius, order="score"),
+                select(ranking, recipe, k=None, token_budget=budget, order="score"),
             )
             for budget in self._budgets
         ]

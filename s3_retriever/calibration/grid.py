@@ -8,7 +8,14 @@ from typing import NamedTuple
 from s3_retriever.calibration.gain import Gain
 from s3_retriever.calibration.reading import query_sides
 from s3_retriever.codebook import Codebook
-from s3_retriever.recipe import DocumentRecipe, Recipe, SecondHop, SentenceRecipe, TapRecipe
+from s3_retriever.recipe import (
+    CoverageRecipe,
+    DocumentRecipe,
+    Recipe,
+    SecondHop,
+    SentenceRecipe,
+    TapRecipe,
+)
 from s3_retriever.tap import Tap
 
 TAP_WEIGHTS = (0.25, 0.5, 1.0, 2.0)
@@ -20,6 +27,8 @@ LEXICAL_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 HOP_WEIGHTS = (0.0, 0.25, 0.5, 1.0)
 HOP_LEXICAL_WEIGHTS = (0.0, 0.5, 1.0, 2.0)
 DOCUMENT_WEIGHTS = (0.25, 0.5, 1.0)
+# Decay and floor.
+COVERAGES = ((0.9, 0.7), (0.8, 0.6), (0.8, 0.5))
 
 # Standard errors by which a change must be better than what is there. One would do for a single
 # change; here the best of several is looked at, and chance favours one of them.
@@ -56,8 +65,8 @@ def settings(codebook: Codebook, labelled: bool) -> list[Setting]:
     Args:
         codebook: Has the taps.
         labelled: Whether questions come with labels. Where they are made of the documents, the
-            weight of BM25, the second hop and what documents add are left as they are unless
-            clearly better.
+            weight of BM25, the second hop, what documents add and coverage are left as they are
+            unless clearly better.
     """
     taps = list(codebook.saes)
     k = max(sae.k for sae in codebook.saes.values())
@@ -78,6 +87,7 @@ def settings(codebook: Codebook, labelled: bool) -> list[Setting]:
             "second_hop.lexical_weight", _hop_field("lexical_weight", HOP_LEXICAL_WEIGHTS), hard
         ),
         Setting("document", _of_a_sum(_documents), hard),
+        Setting("coverage", _of_a_sum(_coverages), hard),
         Setting("document_k", _field("document_k", sorted({max(k // 4, 1), max(k // 2, 1), k}))),
     ]
 
@@ -129,7 +139,7 @@ def _scorings(recipe: Recipe) -> Variants:
         update = {"scoring": "cover", "length_power": power}
         yield f"cover, length_power {power}", recipe.model_copy(update=update)
     for kernel in KERNELS:
-        update = {"scoring": "peak", "kernel": kernel}
+        update = {"scoring": "peak", "kernel": kernel, "coverage": None}
         yield f"peak, kernel {kernel}", recipe.model_copy(update=update)
 
 
@@ -157,6 +167,16 @@ def _documents(recipe: Recipe) -> Variants:
     for weight in DOCUMENT_WEIGHTS:
         update = {"document": part.model_copy(update={"weight": weight})}
         yield str(weight), recipe.model_copy(update=update)
+
+
+def _coverages(recipe: Recipe) -> Variants:
+    # Peaks are of tokens: what another sentence has of their features is not known.
+    if recipe.scoring != "cover":
+        return
+    yield "off", recipe.model_copy(update={"coverage": None})
+    for decay, floor in COVERAGES:
+        part = CoverageRecipe(decay=decay, floor=floor)
+        yield f"{decay}, floor {floor}", recipe.model_copy(update={"coverage": part})
 
 
 def _hop_field(name: str, values: Iterable[float]) -> Callable[[Recipe], Variants]:

@@ -19,7 +19,14 @@ from s3_retriever.codebook.fit import fit
 from s3_retriever.codes import code_bytes
 from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.host.source import MINILM
-from s3_retriever.recipe import DocumentRecipe, Recipe, SecondHop, SentenceRecipe, TapRecipe
+from s3_retriever.recipe import (
+    CoverageRecipe,
+    DocumentRecipe,
+    Recipe,
+    SecondHop,
+    SentenceRecipe,
+    TapRecipe,
+)
 from s3_retriever.sae import TopKSAE
 from s3_retriever.tap import Tap
 
@@ -385,6 +392,7 @@ def default_recipe(host: Host, saes: Mapping[Tap, TopKSAE]) -> Recipe:
         scoring="cover" if hidden else "peak",
         second_hop=SecondHop(),
         document=DocumentRecipe() if hidden else None,
+        coverage=CoverageRecipe() if hidden else None,
     )
 
 

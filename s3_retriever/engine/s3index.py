@@ -263,14 +263,7 @@ class S3Index:
         if not allowed.any():
             return []
         ranking = rank_question(self.encoder, snapshot, question, chosen, mode, allowed).ranking
-        return select(
-            ranking,
-            k=k,
-            token_budget=token_budget,
-            radius=chosen.radius,
-            order=order,
-            unique=unique,
-        )
+        return select(ranking, chosen, k=k, token_budget=token_budget, order=order, unique=unique)
 
     def explain(
         self, question: str, span: Span, *, recipe: str | Recipe | None = None
@@ -294,7 +287,7 @@ class S3Index:
         )
         ranges = self.encoder.host.tokenizer.split(question)
         tokens = [question[start:end] for start, end in ranges]
-        return explain(snapshot, question, tokens, features, ranking, hop, span, chosen)
+        return explain(snapshot, tokens, features, ranking, hop, span, chosen)
 
     def stats(self) -> dict[str, Any]:
         """Sizes and settings, as JSON values."""

@@ -68,6 +68,40 @@ def _add(run: Any, weight: float, scores: Any) -> None:
 
 
 @njit(nogil=True, cache=True)
+def mark_features(
+    sentences: Any, begin: Any, end: Any, first: Any, wanted: Any, found: Any
+) -> None:
+    """Mark which features fire in which of some sentences, bool [n, F].
+
+    `wanted` is these sentences' numbers, ascending, int64 [n].
+    """
+    start = 0
+    for b in range(begin.shape[0]):
+        stop = start
+        while stop < len(wanted) and wanted[stop] < first[b + 1]:
+            stop += 1
+        for f in range(begin.shape[1] if start < stop else 0):
+            low = begin[b, f]
+            for w in range(start, stop):
+                number = wanted[w] - first[b]
+                low = _not_below(sentences, low, end[b, f], number)
+                found[w, f] = low < end[b, f] and sentences[low] == number
+        start = stop
+
+
+@njit(nogil=True, cache=True)
+def _not_below(sentences: Any, low: int, high: int, number: int) -> int:
+    """The first posting of an ascending range that is of no sentence before a number."""
+    while low < high:
+        middle = (low + high) // 2
+        if sentences[middle] < number:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@njit(nogil=True, cache=True)
 def _sentence(sentences: Any, posting: int, end: int, first: int, last: int) -> int:
     """The sentence of a posting in a block from `first` to `last`; -1 where it is outside."""
     if posting >= end:

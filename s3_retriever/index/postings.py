@@ -95,6 +95,17 @@ class Postings:
         begin, end = self._range(_SENTENCES, features)
         self._check(add_to_sentences(self._sentences, begin, end, self._blocks, weights, scores))
 
+    def in_sentences(
+        self, features: NDArray[np.int64], sentences: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Which of the features [f] fire in which of some sentences [n], ascending; bool [n, f]."""
+        from s3_retriever.index.kernels import mark_features
+
+        begin, end = self._range(_SENTENCES, features)
+        found = np.zeros((len(sentences), len(features)), dtype=np.bool_)
+        mark_features(self._sentences, begin, end, self._blocks, sentences, found)
+        return found
+
     def add_to_tokens(
         self,
         features: NDArray[np.int64],

@@ -159,6 +159,27 @@ class Segment:
         """
         self._taps[tap].add_to_sentences(self._features(tap, features), weights, scores)
 
+    def features_in(
+        self, tap: str, features: NDArray[np.int64], sentences: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Which of some features fire in which of some sentences.
+
+        Args:
+            tap: Name of the tap.
+            features: Features [f] of the tap.
+            sentences: Sentences [n], ascending.
+
+        Returns:
+            bool [n, f].
+
+        Raises:
+            KeyError: The segment has no such tap.
+            IndexError: The tap has no such feature, or the segment no such sentence.
+        """
+        if sentences.size and not 0 <= sentences[0] <= sentences[-1] < self.n_sentences:
+            raise IndexError(f"Segment {self.name} has sentences 0..{self.n_sentences - 1}.")
+        return self._taps[tap].in_sentences(self._features(tap, features), sentences)
+
     def add_to_tokens(
         self,
         tap: str,

@@ -67,6 +67,11 @@ class Coactivation:
             for tap, part in question.items()
         }
 
+    @property
+    def n_features(self) -> int:
+        """How many features the question has at all taps."""
+        return sum(len(weights) for weights in self.weights.values())
+
     @cached_property
     def tokens(self) -> list[NDArray[np.float64]]:
         """For each segment the smoothed token scores, float64 [tokens]."""
@@ -112,6 +117,24 @@ class Coactivation:
         powers = np.arange(1, int(lengths.max()) + 1) ** -self._recipe.length_power
         scores *= powers[lengths - 1]
         return scores
+
+    def shares(self, place: int, ordinals: NDArray[np.int64]) -> NDArray[np.float64]:
+        """What each feature adds to the scores of some sentences, where they score as `cover`.
+
+        Args:
+            place: Of the sentences' segment in the snapshot.
+            ordinals: Sentences of the segment [n], ascending.
+
+        Returns:
+            float64 [n, f], the features of tap after tap.
+        """
+        segment = self._segments[place]
+        parts = [
+            segment.features_in(tap, part.features, ordinals) * self.weights[tap]
+            for tap, part in self.question.items()
+        ]
+        lengths = segment.sentence_tokens[ordinals].astype(np.float64)
+        return np.concatenate(parts, axis=1) * lengths[:, None] ** -self._recipe.length_power
 
     def contributions(
         self, place: int, start: int, end: int

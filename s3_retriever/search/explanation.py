@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from s3_retriever.codebook.encoder import QuestionFeatures
 from s3_retriever.index import Segment, Snapshot
-from s3_retriever.recipe import Recipe
+from s3_retriever.recipe import CoverageRecipe, Recipe
 from s3_retriever.search.coactivation import Coactivation
+from s3_retriever.search.coverage import order_of
 from s3_retriever.search.hop import Hop
-from s3_retriever.search.lexical import count_terms, term_gains
 from s3_retriever.search.ranking import Part, Ranking
 from s3_retriever.search.smoothing import box
-from s3_retriever.search.spans import Span, locate_span
+from s3_retriever.search.spans import Span, locate_span, pick
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +74,9 @@ class Explanation:
 
     Attributes:
         span: What is explained.
-        parts: What each source, and the document, adds to the score of the span's best sentence;
-            empty where the recipe does not add them up.
+        parts: What each source, and the document, adds to the score of the span's best sentence,
+            and what `coverage` takes off it, as in a search without a budget or filter; empty
+            where the recipe does not add them up.
         bridge: The span through which the second hop came here, where that counts for it.
         features: By falling share.
         terms: By falling share.
@@ -92,7 +93,6 @@ class Explanation:
 
 def explain(
     snapshot: Snapshot,
-    question: str,
     question_tokens: Sequence[str],
     question_features: Mapping[str, QuestionFeatures],
     ranking: Ranking,
@@ -107,8 +107,7 @@ def explain(
 
     Args:
         snapshot: Where the span is.
-        question: The question.
-        question_tokens: Its tokens.
+        question_tokens: Tokens of the question.
         question_features: Their features.
         ranking: Of the snapshot for the question, in mode `hybrid`.
         hop: The second hop, where the ranking has one.
@@ -145,12 +144,37 @@ def explain(
     shares = [_scaled(share, total) for share in shares]
     return Explanation(
         span=span,
-        parts={source: float(part[best]) for source, part in ranking.parts.items()},
+        parts=_parts(ranking, recipe, best),
         bridge=None if hop is None else hop.leader(best),
         features=tuple(sorted(shares, key=lambda share: -share.share)),
-        terms=_term_shares(ranking, question, offset + first, offset + last),
+        terms=_term_shares(ranking, offset + first, offset + last),
         tokens=tuple(around[position] for position in range(start, end)),
     )
+
+
+def _parts(ranking: Ranking, recipe: Recipe, number: int) -> dict[Part, float]:
+    """What a sentence's score is the sum of."""
+    parts = {part: float(scores[number]) for part, scores in ranking.parts.items()}
+    if recipe.coverage is not None:
+        parts["coverage"] = _covered(ranking, recipe, recipe.coverage, number)
+    return parts
+
+
+def _covered(ranking: Ranking, recipe: Recipe, coverage: CoverageRecipe, number: int) -> float:
+    """What a sentence's score had lost when it was taken, 0 or less.
+
+    Spans are taken again until it comes. One that never does, as it stands in the result already,
+    has lost nothing.
+    """
+    score = float(ranking.scores[number])
+    share = float(ranking.shares(np.array([number])).sum())
+    lowest = score - (1.0 - coverage.floor) * share
+    for one in pick(order_of(ranking, recipe), radius=recipe.radius):
+        if one.first <= number <= one.last:
+            return one.score - score
+        if one.score < lowest:
+            break
+    return 0.0
 
 
 def _around_peak(
@@ -229,8 +253,9 @@ def _scaled(share: FeatureShare, total: float) -> FeatureShare:
     )
 
 
-def _term_shares(ranking: Ranking, question: str, first: int, last: int) -> tuple[TermShare, ...]:
-    found = term_gains(ranking.sentences, count_terms(question))
+def _term_shares(ranking: Ranking, first: int, last: int) -> tuple[TermShare, ...]:
+    found = ranking.terms
+    assert found is not None
     inside = (found.numbers >= first) & (found.numbers <= last)
     gains = np.bincount(found.which[inside], found.gains[inside], minlength=len(found.terms))
     total = float(gains.sum()) or 1.0

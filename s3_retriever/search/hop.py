@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from s3_retriever.document import title_of
 from s3_retriever.index import Snapshot
 from s3_retriever.recipe import Recipe, SecondHop
+from s3_retriever.search.best_first import BestFirst
 from s3_retriever.search.coactivation import Coactivation, FeatureWeights
 from s3_retriever.search.fusion import moments
 from s3_retriever.search.largest import nth_largest
@@ -42,7 +44,8 @@ class Hop:
         if self.scores[best, number] <= 0:
             return None
         bridge = self.bridges[best]
-        return span_of(self.first, Pick(bridge, bridge, bridge))
+        score = float(self.first.scores[bridge])
+        return span_of(self.first, Pick(bridge, bridge, bridge, score))
 
 
 def take_hop(
@@ -63,7 +66,8 @@ def take_hop(
     Returns:
         What it found; None where the first pass found nothing to set out from.
     """
-    bridges = [_Bridge(first, one.peak) for one in pick(first, k=hop.bridges)]
+    best = islice(pick(BestFirst(first)), hop.bridges)
+    bridges = [_Bridge(first, one.peak) for one in best]
     if not bridges:
         return None
     found = [_coactivation(first, snapshot, bridge, recipe, hop) for bridge in bridges]

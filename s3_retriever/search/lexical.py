@@ -32,6 +32,20 @@ class TermGains:
     which: NDArray[np.int64]
     gains: NDArray[np.float64]
 
+    def scores(self, size: int) -> NDArray[np.float64]:
+        """BM25 scores of all sentences [size]; 0 where no term of the question occurs."""
+        return np.bincount(self.numbers, self.gains, minlength=size).astype(np.float64, copy=False)
+
+    def shares(self, numbers: NDArray[np.int64], size: int) -> NDArray[np.float64]:
+        """What each term adds to the scores of some sentences [n], of `size` in all; [n, t]."""
+        row = np.full(size, -1)
+        row[numbers] = np.arange(len(numbers))
+        rows = row[self.numbers]
+        shares = np.zeros((len(numbers), len(self.terms)))
+        kept = rows >= 0
+        shares[rows[kept], self.which[kept]] = self.gains[kept]
+        return shares
+
 
 def count_terms(question: str) -> Counter[str]:
     """The terms of a text and how often each occurs."""
@@ -58,15 +72,13 @@ def term_gains(sentences: Sentences, counted: Mapping[str, int]) -> TermGains:
     return TermGains(terms, numbers, which, gains)
 
 
-def bm25(sentences: Sentences, counted: Mapping[str, int]) -> NDArray[np.float64]:
-    """BM25 scores of all sentences [n]; 0 where no term of the question occurs."""
-    return bm25_each(sentences, [counted])[0]
-
-
 def bm25_each(
     sentences: Sentences, several: Sequence[Mapping[str, int]]
 ) -> list[NDArray[np.float64]]:
-    """`bm25` of several questions; what the index knows of their terms is looked up once."""
+    """BM25 scores of all sentences [n] for each of several questions.
+
+    What the index knows of their terms is looked up once for all.
+    """
     found = term_gains(sentences, {term: 1 for counted in several for term in counted})
     rows = []
     for counted in several:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, reduce
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -12,13 +13,13 @@ from numpy.typing import NDArray
 
 from s3_retriever.recipe import Recipe
 from s3_retriever.search.coactivation import Coactivation
-from s3_retriever.search.fusion import fuse_by_union, moments, weigh
-from s3_retriever.search.lexical import bm25, count_terms
+from s3_retriever.search.fusion import Weighed, fuse_by_union, moments, weigh
+from s3_retriever.search.lexical import TermGains, count_terms, term_gains
 from s3_retriever.search.sentences import Sentences
 
 Mode = Literal["hybrid", "s3", "bm25"]
 Source = Literal["s3", "sentence", "bm25", "edge", "hop"]
-Part = Literal[Source, "document"]
+Part = Literal[Source, "document", "coverage"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,9 @@ class Ranking:
         signals: By source, its own scores, float64 [n].
         parts: What each source, and the document, adds to the scores, float64 [n], where they are
             a sum.
+        slopes: By source, what one more of its signal adds to its part, where there are parts.
         coactivation: Where the `s3` signal came from; None in mode `bm25`.
+        terms: Where the `bm25` signal came from; None in mode `s3`.
     """
 
     sentences: Sentences
@@ -40,7 +43,9 @@ class Ranking:
     eligible: NDArray[np.bool_]
     signals: Mapping[Source, NDArray[np.float64]]
     parts: Mapping[Part, NDArray[np.float64]]
+    slopes: Mapping[Source, float]
     coactivation: Coactivation | None
+    terms: TermGains | None
 
     def sources(self, first: int, last: int) -> tuple[Source, ...]:
         """The signals by which one of these sentences is at least average, or else the best.
@@ -57,6 +62,35 @@ class Ranking:
             del standing["hop"]
         best = max(standing.values())
         return tuple(source for source, z in standing.items() if z >= 0 or z == best)
+
+    @property
+    def n_shares(self) -> int:
+        """How many features and terms the question has."""
+        features = self.coactivation.n_features if self.coactivation else 0
+        return features + (len(self.terms.terms) if self.terms else 0)
+
+    def shares(self, numbers: NDArray[np.int64]) -> NDArray[np.float64]:
+        """What each feature and term of the question adds to the scores of some sentences.
+
+        Args:
+            numbers: Of sentences [n], ascending.
+
+        Returns:
+            float64 [n, n_shares], features first. Of a ranking in mode `s3` or `hybrid`, with
+            fusion by sum and scoring by `cover`.
+        """
+        assert self.coactivation is not None
+        bounds = self.sentences.bounds
+        cuts = np.searchsorted(numbers, bounds).tolist()
+        features = [
+            self.coactivation.shares(place, numbers[start:end] - bounds[place])
+            for place, (start, end) in enumerate(pairwise(cuts))
+            if start < end
+        ]
+        parts = [np.concatenate(features) * self.slopes["s3"]]
+        if self.terms is not None:
+            parts.append(self.terms.shares(numbers, len(self.scores)) * self.slopes["bm25"])
+        return np.concatenate(parts, axis=1)
 
     def _led(self, first: int, last: int) -> bool:
         others = [self.parts[source] for source in self.signals if source != "hop"]
@@ -89,10 +123,12 @@ def rank(
         likeness: Of all sentences to the question [n], where the recipe scores that.
     """
     signals: dict[Source, NDArray[np.float64]] = {}
+    terms = None
     if mode != "bm25" and coactivation is not None:
         signals["s3"] = coactivation.sentences()
     if mode != "s3":
-        signals["bm25"] = bm25(sentences, count_terms(question))
+        terms = term_gains(sentences, count_terms(question))
+        signals["bm25"] = terms.scores(len(sentences))
     if mode == "hybrid" and recipe.edges:
         signals["edge"] = _edges(sentences, allowed, recipe.edges)
     found = np.zeros(len(sentences), dtype=np.bool_)
@@ -102,15 +138,15 @@ def rank(
     # Any sentence is a little like any question: by that alone nothing is found.
     if mode != "bm25" and likeness is not None:
         signals["sentence"] = likeness
-    parts: dict[Part, NDArray[np.float64]] = {}
+    weighed = Weighed({}, {})
     if mode == "bm25":
         scores = signals["bm25"]
     elif recipe.fusion == "union":
         scores = fuse_by_union(signals, eligible)
     else:
-        parts = weigh(signals, _weights(recipe), eligible, recipe.candidates)
-        scores = reduce(np.add, parts.values())
-    return Ranking(sentences, scores, eligible, signals, parts, coactivation)
+        weighed = weigh(signals, _weights(recipe), eligible, recipe.candidates)
+        scores = reduce(np.add, weighed.parts.values())
+    return Ranking(sentences, scores, eligible, signals, *weighed, coactivation, terms)
 
 
 def _weights(recipe: Recipe) -> dict[Source, float]:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from s3_retriever.errors import InputError
 from s3_retriever.index import Segment, Snapshot
-from s3_retriever.search.largest import nth_largest
+from s3_retriever.recipe import Recipe
+from s3_retriever.search.best_first import BestFirst
+from s3_retriever.search.coverage import order_of
 from s3_retriever.search.ranking import Ranking, Source
 
 Order = Literal["score", "document"]
-# Sentences that are sorted at first, and then; most searches need no more.
-_SORTED = (64, 1_024)
 # Once this many sentences in a row do not fit into the rest of the budget, it counts as spent.
 _MISSES = 64
 
@@ -54,67 +54,66 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """A run of sentences of one document, by number."""
+    """A run of sentences of one document, by number, and the score of its peak when taken."""
 
     first: int
     last: int
     peak: int
+    score: float
 
 
 def select(
     ranking: Ranking,
+    recipe: Recipe,
     *,
     k: int | None,
     token_budget: int | None,
-    radius: int,
     order: Order,
     unique: bool = True,
 ) -> list[Span]:
     """Take spans, best first, until there are `k` or the budget is spent.
 
-    A span is the sentence of a peak, widened to the sentences that lie within `radius` tokens of
-    it. A chosen span suppresses the sentences that it covers (non-maximum suppression), so that
-    no two spans overlap, and with `unique` also those that say the same elsewhere. A span that
-    does not fit into the rest of the budget is passed over.
+    A span is the sentence of a peak, widened to the sentences that lie within the recipe's radius
+    of it. A chosen span suppresses the sentences that it covers (non-maximum suppression), so
+    that no two spans overlap, and with `unique` also those that say the same elsewhere. A span
+    that does not fit into the rest of the budget is passed over.
 
     Args:
         ranking: Scores of all sentences.
+        recipe: Radius, and how much counts again what chosen spans have of the question.
         k: Spans at most.
         token_budget: Tokens at most, all spans together.
-        radius: Tokens on either side of a peak.
         order: Of the result: best first, or as in the documents.
         unique: Whether a peak is passed over where its sentence, white space aside, stands in a
             chosen span already: in an overlapping chunk, say, or a copy of the document.
     """
-    picks = pick(ranking, k=k, token_budget=token_budget, radius=radius, unique=unique)
+    found = pick(
+        order_of(ranking, recipe), token_budget=token_budget, radius=recipe.radius, unique=unique
+    )
+    picks = list(islice(found, k))
     if order == "document":
         picks.sort(key=lambda one: one.first)
     return [span_of(ranking, one) for one in picks]
 
 
 def pick(
-    ranking: Ranking,
-    *,
-    k: int | None,
-    token_budget: int | None = None,
-    radius: int = 0,
-    unique: bool = True,
-) -> list[Pick]:
-    """As `select`, but as numbers of sentences, best first."""
+    order: BestFirst, *, token_budget: int | None = None, radius: int = 0, unique: bool = True
+) -> Iterator[Pick]:
+    """As `select`, but as numbers of sentences, best first, one at a time."""
+    ranking = order.ranking
     taken = ~ranking.eligible
     said: set[str] = set()
-    picks: list[Pick] = []
     left = token_budget
     misses = 0
-    for number in _best_first(ranking):
+    for number, score in order:
         if taken[number]:
             continue
         texts = set(_texts(ranking, number, number)) if unique else set()
         if unique and texts <= said:
             continue
-        found = _widen(ranking, number, radius, taken)
-        size = _tokens(ranking, found)
+        first, last = _widen(ranking, number, radius, taken)
         if left is not None:
+            size = _tokens(ranking, first, last)
             if size > left:
                 misses += 1
                 if misses == _MISSES:
@@ -122,14 +121,13 @@ def pick(
                 continue
             left -= size
             misses = 0
-        picks.append(found)
-        taken[found.first : found.last + 1] = True
+        taken[first : last + 1] = True
         if unique:
-            one = found.first == found.last
-            said.update(texts if one else _texts(ranking, found.first, found.last))
-        if len(picks) == k or left == 0:
+            said.update(texts if first == last else _texts(ranking, first, last))
+        order.take(number)
+        yield Pick(first, last, number, score)
+        if left == 0:
             break
-    return picks
 
 
 def locate_span(snapshot: Snapshot, span: Span) -> tuple[int, Segment, int, int]:
@@ -158,24 +156,6 @@ def locate_span(snapshot: Snapshot, span: Span) -> tuple[int, Segment, int, int]
     )
 
 
-def _best_first(ranking: Ranking) -> Iterator[int]:
-    """Numbers of the eligible sentences by falling score, earlier ones first among equals."""
-    scores = np.where(ranking.eligible, ranking.scores, -np.inf)
-    limit = np.inf
-    # Sorting the best few and, only when they are used up, more.
-    for n in _SORTED:
-        if n < len(scores):
-            least = nth_largest(scores, n)
-            yield from _falling(ranking, np.flatnonzero((scores > least) & (scores <= limit)))
-            limit = least
-    yield from _falling(ranking, np.flatnonzero(ranking.eligible & (scores <= limit)))
-
-
-def _falling(ranking: Ranking, numbers: NDArray[np.int64]) -> list[int]:
-    order: list[int] = numbers[np.argsort(-ranking.scores[numbers], kind="stable")].tolist()
-    return order
-
-
 def _texts(ranking: Ranking, first: int, last: int) -> Iterator[str]:
     """The texts of a run of sentences, white space normalised."""
     _, segment, start = ranking.sentences.locate(first)
@@ -183,10 +163,10 @@ def _texts(ranking: Ranking, first: int, last: int) -> Iterator[str]:
         yield " ".join(segment.text(ordinal, ordinal).split())
 
 
-def _widen(ranking: Ranking, number: int, radius: int, taken: Any) -> Pick:
+def _widen(ranking: Ranking, number: int, radius: int, taken: Any) -> tuple[int, int]:
     first = last = number
     if radius == 0:
-        return Pick(first, last, number)
+        return first, last
     place, segment, peak = ranking.sentences.locate(number)
     offset = int(ranking.sentences.bounds[place])
     table = segment.sentences
@@ -200,7 +180,7 @@ def _widen(ranking: Ranking, number: int, radius: int, taken: Any) -> Pick:
         first -= 1
     while last < high and not taken[last + 1] and _end(table, last - offset) <= position + radius:
         last += 1
-    return Pick(first, last, number)
+    return first, last
 
 
 def _peak_token(ranking: Ranking, place: int, ordinal: int) -> int:
@@ -220,10 +200,9 @@ def _end(table: Any, ordinal: int) -> int:
     return _start(table, ordinal) + int(table[ordinal]["n_tokens"])
 
 
-def _tokens(ranking: Ranking, pick: Pick) -> int:
-    _, segment, first = ranking.sentences.locate(pick.first)
-    last = first + pick.last - pick.first
-    return _end(segment.sentences, last) - _start(segment.sentences, first)
+def _tokens(ranking: Ranking, first: int, last: int) -> int:
+    _, segment, start = ranking.sentences.locate(first)
+    return _end(segment.sentences, start + last - first) - _start(segment.sentences, start)
 
 
 def span_of(ranking: Ranking, pick: Pick) -> Span:
@@ -233,11 +212,11 @@ def span_of(ranking: Ranking, pick: Pick) -> Span:
     row = segment.document(int(segment.sentences[first]["document"]))
     return Span(
         text=segment.text(first, last),
-        score=float(ranking.scores[pick.peak]),
+        score=pick.score,
         document_id=row.id,
         start=int(segment.sentences[first]["start"]),
         end=int(segment.sentences[last]["end"]),
         sources=ranking.sources(pick.first, pick.last),
         metadata=row.metadata,
-        tokens=_tokens(ranking, pick),
+        tokens=_tokens(ranking, pick.first, pick.last),
     )
