@@ -77,8 +77,8 @@ class CoverageRecipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    decay: float = Field(default=0.9, ge=0, le=1)
-    floor: float = Field(default=0.7, ge=0, le=1)
+    decay: float = Field(default=0.7, ge=0, le=1)
+    floor: float = Field(default=0.3, ge=0, le=1)
 
 
 class SecondHop(BaseModel):

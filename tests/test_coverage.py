@@ -67,14 +67,18 @@ def shares_of_all(index, ranking):
             has, _ = segment.sentence_features(tap, ordinal)
             row.extend(np.isin(part.features, has) * co.weights[tap])
         length = segment.sentences[ordinal]["n_tokens"] ** recipe.length_power
-        rows.append(np.array(row) / length * ranking.slopes["s3"])
-    features = np.array(rows)
-    if "bm25" not in ranking.signals:
-        return features
-    gains = term_gains(ranking.sentences, count_terms(QUESTION))
-    terms = np.zeros((len(rows), len(gains.terms)))
-    np.add.at(terms, (gains.numbers, gains.which), gains.gains)
-    return np.hstack([features, terms * ranking.slopes["bm25"]])
+        rows.append(np.array(row) / length)
+    matrices = {"s3": np.array(rows)}
+    if "bm25" in ranking.signals:
+        gains = term_gains(ranking.sentences, count_terms(QUESTION))
+        matrices["bm25"] = np.zeros((len(rows), len(gains.terms)))
+        np.add.at(matrices["bm25"], (gains.numbers, gains.which), gains.gains)
+    for source, matrix in matrices.items():
+        signal, part = matrix.sum(axis=1), ranking.parts[source]
+        np.testing.assert_allclose(signal, ranking.signals[source])
+        above = part - part[ranking.eligible].min()
+        matrix *= np.divide(above, signal, out=np.zeros_like(above), where=signal > 0)[:, None]
+    return np.hstack(list(matrices.values()))
 
 
 def taken_one_by_one(index, ranking, coverage):

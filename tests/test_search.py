@@ -214,9 +214,9 @@ def test_fusion_by_union_takes_turns():
 def test_fusion_by_sum_weighs_standardised_scores():
     rankings = {"s3": np.array([1.0, 2, 3]), "bm25": np.array([300.0, 200, 100])}
     chosen = np.ones(3, dtype=bool)
-    equal = weigh(rankings, {}, chosen, 256).parts
+    equal = weigh(rankings, {}, chosen, 256)
     np.testing.assert_allclose(equal["s3"] + equal["bm25"], 0, atol=1e-12)
-    heavier = weigh(rankings, {"bm25": 2.0}, chosen, 256).parts
+    heavier = weigh(rankings, {"bm25": 2.0}, chosen, 256)
     assert np.argmax(heavier["s3"] + heavier["bm25"]) == 0
 
 
@@ -238,7 +238,7 @@ def test_a_word_of_few_does_not_outweigh_all_else_in_a_large_index():
         words[: size // 50] = generator.normal(2.0, 0.1, size // 50)
         # The first means what is asked without a word of it, the second shares no more than words.
         states[:2], words[:2] = [6.0, 0.0], [0.0, 2.4]
-        found = weigh({"s3": states, "bm25": words}, {}, np.ones(size, dtype=bool), 100).parts
+        found = weigh({"s3": states, "bm25": words}, {}, np.ones(size, dtype=bool), 100)
         total = found["s3"] + found["bm25"]
         assert total[0] > total[1], size
 
@@ -246,7 +246,7 @@ def test_a_word_of_few_does_not_outweigh_all_else_in_a_large_index():
 def test_scores_below_a_rankings_candidates_tell_nothing():
     rankings = {"s3": np.arange(10.0), "bm25": np.array([5.0, 4, 0, 0, 0, 0, 0, 0, 0, 0])}
     chosen = np.arange(10) > 0
-    found = weigh(rankings, {}, chosen, 3).parts
+    found = weigh(rankings, {}, chosen, 3)
     assert len(set(found["s3"][:7])) == 1 < len(set(found["s3"][6:]))
     assert found["bm25"][1] > found["bm25"][2] == found["bm25"][9]
     kept = np.array([1, 7, 8, 9])
@@ -257,7 +257,7 @@ def test_scores_below_a_rankings_candidates_tell_nothing():
 def test_more_equal_scores_than_candidates_are_told_from_the_rest():
     same = np.repeat([0.0, 1.0, 2.0], [50, 10, 40])
     chosen = np.ones(100, dtype=bool)
-    found = weigh({"s3": same, "bm25": np.zeros(100)}, {}, chosen, 5).parts
+    found = weigh({"s3": same, "bm25": np.zeros(100)}, {}, chosen, 5)
     assert found["s3"][-1] > found["s3"][0] == found["s3"][55]
     assert not found["bm25"].any()
 

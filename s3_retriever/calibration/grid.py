@@ -28,7 +28,7 @@ HOP_WEIGHTS = (0.0, 0.25, 0.5, 1.0)
 HOP_LEXICAL_WEIGHTS = (0.0, 0.5, 1.0, 2.0)
 DOCUMENT_WEIGHTS = (0.25, 0.5, 1.0)
 # Decay and floor.
-COVERAGES = ((0.9, 0.7), (0.8, 0.6), (0.8, 0.5))
+COVERAGES = ((0.9, 0.5), (0.8, 0.4), (0.7, 0.3))
 
 # Standard errors by which a change must be better than what is there. One would do for a single
 # change; here the best of several is looked at, and chance favours one of them.

@@ -81,6 +81,8 @@ def mark_features(
         while stop < len(wanted) and wanted[stop] < first[b + 1]:
             stop += 1
         for f in range(begin.shape[1] if start < stop else 0):
+            if f + _AHEAD < begin.shape[1]:
+                prefetch(sentences, begin[b, f + _AHEAD], end[b, f + _AHEAD])
             low = begin[b, f]
             for w in range(start, stop):
                 number = wanted[w] - first[b]

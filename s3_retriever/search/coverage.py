@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from heapq import heappop, heappush, heapreplace
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,18 +14,6 @@ from s3_retriever.search.ranking import Ranking
 
 # Sentences whose features are looked up at once.
 _LOOKED_UP = 64
-
-
-class _Shares(NamedTuple):
-    """What a sentence has of the question.
-
-    Attributes:
-        which: Features and terms of the question, numbered through, int64 [m].
-        values: What each adds to the sentence's score, float64 [m].
-    """
-
-    which: NDArray[np.int64]
-    values: NDArray[np.float64]
 
 
 class Coverage(BestFirst):
@@ -43,7 +30,8 @@ class Coverage(BestFirst):
     def __init__(self, ranking: Ranking, recipe: CoverageRecipe) -> None:
         super().__init__(ranking)
         self._recipe = recipe
-        self._shares: dict[int, _Shares] = {}
+        # Of the sentences in the queue, what each feature and term of the question adds.
+        self._shares: dict[int, NDArray[np.float64]] = {}
         self._left = np.ones(ranking.n_shares)
         self._taken = 0
         # Scores, negative, sentences, and how many were taken when the score was computed.
@@ -62,20 +50,20 @@ class Coverage(BestFirst):
             if taken == self._taken:
                 heappop(self._queue)
                 yield number, -score
+                del self._shares[number]
             else:
                 now = self._score(number) - self._lost(number)
                 heapreplace(self._queue, (-now, number, self._taken))
 
     def take(self, number: int) -> None:
-        """From now on what a sentence that came up has of the question counts less."""
-        which = self._shares[number].which
-        self._left[which] = np.maximum(self._left[which] * self._recipe.decay, self._recipe.floor)
+        """From now on what the sentence that came up last has of the question counts less."""
+        has = self._shares[number] > 0
+        self._left[has] = np.maximum(self._left[has] * self._recipe.decay, self._recipe.floor)
         self._taken += 1
 
     def _lost(self, number: int) -> float:
-        """What the score of a sentence has lost by now."""
-        which, values = self._shares[number]
-        return float(values @ (1.0 - self._left[which]))
+        """What the score of a sentence in the queue has lost by now."""
+        return float(self._shares[number] @ (1.0 - self._left))
 
     def _score(self, number: int) -> float:
         return float(self.ranking.scores[number])
@@ -86,15 +74,14 @@ class Coverage(BestFirst):
                 yield numbers[start : start + _LOOKED_UP]
 
     def _may_lead(self, number: int) -> bool:
-        """Whether a sentence not looked up yet may be as good as those in the queue."""
-        return not self._queue or self._score(number) >= -self._queue[0][0]
+        """Whether a sentence not looked up yet may be better than those in the queue."""
+        return not self._queue or self._score(number) > -self._queue[0][0]
 
     def _look_up(self, chunk: NDArray[np.int64]) -> None:
         """Queue sentences, with what they have of the question."""
         numbers = np.sort(chunk)
-        for number, row in zip(numbers.tolist(), self.ranking.shares(numbers), strict=True):
-            which = np.flatnonzero(row)
-            self._shares[number] = _Shares(which, row[which])
+        for number, shares in zip(numbers.tolist(), self.ranking.shares(numbers), strict=True):
+            self._shares[number] = shares
             heappush(self._queue, (-self._score(number), number, 0))
 
 

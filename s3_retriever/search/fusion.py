@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,24 +37,12 @@ def standardise(scores: Scores, chosen: NDArray[np.bool_]) -> Scores:
     return (scores - mean) / deviation if deviation > 0 else np.zeros_like(scores)
 
 
-class Weighed(NamedTuple):
-    """Scores that may be added.
-
-    Attributes:
-        parts: By source, standardised and weighed, float64 [n].
-        slopes: By source, what one more of the source's own scores adds to the part.
-    """
-
-    parts: dict[Any, Scores]
-    slopes: dict[Any, float]
-
-
 def weigh(
     rankings: Mapping[Any, Scores],
     weights: Mapping[Any, float],
     chosen: NDArray[np.bool_],
     candidates: int,
-) -> Weighed:
+) -> dict[Any, Scores]:
     """Standardised scores, each times its weight, which is 1 where none is given.
 
     They are standardised over the candidates, the best few of every ranking: over a large index,
@@ -68,33 +56,25 @@ def weigh(
         candidates: How many entries each ranking contributes, those that are as good not counted.
 
     Returns:
-        Parts and slopes; entries that do not count have the parts of the lowest that do.
+        By source, float64 [n]; entries that do not count have that of the lowest that do.
     """
-    if np.count_nonzero(chosen) > candidates:
-        among, parts = _candidates(rankings, chosen, candidates)
-    else:
-        among, parts = chosen, {source: scores.copy() for source, scores in rankings.items()}
-    slopes = {}
-    for source, part in parts.items():
-        mean, deviation = _moments_of(part, among, chosen)
-        slopes[source] = weights.get(source, 1.0) / deviation if deviation > 0 else 0.0
-        part -= mean
-        part *= slopes[source]
-    return Weighed(parts, slopes)
-
-
-def _candidates(
-    rankings: Mapping[Any, Scores], chosen: NDArray[np.bool_], candidates: int
-) -> tuple[NDArray[np.bool_], dict[Any, Scores]]:
-    """Which entries are candidates, and the scores raised to the highest below a ranking's own."""
-    among = np.zeros(len(chosen), dtype=np.bool_)
-    raised = {}
+    few = np.count_nonzero(chosen) <= candidates
+    among = chosen.copy() if few else np.zeros_like(chosen)
+    parts = {}
     for source, scores in rankings.items():
         masked = np.where(chosen, scores, -np.inf)
-        floor = _floor(masked, candidates)
+        floor = _lowest(scores[chosen]) if few else _floor(masked, candidates)
         among |= masked > floor
-        raised[source] = np.maximum(masked, floor, out=masked)
-    return among, raised
+        parts[source] = np.maximum(masked, floor, out=masked)
+    for source, part in parts.items():
+        mean, deviation = _moments_of(part, among, chosen)
+        part -= mean
+        part *= weights.get(source, 1.0) / deviation if deviation > 0 else 0.0
+    return parts
+
+
+def _lowest(scores: Scores) -> float:
+    return float(scores.min()) if scores.size else 0.0
 
 
 def _floor(scores: Scores, candidates: int) -> float:

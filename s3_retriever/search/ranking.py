@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from s3_retriever.recipe import Recipe
 from s3_retriever.search.coactivation import Coactivation
-from s3_retriever.search.fusion import Weighed, fuse_by_union, moments, weigh
+from s3_retriever.search.fusion import fuse_by_union, moments, weigh
 from s3_retriever.search.lexical import TermGains, count_terms, term_gains
 from s3_retriever.search.sentences import Sentences
 
@@ -33,7 +33,6 @@ class Ranking:
         signals: By source, its own scores, float64 [n].
         parts: What each source, and the document, adds to the scores, float64 [n], where they are
             a sum.
-        slopes: By source, what one more of its signal adds to its part, where there are parts.
         coactivation: Where the `s3` signal came from; None in mode `bm25`.
         terms: Where the `bm25` signal came from; None in mode `s3`.
     """
@@ -43,7 +42,6 @@ class Ranking:
     eligible: NDArray[np.bool_]
     signals: Mapping[Source, NDArray[np.float64]]
     parts: Mapping[Part, NDArray[np.float64]]
-    slopes: Mapping[Source, float]
     coactivation: Coactivation | None
     terms: TermGains | None
 
@@ -72,6 +70,9 @@ class Ranking:
     def shares(self, numbers: NDArray[np.int64]) -> NDArray[np.float64]:
         """What each feature and term of the question adds to the scores of some sentences.
 
+        A signal's part exceeds the lowest one by what its features, or terms, add, each as much
+        as it has of the signal.
+
         Args:
             numbers: Of sentences [n], ascending.
 
@@ -87,10 +88,24 @@ class Ranking:
             for place, (start, end) in enumerate(pairwise(cuts))
             if start < end
         ]
-        parts = [np.concatenate(features) * self.slopes["s3"]]
+        shares = [self._of_part("s3", numbers, np.concatenate(features))]
         if self.terms is not None:
-            parts.append(self.terms.shares(numbers, len(self.scores)) * self.slopes["bm25"])
-        return np.concatenate(parts, axis=1)
+            gains = self.terms.shares(numbers, len(self.scores))
+            shares.append(self._of_part("bm25", numbers, gains))
+        return np.concatenate(shares, axis=1)
+
+    def _of_part(
+        self, source: Source, numbers: NDArray[np.int64], shares: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Shares of a signal [n, m] as shares of what its part has above the lowest one."""
+        part, signal = self.parts[source][numbers], self.signals[source][numbers]
+        above = part - self._lowest[source]
+        factors = np.divide(above, signal, out=np.zeros_like(signal), where=signal > 0)
+        return shares * factors[:, None]
+
+    @cached_property
+    def _lowest(self) -> dict[Part, float]:
+        return {source: float(part.min()) for source, part in self.parts.items()}
 
     def _led(self, first: int, last: int) -> bool:
         others = [self.parts[source] for source in self.signals if source != "hop"]
@@ -138,15 +153,15 @@ def rank(
     # Any sentence is a little like any question: by that alone nothing is found.
     if mode != "bm25" and likeness is not None:
         signals["sentence"] = likeness
-    weighed = Weighed({}, {})
+    parts: dict[Part, NDArray[np.float64]] = {}
     if mode == "bm25":
         scores = signals["bm25"]
     elif recipe.fusion == "union":
         scores = fuse_by_union(signals, eligible)
     else:
-        weighed = weigh(signals, _weights(recipe), eligible, recipe.candidates)
-        scores = reduce(np.add, weighed.parts.values())
-    return Ranking(sentences, scores, eligible, signals, *weighed, coactivation, terms)
+        parts = weigh(signals, _weights(recipe), eligible, recipe.candidates)
+        scores = reduce(np.add, parts.values())
+    return Ranking(sentences, scores, eligible, signals, parts, coactivation, terms)
 
 
 def _weights(recipe: Recipe) -> dict[Source, float]:
