@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from itertools import combinations
+from itertools import chain, combinations
 
 import pytest
 import torch
@@ -27,6 +27,7 @@ from s3_retriever import (
 from s3_retriever.calibration import Gain, Sample, questions_from
 from s3_retriever.calibration.climb import Climb
 from s3_retriever.calibration.exam import Exam
+from s3_retriever.calibration.grid import settings
 from s3_retriever.calibration.halves import halves
 from s3_retriever.calibration.reading import OnceEncoder
 from s3_retriever.cli.app import app
@@ -218,7 +219,7 @@ def test_every_trial_is_recorded(done):
     tried = {trial.setting for trial in done.trials}
     assert tried >= {
         *("taps", "scoring", "weight_power", "idf_power", "lexical_weight"),
-        *("second_hop", "document", "coverage", "document_k"),
+        *("second_hop", "document", "document_k"),
     }
     values = [trial.value for trial in done.trials if trial.setting == "taps"][:2]
     assert values == ["key.0 alone, query", "hidden.0 alone, same"]
@@ -272,6 +273,20 @@ def test_a_union_has_no_weights_to_try(documents, questions, host, useless):
     tried = {trial.setting for trial in found.trials}
     assert tried.isdisjoint({"lexical_weight", "second_hop", "document", "coverage"})
     assert found.recipe.fusion == "union"
+
+
+def test_every_variant_is_a_recipe_that_could_be_written():
+    book = Codebook.from_pretrained("minilm")
+    peaks = book.recipe.model_copy(update={"scoring": "peak", "coverage": None})
+    for recipe in (book.recipe, peaks, book.paper_recipe()):
+        tried = {
+            setting.name: [variant for _, variant in setting.variants(recipe)]
+            for setting in settings(book, labelled=True)
+        }
+        for variant in chain.from_iterable(tried.values()):
+            assert Recipe.model_validate(variant.model_dump()) == variant
+        covers = [variant.coverage for variant in tried["coverage"]]
+        assert (None in covers and len(covers) > 1) is (recipe is book.recipe)
 
 
 def test_texts_are_read_as_an_encoder_reads_them(documents, tiny_bert, tiny_codebook):
