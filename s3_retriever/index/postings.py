@@ -197,13 +197,15 @@ class Postings:
 
     def _range(self, kind: int, features: NDArray[np.int64], blocks: slice = _ALL) -> _Range:
         """Where the sentences or the places of features begin and end, each int64 [blocks, f]."""
-        offsets, sizes = self._offsets[blocks, kind], self._sizes[blocks, kind, None]
-        begin = np.take(offsets, features, axis=1).astype(np.int64)
-        end = np.take(offsets, features + 1, axis=1).astype(np.int64)
-        if (begin > end).any() or (end > sizes).any():
+        from s3_retriever.index.kernels import find_ranges
+
+        offsets = self._offsets[blocks, kind]
+        begin = np.empty((len(offsets), len(features)), dtype=np.int64)
+        end = np.empty_like(begin)
+        sizes, bases = self._sizes[blocks, kind], self._bases[blocks, kind]
+        if not find_ranges(offsets, sizes, bases, features, begin, end):
             raise damaged(self._path, "offsets out of order")
-        base = self._bases[blocks, kind, None]
-        return begin + base, end + base
+        return begin, end
 
     def _tokens(
         self, sentences: NDArray[np.int64], places: NDArray[np.uint8]

@@ -13,7 +13,7 @@ from s3_retriever.search.best_first import BestFirst
 from s3_retriever.search.ranking import Ranking
 
 # Sentences whose features are looked up at once.
-_LOOKED_UP = 64
+_LOOKED_UP = 32
 
 
 class Coverage(BestFirst):
