@@ -166,8 +166,10 @@ def _covered(ranking: Ranking, recipe: Recipe, coverage: CoverageRecipe, number:
     Spans are taken again until it comes. One that never does, as it stands in the result already,
     has lost nothing.
     """
-    score = float(ranking.scores[number])
     share = float(ranking.shares(np.array([number])).sum())
+    if share == 0:
+        return 0.0
+    score = float(ranking.scores[number])
     lowest = score - (1.0 - coverage.floor) * share
     for one in pick(order_of(ranking, recipe), radius=recipe.radius):
         if one.first <= number <= one.last:

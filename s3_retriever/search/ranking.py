@@ -97,15 +97,16 @@ class Ranking:
     def _of_part(
         self, source: Source, numbers: NDArray[np.int64], shares: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Shares of a signal [n, m] as shares of what its part has above the lowest one."""
+        """Shares of a signal [n, m] as shares of what its part has above the lowest."""
         part, signal = self.parts[source][numbers], self.signals[source][numbers]
         above = part - self._lowest[source]
         factors = np.divide(above, signal, out=np.zeros_like(signal), where=signal > 0)
         return shares * factors[:, None]
 
     @cached_property
-    def _lowest(self) -> dict[Part, float]:
-        return {source: float(part.min()) for source, part in self.parts.items()}
+    def _lowest(self) -> dict[Source, float]:
+        sources: tuple[Source, ...] = ("s3", "bm25")
+        return {one: float(self.parts[one].min()) for one in sources if one in self.parts}
 
     def _led(self, first: int, last: int) -> bool:
         others = [self.parts[source] for source in self.signals if source != "hop"]

@@ -97,15 +97,15 @@ def select(
 
 
 def pick(
-    order: BestFirst, *, token_budget: int | None = None, radius: int = 0, unique: bool = True
+    best_first: BestFirst, *, token_budget: int | None = None, radius: int = 0, unique: bool = True
 ) -> Iterator[Pick]:
-    """As `select`, but as numbers of sentences, best first, one at a time."""
-    ranking = order.ranking
+    """As `select`, but as numbers of sentences, one at a time."""
+    ranking = best_first.ranking
     taken = ~ranking.eligible
     said: set[str] = set()
     left = token_budget
     misses = 0
-    for number, score in order:
+    for number, score in best_first:
         if taken[number]:
             continue
         texts = set(_texts(ranking, number, number)) if unique else set()
@@ -124,7 +124,7 @@ def pick(
         taken[first : last + 1] = True
         if unique:
             said.update(texts if first == last else _texts(ranking, first, last))
-        order.take(number)
+        best_first.take(number)
         yield Pick(first, last, number, score)
         if left == 0:
             break
