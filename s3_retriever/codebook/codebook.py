@@ -16,17 +16,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 
 from s3_retriever.codebook.fit import fit
+from s3_retriever.codebook.recipes import default_recipe, last_sentence_tap, paper_recipe
 from s3_retriever.codes import code_bytes
 from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.host.source import MINILM
-from s3_retriever.recipe import (
-    CoverageRecipe,
-    DocumentRecipe,
-    Recipe,
-    SecondHop,
-    SentenceRecipe,
-    TapRecipe,
-)
+from s3_retriever.recipe import Recipe
 from s3_retriever.sae import TopKSAE
 from s3_retriever.tap import Tap
 
@@ -106,7 +100,7 @@ class Codebook:
     @property
     def sentence_tap(self) -> Tap | None:
         """The mean states of the deepest layer whose states it has; None where it has none."""
-        return _sentence_tap(self.saes)
+        return last_sentence_tap(self.saes)
 
     def feature_sizes(self, recipe: Recipe) -> dict[str, int]:
         """Sizes of the dictionaries of a recipe's taps, as an index takes them."""
@@ -161,32 +155,10 @@ class Codebook:
     def paper_recipe(self) -> Recipe:
         """S3-Attention as printed: eq. 7 on all key taps, queries through the key SAE.
 
-        Kernel 8 (the paper's value for question answering), radius 64, union with BM25 and the
-        edges. The paper does not state the size of the edges; 32 tokens are taken.
-
         Raises:
             CodebookError: The codebook has no key tap.
         """
-        keys = [str(tap) for tap in sorted(self.saes) if tap.site == "key"]
-        if not keys:
-            raise CodebookError(
-                "The recipe 'paper' reads attention keys, and this codebook has no key tap; fit "
-                "one with: s3 fit HOST --taps key.LAYER ..."
-            )
-        k = min(self.sae(name).k for name in keys)
-        return Recipe(
-            name="paper",
-            taps={name: TapRecipe(query_side="query") for name in keys},
-            document_k=k,
-            query_k=k,
-            weight_power=1.0,
-            idf_power=1.0,
-            scoring="peak",
-            kernel=8,
-            radius=64,
-            fusion="union",
-            edges=32,
-        )
+        return paper_recipe(self.saes)
 
     def named_recipe(self, recipe: str | Recipe) -> Recipe:
         """`default`, `paper`, or a recipe of the caller's own, checked against the taps.
@@ -375,27 +347,3 @@ def _read(path: Path) -> _CodebookFile:
         raise CodebookError(
             f"{path} is no codebook of schema {SCHEMA}: {problem['msg']} at {problem['loc']}."
         ) from error
-
-
-def default_recipe(host: Host, saes: Mapping[Tap, TopKSAE]) -> Recipe:
-    """What measured best on hidden states of an encoder and on keys of a decoder."""
-    hidden = [tap for tap in saes if tap.site == "hidden"]
-    sentence = _sentence_tap(saes) if host.family.bidirectional else None
-    k = min(saes[tap].k for tap in hidden or saes)
-    return Recipe(
-        name="default",
-        taps={str(tap): TapRecipe() for tap in hidden or saes},
-        sentence=SentenceRecipe(tap=str(sentence)) if sentence else None,
-        document_k=min(16, k),
-        query_k=k,
-        weight_power=1.0 if hidden else 0.5,
-        scoring="cover" if hidden else "peak",
-        second_hop=SecondHop(),
-        document=DocumentRecipe() if hidden else None,
-        coverage=CoverageRecipe() if hidden else None,
-    )
-
-
-def _sentence_tap(taps: Iterable[Tap]) -> Tap | None:
-    layers = [tap.layer for tap in taps if tap.site == "hidden"]
-    return Tap("sentence", max(layers)) if layers else None

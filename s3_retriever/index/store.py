@@ -1,11 +1,10 @@
-"""The folder of an index on disk: its generations, its one writer, its commits."""
+"""`Store`: an index on disk, its generations, its one writer, its commits."""
 
 from __future__ import annotations
 
 import logging
 import shutil
 import tempfile
-import uuid
 import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,22 +15,15 @@ import numpy as np
 
 from s3_retriever.errors import IndexStoreError, InputError
 from s3_retriever.index.compaction import copy_live
-from s3_retriever.index.files import replace_file, sync, writing
-from s3_retriever.index.lock import LOCK_NAME, hold, write_lock
-from s3_retriever.index.manifest import (
-    MANIFEST_NAME,
-    Manifest,
-    SegmentEntry,
-    parse_manifest,
-    read_manifest,
-    write_manifest,
-)
+from s3_retriever.index.files import sync, writing
+from s3_retriever.index.folder import DRAFT, initialise, replace_manifest, sweep
+from s3_retriever.index.lock import hold, write_lock
+from s3_retriever.index.manifest import Manifest, SegmentEntry, parse_manifest, read_manifest
 from s3_retriever.index.merging import Size, next_merge
 from s3_retriever.index.segment import Segment
 from s3_retriever.index.snapshot import Snapshot
-from s3_retriever.index.tombstones import TOMBSTONE_FILES, bury
+from s3_retriever.index.tombstones import bury
 from s3_retriever.index.verification import (
-    SEGMENT_FOLDERS,
     Verification,
     find_damage,
     intact,
@@ -43,7 +35,6 @@ from s3_retriever.index.writer import SegmentWriter
 
 logger = logging.getLogger(__name__)
 
-_DRAFT = "draft"
 _NAMED_IDS = 3
 
 
@@ -92,10 +83,10 @@ class Store:
                 written.
         """
         if path is not None:
-            _initialise(path, codebook, durable=True)
+            initialise(path, codebook, durable=True)
             return cls(path)
         folder = Path(tempfile.mkdtemp(prefix="s3-index-"))
-        _initialise(folder, codebook, durable=False)
+        initialise(folder, codebook, durable=False)
         store = cls(folder, durable=False)
         store._finalizer = weakref.finalize(store, shutil.rmtree, folder, ignore_errors=True)
         return store
@@ -264,12 +255,12 @@ class Store:
         """Hold the write lock; gives the manifest, which nobody else can change meanwhile."""
         with hold(self._lock):
             manifest = self.manifest
-            _sweep(self.path, manifest)
+            sweep(self.path, manifest)
             try:
                 yield manifest
             finally:
                 with suppress(IndexStoreError):
-                    _sweep(self.path, self.manifest)
+                    sweep(self.path, self.manifest)
 
     @contextmanager
     def _draft(
@@ -281,7 +272,7 @@ class Store:
     ) -> Iterator[SegmentWriter]:
         """A writer for the next generation's segment, in a folder that no reader looks into."""
         name = f"segment-{manifest.generation + 1:06d}"
-        writer = SegmentWriter(self.path / _DRAFT / name, features, taken, codes)
+        writer = SegmentWriter(self.path / DRAFT / name, features, taken, codes)
         try:
             yield writer
         finally:
@@ -290,7 +281,7 @@ class Store:
     def _adopt(self, writer: SegmentWriter) -> SegmentEntry:
         """Finish a segment and move it to where the manifest will look for it."""
         entry = writer.close()
-        made = self.path / _DRAFT / entry.name
+        made = self.path / DRAFT / entry.name
         with writing(self.path):
             self._sync(*made.iterdir(), made)
             made.rename(self.path / entry.name)
@@ -347,35 +338,12 @@ class Store:
 
     def _commit(self, manifest: Manifest, segments: Iterable[SegmentEntry]) -> None:
         update = {"generation": manifest.generation + 1, "segments": tuple(segments)}
-        _write(self.path, manifest.model_copy(update=update), durable=self._durable)
+        replace_manifest(self.path, manifest.model_copy(update=update), durable=self._durable)
 
     def _sync(self, *paths: Path) -> None:
         if self._durable:
             for path in paths:
                 sync(path)
-
-
-def _initialise(path: Path, codebook: Mapping[str, Any], *, durable: bool) -> None:
-    """Write the manifest of an empty index, unless there is anything at `path`."""
-    with writing(path):
-        _check_free(path)
-        path.mkdir(parents=True, exist_ok=True)
-    with hold(write_lock(path)), writing(path):
-        _check_free(path)
-        manifest = Manifest(uuid=uuid.uuid4().hex, generation=0, codebook=dict(codebook))
-        _write(path, manifest, durable=durable)
-
-
-def _check_free(path: Path) -> None:
-    if (path / MANIFEST_NAME).exists():
-        raise IndexStoreError(
-            f"There is an index at {path} already; open it with S3Index.open(), or choose another "
-            "path."
-        )
-    if path.exists() and (
-        not path.is_dir() or any(item.name != LOCK_NAME for item in path.iterdir())
-    ):
-        raise IndexStoreError(f"{path} is in use by other files; choose an empty or a new folder.")
 
 
 def _check_taps(manifest: Manifest, features: Mapping[str, int], codes: Mapping[str, int]) -> None:
@@ -396,26 +364,7 @@ def _unknown(ids: Collection[str]) -> InputError:
     )
 
 
-def _write(path: Path, manifest: Manifest, *, durable: bool) -> None:
-    with writing(path):
-        replace_file(path / MANIFEST_NAME, write_manifest(manifest), durable=durable)
-
-
 def _size(segment: Segment) -> Size:
     live = segment.live_documents()
     tokens = int(segment.documents["n_tokens"][live].sum())
     return Size(segment.n_tokens + segment.n_documents, tokens + len(live))
-
-
-def _sweep(path: Path, manifest: Manifest) -> None:
-    """Remove what killed writers left, and what the manifest no longer names, where possible."""
-    shutil.rmtree(path / _DRAFT, ignore_errors=True)
-    files = {entry.name: entry.files for entry in manifest.segments}
-    for folder in path.glob(SEGMENT_FOLDERS):
-        if folder.name not in files:
-            shutil.rmtree(folder, ignore_errors=True)
-    for name in files:
-        for file in (path / name).glob(TOMBSTONE_FILES):
-            if file.name not in files[name]:
-                with suppress(OSError):
-                    file.unlink()

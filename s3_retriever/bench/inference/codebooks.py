@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from s3_retriever.codebook import Codebook
-from s3_retriever.codebook.codebook import default_recipe
+from s3_retriever.codebook.recipes import default_recipe
 from s3_retriever.host import Host
 from s3_retriever.sae import TopKSAE
 from s3_retriever.tap import Tap, read
