@@ -28,22 +28,6 @@ _AHEAD = 4
 
 
 @njit(nogil=True, cache=True)
-def find_ranges(offsets: Any, sizes: Any, bases: Any, features: Any, begin: Any, end: Any) -> bool:
-    """Fill in where the range of each of some features begins and ends, int64 [B, F] both.
-
-    `offsets` is uint32 [B, features + 1], counted from the block's base; `sizes` and `bases` are
-    int64 [B].
-    """
-    in_order = True
-    for b in range(len(offsets)):
-        for f in range(len(features)):
-            first, last = offsets[b, features[f]], offsets[b, features[f] + 1]
-            in_order &= first <= last <= sizes[b]
-            begin[b, f], end[b, f] = bases[b] + first, bases[b] + last
-    return in_order
-
-
-@njit(nogil=True, cache=True)
 def add_to_sentences(
     sentences: Any, begin: Any, end: Any, first: Any, weights: Any, scores: Any
 ) -> bool:

@@ -197,15 +197,14 @@ class Postings:
 
     def _range(self, kind: int, features: NDArray[np.int64], blocks: slice = _ALL) -> _Range:
         """Where the sentences or the places of features begin and end, each int64 [blocks, f]."""
-        from s3_retriever.index.kernels import find_ranges
-
-        offsets = self._offsets[blocks, kind]
-        begin = np.empty((len(offsets), len(features)), dtype=np.int64)
-        end = np.empty_like(begin)
-        sizes, bases = self._sizes[blocks, kind], self._bases[blocks, kind]
-        if not find_ranges(offsets, sizes, bases, features, begin, end):
+        offsets, sizes = self._offsets[blocks, kind], self._sizes[blocks, kind, None]
+        # Not by numpy's take, which would copy all offsets first.
+        begin = offsets[:, features].astype(np.int64)
+        end = offsets[:, features + 1].astype(np.int64)
+        if (begin > end).any() or (end > sizes).any():
             raise damaged(self._path, "offsets out of order")
-        return begin, end
+        base = self._bases[blocks, kind, None]
+        return begin + base, end + base
 
     def _tokens(
         self, sentences: NDArray[np.int64], places: NDArray[np.uint8]
