@@ -75,8 +75,8 @@ class Explanation:
     Attributes:
         span: What is explained.
         parts: What each source, and the document, adds to the score of the span's best sentence,
-            and what `coverage` takes off it, as in a search without a budget or filter; empty
-            where the recipe does not add them up.
+            and what `coverage` takes off it, as in a search of the default settings without a
+            budget or filter; empty where the recipe does not add them up.
         bridge: The span through which the second hop came here, where that counts for it.
         features: By falling share.
         terms: By falling share.
