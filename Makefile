@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# No test takes a minute where nothing else runs; one that hangs fails and says where.
+PYTEST := $(BIN)/python -m pytest --timeout=600
 # Where there is no GPU, torch comes as the CPU build.
 CONSTRAINTS := $(shell command -v nvidia-smi >/dev/null 2>&1 || echo -c constraints.txt)
 
@@ -23,9 +25,9 @@ demo: $(STAMP)  ## Index the standard library's documentation and ask it five qu
 	$(BIN)/python docs/examples/demo.py
 
 test: lint types  ## Lint, types and all tests.
-	$(BIN)/python -m pytest $(LANGCHAIN)/tests
-	$(BIN)/python -m pytest $(LLAMA_INDEX)/tests
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	$(PYTEST) $(LANGCHAIN)/tests
+	$(PYTEST) $(LLAMA_INDEX)/tests
+	$(PYTEST) --cov --cov-report=term:skip-covered
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,10 +1,12 @@
 """Writers killed at any moment: the index stays whole, and all that was committed stays in it.
 
-`S3_FAULT_KILLS` is the number of writers that are killed, 200 where it is not set.
+`S3_FAULT_KILLS` is the number of writers that are killed, 200 where it is not set. Where a disk is
+so slow that they would take more than `S3_FAULT_SECONDS`, 120 where it is not set, fewer are.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import random
@@ -24,11 +26,13 @@ from s3_retriever.index import Store, TokenChunk
 from s3_retriever.index.lock import hold, write_lock
 
 KILLS = int(os.environ.get("S3_FAULT_KILLS", "200"))
+SECONDS = float(os.environ.get("S3_FAULT_SECONDS", "120"))
 TAPS = {"hidden.5": 100, "key.3": 200}
 IDS = [f"d{i}" for i in range(40)]
 # Entries in its ledger that a writer lives to see, two for each change; then the moment counts.
 MOST_ENTRIES = 3
-PATIENCE = 30.0
+# Seconds after which a writer that nobody has killed says where it is and ends.
+PATIENCE = 60
 
 State = dict[str, int]
 
@@ -95,14 +99,19 @@ def _note(ledger: int, entry: list) -> None:
 # The one who kills and looks
 
 
-def kill_writers(path: Path, kills: int) -> None:
-    """Start a writer, kill it, look at the index; once and again."""
+def kill_writers(path: Path, kills: int, seconds: float) -> None:
+    """Start a writer, kill it, look at the index; once and again, while there is time."""
+    until = time.monotonic() + seconds
+    faulthandler.register(signal.SIGALRM, chain=True)
+    signal.alarm(int(seconds) + 2 * PATIENCE)
     Store.create(path, {"host": "none"})
     seen: Counter[str] = Counter()
     state: State = {}
     rng = random.Random(0)
     pace = 0.05
     for number in range(kills):
+        if time.monotonic() > until:
+            break
         ledger = path.with_name(f"ledger-{number}")
         entries = rng.randrange(MOST_ENTRIES + 1)
         took = _live_and_die(path, ledger, state, number, entries, rng.uniform(0, pace))
@@ -110,6 +119,7 @@ def kill_writers(path: Path, kills: int) -> None:
         pace = 0.9 * pace + 0.1 * took / max(1, entries / 2)
         seen.update({what for what, found in _left_behind(path).items() if found})
         state = _check(path, ledger, state, seen)
+        seen["killed"] += 1
     sys.stdout.write(json.dumps(seen))
 
 
@@ -122,10 +132,12 @@ def _live_and_die(
     writer = os.fork()
     if writer == 0:
         try:
+            signal.alarm(PATIENCE)
             write_on(path, file, state, seed)
         finally:
             os._exit(1)  # it never ends on its own
-    while ledger.read_bytes().count(b"\n") < entries and time.perf_counter() - start < PATIENCE:
+    while ledger.read_bytes().count(b"\n") < entries:
+        assert os.waitpid(writer, os.WNOHANG) == (0, 0), "the writer failed"
         time.sleep(0.001)
     took = time.perf_counter() - start
     time.sleep(moment)
@@ -188,17 +200,19 @@ def test_killed_writers_leave_a_whole_index(tmp_path):
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]);"
         "import test_faults_kill as faults;"
         "assert 'torch' not in sys.modules;"
-        "faults.kill_writers(Path(sys.argv[2]), int(sys.argv[3]))"
+        "faults.kill_writers(Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))"
     )
-    arguments = [str(Path(__file__).parent), str(tmp_path / "x.s3"), str(KILLS)]
+    arguments = [str(Path(__file__).parent), str(tmp_path / "x.s3"), str(KILLS), str(SECONDS)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", script, *arguments], capture_output=True, text=True, env=environment
     )
     assert done.returncode == 0, done.stderr
     seen = Counter(json.loads(done.stdout))
+    assert seen["interrupted"] > seen["killed"] / 4
+    if seen["killed"] < KILLS:
+        pytest.skip(f"a slow disk: the index was whole {seen['killed']} of {KILLS} times")
     # The moments were many: writers died in the midst of a change, and at all of its stages.
-    assert seen["interrupted"] > KILLS / 4
     for what in ("add", "replace", "delete", "compact"):
         assert seen[f"done {what}"] > 0
     assert seen["draft"] > 0
