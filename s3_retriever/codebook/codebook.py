@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError
 
+from s3_retriever.codebook.files import (
+    CODEBOOK_FILE,
+    SCHEMA,
+    CodebookFile,
+    read_codebook_file,
+    replace_folder,
+)
 from s3_retriever.codebook.fit import fit
 from s3_retriever.codebook.recipes import default_recipe, last_sentence_tap, paper_recipe
+from s3_retriever.codebook.standalone import (
+    STANDALONE_FILE,
+    StandaloneMap,
+    first_texts,
+    fit_standalone,
+)
 from s3_retriever.codes import code_bytes
 from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.host.source import MINILM
@@ -27,22 +37,9 @@ from s3_retriever.tap import Tap
 if TYPE_CHECKING:
     from s3_retriever.host import Host
 
-CODEBOOK_FILE = "codebook.json"
-SCHEMA = 1
+# Files of a tap.
+_TAP_FILES = ("cfg.json", "sae_weights.safetensors", STANDALONE_FILE)
 _SHIPPED = Path(__file__).parent / "shipped"
-
-
-class _CodebookFile(BaseModel):
-    """What `codebook.json` holds."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    schema_version: int
-    host: str
-    fingerprint: str
-    taps: list[str]
-    recipe: Recipe
-    report: dict[str, Any]
 
 
 class Codebook:
@@ -54,6 +51,8 @@ class Codebook:
         saes: Tap to its SAE.
         recipe: Scoring defaults; may use a part of the taps.
         report: What fitting measured, by tap name.
+        standalone: Tap of sentences to the map of its mean states; where there is none, they are
+            taken as they are.
     """
 
     def __init__(
@@ -63,17 +62,26 @@ class Codebook:
         saes: Mapping[Tap, TopKSAE],
         recipe: Recipe,
         report: Mapping[str, Any] | None = None,
+        standalone: Mapping[Tap, StandaloneMap] | None = None,
     ) -> None:
         self.host_name = host_name
         self.fingerprint = fingerprint
         self.saes = dict(saes)
         self.recipe = recipe
         self.report = dict(report or {})
+        self.standalone = dict(standalone or {})
         for tap in self.saes:
             if tap.site == "sentence":
                 raise CodebookError(
                     f"The codebook lists an SAE of {tap}, but sentences have none; leave it out, "
                     "or fit the codebook again."
+                )
+        for tap, found in self.standalone.items():
+            states = self.saes.get(tap.tokens)
+            if tap.site != "sentence" or states is None or states.width != len(found.bias):
+                raise CodebookError(
+                    f"The codebook lists a map of {tap}, which is no tap of sentences with states "
+                    "of that width; leave it out, or fit the codebook again."
                 )
         self.check(recipe)
 
@@ -84,7 +92,7 @@ class Codebook:
 
     @cached_property
     def identity(self) -> str:
-        """Digest of the SAEs: two codebooks with the same identity give the same features."""
+        """Digest of SAEs and maps: codebooks of the same identity give the same features."""
         digest = hashlib.sha256(self.fingerprint.encode())
         for tap, sae in sorted(self.saes.items()):
             digest.update(f"{tap} {sae.k}".encode())
@@ -95,6 +103,9 @@ class Codebook:
                 (sae.b_dec, torch.float32),
             ):
                 digest.update(weight.detach().to("cpu", dtype).numpy().tobytes())
+        for tap, found in sorted(self.standalone.items()):
+            digest.update(f"{tap}".encode())
+            digest.update(found.weights.half().numpy().tobytes() + found.bias.numpy().tobytes())
         return digest.hexdigest()[:32]
 
     @property
@@ -183,6 +194,9 @@ class Codebook:
     ) -> Codebook:
         """Train one SAE per tap from plain text and put them into a codebook.
 
+        Where the recipe scores sentences, the map of their mean states is fitted as well, on the
+        first of the texts.
+
         Args:
             host: The model to tap.
             texts: Plain texts, read in one streaming pass.
@@ -194,10 +208,17 @@ class Codebook:
             InputError: There is too little text, or a setting is out of range.
             CodebookError: The checkpoint is of other settings or damaged.
         """
+        first = texts
+        if isinstance(texts, Iterator):
+            first = first_texts(texts)
+            texts = chain(first, texts)
         saes, report = fit(host, texts, **settings)
         depth = max(tap.layer for tap in saes) + 1
         recipe = recipe or default_recipe(host, saes)
-        return cls(host.name, host.fingerprint(depth), saes, recipe, report)
+        found = cls(host.name, host.fingerprint(depth), saes, recipe, report)
+        if recipe.sentence is None:
+            return found
+        return found.with_standalone(host, first, progress=settings.get("progress", True))
 
     def with_recipe(self, recipe: Recipe) -> Codebook:
         """The same SAEs with another default recipe.
@@ -205,7 +226,35 @@ class Codebook:
         Raises:
             CodebookError: The codebook cannot serve the recipe.
         """
-        return Codebook(self.host_name, self.fingerprint, self.saes, recipe, self.report)
+        return Codebook(
+            self.host_name, self.fingerprint, self.saes, recipe, self.report, self.standalone
+        )
+
+    def with_standalone(
+        self, host: Host, texts: Iterable[str], *, progress: bool = True
+    ) -> Codebook:
+        """The same SAEs with a map of the mean states of sentences fitted anew.
+
+        Args:
+            host: The model that the codebook belongs to.
+            texts: Plain texts; of many, the first two million characters are read.
+            progress: Whether a bar shows rate and time left (only in a terminal).
+
+        Raises:
+            CodebookError: The codebook has no hidden states, of which sentences have means.
+        """
+        tap = self.sentence_tap
+        if tap is None:
+            raise CodebookError(
+                "The codebook has no tap of hidden states, so that sentences have no mean "
+                "states; fit one with: s3 fit HOST --taps hidden.LAYER ..."
+            )
+        centre = self.states_of(str(tap)).b_dec
+        found, worth = fit_standalone(host, tap, first_texts(texts), centre, progress=progress)
+        report = {**self.report, "standalone": {str(tap): worth}}
+        return Codebook(
+            self.host_name, self.fingerprint, self.saes, self.recipe, report, {tap: found}
+        )
 
     def save(self, folder: str | Path, *, dtype: torch.dtype = torch.float16) -> None:
         """Write the codebook to a folder, all or nothing; one that is there is replaced.
@@ -217,33 +266,22 @@ class Codebook:
         Raises:
             CodebookError: The folder cannot be written, or holds something else.
         """
-        target = Path(folder)
-        if _is_foreign(target):
-            raise CodebookError(f"{target} holds something that is no codebook; choose another.")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            room = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-            try:
-                self._write(room / "new", dtype)
-                _swap(room / "new", target, room / "old")
-            finally:
-                shutil.rmtree(room, ignore_errors=True)
-        except (OSError, SafetensorError) as error:
-            raise CodebookError(f"The codebook cannot be written to {target}: {error}") from error
+        replace_folder(Path(folder), lambda new: self._write(new, dtype))
 
     def _write(self, folder: Path, dtype: torch.dtype) -> None:
         for tap, sae in self.saes.items():
             sae.save(folder / str(tap), dtype=dtype, hook_name=str(tap), model_name=self.host_name)
-        content = _CodebookFile(
+        for tap, found in self.standalone.items():
+            found.save(folder / str(tap))
+        CodebookFile(
             schema_version=SCHEMA,
             host=self.host_name,
             fingerprint=self.fingerprint,
             taps=[str(tap) for tap in self.saes],
+            standalone=[str(tap) for tap in self.standalone],
             recipe=self.recipe,
             report=self.report,
-        )
-        text = json.dumps(content.model_dump(), indent=2)
-        (folder / CODEBOOK_FILE).write_text(text + "\n")
+        ).write(folder)
 
     @classmethod
     def load(cls, folder: str | Path) -> Codebook:
@@ -253,12 +291,18 @@ class Codebook:
             CodebookError: The folder holds no codebook, or one that is damaged or newer.
         """
         path = Path(folder) / CODEBOOK_FILE
-        content = _read(path)
+        content = read_codebook_file(path)
         try:
             # Tap names are parsed before they are used as folder names.
             taps = [Tap.parse(name) for name in content.taps]
             saes = {tap: TopKSAE.load(Path(folder) / str(tap)) for tap in taps}
-            return cls(content.host, content.fingerprint, saes, content.recipe, content.report)
+            standalone = {
+                tap: StandaloneMap.load(Path(folder) / str(tap))
+                for tap in map(Tap.parse, content.standalone)
+            }
+            return cls(
+                content.host, content.fingerprint, saes, content.recipe, content.report, standalone
+            )
         except InputError as error:
             raise CodebookError(f"{path} is damaged: {error}") from error
 
@@ -279,7 +323,7 @@ class Codebook:
             return cls.load(name)
         from huggingface_hub import snapshot_download
 
-        patterns = [CODEBOOK_FILE, "*/cfg.json", "*/sae_weights.safetensors"]
+        patterns = [CODEBOOK_FILE, *(f"*/{name}" for name in _TAP_FILES)]
         try:
             folder = snapshot_download(name, revision=revision, allow_patterns=patterns)
         except (OSError, ValueError) as error:
@@ -304,46 +348,3 @@ class Codebook:
             self.save(Path(folder) / "codebook")
             commit = api.upload_folder(repo_id=repo_id, folder_path=f"{folder}/codebook")
         return str(commit.commit_url)
-
-
-def _is_foreign(target: Path) -> bool:
-    """Whether something else than a codebook or an empty folder is there."""
-    if not target.is_dir():
-        return target.exists()
-    return not (target / CODEBOOK_FILE).is_file() and any(target.iterdir())
-
-
-def _swap(new: Path, target: Path, old: Path) -> None:
-    """Put a folder in the place of another, or leave that one where it is."""
-    if not target.exists():
-        new.rename(target)
-        return
-    target.rename(old)
-    try:
-        new.rename(target)
-    except OSError:
-        old.rename(target)
-        raise
-
-
-def _read(path: Path) -> _CodebookFile:
-    try:
-        fields = json.loads(path.read_bytes())
-        schema = fields["schema_version"]
-    except OSError as error:
-        raise CodebookError(f"{path.parent} holds no codebook: {error}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise CodebookError(f"{path} is no codebook: {error!r}") from error
-    # A newer schema may have other fields, so its number is looked at first.
-    if schema != SCHEMA:
-        raise CodebookError(
-            f"{path} has schema {schema}, this release reads {SCHEMA}; upgrade s3-retriever or "
-            "fit the codebook again."
-        )
-    try:
-        return _CodebookFile.model_validate(fields)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise CodebookError(
-            f"{path} is no codebook of schema {SCHEMA}: {problem['msg']} at {problem['loc']}."
-        ) from error

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from s3_retriever.codebook.codebook import Codebook
-from s3_retriever.codebook.pooling import SentenceEncoder, StreamPooler
+from s3_retriever.codebook.pooling import StreamPooler
+from s3_retriever.codebook.sentence_encoder import SentenceEncoder
 from s3_retriever.errors import CodebookError
 from s3_retriever.host import Host, Window
 from s3_retriever.host.batches import LOOKAHEAD_BATCHES, run_batches
@@ -227,7 +228,10 @@ class Encoder:
         """The encoder of a tap of sentences; states lie around what their SAE subtracts first."""
         if name not in self._sentences:
             centre = self.codebook.states_of(name).b_dec.detach()
-            self._sentences[name] = SentenceEncoder(centre.to(self.host.device, torch.float32))
+            self._sentences[name] = SentenceEncoder(
+                centre.to(self.host.device, torch.float32),
+                self.codebook.standalone.get(Tap.parse(name)),
+            )
         return self._sentences[name]
 
     @torch.inference_mode()

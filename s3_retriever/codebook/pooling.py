@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from s3_retriever.codes import encode, random_axes
 from s3_retriever.cutter import Sentence, SentenceCutter
 from s3_retriever.host import Window
 
@@ -75,39 +73,3 @@ class StreamPooler:
         if window.last:
             self._current = None
         return means
-
-
-class SentenceEncoder:
-    """Turns the mean states of sentences into codes, and that of a question into a direction.
-
-    What codes score with the direction is the cosine of the sentence's mean and the question's,
-    both taken from the centre.
-
-    Args:
-        centre: What states lie around [width], float32, on the host's device.
-    """
-
-    def __init__(self, centre: Tensor) -> None:
-        self._centre = centre
-        self._axes = torch.from_numpy(random_axes(len(centre))).to(centre.device)
-
-    @torch.inference_mode()
-    def codes(self, means: Tensor) -> NDArray[np.uint8]:
-        """Codes [n, bytes] of means [n, width]."""
-        return encode(self._turned(means))
-
-    @torch.inference_mode()
-    def direction(self, states: Tensor) -> NDArray[np.float32]:
-        """Where a question with these states [tokens, width] points, along the axes of codes.
-
-        Returns:
-            float32 [axes], of length 1; 0 for a question without tokens.
-        """
-        mean = states.to(self._centre).mean(0) if len(states) else self._centre
-        turned = self._turned(mean[None])[0]
-        direction: NDArray[np.float32] = turned / np.maximum(np.linalg.norm(turned), 1e-9)
-        return direction
-
-    def _turned(self, means: Tensor) -> NDArray[np.float32]:
-        turned = (means.to(self._centre) - self._centre) @ self._axes
-        return cast("NDArray[np.float32]", turned.cpu().numpy())
