@@ -141,8 +141,8 @@ class TestFolder:
             book.save(tmp_path / "file" / "book")
 
     def test_a_newer_schema_asks_for_an_upgrade(self, saved):
-        edit(saved, schema_version=2, something_new=True)
-        with pytest.raises(CodebookError, match=r"schema 2, this release reads 1; upgrade"):
+        edit(saved, schema_version=3, something_new=True)
+        with pytest.raises(CodebookError, match=r"schema 3, this release reads up to 2; upgrade"):
             Codebook.load(saved)
 
     @pytest.mark.parametrize(

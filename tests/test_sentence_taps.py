@@ -58,6 +58,12 @@ def exact_means(host, text):
     return torch.stack([part.mean(0) for part in torch.split(states, [s.n_tokens for s in cut])])
 
 
+def mapped(book, means):
+    """What the sentences with these mean states would be alone, as the codebook tells it."""
+    (found,) = book.standalone.values()
+    return means @ found.weights + found.bias
+
+
 def codes_of(encoder, recipe, text):
     found = list(encoder.documents([("A title", text)], recipe))
     return np.concatenate([part.codes[TAP] for part in found])
@@ -108,7 +114,7 @@ def test_axes_are_the_same_ones_everywhere():
 def test_codes_tell_the_mean_state_of_each_sentence(host, book, encoder, sentences):
     text = long_text(sentences)
     assert len(list(host.windows([("A title", text)]))) > 1, "sentences run across windows"
-    means = exact_means(host, text) - book.sae("hidden.1").b_dec
+    means = mapped(book, exact_means(host, text))
     expected = encode(means.detach().numpy() @ random_axes(32))
     codes = codes_of(encoder, book.recipe, text)
     assert codes.shape == expected.shape == (len(means), 16)
@@ -122,7 +128,7 @@ def test_likeness_is_the_cosine_of_question_and_sentence(host, book, encoder, se
     (direction,) = encoder.question(question, book.recipe)[TAP].values
     centre = book.sae("hidden.1").b_dec
     asked = exact_means(host, question).mean(0) - centre
-    means = exact_means(host, text) - centre
+    means = mapped(book, exact_means(host, text))
     cosine = torch.cosine_similarity(means, asked[None]).detach().numpy()
     found = likeness(index, direction)
     # One window or several, a title or none: states differ a little with what surrounds them.

@@ -6,7 +6,6 @@ import hashlib
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from s3_retriever.codebook.fit import fit
 from s3_retriever.codebook.recipes import default_recipe, last_sentence_tap, paper_recipe
 from s3_retriever.codebook.standalone import (
     STANDALONE_FILE,
+    Remembered,
     StandaloneMap,
     first_texts,
     fit_standalone,
@@ -210,15 +210,17 @@ class Codebook:
         """
         first = texts
         if isinstance(texts, Iterator):
-            first = first_texts(texts)
-            texts = chain(first, texts)
+            texts = remembered = Remembered(texts)
+            first = remembered.first
         saes, report = fit(host, texts, **settings)
         depth = max(tap.layer for tap in saes) + 1
         recipe = recipe or default_recipe(host, saes)
         found = cls(host.name, host.fingerprint(depth), saes, recipe, report)
         if recipe.sentence is None:
             return found
-        return found.with_standalone(host, first, progress=settings.get("progress", True))
+        # No more text than the SAEs were trained on; a token has about four characters.
+        read = first_texts(first, 4 * report["settings"]["tokens"])
+        return found.with_standalone(host, read, progress=settings.get("progress", True))
 
     def with_recipe(self, recipe: Recipe) -> Codebook:
         """The same SAEs with another default recipe.

@@ -86,14 +86,40 @@ class StandaloneMap:
         return cls(weights, bias)
 
 
-def first_texts(texts: Iterable[str]) -> list[str]:
-    """The first of many texts, as many as a map is fitted on."""
+class Remembered:
+    """Hands texts on and remembers the first of them, as many as a map is fitted on.
+
+    Args:
+        texts: What can be read only once.
+
+    Attributes:
+        first: What is remembered so far.
+    """
+
+    def __init__(self, texts: Iterator[str]) -> None:
+        self._texts = texts
+        self._left = _CHARACTERS
+        self.first: list[str] = []
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        text = next(self._texts)
+        if self._left > 0:
+            self.first.append(text)
+            self._left -= len(text)
+        return text
+
+
+def first_texts(texts: Iterable[str], characters: int = _CHARACTERS) -> list[str]:
+    """The first of many texts, the last one cut, as many as a map is fitted on or fewer."""
+    left = min(characters, _CHARACTERS)
     kept: list[str] = []
-    size = 0
     for text in texts:
-        kept.append(text)
-        size += len(text)
-        if size >= _CHARACTERS:
+        kept.append(text[:left])
+        left -= len(text)
+        if left <= 0:
             break
     return kept
 
@@ -110,29 +136,28 @@ def fit_standalone(
     Args:
         host: The model that reads.
         tap: A tap of sentences.
-        texts: Plain texts; of long ones the first two million characters.
+        texts: Plain texts.
         centre: What states are seen from [width], the decoder bias of the SAE of the tap's tokens.
         progress: Whether a bar shows rate and time left (only in a terminal).
 
     Returns:
-        The map, and what it is worth: the mean `cosine` of mapped states with those alone over
-        held-out sentences, `cosine_in_context` without the map, and the number of `sentences` it
-        was fitted on.
+        The map, and what it is worth: the number of `sentences` it was fitted on and, where some
+        could be held out, the mean `cosine` of their mapped states with those alone and
+        `cosine_in_context`, without the map.
     """
     centre = centre.detach().double().cpu()
     sums = _Sums(len(centre))
     held_out: list[tuple[Tensor, Tensor]] = []
-    cut = [text[:_CHARACTERS] for text in texts]
     with tqdm(
-        total=sum(map(len, cut)),
+        total=sum(map(len, texts)),
         unit="char",
         unit_scale=True,
         desc="Sentences alone",
         disable=None if progress else True,
     ) as bar:
-        for group in _groups(cut):
+        for group in _groups(texts):
             x, y = _pairs(host, tap, group, centre)
-            kept = torch.arange(len(x)) % _HELD_OUT > 0
+            kept = (torch.arange(len(x)) + 1) % _HELD_OUT > 0
             sums.add(x[kept], y[kept])
             held_out.append((x[~kept], y[~kept]))
             bar.update(sum(map(len, group)))
@@ -160,7 +185,7 @@ class _Sums:
         n = max(self.count, 1)
         x, y = self._x / n, self._y / n
         eye = torch.eye(len(x), dtype=torch.float64)
-        scale = self._xy.trace() / self._xx.trace().clamp_min(_TINY)
+        scale = self._xy.trace() / self._xx.trace() if self._xx.any() else 1.0
         spread = self._xx - n * torch.outer(x, x)
         missing = self._xy - n * torch.outer(x, y) - scale * spread
         ridge = (_PRIOR * spread.trace() / n / len(x)).clamp_min(_TINY)
@@ -171,13 +196,14 @@ class _Sums:
 def _groups(texts: Iterable[str]) -> Iterator[list[str]]:
     """Texts of some thousand sentences together."""
     group: list[str] = []
+    size = 0
     for text in texts:
         group.append(text)
-        if sum(map(len, group)) >= _CHARACTERS_AT_ONCE:
+        size += len(text)
+        if size >= _CHARACTERS_AT_ONCE:
             yield group
-            group = []
-    if group:
-        yield group
+            group, size = [], 0
+    yield group
 
 
 def _pairs(host: Host, tap: Tap, texts: Sequence[str], centre: Tensor) -> tuple[Tensor, Tensor]:
@@ -229,6 +255,8 @@ def _worth(
     found: StandaloneMap, centre: Tensor, held_out: Sequence[tuple[Tensor, Tensor]]
 ) -> dict[str, float]:
     x, y = (torch.cat(rows) for rows in zip(*held_out, strict=True))
+    if not len(x):
+        return {}
     mapped = (x + centre) @ found.weights.double() + found.bias.double()
     cosines = {"cosine": mapped, "cosine_in_context": x}
     return {
