@@ -89,7 +89,8 @@ def fit(
     after an interruption, the same command goes on from there. Reports for every tap the
     share of the variance that stays unexplained, the share of features that never fire, how many
     are active on a token, and on which share of the tokens a feature fires (50 % of the features
-    fire on no more than the first of those shares, and so on).
+    fire on no more than the first of those shares, and so on). Of an encoder, sentences of the
+    first text are then read alone, for the map of their mean states.
     """
     texts = TextFiles([file.path for file in find_files([*text, *(more_text or ())])])
     check_codebook_target(out)
