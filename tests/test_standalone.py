@@ -12,7 +12,8 @@ from torch.nn.functional import cosine_similarity
 
 from s3_retriever import Codebook, Host
 from s3_retriever.codebook import Encoder
-from s3_retriever.codebook.standalone import StandaloneMap, first_texts
+from s3_retriever.codebook.standalone import StandaloneMap
+from s3_retriever.codebook.standalone_fit import first_texts
 from s3_retriever.codes import encode, random_axes
 from s3_retriever.errors import CodebookError
 from s3_retriever.tap import Tap, read

@@ -20,13 +20,8 @@ from s3_retriever.codebook.files import (
 )
 from s3_retriever.codebook.fit import fit
 from s3_retriever.codebook.recipes import default_recipe, last_sentence_tap, paper_recipe
-from s3_retriever.codebook.standalone import (
-    STANDALONE_FILE,
-    Remembered,
-    StandaloneMap,
-    first_texts,
-    fit_standalone,
-)
+from s3_retriever.codebook.standalone import STANDALONE_FILE, StandaloneMap
+from s3_retriever.codebook.standalone_fit import Remembered, first_texts, fit_standalone
 from s3_retriever.codes import code_bytes
 from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.host.source import MINILM
