@@ -58,13 +58,17 @@ class Remembered:
 
 
 def first_texts(texts: Iterable[str], characters: int = _CHARACTERS) -> list[str]:
-    """The first of many texts, the last one cut, as many as a map is fitted on or fewer."""
-    left = min(characters, _CHARACTERS)
+    """The first of many texts, until there are enough for a map, or as many characters.
+
+    The last one is whole, but for one that is longer than that by itself.
+    """
+    most = min(characters, _CHARACTERS)
     kept: list[str] = []
+    size = 0
     for text in texts:
-        kept.append(text[:left])
-        left -= len(text)
-        if left <= 0:
+        kept.append(text[:most])
+        size += len(text)
+        if size >= most:
             break
     return kept
 
@@ -102,7 +106,7 @@ def fit_standalone(
     ) as bar:
         for group in _groups(texts):
             x, y = _pairs(host, tap, group, centre)
-            kept = (torch.arange(len(x)) + 1) % _HELD_OUT > 0
+            kept = torch.arange(len(x)) % _HELD_OUT > 0
             sums.add(x[kept], y[kept])
             held_out.append((x[~kept], y[~kept]))
             bar.update(sum(map(len, group)))
