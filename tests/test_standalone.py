@@ -16,6 +16,7 @@ from s3_retriever.codebook.standalone import StandaloneMap
 from s3_retriever.codebook.standalone_fit import first_texts
 from s3_retriever.codes import encode, random_axes
 from s3_retriever.errors import CodebookError
+from s3_retriever.recipe import SentenceRecipe
 from s3_retriever.tap import Tap, read
 
 TAP = Tap.parse("sentence.1")
@@ -145,6 +146,20 @@ def test_without_hidden_states_there_are_no_sentences(host, texts):
     assert not keys.standalone
     with pytest.raises(CodebookError, match="no tap of hidden states"):
         keys.with_standalone(host, texts, progress=False)
+
+
+def test_another_host_is_refused(book, tiny_llama, texts):
+    other = Host.load(str(tiny_llama), device="cpu", dtype="float32")
+    with pytest.raises(CodebookError, match="has other weights"):
+        book.with_standalone(other, texts, progress=False)
+
+
+def test_the_map_is_of_the_tap_that_the_recipe_scores(host, texts):
+    both = fit(host, texts, taps=["hidden.0", "hidden.1"])
+    recipe = both.recipe.model_copy(update={"sentence": SentenceRecipe(tap="sentence.0")})
+    found = both.with_recipe(recipe).with_standalone(host, texts[:9], progress=False)
+    assert set(found.standalone) == {Tap.parse("sentence.0"), TAP}
+    assert set(found.report["standalone"]) == {"sentence.0", "sentence.1"}
 
 
 class TestOnDisk:

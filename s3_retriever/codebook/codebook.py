@@ -158,6 +158,23 @@ class Codebook:
                     "key tap can do that."
                 )
 
+    def check_host(self, host: Host) -> None:
+        """Refuse a host that this codebook does not belong to.
+
+        Raises:
+            CodebookError: The host has other weights, or fewer layers than the taps need.
+        """
+        if len(host.blocks) < self.depth:
+            raise CodebookError(
+                f"Host {host.name!r} was loaded with {len(host.blocks)} layers and the codebook "
+                f"needs {self.depth}; load it with layers={self.depth} or without layers."
+            )
+        if host.fingerprint(self.depth) != self.fingerprint:
+            raise CodebookError(
+                f"The codebook was fitted for host {self.host_name!r}, and host {host.name!r} has "
+                f"other weights; fit one for it with: s3 fit {host.name}"
+            )
+
     def paper_recipe(self) -> Recipe:
         """S3-Attention as printed: eq. 7 on all key taps, queries through the key SAE.
 
@@ -238,9 +255,11 @@ class Codebook:
             progress: Whether a bar shows rate and time left (only in a terminal).
 
         Raises:
-            CodebookError: The codebook has no hidden states, of which sentences have means.
+            CodebookError: The codebook belongs to another host, or has no hidden states, of which
+                sentences have means.
         """
-        tap = self.sentence_tap
+        self.check_host(host)
+        tap = Tap.parse(self.recipe.sentence.tap) if self.recipe.sentence else self.sentence_tap
         if tap is None:
             raise CodebookError(
                 "The codebook has no tap of hidden states, so that sentences have no mean "
@@ -248,9 +267,13 @@ class Codebook:
             )
         centre = self.states_of(str(tap)).b_dec
         found, worth = fit_standalone(host, tap, first_texts(texts), centre, progress=progress)
-        report = {**self.report, "standalone": {str(tap): worth}}
+        standalone = {**self.standalone, tap: found}
+        report = {
+            **self.report,
+            "standalone": {**self.report.get("standalone", {}), str(tap): worth},
+        }
         return Codebook(
-            self.host_name, self.fingerprint, self.saes, self.recipe, report, {tap: found}
+            self.host_name, self.fingerprint, self.saes, self.recipe, report, standalone
         )
 
     def save(self, folder: str | Path, *, dtype: torch.dtype = torch.float16) -> None:

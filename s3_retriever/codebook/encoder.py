@@ -14,7 +14,6 @@ from torch import Tensor
 from s3_retriever.codebook.codebook import Codebook
 from s3_retriever.codebook.pooling import StreamPooler
 from s3_retriever.codebook.sentence_encoder import SentenceEncoder
-from s3_retriever.errors import CodebookError
 from s3_retriever.host import Host, Window
 from s3_retriever.host.batches import LOOKAHEAD_BATCHES, run_batches
 from s3_retriever.host.transfer import Fetched
@@ -98,20 +97,11 @@ class Encoder:
     The SAEs run on the host's device and in its dtype.
 
     Raises:
-        CodebookError: The codebook was made for another host.
+        CodebookError: The codebook belongs to another host.
     """
 
     def __init__(self, host: Host, codebook: Codebook) -> None:
-        if len(host.blocks) < codebook.depth:
-            raise CodebookError(
-                f"Host {host.name!r} was loaded with {len(host.blocks)} layers and the codebook "
-                f"needs {codebook.depth}; load it with layers={codebook.depth} or without layers."
-            )
-        if host.fingerprint(codebook.depth) != codebook.fingerprint:
-            raise CodebookError(
-                f"The codebook was fitted for host {codebook.host_name!r}, and host "
-                f"{host.name!r} has other weights; fit one for it with: s3 fit {host.name}"
-            )
+        codebook.check_host(host)
         self.host = host
         self.codebook = codebook
         self._saes = {str(tap): _on_host(sae.encoder(), host) for tap, sae in codebook.saes.items()}
