@@ -11,6 +11,7 @@ import sys
 import threading
 
 import pytest
+from tqdm.auto import tqdm
 
 from s3_retriever import (
     Codebook,
@@ -421,3 +422,21 @@ def test_the_whole_flow_with_a_causal_host(tmp_path, tiny_llama, sentences):
     assert spans[0].text == "The old captain paints seven boats in the harbour."
     with S3Index.open(tmp_path / "index", device="cpu", dtype="float32") as again:
         assert again.search("the old captain paints seven boats", k=1, mode="s3") == spans
+
+
+@pytest.mark.parametrize("progress", [False, True])
+def test_where_no_bar_is_seen_writers_wait_for_no_other_process(tiny_bert, tiny_codebook, progress):
+    # Bars share a lock with forked processes, which keep it for good when they are killed.
+    index = S3Index.create(None, str(tiny_bert), codebook=tiny_codebook)
+
+    def work():
+        for number in range(9):  # so many that segments are merged
+            index.add([f"The night nurse counts to {number}."], progress=progress)
+        index.verify(progress=progress)
+
+    worker = threading.Thread(target=work, daemon=True)
+    with tqdm.get_lock():
+        worker.start()
+        worker.join(timeout=60)
+        assert not worker.is_alive()
+    assert index.stats()["documents"] == 9

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Any
+from contextlib import AbstractContextManager
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from s3_retriever.codebook import TokenFeatures
 from s3_retriever.document import Document
 from s3_retriever.errors import InputError
 from s3_retriever.index import TokenChunk
+from s3_retriever.index.progress import Bar, progress_bar
 
 
 class Source:
@@ -43,7 +43,7 @@ class Source:
 
 
 def token_chunks(
-    features: Iterable[TokenFeatures], document: Document, bar: tqdm[Any]
+    features: Iterable[TokenFeatures], document: Document, bar: Bar
 ) -> Iterator[TokenChunk]:
     """The tokens of one document; moves the progress bar by the characters they cover."""
     done = 0
@@ -54,7 +54,7 @@ def token_chunks(
         yield TokenChunk(found.starts.astype(np.uint32), found.features, found.codes)
 
 
-def progress_bar(documents: Iterable[Document | str], shown: bool) -> tqdm[Any]:
+def scanning_bar(documents: Iterable[Document | str], shown: bool) -> AbstractContextManager[Bar]:
     """A bar of characters; with the time left where all documents are at hand."""
     total = None
     if isinstance(documents, (list, tuple)):
@@ -63,6 +63,4 @@ def progress_bar(documents: Iterable[Document | str], shown: bool) -> tqdm[Any]:
             for item in documents
             if isinstance(item, (Document, str))
         )
-    return tqdm(
-        total=total, unit="char", unit_scale=True, desc="Scanning", disable=None if shown else True
-    )
+    return progress_bar(shown, total=total, unit="char", unit_scale=True, desc="Scanning")

@@ -11,7 +11,7 @@ from s3_retriever.codebook import Codebook, Encoder
 from s3_retriever.document import Document
 from s3_retriever.engine.hosting import find_codebook, shared_host
 from s3_retriever.engine.identity import Identity
-from s3_retriever.engine.ingest import Source, progress_bar, token_chunks
+from s3_retriever.engine.ingest import Source, scanning_bar, token_chunks
 from s3_retriever.engine.questions import rank_question
 from s3_retriever.errors import CodebookError, IndexStoreError, InputError
 from s3_retriever.host import Host
@@ -171,7 +171,7 @@ class S3Index:
         features, codes = book.feature_sizes(self.recipe), book.code_sizes(self.recipe)
         with (
             self._store.append(features, codes, replace=replace) as writer,
-            progress_bar(documents, progress) as bar,
+            scanning_bar(documents, progress) as bar,
         ):
             source = Source(documents)
             stream = self.encoder.documents(source.texts(), self.recipe)

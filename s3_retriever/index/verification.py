@@ -7,11 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from s3_retriever.errors import IndexStoreError
 from s3_retriever.index.files import checksum, damaged
 from s3_retriever.index.manifest import FileEntry, SegmentEntry
+from s3_retriever.index.progress import progress_bar
 from s3_retriever.index.tables import BLOCKS_FILE, DOCUMENTS_FILE, SENTENCES_FILE
 
 SEGMENT_FOLDERS = "segment-*"
@@ -48,12 +47,8 @@ def find_damage(
         What is wrong with each file that is missing or damaged.
     """
     problems: dict[Path, str] = {}
-    with tqdm(
-        total=_size(segments),
-        unit="B",
-        unit_scale=True,
-        desc="Verifying",
-        disable=None if progress else True,
+    with progress_bar(
+        progress, total=_size(segments), unit="B", unit_scale=True, desc="Verifying"
     ) as bar:
         for file, entry in named_files(path, segments).items():
             if problem := _problem(file, entry, bar.update):
