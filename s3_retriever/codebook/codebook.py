@@ -27,13 +27,14 @@ from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.host.source import MINILM
 from s3_retriever.recipe import Recipe
 from s3_retriever.sae import TopKSAE
+from s3_retriever.sae.model import CONFIG_FILE, WEIGHTS_FILE
 from s3_retriever.tap import Tap
 
 if TYPE_CHECKING:
     from s3_retriever.host import Host
 
 # Files of a tap.
-_TAP_FILES = ("cfg.json", "sae_weights.safetensors", STANDALONE_FILE)
+_TAP_FILES = (CONFIG_FILE, WEIGHTS_FILE, STANDALONE_FILE)
 _SHIPPED = Path(__file__).parent / "shipped"
 
 
