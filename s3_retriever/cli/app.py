@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from typing import Annotated
 
 import typer
 
 from s3_retriever import __version__
-from s3_retriever.bench.commands import app as bench
 from s3_retriever.cli.answering import answer
 from s3_retriever.cli.asking import ask
 from s3_retriever.cli.calibrating import calibrate
@@ -73,4 +73,6 @@ for _command in (
 ):
     app.command(help=_paragraphs(_command))(_command)
 
-app.add_typer(bench, name="bench")
+# Distributions beside this one add commands of their own.
+for _point in entry_points(group="s3_retriever.commands"):
+    app.add_typer(_point.load(), name=_point.name)

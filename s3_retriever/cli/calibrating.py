@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from s3_retriever.bench.commands.quality import SplitName
+from s3_retriever_bench.commands.quality import SplitName
 from s3_retriever.cli import options, values
 from s3_retriever.cli.calibration_view import show
 from s3_retriever.cli.console import results, say, write_json
@@ -157,7 +157,7 @@ def _check(
 
 def _labelled(source: str, split: SplitName, count: int, seed: int) -> list[Sample]:
     """The contexts of a question set."""
-    from s3_retriever.bench.datasets import Choice, build_task, load_set
+    from s3_retriever_bench.datasets import Choice, build_task, load_set
     from s3_retriever.calibration import LabelledQuestion, Sample
 
     task = build_task(load_set(source), Choice(split.value, questions=count, seed=seed))

@@ -1,0 +1,149 @@
+"""The measurements of the integrations see what is wrong, and run for real on a tiny host."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import replace
+
+import pytest
+from typer.testing import CliRunner
+
+from s3_retriever import InputError
+from s3_retriever_bench.frameworks import (
+    FRAMEWORKS,
+    Retriever,
+    chosen,
+    measure_responsiveness,
+    time_imports,
+)
+from s3_retriever.cli.app import app
+
+INSTALLED = [name for name, framework in FRAMEWORKS.items() if framework.is_installed()]
+
+
+async def blocks(question):
+    time.sleep(0.2)  # What is to be detected.
+    return question
+
+
+async def leaves_the_loop_free(question):
+    await asyncio.to_thread(time.sleep, 0.6)
+    return question
+
+
+def measured(aask, questions=("Who?",), rounds=1):
+    return measure_responsiveness(Retriever(lambda question: question, aask), questions, rounds)
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["bench", "frameworks", *map(str, arguments)])
+
+
+def test_a_call_that_holds_the_loop_up_makes_ticks_late():
+    found = measured(blocks, rounds=2)
+    # The tick under way had waited for up to 5 of the 200 ms.
+    assert found["worst_ms"] >= 190
+    assert found["p99_ms"] <= found["worst_ms"]
+    assert [one["worst_ms"] >= 190 for one in found["rounds"]] == [True, True]
+    assert found["seconds"] >= 0.2 and found["equal"] is True
+
+
+def test_a_call_in_a_thread_does_not():
+    found = measured(leaves_the_loop_free)
+    assert found["seconds"] >= 0.59
+    assert found["worst_ms"] < 300
+    assert found["rounds"][0]["ticks"] > 2
+
+
+def test_calls_at_once_are_compared_with_calls_one_by_one():
+    async def confuses(question):
+        return question if question == "Who?" else "something else"
+
+    assert measured(confuses)["equal"] is True
+    found = measured(confuses, ["Who?", "Where?"], rounds=2)
+    assert found["equal"] is False
+    assert [one["equal"] for one in found["rounds"]] == [False, False]
+
+
+def test_a_call_that_fails_fails_the_measurement():
+    async def fails(question):
+        raise RuntimeError(question)
+
+    with pytest.raises(RuntimeError, match="Who"):
+        measured(fails)
+
+
+def test_imports_are_timed_and_slow_libraries_seen(tmp_path, monkeypatch):
+    (tmp_path / "torch.py").write_text("")
+    (tmp_path / "slow_module.py").write_text("import time, torch; time.sleep(0.1); print('hello')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    found = time_imports("slow_module", 3)
+    assert found["loaded"] == ["torch"]
+    assert len(found["seconds"]) == 3
+    assert 0.1 <= found["best_seconds"] <= found["median_seconds"] <= max(found["seconds"])
+
+
+def test_a_module_that_cannot_be_imported_says_why(tmp_path, monkeypatch):
+    (tmp_path / "broken_module.py").write_text("import no_such_framework")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(InputError, match=r"broken_module cannot be imported \(ModuleNotFound.*\);"):
+        time_imports("broken_module", 1)
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_the_command_measures_an_integration(name, tmp_path, tiny_bert, tiny_codebook):
+    out = tmp_path / "new" / "frameworks.json"
+    model = ["--host", tiny_bert, "--codebook", tiny_codebook]
+    few = ["--calls", 3, "--rounds", 2, "--imports", 1]
+    result = run("--framework", name, *model, *few, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert name in result.output and "none" in result.output and "yes" in result.output
+    written = json.loads(out.read_text())
+    assert written["settings"] == {
+        "host": str(tiny_bert),
+        "codebook": str(tiny_codebook),
+        "documents": 200,
+        "calls": 3,
+        "rounds": 2,
+        "imports": 1,
+    }
+    assert list(written["frameworks"]) == [name]
+    loop = written["frameworks"][name]["responsiveness"]
+    assert loop["equal"] is True and len(loop["rounds"]) == 2
+    assert 0 <= loop["p99_ms"] <= loop["worst_ms"] == max(r["worst_ms"] for r in loop["rounds"])
+    imported = written["frameworks"][name]["import"]
+    assert imported["module"] == FRAMEWORKS[name].module and imported["loaded"] == []
+    assert 0 < imported["best_seconds"] == imported["median_seconds"]
+    assert written["machine"]["cpus"]
+    for framework in FRAMEWORKS.values():
+        assert {framework.core, framework.distribution} <= written["versions"].keys()
+    assert written["versions"][FRAMEWORKS[name].distribution] != "not installed"
+
+
+def test_without_a_choice_all_that_are_installed_are_measured(monkeypatch):
+    if not INSTALLED:
+        pytest.skip("no integration is installed")
+    absent = replace(FRAMEWORKS["langchain"], distribution="s3-retriever-absent")
+    monkeypatch.setitem(FRAMEWORKS, "absent", absent)
+    assert list(chosen(None)) == list(chosen([])) == INSTALLED
+    assert list(chosen([*reversed(INSTALLED), *INSTALLED])) == INSTALLED
+
+
+def test_an_integration_that_is_not_installed_says_what_to_install(monkeypatch):
+    for name, framework in FRAMEWORKS.items():
+        absent = replace(framework, distribution=f"absent-{name}")
+        monkeypatch.setitem(FRAMEWORKS, name, absent)
+    result = run("--framework", "langchain")
+    assert result.exit_code == 1
+    said = " ".join(result.stderr.split())
+    assert "absent-langchain is not installed" in said
+    assert "pip install absent-langchain" in said
+    said = " ".join(run().stderr.split())
+    assert "pip install absent-langchain absent-llama-index" in said
+
+
+def test_an_unknown_framework_is_refused():
+    with pytest.raises(InputError, match="no framework 'haystack'; choose from langchain, llama"):
+        chosen(["haystack"])
