@@ -18,14 +18,14 @@ from s3_retriever.recipe import (
 )
 
 if TYPE_CHECKING:
-    from s3_retriever.answer import Answer, Compressor, LongContext, ScannedContext
+    from s3_retriever.answer import Answer, LongContext, ScannedContext
     from s3_retriever.calibration import Calibration, Evidence, LabelledQuestion, calibrate
     from s3_retriever.codebook import Codebook
-    from s3_retriever.engine import S3Index
+    from s3_retriever.engine import Compressor, S3Index
     from s3_retriever.host import Host
+    from s3_retriever.host.taps import Tap
     from s3_retriever.sae import TopKSAE
     from s3_retriever.search import Explanation, Span
-    from s3_retriever.tap import Tap
 
 __version__ = version("s3-retriever")
 
@@ -65,7 +65,7 @@ _LAZY = {
     "Answer": "s3_retriever.answer",
     "Calibration": "s3_retriever.calibration",
     "Codebook": "s3_retriever.codebook",
-    "Compressor": "s3_retriever.answer",
+    "Compressor": "s3_retriever.engine",
     "Evidence": "s3_retriever.calibration",
     "Explanation": "s3_retriever.search",
     "Host": "s3_retriever.host",
@@ -74,7 +74,7 @@ _LAZY = {
     "S3Index": "s3_retriever.engine",
     "ScannedContext": "s3_retriever.answer",
     "Span": "s3_retriever.search",
-    "Tap": "s3_retriever.tap",
+    "Tap": "s3_retriever.host.taps",
     "TopKSAE": "s3_retriever.sae",
     "calibrate": "s3_retriever.calibration",
 }

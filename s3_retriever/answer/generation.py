@@ -7,6 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
@@ -15,12 +16,33 @@ from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
-from s3_retriever.answer.answer import Answer
-from s3_retriever.answer.request import Request
+from s3_retriever.answer.prompt import Request
 from s3_retriever.errors import HostError, InputError
 from s3_retriever.host import Host
-from s3_retriever.host.memory import is_out_of_memory
+from s3_retriever.host.device import is_out_of_memory
 from s3_retriever.search import Span
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer and its evidence.
+
+    Attributes:
+        text: What the host generated, without white space at its ends.
+        evidence: All that it read of the context, in the context's order.
+        prompt_tokens: Length of the prompt, evidence, question and template together.
+        new_tokens: Length of the answer, the token that ended it included.
+        retrieval_seconds: Time to find the evidence in the scanned context.
+        generation_seconds: Time to read the prompt and to generate.
+    """
+
+    text: str
+    evidence: list[Span]
+    prompt_tokens: int
+    new_tokens: int
+    retrieval_seconds: float
+    generation_seconds: float
+
 
 # An incomplete character is decoded to this one.
 _INCOMPLETE = "\ufffd"

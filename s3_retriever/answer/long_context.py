@@ -6,16 +6,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from s3_retriever.answer.answer import Answer
-from s3_retriever.answer.generation import AnswerStream, generate
-from s3_retriever.answer.pieces import Context, pieces
-from s3_retriever.answer.prompt import check_text
-from s3_retriever.answer.reader import Reader
-from s3_retriever.answer.request import check_count
-from s3_retriever.answer.scanned import MAX_NEW_TOKENS, TOKEN_BUDGET, ScannedContext
-from s3_retriever.answer.scanning import check_whole, keep_pieces, open_kept, scan_pieces
-from s3_retriever.answer.words import WordsEncoder
-from s3_retriever.codebook import Codebook, Encoder
+from s3_retriever.answer.context import Context, pieces
+from s3_retriever.answer.generation import Answer, AnswerStream, generate
+from s3_retriever.answer.prompt import check_count, check_text
+from s3_retriever.answer.scanned import (
+    MAX_NEW_TOKENS,
+    TOKEN_BUDGET,
+    Reader,
+    ScannedContext,
+    check_whole,
+    keep_pieces,
+    open_kept,
+    scan_pieces,
+)
+from s3_retriever.codebook import Codebook
+from s3_retriever.encoder import Encoder
+from s3_retriever.encoder.words import WordsEncoder
 from s3_retriever.engine import find_codebook
 from s3_retriever.engine.hosting import answering_host
 from s3_retriever.errors import CodebookError, InputError

@@ -1,10 +1,8 @@
 """Calibration: the recipe that suits a host, its codebook and one's own documents."""
 
-from s3_retriever.calibration.calibrate import Calibration, calibrate, calibrate_samples
-from s3_retriever.calibration.climb import Trial
-from s3_retriever.calibration.cloze import questions_from
-from s3_retriever.calibration.gain import Gain
-from s3_retriever.calibration.sample import Evidence, LabelledQuestion, Sample
+from s3_retriever.calibration.calibrate import Calibration, Trial, calibrate, calibrate_samples
+from s3_retriever.calibration.evaluation import Gain
+from s3_retriever.calibration.questions import Evidence, LabelledQuestion, Sample, questions_from
 
 __all__ = [
     "Calibration",

@@ -11,14 +11,12 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from s3_retriever.cli import options, values
+from s3_retriever.cli import options
 from s3_retriever.cli.console import results, warn, write_json
-from s3_retriever.cli.files import FoundFile, find_files
-from s3_retriever.cli.intake import Counts, documents
-from s3_retriever.cli.loading import prepare
-from s3_retriever.cli.readers import UnreadableError, check_head, reader_for
-from s3_retriever.cli.readers.text import read_text
-from s3_retriever.cli.spans_view import show_text, span_json
+from s3_retriever.cli.files import Counts, FoundFile, documents, find_files
+from s3_retriever.cli.options import prepare
+from s3_retriever.cli.readers import UnreadableError, check_head, read_text, reader_for
+from s3_retriever.cli.searching import show_text, span_json
 from s3_retriever.errors import InputError
 from s3_retriever.recipe import Recipe
 
@@ -103,7 +101,7 @@ def answer(
     answers from the evidence alone. With --keep, an interrupted scan goes on where it was, and
     the same files are not scanned again for the next question.
     """
-    chosen, found = values.recipe(recipe), _readable(find_files(files))
+    chosen, found = options.recipe(recipe), _readable(find_files(files))
     model = _load(host, codebook, chosen or "default", fallback, device, dtype)
     try:
         with model.stream(
@@ -131,8 +129,8 @@ def _load(
     from s3_retriever.answer import LongContext
 
     return LongContext(
-        values.location(host) or host,
-        codebook=values.location(codebook),
+        options.location(host) or host,
+        codebook=options.location(codebook),
         recipe=recipe,
         fallback="bm25" if fallback else None,
         device=device,

@@ -12,16 +12,11 @@ import typer
 
 from s3_retriever import __version__
 from s3_retriever.cli.answering import answer
-from s3_retriever.cli.asking import ask
 from s3_retriever.cli.calibrating import calibrate
-from s3_retriever.cli.console import log_to_stderr, results
-from s3_retriever.cli.explaining import explain
-from s3_retriever.cli.failures import Commands
+from s3_retriever.cli.console import Commands, log_to_stderr, results
 from s3_retriever.cli.fitting import fit
-from s3_retriever.cli.indexing import add, index
-from s3_retriever.cli.info import info
-from s3_retriever.cli.maintenance import compact, delete, verify
-from s3_retriever.cli.searching import search
+from s3_retriever.cli.indexing import add, compact, delete, index, info, verify
+from s3_retriever.cli.searching import ask, explain, search
 
 app = typer.Typer(
     name="s3",

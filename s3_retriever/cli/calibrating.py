@@ -7,22 +7,70 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-
+from rich.console import Console
+from rich.table import Table
 from s3_retriever_bench.commands.quality import SplitName
-from s3_retriever.cli import options, values
-from s3_retriever.cli.calibration_view import show
-from s3_retriever.cli.console import results, say, write_json
-from s3_retriever.cli.files import FoundFile, find_files
-from s3_retriever.cli.intake import Counts, documents
-from s3_retriever.cli.loading import prepare
-from s3_retriever.cli.targets import check_codebook_target
-from s3_retriever.cli.texts import TextFiles
+
+from s3_retriever.cli import options
+from s3_retriever.cli.console import results, say, show_table, write_json
+from s3_retriever.cli.files import Counts, FoundFile, TextFiles, documents, find_files
+from s3_retriever.cli.options import check_codebook_target, prepare
 from s3_retriever.document import Document
 
 if TYPE_CHECKING:
-    from s3_retriever.calibration import Calibration, Sample
+    from s3_retriever.calibration import Calibration, Sample, Trial
     from s3_retriever.codebook import Codebook
     from s3_retriever.host import Host
+
+
+def show(console: Console, calibration: Calibration) -> None:
+    """Print a calibration."""
+    show_table(console, _table(calibration.trials))
+    deciding, held_out = calibration.questions
+    gain = calibration.gain
+    budgets = ", ".join(map(str, calibration.budgets))
+    console.print()
+    console.print(
+        f"Recall is the mean of budgets of {budgets} tokens, above of the {deciding} questions "
+        f"that decided, below of the {held_out} that were held out.",
+        soft_wrap=True,
+    )
+    console.print(
+        f"Before {calibration.before:.3f}, after {calibration.after:.3f}: "
+        f"{gain.mean:+.3f}, 95 % interval {gain.low:+.3f} to {gain.high:+.3f}.",
+        soft_wrap=True,
+    )
+    console.print(_verdict(calibration), soft_wrap=True)
+
+
+def _verdict(calibration: Calibration) -> str:
+    if calibration.recipe == calibration.start:
+        return "Nothing was better than the recipe that the codebook has; it stays."
+    if calibration.gain.low > 0:
+        return "The new recipe finds more."
+    return (
+        "Held-out questions do not confirm that the new recipe finds more; more questions would "
+        "tell."
+    )
+
+
+def _table(trials: tuple[Trial, ...]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("setting", "value"):
+        table.add_column(name, no_wrap=True)
+    for name in ("recall", "gain", "error"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("")
+    for trial in trials:
+        table.add_row(
+            trial.setting,
+            trial.value,
+            f"{trial.recall:.3f}",
+            f"{trial.gain.mean:+.3f}",
+            f"{trial.gain.error:.3f}",
+            "kept" if trial.kept else "",
+        )
+    return table
 
 
 def calibrate(
@@ -151,14 +199,15 @@ def _check(
     if recipe_only is not None:
         if recipe_only.exists():
             # Only a recipe is replaced; anything else is refused here.
-            values.recipe(str(recipe_only.absolute()))
+            options.recipe(str(recipe_only.absolute()))
         recipe_only.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _labelled(source: str, split: SplitName, count: int, seed: int) -> list[Sample]:
     """The contexts of a question set."""
-    from s3_retriever_bench.datasets import Choice, build_task, load_set
     from s3_retriever.calibration import LabelledQuestion, Sample
+    from s3_retriever.calibration.public_sets import load_set
+    from s3_retriever.calibration.question_sets import Choice, build_task
 
     task = build_task(load_set(source), Choice(split.value, questions=count, seed=seed))
     return [
@@ -185,8 +234,8 @@ def _load(
     from s3_retriever.engine import find_codebook
     from s3_retriever.host import Host
 
-    name = values.location(host) or host
-    book = find_codebook(name, values.location(codebook))
+    name = options.location(host) or host
+    book = find_codebook(name, options.location(codebook))
     return Host.load(name, layers=book.depth, device=device, dtype=dtype.value), book
 
 

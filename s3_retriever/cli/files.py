@@ -1,19 +1,78 @@
-"""From paths on the command line to files, in a fixed order."""
+"""Files on the command line: found, read and turned into documents or texts."""
 
 from __future__ import annotations
 
 import glob
+import hashlib
+import heapq
+import json
+import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from s3_retriever.cli.console import warn
+from s3_retriever.cli.readers import (
+    UnreadableError,
+    check_head,
+    is_known,
+    read_file,
+    read_text,
+    reader_for,
+)
+from s3_retriever.document import Document
 from s3_retriever.errors import InputError
+from s3_retriever.index import Store
+from s3_retriever.text.pieces import split_pieces
+
+
+def interleave(sources: Sequence[Iterable[str]]) -> Iterator[str]:
+    """The texts of all sources, in the order that keeps their shares even.
+
+    The next text is drawn from the source that gave the fewest characters so far, the earlier one
+    among equals, until all are exhausted.
+    """
+    queue = [(0, position, iter(source)) for position, source in enumerate(sources)]
+    while queue:
+        drawn, position, source = queue[0]
+        text = next(source, None)
+        if text is None:
+            heapq.heappop(queue)
+        else:
+            heapq.heapreplace(queue, (drawn + len(text), position, source))
+            yield text
+
 
 _SKIPPED_FOLDERS = frozenset({"node_modules", "__pycache__"})
 # What every index folder has; its files are not the user's.
 _INDEX_FILES = ("manifest.json", "write.lock")
+
+
+class Indexed:
+    """The documents of an index when a command began.
+
+    Args:
+        path: Folder of the index.
+
+    Raises:
+        IndexStoreError: There is no index, or it is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._snapshot = Store.open(path).snapshot()
+
+    def __contains__(self, document_id: str) -> bool:
+        return self._snapshot.find(document_id) is not None
+
+    def sha256(self, document_id: str) -> str | None:
+        """The digest of the file that a document was read from; None where it is unknown."""
+        found = self._snapshot.find(document_id)
+        if found is None:
+            return None
+        segment, ordinal = found
+        digest = segment.document(ordinal).metadata.get("sha256")
+        return digest if isinstance(digest, str) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +147,159 @@ def _below(folder: Path, visited: set[tuple[int, int]]) -> Iterator[FoundFile]:
             yield from _below(entry, visited)
         elif entry.is_file():
             yield FoundFile(entry, named=False)
+
+
+_BLOCK_CHARACTERS = 1 << 20
+
+
+class TextFiles:
+    """The texts of files, interleaved; every iteration reads the files anew, a part at a time.
+
+    A line of a `.jsonl` file is one text, its field `text`; other files are cut into pieces.
+
+    Args:
+        paths: The files.
+
+    Raises:
+        InputError: While iterating: a file cannot be read.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+
+    def __iter__(self) -> Iterator[str]:
+        return interleave([_texts(path) for path in self._paths])
+
+
+def _texts(path: Path) -> Iterator[str]:
+    try:
+        if path.suffix.lower() == ".jsonl":
+            yield from _lines(path)
+        elif reader_for(path) is read_text:
+            yield from _pieces(path)
+        else:
+            content = reader_for(path)(read_file(path))
+            yield from (piece for _, piece in split_pieces(content.text))
+    except UnreadableError as error:
+        raise InputError(f"{path} cannot be used: {error}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} cannot be used: it is not UTF-8 ({error.reason}).") from error
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield _field(path, number, line)
+
+
+def _field(path: Path, number: int, line: str) -> str:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        record = None
+    text = record.get("text") if isinstance(record, dict) else None
+    if not isinstance(text, str):
+        raise InputError(
+            f"{path} cannot be used: line {number} is no JSON object with a string as its field "
+            "'text'."
+        )
+    return text
+
+
+def _pieces(path: Path) -> Iterator[str]:
+    """Pieces of a plain text; its end is held back until more is read, to be cut well."""
+    rest = ""
+    check_head(path)
+    with path.open(encoding="utf-8-sig") as file:
+        while block := file.read(_BLOCK_CHARACTERS):
+            *whole, (_, rest) = split_pieces(rest + block)
+            yield from (piece for _, piece in whole)
+    if rest:
+        yield rest
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of the files."""
+
+    added: int = 0
+    replaced: int = 0
+    unchanged: int = 0
+    skipped: int = 0
+
+    @property
+    def read(self) -> int:
+        """Files that could be read."""
+        return self.added + self.replaced + self.unchanged
+
+    def __str__(self) -> str:
+        return (
+            f"{self.added} added, {self.replaced} replaced, {self.unchanged} unchanged, "
+            f"{self.skipped} skipped"
+        )
+
+
+def documents(
+    files: Iterable[FoundFile], counts: Counts, indexed: Indexed | None = None, again: bool = False
+) -> Iterator[Document]:
+    """Read files one at a time; what cannot be read is told and skipped.
+
+    Args:
+        files: What to read.
+        counts: Counts unchanged and skipped files.
+        indexed: What there is already: files that did not change are passed over.
+        again: Whether also those are read.
+    """
+    for file in files:
+        try:
+            data = read_file(file.path)
+            digest = hashlib.sha256(data).hexdigest()
+            if indexed and not again and indexed.sha256(file.id) == digest:
+                counts.unchanged += 1
+                continue
+            yield _document(file, data, digest)
+        except InputError as error:
+            counts.skipped += 1
+            _tell(file, error)
+
+
+def batches(stream: Iterable[Document], characters: int) -> Iterator[list[Document]]:
+    """Documents in lists, each full once it has that many characters."""
+    batch: list[Document] = []
+    size = 0
+    for document in stream:
+        batch.append(document)
+        size += len(document.text)
+        if size >= characters:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _document(file: FoundFile, data: bytes, digest: str) -> Document:
+    try:
+        file.id.encode()
+    except UnicodeEncodeError:
+        raise UnreadableError("its name is not UTF-8; rename it.") from None
+    content = reader_for(file.path)(data)
+    metadata = {
+        "path": file.id,
+        "title": content.title or file.path.stem,
+        "bytes": len(data),
+        "sha256": digest,
+    }
+    return Document(content.text, id=file.id, metadata=metadata)
+
+
+def _tell(file: FoundFile, error: InputError) -> None:
+    """Warn, unless a folder just happens to have the file, as with pictures."""
+    sentence = f"{file.path} is skipped: {error}"
+    if file.named or is_known(file.path):
+        warn(sentence)
+    else:
+        logger.info(sentence)

@@ -11,11 +11,8 @@ from rich.table import Table
 
 from s3_retriever.cli import options
 from s3_retriever.cli.console import results, show_table, write_json
-from s3_retriever.cli.files import find_files
-from s3_retriever.cli.loading import prepare
-from s3_retriever.cli.targets import check_codebook_target
-from s3_retriever.cli.texts import TextFiles
-from s3_retriever.cli.values import location
+from s3_retriever.cli.files import TextFiles, find_files
+from s3_retriever.cli.options import check_codebook_target, location, prepare
 
 if TYPE_CHECKING:
     from s3_retriever.codebook import Codebook
@@ -121,7 +118,7 @@ def fit(
 def _load(host: str, sites: list[str] | None, device: str, dtype: options.Dtype) -> Host:
     """The host, as deep as the taps need it."""
     from s3_retriever.host import Host
-    from s3_retriever.tap import Tap
+    from s3_retriever.host.taps import Tap
 
     layers = max(Tap.parse(site).layer for site in sites) + 1 if sites else None
     return Host.load(location(host) or host, layers=layers, device=device, dtype=dtype.value)

@@ -1,12 +1,22 @@
-"""Arguments and options that several commands share."""
+"""Options that commands share, and what their texts stand for."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import ValidationError
+
+from s3_retriever.cli.console import messages, say
+from s3_retriever.errors import CodebookError, InputError
+from s3_retriever.recipe import Recipe
+
+if TYPE_CHECKING:
+    from s3_retriever.engine import S3Index
 
 
 class Mode(str, Enum):
@@ -155,3 +165,115 @@ OrderName = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Write one JSON document to stdout.")]
+
+
+def conditions(texts: Sequence[str] | None) -> dict[str, Any] | None:
+    """The metadata filter that `KEY=VALUE` texts describe; None where there are none.
+
+    Raises:
+        typer.BadParameter: A text is no `KEY=VALUE`.
+    """
+    pairs = {}
+    for text in texts or ():
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise typer.BadParameter(f"{text!r} is not KEY=VALUE.", param_hint="--where")
+        pairs[key] = _json_or_text(value)
+    return pairs or None
+
+
+def recipe(text: str | None) -> str | Recipe | None:
+    """A recipe's name, or the recipe in the JSON file of that name.
+
+    Raises:
+        InputError: The file is missing or holds no recipe.
+    """
+    if text is None or text in ("default", "paper"):
+        return text
+    try:
+        return Recipe.model_validate_json(Path(text).read_bytes())
+    except OSError as error:
+        raise InputError(
+            f"The recipe {text!r} is neither default nor paper nor a readable JSON file "
+            f"({error.strerror})."
+        ) from error
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"])) or "the file"
+        raise InputError(f"{text} holds no recipe: {problem['msg']} at {where}.") from error
+
+
+def location(name: str | None) -> str | None:
+    """A host's or codebook's name; a local folder as an absolute path.
+
+    An index remembers where its host and codebook are, and is opened from other folders too.
+    """
+    if name is not None and Path(name).expanduser().is_dir():
+        return str(Path(name).expanduser().resolve())
+    return name
+
+
+def _json_or_text(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def check_codebook_target(out: Path) -> None:
+    """Refuse a folder that cannot take a codebook now, not after hours.
+
+    Raises:
+        CodebookError: It holds something else.
+    """
+    taken = out.exists() and not (out / "codebook.json").is_file()
+    if taken and (not out.is_dir() or any(out.iterdir())):
+        raise CodebookError(f"{out} holds something that is no codebook; choose another.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+
+
+def create_index(
+    path: Path | None,
+    host: str | None,
+    codebook: str | None,
+    recipe: str | Recipe | None,
+    device: str,
+    dtype: Dtype,
+) -> S3Index:
+    """`S3Index.create`, by what the command line says."""
+    prepare()
+    from s3_retriever.engine import S3Index
+
+    return S3Index.create(
+        path,
+        location(host) or "minilm",
+        codebook=location(codebook),
+        recipe=recipe or "default",
+        device=device,
+        dtype=dtype.value,
+    )
+
+
+def open_index(
+    path: Path, host: str | None, codebook: str | None, device: str, dtype: Dtype
+) -> S3Index:
+    """`S3Index.open`, by what the command line says."""
+    prepare()
+    from s3_retriever.engine import S3Index
+
+    return S3Index.open(
+        path,
+        location(host),
+        codebook=location(codebook),
+        device=device,
+        dtype=dtype.value,
+    )
+
+
+def prepare() -> None:
+    """Import the slow libraries and keep their own progress bars out of the way."""
+    if messages().is_terminal:
+        say("Loading the host")
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]

@@ -20,15 +20,20 @@ from s3_retriever.codebook.files import (
 )
 from s3_retriever.codebook.fit import fit
 from s3_retriever.codebook.recipes import default_recipe, last_sentence_tap, paper_recipe
-from s3_retriever.codebook.standalone import STANDALONE_FILE, StandaloneMap
-from s3_retriever.codebook.standalone_fit import Remembered, first_texts, fit_standalone
-from s3_retriever.codes import code_bytes
+from s3_retriever.codebook.sentence_map import (
+    STANDALONE_FILE,
+    Remembered,
+    StandaloneMap,
+    first_texts,
+    fit_standalone,
+)
 from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.host.source import MINILM
+from s3_retriever.host.taps import Tap
+from s3_retriever.quantization import code_bytes
 from s3_retriever.recipe import Recipe
 from s3_retriever.sae import TopKSAE
 from s3_retriever.sae.model import CONFIG_FILE, WEIGHTS_FILE
-from s3_retriever.tap import Tap
 
 if TYPE_CHECKING:
     from s3_retriever.host import Host

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from s3_retriever.errors import CodebookError
+from s3_retriever.host.taps import Tap
 from s3_retriever.recipe import (
     CoverageRecipe,
     DocumentRecipe,
@@ -15,7 +16,6 @@ from s3_retriever.recipe import (
     TapRecipe,
 )
 from s3_retriever.sae import TopKSAE
-from s3_retriever.tap import Tap
 
 if TYPE_CHECKING:
     from s3_retriever.host import Host

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from s3_retriever.codebook import Codebook, Encoder
+from s3_retriever.codebook import Codebook
+from s3_retriever.encoder import Encoder
 from s3_retriever.engine.hosting import lasting
 from s3_retriever.errors import IndexStoreError
 from s3_retriever.index import Store

@@ -2,26 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from itertools import groupby
 from pathlib import Path
 from typing import Any, get_args
 
-from s3_retriever.codebook import Codebook, Encoder
+import numpy as np
+
+from s3_retriever.codebook import Codebook
 from s3_retriever.document import Document
+from s3_retriever.encoder import Encoder, TokenFeatures
 from s3_retriever.engine.hosting import find_codebook, shared_host
 from s3_retriever.engine.identity import Identity
-from s3_retriever.engine.ingest import Source, scanning_bar, token_chunks
-from s3_retriever.engine.questions import rank_question
 from s3_retriever.errors import CodebookError, IndexStoreError, InputError
 from s3_retriever.host import Host
-from s3_retriever.index import Store, Verification
+from s3_retriever.index import Store, TokenChunk, Verification
+from s3_retriever.index.snapshot import Sentences
+from s3_retriever.progress import Bar, progress_bar
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import Explanation, Mode, Span, Where
 from s3_retriever.search.explanation import explain
 from s3_retriever.search.filtering import candidates
-from s3_retriever.search.sentences import Sentences
-from s3_retriever.search.spans import Order, select
+from s3_retriever.search.pipeline import rank_question
+from s3_retriever.search.selection import Order, select
+
+
+class Source:
+    """Hands texts to the scan and keeps their documents until they have been scanned."""
+
+    def __init__(self, documents: Iterable[Document | str]) -> None:
+        self._documents = documents
+        self._waiting: deque[Document] = deque()
+
+    def texts(self) -> Iterator[tuple[str, str]]:
+        """Titles and texts, as the scan asks for them.
+
+        Raises:
+            InputError: Something is neither a document nor a text.
+        """
+        for item in self._documents:
+            document = Document(item) if isinstance(item, str) else item
+            if not isinstance(document, Document):
+                raise InputError(
+                    f"A document is a Document or a string, not {type(item).__name__}."
+                )
+            self._waiting.append(document)
+            yield document.title, document.text
+
+    def take(self) -> Document:
+        """The first document that was not taken yet."""
+        return self._waiting.popleft()
+
+
+def token_chunks(
+    features: Iterable[TokenFeatures], document: Document, bar: Bar
+) -> Iterator[TokenChunk]:
+    """The tokens of one document; moves the progress bar by the characters they cover."""
+    done = 0
+    for found in features:
+        reached = len(document.text) if found.last or not len(found.starts) else found.starts[-1]
+        bar.update(int(reached) - done)
+        done = int(reached)
+        yield TokenChunk(found.starts.astype(np.uint32), found.features, found.codes)
+
+
+def scanning_bar(documents: Iterable[Document | str], shown: bool) -> AbstractContextManager[Bar]:
+    """A bar of characters; with the time left where all documents are at hand."""
+    total = None
+    if isinstance(documents, (list, tuple)):
+        total = sum(
+            len(item.text if isinstance(item, Document) else item)
+            for item in documents
+            if isinstance(item, (Document, str))
+        )
+    return progress_bar(shown, total=total, unit="char", unit_scale=True, desc="Scanning")
 
 
 class S3Index:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from s3_retriever.errors import HostError
-from s3_retriever.host.heap import trim_heap
-from s3_retriever.host.memory import free_device_memory, is_out_of_memory
+from s3_retriever.host.device import free_device_memory, is_out_of_memory, trim_heap
 from s3_retriever.host.windows import Window
 
 logger = logging.getLogger(__name__)

@@ -1,17 +1,105 @@
-"""Where a model runs, in which numbers, and how much of a text at once."""
+"""The device: where a model runs, in which numbers, and what moves to and from it."""
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from s3_retriever.errors import InputError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
+
+
+# The name of torch 2.5 and later.
+_OutOfMemory = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error says that the device's memory did not suffice."""
+    # MPS raises a plain RuntimeError, and so do some libraries below CUDA.
+    return isinstance(error, _OutOfMemory) or "out of memory" in str(error)
+
+
+def free_device_memory() -> None:
+    """Give back what torch keeps of a device's memory but does not use."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
+
+
+def trim_heap() -> None:
+    """Return what the C library has freed but kept.
+
+    glibc keeps the room of freed tensors in a heap that small objects fragment, so that a scan
+    grows with the length of its input although nothing is held. Elsewhere this does nothing.
+    """
+    if sys.platform != "linux":
+        return
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on a device; what a GPU gets it may still be on its way to.
+
+    Work that is given to the GPU afterwards waits for it, the caller does not.
+    """
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+class Fetched:
+    """A tensor that is fetched to the CPU, from a GPU while that computes what comes next.
+
+    Args:
+        tensor: On any device.
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._arrived: torch.cuda.Event | None = None
+        if tensor.device.type == "cuda":
+            self._fetch(tensor)
+        else:
+            self._tensor = tensor.cpu()
+
+    def tensor(self) -> Tensor:
+        """The tensor, on the CPU; waits until it has come."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+            self._arrived = None
+        return self._tensor
+
+    def _fetch(self, tensor: Tensor) -> None:
+        # Only page-locked memory is copied to in the background.
+        self._tensor = torch.empty_like(tensor, device="cpu", pin_memory=True)
+        copies = _copies(tensor.device)
+        copies.wait_stream(torch.cuda.current_stream(tensor.device))
+        with torch.cuda.stream(copies):
+            self._tensor.copy_(tensor, non_blocking=True)
+            self._arrived = copies.record_event()
+        # Its memory is not to be used again before it has been copied.
+        tensor.record_stream(copies)
+
+
+_STREAMS: dict[torch.device, torch.cuda.Stream] = {}
+
+
+def _copies(device: torch.device) -> torch.cuda.Stream:
+    """The stream in which copies run beside a device's computations."""
+    if device not in _STREAMS:
+        _STREAMS[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return _STREAMS[device]
+
 
 _BATCH_TOKENS = {"cpu": 4_096, "cuda": 131_072, "mps": 16_384}
 # On a CPU a batch of a wide model holds fewer, so that its states, as many numbers as this, stay

@@ -22,13 +22,16 @@ from torch import Tensor, nn
 
 from s3_retriever.errors import HostError, InputError
 from s3_retriever.host.batches import padded_length, padded_rows
-from s3_retriever.host.device import default_batch_tokens, find_device, find_dtype
+from s3_retriever.host.device import (
+    default_batch_tokens,
+    find_device,
+    find_dtype,
+    is_out_of_memory,
+    to_device,
+)
 from s3_retriever.host.families import Family, family_of
-from s3_retriever.host.memory import is_out_of_memory
 from s3_retriever.host.source import MINILM, locate
-from s3_retriever.host.tokenizer import OffsetTokenizer
-from s3_retriever.host.transfer import to_device
-from s3_retriever.host.windows import Window, WindowShape, windows
+from s3_retriever.host.windows import OffsetTokenizer, Window, WindowShape, windows
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase

@@ -1,6 +1,5 @@
 """The index: immutable segments of postings on disk, opened by memory map."""
 
-from s3_retriever.index.lexicon import analyze, term_hash
 from s3_retriever.index.segment import Segment
 from s3_retriever.index.snapshot import Snapshot
 from s3_retriever.index.store import Store
@@ -16,6 +15,4 @@ __all__ = [
     "Store",
     "TokenChunk",
     "Verification",
-    "analyze",
-    "term_hash",
 ]

@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 
 from s3_retriever.index import tables
 from s3_retriever.index.arrays import open_array, open_bytes
-from s3_retriever.index.codes import SentenceCodes
 from s3_retriever.index.files import damaged, reading
 from s3_retriever.index.lexical import Lexical
-from s3_retriever.index.manifest import SegmentEntry
+from s3_retriever.index.manifest import SegmentEntry, read_live
 from s3_retriever.index.postings import Postings
 from s3_retriever.index.tables import DocumentRow
-from s3_retriever.index.tombstones import read_live
+from s3_retriever.index.vectors import SentenceCodes
 
 _T = TypeVar("_T", bound=np.generic)
 

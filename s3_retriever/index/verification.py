@@ -10,8 +10,8 @@ from pathlib import Path
 from s3_retriever.errors import IndexStoreError
 from s3_retriever.index.files import checksum, damaged
 from s3_retriever.index.manifest import FileEntry, SegmentEntry
-from s3_retriever.index.progress import progress_bar
 from s3_retriever.index.tables import BLOCKS_FILE, DOCUMENTS_FILE, SENTENCES_FILE
+from s3_retriever.progress import progress_bar
 
 SEGMENT_FOLDERS = "segment-*"
 _TABLES = (DOCUMENTS_FILE, SENTENCES_FILE, BLOCKS_FILE)

@@ -13,17 +13,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from s3_retriever.cutter import Sentence, SentenceCutter
 from s3_retriever.document import Document
 from s3_retriever.errors import IndexStoreError, InputError
-from s3_retriever.index import postings_writer, tables
+from s3_retriever.index import postings as postings_writer
+from s3_retriever.index import tables
 from s3_retriever.index.arrays import ArrayWriter
-from s3_retriever.index.codes import CodesWriter
 from s3_retriever.index.files import FileWriter, writing
 from s3_retriever.index.lexical import LexicalWriter
-from s3_retriever.index.lexicon import analyze, term_hash
 from s3_retriever.index.manifest import FileEntry, SegmentEntry
-from s3_retriever.index.postings_writer import PostingsWriter
+from s3_retriever.index.postings import PostingsWriter
+from s3_retriever.index.vectors import CodesWriter
+from s3_retriever.text.sentences import Sentence, SentenceCutter
+from s3_retriever.text.terms import analyze, term_hash
 
 _CHARACTERS = 1 << 20
 

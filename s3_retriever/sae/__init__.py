@@ -1,7 +1,6 @@
 """Top-k sparse autoencoders: activations to a few features and back."""
 
-from s3_retriever.sae.encoding import TopKEncoder
-from s3_retriever.sae.model import TopKSAE
+from s3_retriever.sae.model import TopKEncoder, TopKSAE
 from s3_retriever.sae.training import SAEReport, SAETrainer
 
 __all__ = ["SAEReport", "SAETrainer", "TopKEncoder", "TopKSAE"]

@@ -8,15 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from s3_retriever.codebook.encoder import QuestionFeatures
+from s3_retriever.encoder.encoder import QuestionFeatures
 from s3_retriever.index import Segment, Snapshot
 from s3_retriever.recipe import CoverageRecipe, Recipe
-from s3_retriever.search.coactivation import Coactivation
-from s3_retriever.search.coverage import order_of
 from s3_retriever.search.hop import Hop
 from s3_retriever.search.ranking import Part, Ranking
-from s3_retriever.search.smoothing import box
-from s3_retriever.search.spans import Span, locate_span, pick
+from s3_retriever.search.selection import Span, locate_span, order_of, pick
+from s3_retriever.search.signals import Coactivation, box
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from s3_retriever.errors import InputError
 from s3_retriever.index import Segment
-from s3_retriever.search.sentences import Sentences
+from s3_retriever.index.snapshot import Sentences
 
 # A mapping that every document must agree with, or a function of a document's metadata.
 Where = Mapping[str, Any] | Callable[[Mapping[str, Any]], bool]

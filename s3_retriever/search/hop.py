@@ -13,13 +13,10 @@ from numpy.typing import NDArray
 from s3_retriever.document import title_of
 from s3_retriever.index import Snapshot
 from s3_retriever.recipe import Recipe, SecondHop
-from s3_retriever.search.best_first import BestFirst
-from s3_retriever.search.coactivation import Coactivation, FeatureWeights
-from s3_retriever.search.fusion import moments
-from s3_retriever.search.largest import nth_largest
-from s3_retriever.search.lexical import bm25_each, count_terms
+from s3_retriever.search.fusion import moments, nth_largest
 from s3_retriever.search.ranking import Ranking
-from s3_retriever.search.spans import Pick, Span, pick, span_of
+from s3_retriever.search.selection import BestFirst, Pick, Span, pick, span_of
+from s3_retriever.search.signals import Coactivation, FeatureWeights, bm25_each, count_terms
 
 Scores = NDArray[np.float64]
 

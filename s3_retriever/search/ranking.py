@@ -11,11 +11,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from s3_retriever.index.snapshot import Sentences
 from s3_retriever.recipe import Recipe
-from s3_retriever.search.coactivation import Coactivation
 from s3_retriever.search.fusion import fuse_by_union, moments, weigh
-from s3_retriever.search.lexical import TermGains, count_terms, term_gains
-from s3_retriever.search.sentences import Sentences
+from s3_retriever.search.signals import Coactivation, TermGains, count_terms, term_gains
 
 Mode = Literal["hybrid", "s3", "bm25"]
 Source = Literal["s3", "sentence", "bm25", "edge", "hop"]

@@ -10,11 +10,11 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from s3_retriever.calibration.evaluation import evidence_recall
+from s3_retriever.calibration.question_sets import Context, Question, Task
+from s3_retriever.document import Document
 from s3_retriever_bench.methods import Method, Resources, Searcher
 from s3_retriever_bench.metrics import answer_recall, ndcg, reciprocal_rank
-from s3_retriever_bench.task import Context, Question, Task
-from s3_retriever.calibration.recall import evidence_recall
-from s3_retriever.document import Document
 
 # Tokens that preparing is timed on, at most: nothing of them is remembered, so it takes its time.
 _TIMED_TOKENS = 20_000

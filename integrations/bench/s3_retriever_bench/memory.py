@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
+from s3_retriever.document import Document
 from s3_retriever_bench.corpus import endless, source_files
 from s3_retriever_bench.peak import peak_bytes
-from s3_retriever.document import Document
 
 
 def run_memory(

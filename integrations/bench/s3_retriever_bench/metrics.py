@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from s3_retriever_bench.task import Context, Piece, Question
-from s3_retriever.calibration.recall import overlap
+from s3_retriever.calibration.evaluation import overlap
+from s3_retriever.calibration.question_sets import Context, Piece, Question
 
 _RANKS = 10
 # Short answers that occur in any text by chance.

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from s3_retriever import __version__
-from s3_retriever_bench.datasets import Choice, build_task, load_set
+from s3_retriever.calibration.public_sets import load_set
+from s3_retriever.calibration.question_sets import Choice, Task, build_task
+from s3_retriever.codebook import Codebook
+from s3_retriever.errors import InputError
+from s3_retriever.host import Host
 from s3_retriever_bench.machine import machine, versions
 from s3_retriever_bench.measuring import measure
 from s3_retriever_bench.methods import METHODS, Resources, method_names
 from s3_retriever_bench.store import Store
 from s3_retriever_bench.summary import Summary
-from s3_retriever_bench.task import Task
-from s3_retriever.codebook import Codebook
-from s3_retriever.errors import InputError
-from s3_retriever.host import Host
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,14 @@ import pytest
 from typer.testing import CliRunner
 
 from s3_retriever import Document
+from s3_retriever.calibration.evaluation import evidence_recall
+from s3_retriever.calibration.question_sets import Context, Question
+from s3_retriever.calibration.questions import Evidence
+from s3_retriever.cli.app import app
+from s3_retriever.search import Span
 from s3_retriever_bench.metrics import answer_recall, ndcg, reciprocal_rank
 from s3_retriever_bench.report.style import spread
 from s3_retriever_bench.statistics import difference, estimate
-from s3_retriever_bench.task import Context, Question
-from s3_retriever.calibration.recall import evidence_recall
-from s3_retriever.calibration.sample import Evidence
-from s3_retriever.cli.app import app
-from s3_retriever.search import Span
 
 
 def span(document, start, end, text=""):

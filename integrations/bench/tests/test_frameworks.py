@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from s3_retriever import InputError
+from s3_retriever.cli.app import app
 from s3_retriever_bench.frameworks import (
     FRAMEWORKS,
     Retriever,
@@ -18,7 +19,6 @@ from s3_retriever_bench.frameworks import (
     measure_responsiveness,
     time_imports,
 )
-from s3_retriever.cli.app import app
 
 INSTALLED = [name for name, framework in FRAMEWORKS.items() if framework.is_installed()]
 

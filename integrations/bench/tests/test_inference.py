@@ -13,6 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 from typer.testing import CliRunner
 
 from s3_retriever import Codebook, Host, HostError, InputError
+from s3_retriever.cli.app import app
+from s3_retriever.host.windows import OffsetTokenizer
 from s3_retriever_bench.inference import evidence, run, shapes
 from s3_retriever_bench.inference.claims import check_claims
 from s3_retriever_bench.inference.clock import TokenClock, tokens_per_second
@@ -30,8 +32,6 @@ from s3_retriever_bench.inference.subject import Subject
 from s3_retriever_bench.inference.tables import grids, remark
 from s3_retriever_bench.inference.tokenizer import make_tokenizer
 from s3_retriever_bench.peak import peak_bytes, used_bytes
-from s3_retriever.cli.app import app
-from s3_retriever.host.tokenizer import OffsetTokenizer
 
 TINY = Shape("llama", 2, 32, 4, 2, 8, 64, 600, (256,))
 

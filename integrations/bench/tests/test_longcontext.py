@@ -8,10 +8,11 @@ import zipfile
 
 import pytest
 import torch
-from test_long_context import make_answerer
+from helpers.answering import make_answerer
 from typer.testing import CliRunner
 
 from s3_retriever import HostError, InputError, LongContext
+from s3_retriever.cli.app import app
 from s3_retriever_bench.longcontext import data as data_module
 from s3_retriever_bench.longcontext import run as run_module
 from s3_retriever_bench.longcontext.answering import Answerer
@@ -29,7 +30,6 @@ from s3_retriever_bench.longcontext.summary import Summary
 from s3_retriever_bench.longcontext.tables import _signed, grids
 from s3_retriever_bench.longcontext.tasks import TASKS
 from s3_retriever_bench.statistics import Estimate
-from s3_retriever.cli.app import app
 
 QUESTION = "What does the old captain paint after the storm?"
 EVIDENCE = "The old captain paints an orange door after the storm."

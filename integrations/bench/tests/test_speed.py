@@ -11,6 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from s3_retriever import Codebook, Document, Host, IndexStoreError, InputError, S3Index
+from s3_retriever.cli.app import app
+from s3_retriever.index import Store
 from s3_retriever_bench.corpus import documents, endless, source_files
 from s3_retriever_bench.speed import packages, peers
 from s3_retriever_bench.speed.asking import ask_in_turn, median_ratio
@@ -23,8 +25,6 @@ from s3_retriever_bench.speed.scanned import endless_scan
 from s3_retriever_bench.speed.sizes import Sizes
 from s3_retriever_bench.speed.tables import grids
 from s3_retriever_bench.speed.timing import TimedEncoder, Timing, describe
-from s3_retriever.cli.app import app
-from s3_retriever.index import Store
 
 MODES = ["mode hybrid", "mode s3", "mode bm25"]
 PEERS = ["faiss-flat", "faiss-hnsw", "bm25s", "rank-bm25"]

@@ -63,11 +63,11 @@ def quality(
     fresh: Annotated[bool, FRESH] = False,
 ) -> None:
     """Evidence retrieval under a token budget: S3 beside BM25, vector stores and ensembles."""
-    from s3_retriever_bench.datasets import Choice
+    from s3_retriever.calibration.question_sets import Choice
+    from s3_retriever.codebook import Codebook
     from s3_retriever_bench.quality import run_quality
     from s3_retriever_bench.report.files import write_report
     from s3_retriever_bench.report.tables import grids
-    from s3_retriever.codebook import Codebook
 
     measured = run_quality(
         data,

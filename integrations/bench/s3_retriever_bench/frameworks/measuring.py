@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from s3_retriever.document import Document
 from s3_retriever_bench.frameworks.framework import chosen, framework_versions
 from s3_retriever_bench.frameworks.imports import time_imports
 from s3_retriever_bench.frameworks.responsiveness import measure_responsiveness
 from s3_retriever_bench.machine import machine, versions
-from s3_retriever.document import Document
 
 # What the integrations claim; recorded beside the figures.
 CLAIMS = {"late_ms_at_most": 50, "import_seconds_below": 1.5}

@@ -8,8 +8,8 @@ from torch import nn
 from s3_retriever.codebook import Codebook
 from s3_retriever.codebook.recipes import default_recipe
 from s3_retriever.host import Host
+from s3_retriever.host.taps import Tap, read
 from s3_retriever.sae import TopKSAE
-from s3_retriever.tap import Tap, read
 
 # As `fit` takes them where nothing else is said.
 _FEATURES_PER_WIDTH = 16

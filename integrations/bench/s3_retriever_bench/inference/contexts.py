@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
+from s3_retriever.host.windows import OffsetTokenizer
 from s3_retriever_bench.corpus import endless
-from s3_retriever.host.tokenizer import OffsetTokenizer
 
 
 def write_context(

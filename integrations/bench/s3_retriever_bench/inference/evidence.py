@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from s3_retriever.answer import LongContext
-from s3_retriever.answer.answer import Answer
+from s3_retriever.answer.generation import Answer
 from s3_retriever.answer.scanned import ScannedContext
 from s3_retriever_bench.inference.clock import TokenClock, tokens_per_second
 from s3_retriever_bench.inference.job import Job

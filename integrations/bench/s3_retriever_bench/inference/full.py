@@ -6,13 +6,12 @@ import time
 from typing import Any
 
 from s3_retriever.answer.generation import generate
-from s3_retriever.answer.prompt import Prompt
-from s3_retriever.answer.request import Request
+from s3_retriever.answer.prompt import Prompt, Request
+from s3_retriever.host import Host
+from s3_retriever.search import Span
 from s3_retriever_bench.inference.clock import TokenClock, tokens_per_second
 from s3_retriever_bench.inference.job import Job
 from s3_retriever_bench.peak import peak_bytes, used_bytes
-from s3_retriever.host import Host
-from s3_retriever.search import Span
 
 
 def measure_full(job: Job) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from s3_retriever.errors import S3Error
-from s3_retriever.host.memory import is_out_of_memory
+from s3_retriever.host.device import is_out_of_memory
 
 OUT_OF_MEMORY = "out of memory"
 _Work = Callable[..., dict[str, Any]]

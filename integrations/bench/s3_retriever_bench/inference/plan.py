@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from s3_retriever_bench.inference.shapes import DEFAULT_SHAPE, shape_named
 from s3_retriever.errors import InputError
+from s3_retriever_bench.inference.shapes import DEFAULT_SHAPE, shape_named
 
 
 @dataclass(frozen=True, slots=True)

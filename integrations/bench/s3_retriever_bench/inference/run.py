@@ -13,6 +13,10 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from s3_retriever import __version__
+from s3_retriever.errors import InputError
+from s3_retriever.host import Host
+from s3_retriever.host.device import find_device, find_dtype
+from s3_retriever.host.windows import OffsetTokenizer
 from s3_retriever_bench.corpus import source_files
 from s3_retriever_bench.inference.claims import check_claims
 from s3_retriever_bench.inference.contexts import write_context
@@ -28,10 +32,6 @@ from s3_retriever_bench.machine import machine, versions
 from s3_retriever_bench.peak import memory_kind
 from s3_retriever_bench.speed.questions import Questions, choose_questions
 from s3_retriever_bench.store import Store
-from s3_retriever.errors import InputError
-from s3_retriever.host import Host
-from s3_retriever.host.device import find_device, find_dtype
-from s3_retriever.host.tokenizer import OffsetTokenizer
 
 _DRAWING = ["matplotlib", "scipy"]
 _WAYS: dict[str, Callable[[Job], dict[str, Any]]] = {"full": measure_full, "s3": measure_evidence}

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from s3_retriever_bench.inference.codebooks import random_codebook
-from s3_retriever_bench.inference.shapes import Shape
 from s3_retriever.codebook import Codebook
 from s3_retriever.host import Host
 from s3_retriever.host.device import find_device, find_dtype
+from s3_retriever_bench.inference.codebooks import random_codebook
+from s3_retriever_bench.inference.shapes import Shape
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from s3_retriever.answer.generation import generate
-from s3_retriever.answer.prompt import Prompt
-from s3_retriever.answer.request import Request
+from s3_retriever.answer.prompt import Prompt, Request
 from s3_retriever.errors import HostError
 from s3_retriever.host import Host
-from s3_retriever.host.memory import is_out_of_memory
+from s3_retriever.host.device import is_out_of_memory
 from s3_retriever.search import Span
 
 

@@ -10,9 +10,9 @@ from zipfile import ZipFile
 
 from huggingface_hub import hf_hub_download
 
+from s3_retriever.errors import InputError
 from s3_retriever_bench.longcontext.samples import Sample, parse_sample
 from s3_retriever_bench.longcontext.tasks import TASKS
-from s3_retriever.errors import InputError
 
 # What LongBench's loading script, which `datasets` no longer runs, downloads: a file
 # `data/NAME.jsonl` for each task.

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+from s3_retriever.errors import HostError
 from s3_retriever_bench.longcontext.answering import Answerer, Belief
 from s3_retriever_bench.longcontext.metrics import holds_answer, score
 from s3_retriever_bench.longcontext.reading import ReadContext
 from s3_retriever_bench.longcontext.samples import Sample
-from s3_retriever.errors import HostError
 
 _DIGITS = 5
 

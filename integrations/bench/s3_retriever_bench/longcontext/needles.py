@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from s3_retriever.host.windows import OffsetTokenizer
+from s3_retriever.text.sentences import split_sentences
 from s3_retriever_bench.inference.contexts import write_context
-from s3_retriever.host.tokenizer import OffsetTokenizer
-from s3_retriever.sentences import split_sentences
 
 # A fact and the question for it. The last two are asked for in other words.
 _FORMS = (

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from s3_retriever_bench.longcontext.reading import METHODS
 from s3_retriever.errors import InputError
+from s3_retriever_bench.longcontext.reading import METHODS
 
 _BUDGETS = (512, 1024, 2048)
 _LENGTHS = (4_096, 8_192, 16_384, 32_768, 65_536)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from s3_retriever.errors import HostError
 from s3_retriever_bench.longcontext.answering import Answerer
 from s3_retriever_bench.longcontext.needles import Haystack, Needle
 from s3_retriever_bench.longcontext.reading import ReadContext
 from s3_retriever_bench.longcontext.tasks import TASKS
-from s3_retriever.errors import HostError
 
 _PROMPT = TASKS["multifieldqa_en"].prompt
 _NEW_TOKENS = 32

@@ -9,13 +9,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, cast, get_args
 
 from s3_retriever.answer import LongContext, ScannedContext
-from s3_retriever.answer.evidence import join_evidence
-from s3_retriever_bench.methods.filling import fill_and_cut
-from s3_retriever_bench.methods.passages import Passage, chunks
+from s3_retriever.answer.prompt import join_evidence
 from s3_retriever.document import Document
 from s3_retriever.host import Host
 from s3_retriever.host.source import MINILM
 from s3_retriever.search import Mode, Span
+from s3_retriever_bench.methods.filling import fill_and_cut
+from s3_retriever_bench.methods.passages import Passage, chunks
 
 if TYPE_CHECKING:
     from s3_retriever_bench.methods.embedder import Embedder

@@ -7,6 +7,10 @@ from typing import Any
 
 from s3_retriever import __version__
 from s3_retriever.answer import LongContext
+from s3_retriever.codebook import Codebook
+from s3_retriever.engine import find_codebook
+from s3_retriever.errors import CodebookError, HostError, InputError
+from s3_retriever.host import Host
 from s3_retriever_bench.corpus import source_files
 from s3_retriever_bench.longcontext.answering import Answerer
 from s3_retriever_bench.longcontext.claims import check_claims
@@ -18,10 +22,6 @@ from s3_retriever_bench.longcontext.reading import Tools
 from s3_retriever_bench.longcontext.samples import Sample
 from s3_retriever_bench.machine import machine, versions
 from s3_retriever_bench.store import Store
-from s3_retriever.codebook import Codebook
-from s3_retriever.engine import find_codebook
-from s3_retriever.errors import CodebookError, HostError, InputError
-from s3_retriever.host import Host
 
 _DENSE = ["faiss", "langchain_community", "sentence_transformers"]
 _DRAWING = ["matplotlib", "scipy"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from s3_retriever_bench.task import Piece
+from s3_retriever.calibration.question_sets import Piece
 from s3_retriever.document import Document
 
 

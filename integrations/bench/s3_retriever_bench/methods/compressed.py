@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from s3_retriever.answer import Compressor
+from s3_retriever.document import Document
+from s3_retriever.engine import Compressor
 from s3_retriever_bench.methods.base import Searcher
 from s3_retriever_bench.methods.embedder import Embedder
 from s3_retriever_bench.methods.faiss_store import FaissRanker
 from s3_retriever_bench.methods.passages import Passage, chunks, cut_all, text_bytes
-from s3_retriever.document import Document
 
 _CHUNKS = 20
 

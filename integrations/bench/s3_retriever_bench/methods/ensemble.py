@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from s3_retriever.document import Document
+from s3_retriever.recipe import Recipe
+from s3_retriever.search.fusion import standardise
 from s3_retriever_bench.methods.base import Searcher
 from s3_retriever_bench.methods.embedder import Embedder
 from s3_retriever_bench.methods.faiss_store import FaissRanker
 from s3_retriever_bench.methods.filling import fill
 from s3_retriever_bench.methods.indexed import IndexSearcher, TokensOnly
 from s3_retriever_bench.methods.passages import Passage, cut_all, sentences
-from s3_retriever.document import Document
-from s3_retriever.recipe import Recipe
-from s3_retriever.search.fusion import standardise
 
 # Candidates that each of the two contributes: all sentences of a context but for a large corpus.
 _DEPTH = 1_000

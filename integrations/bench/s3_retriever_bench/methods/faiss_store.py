@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from s3_retriever.document import Document
+from s3_retriever.host.windows import OffsetTokenizer
 from s3_retriever_bench.methods.base import Searcher
 from s3_retriever_bench.methods.embedder import Embedder
 from s3_retriever_bench.methods.passages import chunks, cut_all, sentences
 from s3_retriever_bench.methods.ranked import RankedPassages
-from s3_retriever.document import Document
-from s3_retriever.host.tokenizer import OffsetTokenizer
 
 _FLOAT_BYTES = 4
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from s3_retriever.host.windows import OffsetTokenizer
 from s3_retriever_bench.methods.passages import Passage, shorten
-from s3_retriever.host.tokenizer import OffsetTokenizer
 
 # Passages in a row that do not fit, after which the budget counts as spent; as in `S3Index`.
 _MISSES = 64

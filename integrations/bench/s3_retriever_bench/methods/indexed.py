@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from s3_retriever_bench.methods.base import Searcher
-from s3_retriever.codebook import CachingEncoder, Encoder, TokenFeatures
-from s3_retriever.codebook.encoder import QuestionFeatures
 from s3_retriever.document import Document
+from s3_retriever.encoder import CachingEncoder, Encoder, TokenFeatures
+from s3_retriever.encoder.encoder import QuestionFeatures
 from s3_retriever.engine import S3Index
 from s3_retriever.index import Store
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import Mode, Span
+from s3_retriever_bench.methods.base import Searcher
 
 # More than the largest corpus has, so that it is scanned once for all methods.
 _CACHE_TOKENS = 4_000_000

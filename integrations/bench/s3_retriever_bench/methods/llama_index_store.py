@@ -11,12 +11,12 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import TextNode
 from pydantic import PrivateAttr
 
+from s3_retriever.document import Document
+from s3_retriever.host.windows import OffsetTokenizer
 from s3_retriever_bench.methods.base import Searcher
 from s3_retriever_bench.methods.embedder import Embedder
 from s3_retriever_bench.methods.passages import chunks, cut_all
 from s3_retriever_bench.methods.ranked import RankedPassages
-from s3_retriever.document import Document
-from s3_retriever.host.tokenizer import OffsetTokenizer
 
 _FLOAT_BYTES = 4
 

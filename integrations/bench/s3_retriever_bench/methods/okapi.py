@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from s3_retriever.document import Document
+from s3_retriever.host.windows import OffsetTokenizer
 from s3_retriever_bench.methods.base import Searcher
 from s3_retriever_bench.methods.passages import chunks, cut_all
 from s3_retriever_bench.methods.ranked import RankedPassages
-from s3_retriever.document import Document
-from s3_retriever.host.tokenizer import OffsetTokenizer
 
 # A word's number and how often it occurs.
 _POSTING_BYTES = 8

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from s3_retriever.cutter import SentenceCutter
 from s3_retriever.document import Document
-from s3_retriever.host.tokenizer import OffsetTokenizer
+from s3_retriever.host.windows import OffsetTokenizer
+from s3_retriever.text.sentences import SentenceCutter
 
 # With the two special tokens of BERT this is the longest text that all-MiniLM-L6-v2 reads.
 CHUNK_TOKENS = 254

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from s3_retriever.host.windows import OffsetTokenizer
 from s3_retriever_bench.methods.filling import fill, fill_and_cut
 from s3_retriever_bench.methods.passages import Passage, text_bytes
-from s3_retriever.host.tokenizer import OffsetTokenizer
 
 
 class Ranker(Protocol):

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from s3_retriever_bench.methods.base import Method
-from s3_retriever.codebook import Codebook, Encoder
+from s3_retriever.codebook import Codebook
+from s3_retriever.encoder import Encoder
 from s3_retriever.errors import InputError
 from s3_retriever.host import Host
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import Mode
+from s3_retriever_bench.methods.base import Method
 
 if TYPE_CHECKING:
     from s3_retriever_bench.methods.embedder import Embedder
@@ -163,7 +164,7 @@ def _indexed(mode: Mode, recipe: str) -> Callable[[Resources], Method]:
 
 
 def _compressor(shared: Resources) -> Method:
-    from s3_retriever.answer import Compressor
+    from s3_retriever.engine import Compressor
     from s3_retriever_bench.methods.compressed import Compressed
 
     return Compressed(Compressor(shared.host, codebook=shared.codebook), shared.embedder)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from s3_retriever_bench.speed.scanned import Scanned
 from s3_retriever.index import Store
+from s3_retriever_bench.speed.scanned import Scanned
 
 
 class Growing:

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from s3_retriever_bench.corpus import endless
 from s3_retriever.codebook import Codebook
 from s3_retriever.document import Document
 from s3_retriever.engine import S3Index
 from s3_retriever.host import Host, Window
 from s3_retriever.host.batches import run_batches
+from s3_retriever_bench.corpus import endless
 
 # Documents before the first round: first runs compile and allocate.
 _WARM_UP = 8

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import get_args
 
-from s3_retriever_bench.speed.timing import Ask, TimedEncoder, Timing, now
 from s3_retriever.engine import S3Index
 from s3_retriever.search import Mode
+from s3_retriever_bench.speed.timing import Ask, TimedEncoder, Timing, now
 
 RESULTS = 5
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from s3_retriever.host import Host
 from s3_retriever_bench.speed.modes import RESULTS
 from s3_retriever_bench.speed.scanned import Scanned
 from s3_retriever_bench.speed.timing import Ask, Timing, now
-from s3_retriever.host import Host
 
 CHUNK_TOKENS = 128
 # rank_bm25 keeps a dictionary of each chunk and asks all of them for each word.

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from s3_retriever_bench.corpus import documents
 from s3_retriever.errors import InputError
-from s3_retriever.sentences import split_sentences
+from s3_retriever.text.sentences import split_sentences
+from s3_retriever_bench.corpus import documents
 
 # Asked before the others, to warm up.
 _WARM_UP = 10

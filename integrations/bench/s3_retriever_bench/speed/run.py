@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from s3_retriever import __version__
+from s3_retriever.codebook import Codebook
+from s3_retriever.engine import find_codebook
+from s3_retriever.host import Host
 from s3_retriever_bench.corpus import source_files
 from s3_retriever_bench.machine import machine, versions
 from s3_retriever_bench.speed.claims import check_claims
@@ -18,9 +21,6 @@ from s3_retriever_bench.speed.questions import Questions, choose_questions
 from s3_retriever_bench.speed.sizes import Sizes
 from s3_retriever_bench.speed.timing import TimedEncoder
 from s3_retriever_bench.store import Store
-from s3_retriever.codebook import Codebook
-from s3_retriever.engine import find_codebook
-from s3_retriever.host import Host
 
 
 def run_speed(plan: Plan) -> dict[str, Any]:

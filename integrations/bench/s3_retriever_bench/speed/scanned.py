@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from s3_retriever_bench.corpus import copy_of, documents, no_text
-from s3_retriever.codebook import Encoder, TokenFeatures
 from s3_retriever.document import Document
+from s3_retriever.encoder import Encoder, TokenFeatures
 from s3_retriever.index import TokenChunk
 from s3_retriever.recipe import Recipe
+from s3_retriever_bench.corpus import copy_of, documents, no_text
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from s3_retriever.engine import S3Index
+from s3_retriever.engine.identity import Identity
+from s3_retriever.index import Store
+from s3_retriever.recipe import Recipe
 from s3_retriever_bench.speed.asking import ask_in_turn, median_ratio
 from s3_retriever_bench.speed.growing import Growing
 from s3_retriever_bench.speed.modes import modes
@@ -15,10 +19,6 @@ from s3_retriever_bench.speed.peers import Peers
 from s3_retriever_bench.speed.questions import Questions
 from s3_retriever_bench.speed.scanned import endless_scan
 from s3_retriever_bench.speed.timing import TimedEncoder
-from s3_retriever.engine import S3Index
-from s3_retriever.engine.identity import Identity
-from s3_retriever.index import Store
-from s3_retriever.recipe import Recipe
 
 
 class Sizes:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from s3_retriever.codebook import Encoder
-from s3_retriever.codebook.encoder import QuestionFeatures
+from s3_retriever.encoder import Encoder
+from s3_retriever.encoder.encoder import QuestionFeatures
 from s3_retriever.recipe import Recipe
 
 _DIGITS = 3

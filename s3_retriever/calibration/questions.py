@@ -1,0 +1,225 @@
+"""Questions whose evidence is known: labelled ones, and those made by inverse cloze."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice, pairwise
+from typing import NamedTuple
+
+from s3_retriever.document import Document
+from s3_retriever.errors import InputError
+from s3_retriever.text.sentences import split_sentences
+from s3_retriever.text.terms import analyze
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A range of a document that answers a question.
+
+    Attributes:
+        document_id: The document's id.
+        start: Offset of the first character.
+        end: Offset after the last one.
+        any_part: Whether any part of it counts as found: a paragraph, a section or a turn is
+            labelled, and a sentence of it may answer. Else it must be covered.
+    """
+
+    document_id: str
+    start: int
+    end: int
+    any_part: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledQuestion:
+    """A question and all evidence that a search should find.
+
+    Attributes:
+        text: What is asked.
+        evidence: Where the documents answer it.
+
+    Raises:
+        InputError: The question is empty or has no evidence.
+    """
+
+    text: str
+    evidence: tuple[Evidence, ...]
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        if not self.text.strip():
+            raise InputError("A question is empty; leave it out.")
+        if not self.evidence:
+            raise InputError(f"The question {self.text!r} has no evidence; leave it out.")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Documents that are searched together, and the questions asked of them.
+
+    Raises:
+        InputError: Evidence lies outside the documents.
+    """
+
+    documents: tuple[Document, ...]
+    questions: tuple[LabelledQuestion, ...]
+
+    def __post_init__(self) -> None:
+        """Check that the evidence can be found."""
+        sizes = {document.id: len(document.text) for document in self.documents}
+        for question in self.questions:
+            for part in question.evidence:
+                if not 0 <= part.start < part.end <= sizes.get(part.document_id, 0):
+                    raise InputError(
+                        f"The question {question.text!r} has its evidence at {part.start}:"
+                        f"{part.end} of document {part.document_id!r}, which is not in the "
+                        "documents; correct the label."
+                    )
+
+
+_WORD = re.compile(r"\S+")
+_PARAGRAPH_BREAK = re.compile(r"\n\s*\n")
+# Distinct terms without which a text says too little to be asked for, or to be found.
+_TERMS = 3
+
+
+class _Sentence(NamedTuple):
+    """A sentence that may become a question.
+
+    Attributes:
+        document: Its document's place.
+        number: Its place in the document; `neighbours` are those of its evidence.
+    """
+
+    document: int
+    number: int
+    neighbours: tuple[int, ...]
+
+
+class _Cut(NamedTuple):
+    """A range that is removed from a document."""
+
+    start: int
+    end: int
+
+
+def questions_from(documents: Iterable[Document | str], count: int = 200, seed: int = 0) -> Sample:
+    """Make questions from documents alone (inverse cloze).
+
+    A sentence is removed from its document, and half of its words, those in a row, are the
+    question; the sentences before and after it in the same paragraph are the evidence. So no
+    question stands word for word in what is searched.
+
+    Such a question is about what its evidence is about, but it does not ask, and its evidence
+    stands in one place. It tells which taps and which weighting find a topic; it says little of
+    the weight of BM25, as neighbours repeat names more than an answer repeats its question, and
+    next to nothing of the second hop.
+
+    Args:
+        documents: Documents or plain texts; of several with the same id the first counts.
+        count: Questions at most; no two neighbours are removed, so there may be fewer.
+        seed: Of the choice.
+    """
+    named: dict[str, Document] = {}
+    for item in documents:
+        document = Document(item) if isinstance(item, str) else item
+        named.setdefault(document.id, document)
+    found = list(named.values())
+    ranges = [list(split_sentences(document.text)) for document in found]
+    generator = random.Random(seed)  # noqa: S311 - no secret
+    return _sample(found, ranges, list(islice(_asked(found, ranges, generator), count)))
+
+
+def _asked(
+    documents: list[Document], ranges: list[list[tuple[int, int]]], generator: random.Random
+) -> Iterator[tuple[_Sentence, str]]:
+    """Sentences that can all be removed, in random order, and the questions that they become."""
+    candidates = [
+        sentence
+        for place, document in enumerate(documents)
+        for sentence in _candidates(place, document.text, ranges[place])
+    ]
+    generator.shuffle(candidates)
+    removed: set[tuple[int, int]] = set()
+    evidence: set[tuple[int, int]] = set()
+    for sentence in candidates:
+        at = (sentence.document, sentence.number)
+        beside = {(sentence.document, number) for number in sentence.neighbours}
+        if at in evidence or beside & removed:
+            continue
+        start, end = ranges[sentence.document][sentence.number]
+        text = _crop(documents[sentence.document].text[start:end], generator)
+        if _tells(text):
+            removed.add(at)
+            evidence |= beside
+            yield sentence, text
+
+
+def _candidates(place: int, text: str, ranges: list[tuple[int, int]]) -> Iterator[_Sentence]:
+    """Sentences that say enough and stand beside one that does."""
+    telling = [_tells(text[start:end]) for start, end in ranges]
+    joined = [not _PARAGRAPH_BREAK.search(text, a[1], b[0]) for a, b in pairwise(ranges)]
+    for number in range(len(ranges)):
+        before = [number - 1] if number and joined[number - 1] else []
+        after = [number + 1] if number < len(joined) and joined[number] else []
+        neighbours = tuple(beside for beside in before + after if telling[beside])
+        if telling[number] and neighbours:
+            yield _Sentence(place, number, neighbours)
+
+
+def _tells(text: str) -> bool:
+    return len(set(analyze(text))) >= _TERMS
+
+
+def _crop(sentence: str, generator: random.Random) -> str:
+    """Half of the words, in a row; all of a sentence without white space."""
+    words = list(_WORD.finditer(sentence))
+    half = (len(words) + 1) // 2
+    first = generator.randrange(len(words) - half + 1)
+    return sentence[words[first].start() : words[first + half - 1].end()]
+
+
+def _sample(
+    documents: list[Document],
+    ranges: list[list[tuple[int, int]]],
+    chosen: list[tuple[_Sentence, str]],
+) -> Sample:
+    """The documents without the chosen sentences, and the questions made of these."""
+    cuts: list[list[_Cut]] = [[] for _ in documents]
+    for sentence, _ in chosen:
+        cuts[sentence.document].append(_cut(ranges[sentence.document], sentence))
+    left = tuple(
+        Document(_without(document.text, sorted(of)), document.id, document.metadata)
+        for document, of in zip(documents, cuts, strict=True)
+    )
+    questions = []
+    for sentence, text in chosen:
+        of = cuts[sentence.document]
+        evidence = tuple(
+            Evidence(left[sentence.document].id, _moved(start, of), _moved(end, of))
+            for start, end in (ranges[sentence.document][n] for n in sentence.neighbours)
+        )
+        questions.append(LabelledQuestion(text, evidence))
+    return Sample(left, tuple(questions))
+
+
+def _cut(ranges: list[tuple[int, int]], sentence: _Sentence) -> _Cut:
+    """A sentence with the white space that leads to one of its neighbours."""
+    start, end = ranges[sentence.number]
+    neighbour = sentence.neighbours[-1]
+    if neighbour > sentence.number:
+        return _Cut(start, ranges[neighbour][0])
+    return _Cut(ranges[neighbour][1], end)
+
+
+def _without(text: str, cuts: list[_Cut]) -> str:
+    bounds = [0, *(bound for cut in cuts for bound in cut), len(text)]
+    return "".join(text[a:b] for a, b in zip(bounds[::2], bounds[1::2], strict=True))
+
+
+def _moved(position: int, cuts: list[_Cut]) -> int:
+    """Where a character is once the cuts are made."""
+    return position - sum(cut.end - cut.start for cut in cuts if cut.end <= position)

@@ -1,0 +1,154 @@
+"""Taps: reading one activation site of the host while it runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from s3_retriever.errors import InputError
+from s3_retriever.host import Host, Window
+from s3_retriever.host.device import to_device
+
+Site = Literal["key", "query", "hidden", "sentence"]
+_TAP = re.compile(r"(key|query|hidden|sentence)\.(\d+)")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Tap:
+    """An activation site at one layer, written `key.5`.
+
+    Attributes:
+        site: `key` or `query`: the attention projections of all heads, flattened, before the
+            rotary embedding and after the family's own norm of keys and queries, where it has
+            one. `hidden`: the layer's output, which is the residual stream after it. `sentence`:
+            the mean of that over the tokens of a sentence, which is never read but made.
+        layer: Counted from 0.
+    """
+
+    site: Site
+    layer: int
+
+    @classmethod
+    def parse(cls, text: str) -> Tap:
+        """Read `key.5`.
+
+        Raises:
+            InputError: The text is no tap.
+        """
+        match = _TAP.fullmatch(text)
+        if match is None:
+            raise InputError(
+                f"{text!r} is no tap; write a site ({', '.join(get_args(Site))}), a dot and a "
+                "layer, such as key.5 or hidden.11."
+            )
+        return cls(match[1], int(match[2]))  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        return f"{self.site}.{self.layer}"
+
+    @property
+    def tokens(self) -> Tap:
+        """What is read of tokens for this tap: for `sentence` the hidden states, else itself."""
+        return Tap("hidden", self.layer) if self.site == "sentence" else self
+
+    def _source(self, host: Host) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+        """The module whose output is read, and what makes the activations of that output."""
+        if self.layer >= len(host.blocks):
+            raise InputError(
+                f"There is no tap {self}: host {host.name!r} has the layers 0 to "
+                f"{len(host.blocks) - 1}."
+            )
+        block = host.blocks[self.layer]
+        match self.site:
+            case "key" | "query":
+                return host.family.projection(self.site, block, host.model.config)
+            case "hidden" | "sentence":
+                return block, lambda output: output
+
+
+class _AllTapsRead(Exception):  # noqa: N818 - not an error: it ends a forward pass early
+    """Raised inside the host's forward pass once nothing more is to be read."""
+
+
+def read(host: Host, taps: Sequence[Tap], batch: Sequence[Window]) -> dict[Tap, Tensor]:
+    """Run a batch of windows and read what flows through some taps.
+
+    The forward pass ends as soon as the last tap is read. Runs of the same host exclude each
+    other, so that any number of threads may read.
+
+    Args:
+        host: The model.
+        taps: Sites to read.
+        batch: Windows of the host.
+
+    Returns:
+        For each tap the activations [tokens, width] of the windows' kept tokens, windows one
+        after another, in the host's dtype on its device.
+
+    Raises:
+        InputError: A tap names a layer that the host does not have.
+    """
+    with host.lock, _hooks(host, taps) as seen:
+        with suppress(_AllTapsRead):
+            host.forward(batch)
+        rows = _kept_rows(batch, next(iter(seen.values())))
+        return {
+            tap: seen[tap].flatten(0, 1).index_select(0, to_device(rows, seen[tap].device))
+            for tap in taps
+        }
+
+
+@contextmanager
+def _hooks(host: Host, taps: Sequence[Tap]) -> Iterator[dict[Tap, Tensor]]:
+    """Fill a dictionary with what the taps see; the hooks are removed also after an error."""
+    seen: dict[Tap, Tensor] = {}
+
+    def hook_for(tap: Tap, finish: Callable[[Tensor], Tensor]) -> Callable[..., None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            seen[tap] = finish(output[0] if isinstance(output, tuple) else output)
+            if len(seen) == len(sources):
+                raise _AllTapsRead
+
+        return hook
+
+    sources = {tap: tap._source(host) for tap in taps}
+    handles = [
+        module.register_forward_hook(hook_for(tap, finish))
+        for tap, (module, finish) in sources.items()
+    ]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def group_queries(queries: Tensor, host: Host) -> Tensor:
+    """Average the query heads that share a key head, so that queries have the keys' width.
+
+    Args:
+        queries: [tokens, query heads * head size].
+        host: Tells the numbers of heads.
+
+    Returns:
+        [tokens, key heads * head size].
+    """
+    heads = host.family.heads(host.model.config)
+    grouped = queries.view(len(queries), heads.keys, -1, heads.size)
+    return grouped.mean(2).flatten(1)
+
+
+def _kept_rows(batch: Sequence[Window], activations: Tensor) -> Tensor:
+    """Rows of the flattened [windows * padded length] that belong to kept tokens."""
+    length = activations.shape[1]
+    rows = [
+        torch.arange(i * length + window.keep.start, i * length + window.keep.stop)
+        for i, window in enumerate(batch)
+    ]
+    return torch.cat(rows)

@@ -1,0 +1,342 @@
+"""Evidence spans: the best sentences under a limit, without overlaps or repetition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from heapq import heappop, heappush, heapreplace
+from itertools import islice
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s3_retriever.errors import InputError
+from s3_retriever.index import Segment, Snapshot
+from s3_retriever.recipe import CoverageRecipe, Recipe
+from s3_retriever.search.fusion import nth_largest
+from s3_retriever.search.ranking import Ranking, Source
+
+# Sentences that are sorted at first, and then; most searches need no more.
+_SORTED = (64, 1_024)
+
+
+class BestFirst:
+    """Eligible sentences by falling score, earlier ones first among equals.
+
+    Args:
+        ranking: Scores of all sentences.
+    """
+
+    def __init__(self, ranking: Ranking) -> None:
+        self.ranking = ranking
+
+    def __iter__(self) -> Iterator[tuple[int, float]]:
+        """Numbers and scores."""
+        for numbers in self.sorted():
+            yield from zip(numbers.tolist(), self.ranking.scores[numbers].tolist(), strict=True)
+
+    def take(self, number: int) -> None:
+        """Be told that a sentence is in the result, which changes nothing here."""
+
+    def sorted(self) -> Iterator[NDArray[np.int64]]:
+        """Numbers by falling score, the best few and, when they are used up, more."""
+        eligible = self.ranking.eligible
+        scores = np.where(eligible, self.ranking.scores, -np.inf)
+        limit = np.inf
+        for n in _SORTED:
+            if n < len(scores):
+                least = nth_largest(scores, n)
+                yield self._falling((scores > least) & (scores <= limit))
+                limit = least
+        yield self._falling(eligible & (scores <= limit))
+
+    def _falling(self, chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
+        numbers = np.flatnonzero(chosen)
+        return numbers[np.argsort(-self.ranking.scores[numbers], kind="stable")]
+
+
+# Sentences whose features are looked up at once.
+_LOOKED_UP = 32
+
+
+class Coverage(BestFirst):
+    """Eligible sentences by falling score, less what repeats the sentences that were taken.
+
+    Scores only fall, so that one that was looked at some time ago is as high as it can be: only
+    the sentence in front is looked at again (lazy greedy selection; Minoux, 1978).
+
+    Args:
+        ranking: Scores of all sentences, whose parts are added.
+        recipe: How much counts again.
+    """
+
+    def __init__(self, ranking: Ranking, recipe: CoverageRecipe) -> None:
+        super().__init__(ranking)
+        self._recipe = recipe
+        # Of the sentences in the queue, what each feature and term of the question adds.
+        self._shares: dict[int, NDArray[np.float64]] = {}
+        self._left = np.ones(ranking.n_shares)
+        self._taken = 0
+        # Scores, negative, sentences, and how many were taken when the score was computed.
+        self._queue: list[tuple[float, int, int]] = []
+
+    def __iter__(self) -> Iterator[tuple[int, float]]:
+        """Numbers, and scores as of now; once only."""
+        chunks = self._chunks()
+        chunk = next(chunks, None)
+        while self._queue or chunk is not None:
+            if chunk is not None and self._may_lead(chunk[0]):
+                self._look_up(chunk)
+                chunk = next(chunks, None)
+                continue
+            score, number, taken = self._queue[0]
+            if taken == self._taken:
+                heappop(self._queue)
+                yield number, -score
+                del self._shares[number]
+            else:
+                now = self._score(number) - self._lost(number)
+                heapreplace(self._queue, (-now, number, self._taken))
+
+    def take(self, number: int) -> None:
+        """From now on what the sentence that came up last has of the question counts less."""
+        has = self._shares[number] > 0
+        self._left[has] = np.maximum(self._left[has] * self._recipe.decay, self._recipe.floor)
+        self._taken += 1
+
+    def _lost(self, number: int) -> float:
+        """What the score of a sentence in the queue has lost by now."""
+        return float(self._shares[number] @ (1.0 - self._left))
+
+    def _score(self, number: int) -> float:
+        return float(self.ranking.scores[number])
+
+    def _chunks(self) -> Iterator[NDArray[np.int64]]:
+        for numbers in self.sorted():
+            for start in range(0, len(numbers), _LOOKED_UP):
+                yield numbers[start : start + _LOOKED_UP]
+
+    def _may_lead(self, number: int) -> bool:
+        """Whether a sentence not looked up yet may be better than those in the queue."""
+        return not self._queue or self._score(number) > -self._queue[0][0]
+
+    def _look_up(self, chunk: NDArray[np.int64]) -> None:
+        """Queue sentences, with what they have of the question."""
+        numbers = np.sort(chunk)
+        for number, shares in zip(numbers.tolist(), self.ranking.shares(numbers), strict=True):
+            self._shares[number] = shares
+            heappush(self._queue, (-self._score(number), number, 0))
+
+
+def order_of(ranking: Ranking, recipe: Recipe) -> BestFirst:
+    """The order in which sentences come up. BM25 alone, a baseline, knows no coverage."""
+    if recipe.coverage is None or ranking.coactivation is None:
+        return BestFirst(ranking)
+    return Coverage(ranking, recipe.coverage)
+
+
+Order = Literal["score", "document"]
+# Once this many sentences in a row do not fit into the rest of the budget, it counts as spent.
+_MISSES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A piece of evidence.
+
+    Attributes:
+        text: The document's text from `start` to `end`.
+        score: Higher is better; comparable within one search only.
+        document_id: The document's id.
+        start: Offset of the first character in the document.
+        end: Offset after the last one.
+        sources: What found it: the rankings `s3`, `sentence` (its mean state), `bm25` and `edge`,
+            and `hop`, where it owes most to the second hop.
+        metadata: The document's metadata; a copy.
+        tokens: Length in tokens of the host.
+    """
+
+    text: str
+    score: float
+    document_id: str
+    start: int
+    end: int
+    sources: tuple[Source, ...]
+    metadata: Mapping[str, Any]
+    tokens: int
+
+    @property
+    def id(self) -> str:
+        """The same for the same place of the same document."""
+        return f"{self.document_id}:{self.start}-{self.end}"
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """A run of sentences of one document, by number, and the score of its peak when taken."""
+
+    first: int
+    last: int
+    peak: int
+    score: float
+
+
+def select(
+    ranking: Ranking,
+    recipe: Recipe,
+    *,
+    k: int | None,
+    token_budget: int | None,
+    order: Order,
+    unique: bool = True,
+) -> list[Span]:
+    """Take spans, best first, until there are `k` or the budget is spent.
+
+    A span is the sentence of a peak, widened to the sentences that lie within the recipe's radius
+    of it. A chosen span suppresses the sentences that it covers (non-maximum suppression), so
+    that no two spans overlap, and with `unique` also those that say the same elsewhere. A span
+    that does not fit into the rest of the budget is passed over.
+
+    Args:
+        ranking: Scores of all sentences.
+        recipe: Radius, and how much counts again what chosen spans have of the question.
+        k: Spans at most.
+        token_budget: Tokens at most, all spans together.
+        order: Of the result: best first, or as in the documents.
+        unique: Whether a peak is passed over where its sentence, white space aside, stands in a
+            chosen span already: in an overlapping chunk, say, or a copy of the document.
+    """
+    found = pick(
+        order_of(ranking, recipe), token_budget=token_budget, radius=recipe.radius, unique=unique
+    )
+    picks = list(islice(found, k))
+    if order == "document":
+        picks.sort(key=lambda one: one.first)
+    return [span_of(ranking, one) for one in picks]
+
+
+def pick(
+    best_first: BestFirst, *, token_budget: int | None = None, radius: int = 0, unique: bool = True
+) -> Iterator[Pick]:
+    """As `select`, but as numbers of sentences, one at a time."""
+    ranking = best_first.ranking
+    taken = ~ranking.eligible
+    said: set[str] = set()
+    left = token_budget
+    misses = 0
+    for number, score in best_first:
+        if taken[number]:
+            continue
+        texts = set(_texts(ranking, number, number)) if unique else set()
+        if unique and texts <= said:
+            continue
+        first, last = _widen(ranking, number, radius, taken)
+        if left is not None:
+            size = _tokens(ranking, first, last)
+            if size > left:
+                misses += 1
+                if misses == _MISSES:
+                    break
+                continue
+            left -= size
+            misses = 0
+        taken[first : last + 1] = True
+        if unique:
+            said.update(texts if first == last else _texts(ranking, first, last))
+        best_first.take(number)
+        yield Pick(first, last, number, score)
+        if left == 0:
+            break
+
+
+def locate_span(snapshot: Snapshot, span: Span) -> tuple[int, Segment, int, int]:
+    """Where a span is: its segment's place, the segment, its first and its last sentence.
+
+    Raises:
+        InputError: The span is not in the snapshot.
+    """
+    found = snapshot.find(span.document_id)
+    if found is not None:
+        segment, ordinal = found
+        document = segment.documents[ordinal]
+        begin = int(document["first_sentence"])
+        table = segment.sentences[begin : begin + int(document["n_sentences"])]
+        first = int(np.searchsorted(table["start"], span.start))
+        last = int(np.searchsorted(table["end"], span.end))
+        if (
+            first <= last < len(table)
+            and table[first]["start"] == span.start
+            and table[last]["end"] == span.end
+        ):
+            return snapshot.segments.index(segment), segment, begin + first, begin + last
+    raise InputError(
+        f"The span {span.id} is not in this index as it is now; search again and explain a span "
+        "of that search."
+    )
+
+
+def _texts(ranking: Ranking, first: int, last: int) -> Iterator[str]:
+    """The texts of a run of sentences, white space normalised."""
+    _, segment, start = ranking.sentences.locate(first)
+    for ordinal in range(start, start + last - first + 1):
+        yield " ".join(segment.text(ordinal, ordinal).split())
+
+
+def _widen(ranking: Ranking, number: int, radius: int, taken: Any) -> tuple[int, int]:
+    first = last = number
+    if radius == 0:
+        return first, last
+    place, segment, peak = ranking.sentences.locate(number)
+    offset = int(ranking.sentences.bounds[place])
+    table = segment.sentences
+    document = segment.documents[int(table[peak]["document"])]
+    low = offset + int(document["first_sentence"])
+    high = low + int(document["n_sentences"]) - 1
+    position = _peak_token(ranking, place, peak)
+    while (
+        first > low and not taken[first - 1] and _start(table, first - offset) > position - radius
+    ):
+        first -= 1
+    while last < high and not taken[last + 1] and _end(table, last - offset) <= position + radius:
+        last += 1
+    return first, last
+
+
+def _peak_token(ranking: Ranking, place: int, ordinal: int) -> int:
+    """Position of the sentence's best token; its middle one where tokens have no scores."""
+    segment = ranking.sentences.segments[place]
+    start, end = _start(segment.sentences, ordinal), _end(segment.sentences, ordinal)
+    if ranking.coactivation is None:
+        return (start + end) // 2
+    return start + int(np.argmax(ranking.coactivation.tokens[place][start:end]))
+
+
+def _start(table: Any, ordinal: int) -> int:
+    return int(table[ordinal]["first_token"])
+
+
+def _end(table: Any, ordinal: int) -> int:
+    return _start(table, ordinal) + int(table[ordinal]["n_tokens"])
+
+
+def _tokens(ranking: Ranking, first: int, last: int) -> int:
+    _, segment, start = ranking.sentences.locate(first)
+    return _end(segment.sentences, start + last - first) - _start(segment.sentences, start)
+
+
+def span_of(ranking: Ranking, pick: Pick) -> Span:
+    """A run of sentences with its text and what is known of it."""
+    _, segment, first = ranking.sentences.locate(pick.first)
+    last = first + pick.last - pick.first
+    row = segment.document(int(segment.sentences[first]["document"]))
+    return Span(
+        text=segment.text(first, last),
+        score=pick.score,
+        document_id=row.id,
+        start=int(segment.sentences[first]["start"]),
+        end=int(segment.sentences[last]["end"]),
+        sources=ranking.sources(pick.first, pick.last),
+        metadata=row.metadata,
+        tokens=_tokens(ranking, pick.first, pick.last),
+    )

@@ -1,0 +1,149 @@
+"""Sentences: their boundaries in texts of any length, and which tokens belong to which."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import sentencex
+from numpy.typing import NDArray
+
+from s3_retriever.text.pieces import split_pieces
+
+
+def split_sentences(text: str) -> Iterator[tuple[int, int]]:
+    """Find the sentences of a text, holding one piece of it at a time.
+
+    Yields:
+        Character ranges (start, end) in ascending order, which do not overlap, are not empty,
+        and neither begin nor end with white space. Every other character is in some range.
+    """
+    for offset, piece in split_pieces(text):
+        for start, end in _align(piece, sentencex.segment("en", piece)):
+            yield offset + start, offset + end
+
+
+def trim(text: str, start: int, end: int) -> tuple[int, int]:
+    """The range `start:end` of a text without white space at its ends (empty: start == end)."""
+    part = text[start:end]
+    start += len(part) - len(part.lstrip())
+    return start, start + len(part.strip())
+
+
+def _align(piece: str, segments: Iterable[str]) -> Iterator[tuple[int, int]]:
+    # The splitter returns text, not positions, and loses some paragraph breaks of long texts, so
+    # that its segments are looked up one after the other. Only white space may lie between them.
+    cursor = 0
+    for segment in segments:
+        body = segment.strip()
+        if not body:
+            continue
+        start = piece.find(body, cursor)
+        if start < 0 or piece[cursor:start].strip():
+            break
+        cursor = start + len(body)
+        yield start, cursor
+    yield from _lines(piece, cursor)
+
+
+def _lines(piece: str, cursor: int) -> Iterator[tuple[int, int]]:
+    """The lines of what no segment covers; nothing at all where the splitter did its job."""
+    for line in piece[cursor:].splitlines(keepends=True):
+        start, end = trim(piece, cursor, cursor + len(line))
+        if start < end:
+            yield start, end
+        cursor += len(line)
+
+
+MAX_SENTENCE_TOKENS = 128
+
+
+class Sentence(NamedTuple):
+    """A range of characters, free of white space at its ends, and the number of its tokens."""
+
+    start: int
+    end: int
+    n_tokens: int
+
+
+class SentenceCutter:
+    """Cuts one document into sentences as the character starts of its tokens arrive.
+
+    A token belongs to the first sentence that ends after the token's start; tokens after the last
+    sentence belong to that one. Sentences without tokens are left out, so that the sentences
+    share out all tokens, in order. A sentence of more than `MAX_SENTENCE_TOKENS` tokens is cut
+    between words; only tokens of white space can bring it above that number.
+
+    Args:
+        text: The document's text.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._ranges = split_sentences(text)
+        self._current = next(self._ranges, None)
+        self._following = next(self._ranges, None)
+        self._pending: NDArray[np.uint32] = np.empty(0, dtype=np.uint32)
+
+    def push(self, starts: NDArray[np.uint32]) -> Iterator[Sentence]:
+        """Take the character starts [n] of further tokens; yields the sentences now complete."""
+        self._pending = np.concatenate([self._pending, starts])
+        while (
+            self._current is not None
+            and self._following is not None
+            and self._pending.size
+            and self._pending[-1] >= self._current[1]
+        ):
+            yield from self._shift()
+
+    def finish(self) -> Iterator[Sentence]:
+        """Yield the sentences that are left, the text having no further tokens."""
+        while self._current is not None and self._pending.size:
+            yield from self._shift()
+
+    def _shift(self) -> Iterator[Sentence]:
+        """Cut the current sentence off the pending tokens and go on to the following one."""
+        assert self._current is not None
+        start, end = self._current
+        n = self._pending.size
+        if self._following is not None:
+            n = int(np.searchsorted(self._pending, end))
+        starts, self._pending = self._pending[:n], self._pending[n:]
+        self._current, self._following = self._following, next(self._ranges, None)
+        if n:
+            yield from _cut(self._text, start, end, starts)
+
+
+def _cut(text: str, start: int, end: int, starts: NDArray[np.uint32]) -> Iterator[Sentence]:
+    """Cut one sentence into parts of bounded size; most sentences are one part."""
+    first, mark, inside = (0, *(int(i) for i in np.searchsorted(starts, (start, end))))
+    while inside - mark > MAX_SENTENCE_TOKENS:
+        mark = _boundary(text, starts[:inside], mark)
+        if mark == inside:
+            break
+        stop = int(starts[mark])
+        part = trim(text, start, stop)
+        # A part of white space alone is left to the next one.
+        if part[0] < part[1]:
+            yield Sentence(*part, n_tokens=mark - first)
+            first, start = mark, stop
+    yield Sentence(*trim(text, start, end), n_tokens=len(starts) - first)
+
+
+def _boundary(text: str, starts: NDArray[np.uint32], mark: int) -> int:
+    """The token before which to cut the part that begins at token `mark`.
+
+    The last beginning of a word among the second half of the tokens that fit; else the last token
+    that fits. Tokens with equal starts are bytes of one character and stay together.
+    """
+    limit = mark + MAX_SENTENCE_TOKENS
+    fitting = np.arange(mark + MAX_SENTENCE_TOKENS // 2, limit + 1)
+    fitting = fitting[starts[fitting] > starts[fitting - 1]]
+    for token in fitting[::-1]:
+        at = int(starts[token])
+        if text[at - 1].isspace() or text[at].isspace():
+            return int(token)
+    if fitting.size:
+        return int(fitting[-1])
+    return int(np.searchsorted(starts, starts[limit], side="right"))

@@ -1,0 +1,754 @@
+"""`LongContext`: one model that scans a long context and answers from its evidence."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.answering import CPU, make_answerer
+from helpers.families import CASES, folder_of, model_type, scramble, taps_of, window
+
+from s3_retriever import (
+    CodebookError,
+    Document,
+    Host,
+    HostError,
+    IndexStoreError,
+    InputError,
+    LongContext,
+    Recipe,
+    S3Index,
+    TapRecipe,
+)
+from s3_retriever.answer import context as pieces_module
+from s3_retriever.answer import scanned as scanning
+from s3_retriever.answer.context import pieces
+from s3_retriever.answer.prompt import PLAIN_PROMPT, Prompt, fit_evidence, join_evidence
+from s3_retriever.host import FAMILIES
+from s3_retriever.host.model import Host as HostClass
+from s3_retriever.host.taps import read
+
+__all__ = ["folder_of"]  # a fixture
+
+CHAT = (
+    "{{ bos_token }}{% for m in messages %}[{{ m['role'] }}]\n{{ m['content'] }}{{ eos_token }}\n"
+    "{% endfor %}{% if add_generation_prompt %}[{{ mood or 'assistant' }}]\n{% endif %}"
+)
+QUESTION = "What does the old captain paint?"
+BUDGET = {"token_budget": 64, "max_new_tokens": 8}
+
+
+@pytest.fixture(scope="module")
+def answerer(tmp_path_factory, tiny_llama, sentences) -> Path:
+    return make_answerer(tmp_path_factory.mktemp("answerers") / "llama", tiny_llama, sentences)
+
+
+@pytest.fixture(scope="module")
+def model(answerer) -> LongContext:
+    return LongContext(str(answerer), window=64, **CPU)
+
+
+@pytest.fixture(scope="module")
+def words(tiny_llama) -> LongContext:
+    """A host without LM head and codebook."""
+    return LongContext(str(tiny_llama), fallback="bm25", **CPU)
+
+
+@pytest.fixture(scope="module")
+def text(sentences) -> str:
+    """About 6,000 tokens in paragraphs of ten sentences, many times the budget."""
+    return "\n\n".join(" ".join(sentences[i : i + 10]) for i in range(0, len(sentences), 10))
+
+
+@pytest.fixture(scope="module")
+def scanned(model, text):
+    with model.scan(text, progress=False) as made:
+        yield made
+
+
+def check_offsets(spans, text):
+    assert spans
+    for before, span in pairwise(spans):
+        assert before.end <= span.start
+    for span in spans:
+        assert text[span.start : span.end] == span.text
+        assert "s3_piece" not in span.metadata
+
+
+# One model
+
+
+DECODERS = [case for case in CASES if not FAMILIES[model_type(case)].bidirectional]
+
+
+@pytest.mark.parametrize("case", DECODERS)
+def test_one_set_of_weights_reads_and_generates(case, folder_of, tmp_path):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(folder_of(case))
+    torch.manual_seed(2)
+    whole = AutoModelForCausalLM.from_config(config)
+    scramble(whole)
+    whole.save_pretrained(tmp_path)
+    for path in Path(folder_of(case)).glob("tokenizer*"):
+        shutil.copy(path, tmp_path)
+    host = Host.load(str(tmp_path), generates=True, **CPU)
+    plain = Host.load(str(tmp_path), layers=2, **CPU)
+    assert type(host.model) is type(plain.model)
+    assert host.fingerprint(2) == plain.fingerprint(2)
+    batch, taps = [window(20), window(7, seed=1)], taps_of(2)
+    expected = read(plain, taps, batch)
+    for tap, values in read(host, taps, batch).items():
+        torch.testing.assert_close(values, expected[tap], rtol=0, atol=0)
+
+    held = {weight.data_ptr() for weight in host.causal.parameters()}
+    assert {weight.data_ptr() for weight in host.model.parameters()} <= held
+    ids = torch.from_numpy(window(9).ids)[None]
+    made = host.causal.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=2, do_sample=False
+    )
+    assert made.shape[1] > 9
+
+
+def test_a_scan_keeps_no_cache_and_runs_no_layer_beyond_its_taps(model, text):
+    seen, depths = [], []
+    hooks = [
+        model.host.model.register_forward_pre_hook(
+            lambda _, args, options: seen.append(options), with_kwargs=True
+        )
+    ]
+    hooks += [
+        block.register_forward_pre_hook(
+            lambda _, args, options, depth=depth: depths.append(
+                (depth, options.get("past_key_values"))
+            ),
+            with_kwargs=True,
+        )
+        for depth, block in enumerate(model.host.blocks)
+    ]
+    try:
+        model.compress(QUESTION, text, progress=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert seen
+    assert all(options["use_cache"] is False for options in seen)
+    assert set(depths) == {(0, None), (1, None)}
+
+
+def test_generation_reads_no_more_than_budget_question_and_template(model, scanned):
+    lengths = []
+    hook = model.host.model.register_forward_pre_hook(
+        lambda _, args, options: lengths.append(options["input_ids"].shape[1]), with_kwargs=True
+    )
+    try:
+        answer = scanned.answer(QUESTION, **BUDGET)
+    finally:
+        hook.remove()
+    prompt = lengths.index(answer.prompt_tokens)
+    assert max(lengths[prompt:]) == answer.prompt_tokens
+    assert lengths[prompt + 1 :] == [1] * (answer.new_tokens - 1)
+    overhead = len(Prompt(model.host).ids("", QUESTION))
+    assert overhead < answer.prompt_tokens <= overhead + BUDGET["token_budget"]
+
+
+def test_hosts_are_loaded_once_and_may_serve_an_index_too(answerer, model):
+    assert LongContext(str(answerer), window=64, **CPU).host is model.host
+    assert LongContext(model.host).host is model.host
+    with S3Index.create(host=model.host) as index:
+        index.add("The old captain paints seven boats.", progress=False)
+        assert index.search("captain", k=1)
+
+
+def test_a_model_that_is_loaded_already(answerer, scanned, text, tiny_llama):
+    from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(answerer)
+    own = AutoModelForCausalLM.from_pretrained(answerer).train()
+    host = Host.of(own, tokenizer, window=64)
+    assert host.causal is own
+    assert not own.training
+    assert host.name == str(answerer)
+    answer = LongContext(host).answer(QUESTION, text, progress=False, **BUDGET)
+    assert answer.text == scanned.answer(QUESTION, **BUDGET).text
+    # The caller's tokenizer is as it was.
+    assert tokenizer("</s>", add_special_tokens=False).input_ids == [1]
+    base = Host.of(AutoModel.from_pretrained(tiny_llama), AutoTokenizer.from_pretrained(tiny_llama))
+    with pytest.raises(HostError, match="no LM head"):
+        _ = base.causal
+    with pytest.raises(InputError, match="A window of host"):
+        Host.of(own, tokenizer, window=4096)
+
+
+def test_a_model_without_a_head_is_not_given_one_at_random(tiny_llama, words):
+    assert words.compress("warm bread", "A baker mends warm bread.", progress=False)
+    with pytest.raises(HostError, match=r"no LM head.*generates=True"):
+        words.answer("warm bread", "A baker mends warm bread.", **BUDGET)
+    with pytest.raises(HostError, match="no LM head"):
+        _ = Host.load(str(tiny_llama), **CPU).causal
+    with pytest.raises(InputError, match="leave out either"):
+        Host.load(str(tiny_llama), layers=1, generates=True, **CPU)
+
+
+def test_an_encoder_compresses_but_does_not_answer(tiny_bert, tiny_codebook, text):
+    encoder = LongContext(str(tiny_bert), codebook=tiny_codebook, **CPU)
+    spans = encoder.compress(QUESTION, text, token_budget=40, progress=False)
+    check_offsets(spans, text)
+    with pytest.raises(HostError, match=r"is an encoder \(bert\) and cannot generate; let it comp"):
+        encoder.answer(QUESTION, text, **BUDGET)
+
+
+# Evidence and answers
+
+
+def test_evidence_is_in_order_within_the_budget_and_says_where_it_stands(model, scanned, text):
+    tokenizer = model.host.tokenizer
+    for budget in (16, 64, 200):
+        spans = scanned.compress(QUESTION, token_budget=budget)
+        check_offsets(spans, text)
+        assert budget / 2 < tokenizer.count(join_evidence(spans)) <= budget
+    assert any("captain paints" in span.text for span in spans)
+    assert {source for span in spans for source in span.sources} >= {"s3", "bm25"}
+
+
+def test_the_answer_is_what_the_model_says_to_that_prompt(model, scanned):
+    answer = scanned.answer(QUESTION, **BUDGET)
+    ids = Prompt(model.host).ids(join_evidence(answer.evidence), QUESTION)
+    assert len(ids) == answer.prompt_tokens
+    with torch.inference_mode():
+        made = model.host.causal.generate(
+            torch.tensor([ids]),
+            attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+            max_new_tokens=8,
+            do_sample=False,
+        )
+    expected = model.host.tokenizer.source.decode(made[0, len(ids) :], skip_special_tokens=True)
+    assert answer.text == expected.strip()
+    assert 0 < answer.new_tokens <= 8
+    assert answer.retrieval_seconds > 0 < answer.generation_seconds
+    assert answer.evidence == scanned.compress(QUESTION, token_budget=64)
+
+
+def test_two_questions_need_one_scan(model, text, monkeypatch):
+    forwards = []
+    forward = HostClass.forward
+    monkeypatch.setattr(
+        HostClass,
+        "forward",
+        lambda self, batch: (forwards.append(len(batch)), forward(self, batch))[1],
+    )
+    with model.scan(text, progress=False) as context:
+        scan = len(forwards)
+        assert context.tokens == model.host.tokenizer.count(text)
+        first = context.answer("What does the baker mend?", **BUDGET)
+        second = context.answer("Who forgets the blue ledger?", **BUDGET)
+    assert first.evidence != second.evidence
+    # The host reads each question, once.
+    assert len(forwards) - scan == 2
+    assert sum(forwards[:scan]) > 4
+    assert not context.path.exists()
+
+
+@pytest.fixture
+def bare(answerer, tmp_path) -> Path:
+    """The same model without a codebook."""
+    folder = Path(shutil.copytree(answerer, tmp_path / "bare"))
+    shutil.rmtree(folder / "s3-codebook")
+    return folder
+
+
+def test_edges_and_words_without_a_codebook(bare, tmp_path, text, monkeypatch):
+    with pytest.raises(CodebookError, match=r"s3 fit .*; or let the fallback 'bm25'"):
+        LongContext(str(bare), **CPU)
+    with pytest.raises(InputError, match="'bm25' or None, not 'dense'"):
+        LongContext(str(bare), fallback="dense", **CPU)
+    with pytest.raises(CodebookError, match="no codebook 'nowhere/at/all'"):
+        LongContext(str(bare), codebook="nowhere/at/all", fallback="bm25", **CPU)
+    model = LongContext(str(bare), fallback="bm25", **CPU)
+    monkeypatch.setattr(HostClass, "forward", None)  # the host does not scan
+    spans = model.compress(QUESTION, text, token_budget=200, progress=False)
+    check_offsets(spans, text)
+    assert spans[0].start == 0
+    assert spans[-1].end == len(text)
+    assert spans[0].sources == ("edge",)
+    assert "edge" in spans[-1].sources
+    assert any("captain paints" in span.text for span in spans)
+    monkeypatch.undo()
+    with model.scan(text, path=tmp_path / "kept", progress=False) as kept:
+        assert kept.compress(QUESTION, token_budget=200) == spans
+    assert model.open(tmp_path / "kept").answer(QUESTION, **BUDGET).evidence
+    recipe = Recipe(name="bare", taps={"key.1": TapRecipe()}, edges=0)
+    plain = LongContext(str(bare), fallback="bm25", recipe=recipe, **CPU)
+    spans = plain.compress(QUESTION, text, token_budget=200, progress=False)
+    assert {span.sources for span in spans} == {("bm25",)}
+
+
+def test_the_papers_recipe_brings_the_edges(answerer, text):
+    model = LongContext(str(answerer), recipe="paper", window=64, **CPU)
+    spans = model.compress(QUESTION, text, token_budget=400, progress=False)
+    check_offsets(spans, text)
+    assert spans[0].start == 0
+    assert "edge" in spans[0].sources
+
+
+def test_a_context_within_the_budget_is_the_evidence_whole(model):
+    context = "  A baker mends warm bread.\n\nThe night nurse counts boats. \n"
+    (span,) = model.compress("captain?", context, token_budget=64, progress=False)
+    long = "\n\n".join(["The night nurse counts seven boats on Friday."] * 30)
+    (all_of_it,) = model.compress("captain?", long, token_budget=500, progress=False)
+    assert (all_of_it.text, all_of_it.tokens) == (long, model.host.tokenizer.count(long))
+    assert (span.text, span.start, span.end) == (context, 0, len(context))
+    assert (span.score, span.sources) == (0.0, ())
+    answer = model.answer("Who mends bread?", context, progress=False, **BUDGET)
+    assert answer.evidence == [span]
+
+
+def test_documents_keep_ids_titles_and_metadata(model):
+    context = [
+        Document("A baker mends warm bread.", "a", {"title": "Bakery", "page": 1}),
+        "The night nurse counts boats. My neighbour forgets a broken clock.",
+        Document("", "empty"),
+    ]
+    first, second = model.compress("baker?", iter(context), token_budget=64, progress=False)
+    assert (first.document_id, first.metadata) == ("a", {"title": "Bakery", "page": 1})
+    assert second.document_id == Document(context[1]).id
+    assert join_evidence([first, second]) == f"Bakery\n{first.text}\n\n{second.text}"
+
+
+def test_joined_sentences_follow_each_other_or_break(scanned, text):
+    spans = scanned.compress(QUESTION, token_budget=200)
+    joined = join_evidence(spans)
+    assert all(span.text in joined for span in spans)
+    assert join_evidence([]) == ""
+    assert fit_evidence(spans, len, 2) == sorted(
+        sorted(spans, key=lambda span: -span.score)[:2], key=lambda span: span.start
+    )
+
+
+def test_several_threads_share_one_context(scanned):
+    from concurrent.futures import ThreadPoolExecutor
+
+    questions = ["captain boats", "warm bread", "broken clock", "blue ledger"] * 2
+    expected = [scanned.answer(question, **BUDGET).text for question in questions]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda question: scanned.answer(question, **BUDGET).text, questions))
+    assert found == expected
+
+
+# Prompts
+
+
+@pytest.fixture
+def chatty(answerer, tmp_path) -> LongContext:
+    """The same model with a chat template."""
+    from transformers import AutoTokenizer
+
+    folder = Path(shutil.copytree(answerer, tmp_path / "chatty"))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = CHAT
+    tokenizer.save_pretrained(folder)
+    return LongContext(str(folder), window=64, **CPU)
+
+
+def test_a_plain_prompt(model):
+    prompt = Prompt(model.host)
+    expected = PLAIN_PROMPT.format(context="Some {text}.", question="Who?")
+    assert prompt.ids("Some {text}.", "Who?") == [0, *model.host.tokenizer.ids(expected)]
+
+
+def test_a_chat_template_wraps_the_message_and_only_it_brings_control_tokens(chatty, text):
+    source = chatty.host.tokenizer.source
+    ids = Prompt(chatty.host).ids("One </s> two.", "Who <s>?")
+    assert source.decode(ids, clean_up_tokenization_spaces=False) == (
+        "<s>[user]\nAnswer the question from the context.\n\nContext:\nOne </s> two.\n\n"
+        "Question: Who <s>?</s>\n[assistant]\n"
+    )
+    assert [i for i in ids if i in (0, 1)] == [0, 1]
+    moody = Prompt(chatty.host, "{question} {context}", {"mood": "terse"})
+    assert source.decode(moody.ids("B", "A")) == "<s>[user]\nA B</s>\n[terse]\n"
+    answer = chatty.answer(QUESTION, text, progress=False, **BUDGET)
+    assert answer.prompt_tokens <= len(Prompt(chatty.host).ids("", QUESTION)) + 64
+
+
+@pytest.mark.parametrize(
+    ("template", "problem"),
+    [("{{ broken", "cannot be rendered"), ("no message", "leaves the user's message out")],
+)
+def test_a_chat_template_that_cannot_be_used(chatty, template, problem, monkeypatch):
+    monkeypatch.setattr(chatty.host.tokenizer.source, "chat_template", template)
+    with pytest.raises(HostError, match=problem):
+        Prompt(chatty.host)
+
+
+def test_a_prompt_of_ones_own(model, scanned):
+    own = "{{{question}}}\n{context}\n="
+    answer = scanned.answer("Who?", prompt=own, **BUDGET)
+    expected = f"{{Who?}}\n{join_evidence(answer.evidence)}\n="
+    assert answer.prompt_tokens == 1 + len(model.host.tokenizer.ids(expected))
+
+
+# What cannot be asked
+
+
+@pytest.mark.parametrize(
+    ("question", "options", "problem"),
+    [
+        (" ", {}, "question is empty"),
+        (None, {}, "question is empty"),
+        ("a\ud800", {}, "question has a lone surrogate"),
+        ("Who?", {"token_budget": 0}, "token_budget must be a whole number of at least 1, not 0"),
+        ("Who?", {"token_budget": True}, "token_budget must be"),
+        ("Who?", {"max_new_tokens": 0}, "max_new_tokens must be"),
+        ("Who?", {"token_budget": 511}, r"token_budget of 511 is too much: .*reads 512 tokens"),
+        ("Who?", {}, r"token_budget of 1024 is too much"),
+        ("Who is it? " * 200, {}, r"No evidence has room: .*shorten the question"),
+        ("Who?", {"max_new_tokens": 600}, "No evidence has room"),
+        (
+            "Who?",
+            {"prompt": "{context}"},
+            r"fields \{context\} and \{question\}.*not \['context'\]",
+        ),
+        ("Who?", {"prompt": "{context} {question} {x}"}, "and no others"),
+        ("Who?", {"prompt": "{context} {question"}, "cannot be filled in"),
+        ("Who?", {"prompt": " "}, "prompt is empty"),
+    ],
+)
+def test_it_is_told_before_any_work(model, question, options, problem):
+    def context():
+        raise AssertionError("the context was read")
+        yield
+
+    for ask in (model.answer, model.stream):
+        with pytest.raises(InputError, match=problem):
+            ask(question, context(), **options)
+    if question != "Who?" and "Who" not in str(question):
+        with pytest.raises(InputError, match=problem):
+            model.compress(question, context())
+
+
+@pytest.mark.parametrize("context", ["", " \n\t", [], iter([]), ["", Document(" ")]])
+def test_an_empty_context(model, context, tmp_path):
+    with pytest.raises(InputError, match="context is empty"):
+        model.answer("Who?", context, **BUDGET)
+    with pytest.raises(InputError, match="context is empty"):
+        model.scan("", path=tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
+
+
+@pytest.mark.parametrize("context", [7, None, ["text", 7]])
+def test_what_is_no_context(model, context):
+    with pytest.raises(InputError, match="A context is a string"):
+        model.compress("Who?", context, progress=False)
+
+
+def test_files_that_cannot_be_read(model, tmp_path):
+    (tmp_path / "binary").write_bytes(b"a\0b")
+    (tmp_path / "latin").write_bytes(b"caf\xe9")
+    problems = {"none": "cannot be read", "binary": "is binary", "latin": "is not UTF-8"}
+    for name, problem in problems.items():
+        with pytest.raises(InputError, match=problem):
+            model.compress("Who?", tmp_path / name, progress=False)
+
+
+def test_a_question_without_evidence(words, text):
+    recipe = Recipe(name="bare", taps={"key.1": TapRecipe()}, edges=0)
+    model = LongContext(words.host, fallback="bm25", recipe=recipe)
+    assert model.compress("zzz", text, token_budget=20, progress=False) == []
+
+
+def test_an_answer_is_not_made_from_nothing(model, scanned):
+    with pytest.raises(InputError, match="no evidence for the question in 1 tokens"):
+        scanned.answer(QUESTION, token_budget=1, max_new_tokens=8)
+
+
+def test_options_of_generate(model, scanned):
+    with pytest.raises(InputError, match="cannot generate with these options"):
+        scanned.answer(QUESTION, no_such_option=1, **BUDGET)
+    torch.manual_seed(0)
+    sampled = scanned.answer(QUESTION, do_sample=True, temperature=5.0, **BUDGET)
+    assert sampled.text != scanned.answer(QUESTION, **BUDGET).text
+    beams = scanned.answer(QUESTION, num_beams=2, return_dict_in_generate=True, **BUDGET)
+    assert beams.new_tokens <= 8
+
+
+def test_decoding_is_greedy_and_silent_whatever_the_model_prefers(
+    scanned, model, caplog, capfd, monkeypatch
+):
+    from transformers.utils import logging as library
+
+    library.get_logger("transformers").warning_once.cache_clear()
+    monkeypatch.setattr(library.get_logger("transformers"), "propagate", True)
+    config = model.host.causal.generation_config
+    expected = scanned.answer(QUESTION, **BUDGET)
+    config.do_sample, config.temperature, config.top_p, config.top_k = True, 5.0, 0.5, 3
+    try:
+        again = scanned.answer(QUESTION, **BUDGET)
+    finally:
+        config.do_sample, config.temperature, config.top_p, config.top_k = False, 1.0, 1.0, 50
+    assert again.text == expected.text
+    assert caplog.records == []
+    assert capfd.readouterr() == ("", "")
+
+
+# Files
+
+
+def test_a_file_gives_what_its_text_gives(model, text, tmp_path, monkeypatch):
+    monkeypatch.setattr(pieces_module, "_BLOCK_CHARACTERS", 40_000)
+    long = "\r\n\r\n".join([text, "naïve 🤖 words. " * 900, text[:30_000]])
+    path = tmp_path / "long.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + long.encode())
+    parts = list(pieces(path))
+    assert "".join(part.text for part in parts) == long
+    assert len(parts) > 80
+    assert max(len(part.text) for part in parts) <= 1_000
+    places = [part.metadata["s3_piece"] for part in parts]
+    assert [place["last"] for place in places] == [False] * (len(parts) - 1) + [True]
+    for place, part in zip(places, parts, strict=True):
+        assert long[place["start"] :].startswith(part.text)
+    spans = model.compress("naïve robot words", path, token_budget=100, progress=False)
+    check_offsets(spans, long)
+    assert {span.document_id for span in spans} == {str(path)}
+
+
+def test_a_file_is_read_in_blocks(tmp_path):
+    import tracemalloc
+
+    path = tmp_path / "long.txt"
+    with path.open("w") as file:
+        for _ in range(300):
+            file.write("Seven boats in the harbour. " * 2_000 + "\n\n")
+    stream = pieces(path)
+    next(stream)
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in stream) > 400
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < path.stat().st_size / 2
+
+
+# Kept scans
+
+
+@pytest.fixture
+def commits(monkeypatch):
+    """Commits of one piece each."""
+    monkeypatch.setattr(scanning, "_COMMITTED_PIECES", 1)
+
+
+def test_an_interrupted_scan_goes_on_where_it_was(model, text, tmp_path, commits, monkeypatch):
+    whole = model.scan(text, progress=False)
+    path = tmp_path / "kept"
+    forward, left = HostClass.forward, [4]
+
+    def interrupted(self, batch):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        forward(self, batch)
+
+    monkeypatch.setattr(HostClass, "forward", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        model.scan(text, path=path, progress=False)
+    with pytest.raises(IndexStoreError, match="no whole context"):
+        model.open(path)
+    with S3Index.open(path, host=model.host) as index:
+        done = len(index)
+    assert 0 < done < len(list(pieces(text)))
+
+    batches = []
+    monkeypatch.setattr(
+        HostClass, "forward", lambda self, batch: (batches.append(batch), forward(self, batch))[1]
+    )
+    with model.scan(text, path=path, progress=False) as kept:
+        assert len(batches) == len(list(pieces(text))) - done
+        assert kept.tokens == whole.tokens
+        expected = kept.compress(QUESTION, token_budget=64)
+        check_offsets(expected, text)
+        found = whole.compress(QUESTION, token_budget=64)
+        assert [span.id for span in expected] == [span.id for span in found]
+    batches.clear()
+    with model.scan(text, path=path, progress=False) as again:
+        assert batches == []
+        assert again.path == path
+    assert model.open(path).compress(QUESTION, token_budget=64) == expected
+
+
+def test_a_kept_scan_is_of_one_context_and_one_model(model, answerer, words, text, tmp_path):
+    path = tmp_path / "kept"
+    model.scan(text, path=path, progress=False)
+    for other in (text[:-2], text + " More.", "Other words.", ["more", text]):
+        with pytest.raises(IndexStoreError, match="is of another context"):
+            model.scan(other, path=path, progress=False)
+    problems = {
+        "recipe": LongContext(str(answerer), recipe="paper", window=64, **CPU),
+        "window": LongContext(str(answerer), window=32, **CPU),
+        "host": words,
+    }
+    for problem, other in problems.items():
+        with pytest.raises(IndexStoreError, match=f"made with another {problem}"):
+            other.scan(text, path=path, progress=False)
+    with pytest.raises(IndexStoreError, match="There is no index"):
+        model.open(tmp_path / "nothing")
+    (tmp_path / "file").mkdir()
+    (tmp_path / "file/notes.txt").write_text("mine")
+    with pytest.raises(IndexStoreError, match="in use by other files"):
+        model.scan(text, path=tmp_path / "file", progress=False)
+
+
+def test_a_kept_scan_goes_on_with_what_was_added(model, text, tmp_path, monkeypatch):
+    path = tmp_path / "kept"
+    model.scan([text], path=path, progress=False)
+    before = model.open(path).tokens
+    windows = []
+    forward = HostClass.forward
+    monkeypatch.setattr(
+        HostClass, "forward", lambda self, batch: (windows.extend(batch), forward(self, batch))[1]
+    )
+    more = "The night nurse counts seven boats."
+    assert model.scan([text, more], path=path, progress=False).tokens > before
+    assert len(windows) == 1
+    assert model.open(path).compress("night nurse boats", token_budget=20)
+
+
+def test_a_kept_scan_is_an_index(model, text, tmp_path):
+    model.scan(text, path=tmp_path / "kept", progress=False)
+    with S3Index.open(tmp_path / "kept") as index:
+        assert index.search(QUESTION, k=1)
+
+
+# Streams
+
+
+def test_a_stream_gives_the_answer_in_pieces(scanned):
+    expected = scanned.answer(QUESTION, token_budget=64, max_new_tokens=24)
+    stream = scanned.stream(QUESTION, token_budget=64, max_new_tokens=24)
+    assert stream.evidence == expected.evidence
+    found = list(stream)
+    assert len(found) > 3
+    assert "".join(found) == stream.answer.text == expected.text
+    assert stream.answer.new_tokens == expected.new_tokens
+    assert stream.answer.prompt_tokens == expected.prompt_tokens
+    assert list(stream) == []
+
+
+def test_a_stream_from_a_context_and_its_answer_at_once(model, text):
+    stream = model.stream(QUESTION, text, progress=False, **BUDGET)
+    assert stream.answer == stream.answer
+    assert stream.answer.text == "".join(model.stream(QUESTION, text, progress=False, **BUDGET))
+
+
+def test_errors_of_the_thread_come_out(scanned, monkeypatch, model):
+    stream = scanned.stream(QUESTION, num_beams=2, **BUDGET)
+    for _ in range(2):
+        with pytest.raises(InputError, match="cannot generate with these options"):
+            next(stream)
+    with pytest.raises(InputError):
+        _ = stream.answer
+
+    def broken(*_, **__):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(type(model.host.causal), "forward", broken)
+    with pytest.raises(ZeroDivisionError):
+        list(scanned.stream(QUESTION, **BUDGET))
+
+
+def test_a_stream_that_nobody_wants_ends(scanned, model):
+    with scanned.stream(
+        QUESTION, token_budget=64, max_new_tokens=300, min_new_tokens=300
+    ) as stream:
+        next(stream)
+    assert not stream._thread.is_alive()
+    assert stream.answer.new_tokens < 300
+    stream = scanned.stream(QUESTION, token_budget=64, max_new_tokens=300, min_new_tokens=300)
+    thread = stream._thread
+    del stream
+    thread.join(timeout=10)
+    assert not thread.is_alive()
+    assert not model.host.lock.locked()
+
+
+def test_others_may_use_the_host_while_a_stream_waits(scanned):
+    expected = scanned.answer(QUESTION, **BUDGET).text
+    stream = scanned.stream(QUESTION, **BUDGET)
+    other = []
+    thread = threading.Thread(target=lambda: other.append(scanned.answer("warm bread", **BUDGET)))
+    thread.start()
+    thread.join(timeout=30)
+    assert other
+    assert stream.answer.text == expected
+
+
+# Too little memory
+
+
+@pytest.fixture
+def small_device(monkeypatch):
+    """A device with memory for batches of a few windows."""
+    ran = []
+
+    def limit(windows):
+        def limited(host, *args, **options):
+            rows = len(options["input_ids"])
+            if rows > windows:
+                raise torch.OutOfMemoryError("out of memory")
+            ran.append(rows)
+            return inner(host, *args, **options)
+
+        from transformers import LlamaModel
+
+        inner = LlamaModel.forward
+        monkeypatch.setattr(LlamaModel, "forward", limited)
+        return ran
+
+    return limit
+
+
+def test_a_batch_that_does_not_fit_is_halved(answerer, text, small_device, caplog):
+    host = Host.load(str(answerer), window=64, generates=True, batch_tokens=1_024, **CPU)
+    model = LongContext(host)
+    expected = model.compress(QUESTION, text, progress=False)
+    ran = small_device(5)
+    with caplog.at_level(logging.WARNING), model.scan(text, progress=False) as context:
+        assert context.compress(QUESTION) == expected
+    assert max(ran) == 4
+    assert [record.name for record in caplog.records] == ["s3_retriever.host.batches"] * 2
+    assert "16 windows of 64 tokens; going on with half of that" in caplog.text
+    assert host.batch_tokens == 256
+    caplog.clear()
+    model.compress(QUESTION, text, progress=False)
+    assert caplog.records == []  # the host remembers
+
+
+def test_a_prompt_that_does_not_fit(bare, text, small_device):
+    model = LongContext(str(bare), fallback="bm25", **CPU)
+    small_device(0)
+    with pytest.raises(HostError, match=r"no memory to answer a prompt of \d+ tokens"):
+        model.answer(QUESTION, text, progress=False, **BUDGET)
+
+
+def test_a_window_that_does_not_fit(answerer, text, small_device, tmp_path):
+    host = Host.load(str(answerer), window=64, generates=True, **CPU)
+    small_device(0)
+    with pytest.raises(HostError, match=r"no memory for a single window of 64 tokens.*smaller"):
+        LongContext(host).compress(QUESTION, text, progress=False)
+
+
+def test_other_errors_of_the_device_are_not_taken_for_that(answerer, text, monkeypatch):
+    from transformers import LlamaModel
+
+    def broken(*_, **__):
+        raise RuntimeError("an illegal instruction")
+
+    host = Host.load(str(answerer), window=64, generates=True, **CPU)
+    monkeypatch.setattr(LlamaModel, "forward", broken)
+    with pytest.raises(RuntimeError, match="illegal"):
+        LongContext(host).compress(QUESTION, text, progress=False)

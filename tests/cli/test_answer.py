@@ -1,0 +1,172 @@
+"""`s3 answer` on real files with a tiny causal model."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from helpers.answering import make_answerer
+from typer.testing import CliRunner
+
+from s3_retriever import LongContext
+from s3_retriever.cli.answering import answer
+from s3_retriever.cli.app import app
+
+QUESTION = "What does the old captain paint?"
+LIMITS = ["--token-budget", "60", "--max-new-tokens", "8"]
+
+
+def s3(*arguments: object):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def answerer(tmp_path_factory, tiny_llama, sentences) -> Path:
+    return make_answerer(tmp_path_factory.mktemp("answerers") / "llama", tiny_llama, sentences)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch, sentences) -> Path:
+    """A current folder with a text many times the budget and a page."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "long.txt").write_text("\n\n".join(sentences))
+    (tmp_path / "page.html").write_text("<title>The bakery</title><p>A baker mends bread.</p>")
+    return tmp_path
+
+
+@pytest.fixture
+def command(answerer) -> list[object]:
+    model = ["--host", answerer, "--device", "cpu", "--dtype", "float32"]
+    return ["answer", "--question", QUESTION, *model, *LIMITS]
+
+
+def test_an_answer_and_its_evidence_with_offsets(home, command):
+    done = s3(*command, "long.txt", "page.html")
+    assert (done.exit_code, done.stderr) == (0, "")
+    text = (home / "long.txt").read_text()
+    first, *blocks = done.stdout.split("\n\n")
+    assert first.strip()
+    found = json.loads(s3(*command, "long.txt", "page.html", "--json").stdout)
+    assert found["question"] == QUESTION
+    assert first == found["answer"]
+    assert len(blocks) == len(found["evidence"]) > 1
+    for block, span in zip(blocks, found["evidence"], strict=True):
+        assert block.startswith(f"{span['id']}  (")
+        if span["document_id"] == "long.txt":
+            assert text[span["start"] : span["end"]] == span["text"]
+        assert span["text"] in block
+    assert any("captain paints" in span["text"] for span in found["evidence"])
+    assert 0 < found["new_tokens"] <= 8
+    quiet = s3(*command, "long.txt", "page.html", "--quiet")
+    assert quiet.stdout.strip() == found["answer"]
+
+
+def test_options_reach_the_model(home, command):
+    page = json.loads(s3(*command, "page.html", "--json").stdout)
+    (span,) = page["evidence"]
+    assert (span["metadata"]["title"], span["sources"]) == ("The bakery", [])
+    assert "(whole, " in s3(*command, "page.html").stdout
+    own = json.loads(s3(*command, "page.html", "--prompt", "{context}={question}", "--json").stdout)
+    assert own["prompt_tokens"] < page["prompt_tokens"]
+    done = s3(*command, "long.txt", "--recipe", "paper", "--token-budget", "400", "--json")
+    assert "edge" in json.loads(done.stdout)["evidence"][0]["sources"]
+
+
+def test_a_kept_scan_serves_the_next_question(home, command, monkeypatch):
+    assert s3(*command, "long.txt", "--keep", "scan").exit_code == 0
+    from s3_retriever.encoder import Encoder
+
+    monkeypatch.setattr(Encoder, "documents", None)
+    done = s3(*command, "long.txt", "--keep", "scan", "--question", "Who mends warm bread?")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert "bread" in done.stdout
+    done = s3("search", QUESTION, "--in", "scan", "--json")
+    assert any("captain" in span["text"] for span in json.loads(done.stdout)["spans"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["none.txt"], "There is no file or folder 'none.txt'"),
+        (["empty.txt"], "The context is empty"),
+        (["binary.txt"], "None of the 1 files could be read"),
+        (["latin.txt"], "is not UTF-8"),
+        (["long.txt", "--question", " "], "The question is empty"),
+        (["long.txt", "--token-budget", "900"], "A token_budget of 900 is too much"),
+        (["long.txt", "--prompt", "x"], "A prompt has the fields"),
+        (["long.txt", "--recipe", "none.json"], "neither default nor paper"),
+        (["long.txt", "--keep", "."], "in use by other files"),
+        (["long.txt", "--host", "./none"], "No codebook"),
+        (["long.txt", "--host", "./none", "--fallback", "bm25"], "There is no folder ./none"),
+    ],
+)
+def test_failures_in_one_sentence(home, command, arguments, problem):
+    (home / "empty.txt").write_text(" \n")
+    (home / "binary.txt").write_bytes(b"a\0b")
+    (home / "latin.txt").write_bytes(b"caf\xe9")
+    done = s3(*command, *arguments)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert problem in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("Error: ")
+
+
+def test_an_encoder_is_told_apart_before_the_scan(home, command, tiny_bert, tiny_codebook):
+    done = s3(*command, "long.txt", "--host", tiny_bert, "--codebook", tiny_codebook)
+    assert done.exit_code == 1
+    assert "is an encoder (bert) and cannot generate" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["long.txt"], ["long.txt", "--token-budget", "0"], ["--fallback", "dense"]]
+)
+def test_wrong_command_line(arguments):
+    assert s3("answer", *arguments).exit_code == 2
+
+
+def test_defaults_are_those_of_the_library():
+    shown = inspect.signature(answer).parameters
+    library = inspect.signature(LongContext.answer).parameters
+    for name in ("token_budget", "max_new_tokens", "prompt"):
+        assert shown[name].default == library[name].default
+
+
+def committed(path: Path) -> bool:
+    manifest = path / "manifest.json"
+    return manifest.exists() and json.loads(manifest.read_text())["generation"] > 0
+
+
+def test_an_interrupted_scan_says_what_was_kept(home, command, answerer):
+    text = (home / "long.txt").read_text()
+    (home / "long.txt").write_text("\n\n".join([text] * 10))
+    code = (
+        "from s3_retriever.answer import scanning; scanning._COMMITTED_PIECES = 32; "
+        "from s3_retriever.cli import main; main()"
+    )
+    arguments = [*map(str, command), "long.txt", "--keep", "scan"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        env=os.environ | {"PYTHONWARNINGS": "ignore"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not committed(home / "scan") and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (130, "")
+    assert "Interrupted. The scan is kept in scan; the same command goes on" in stderr
+    kept = json.loads(s3("info", "scan", "--json").stdout)["documents"]
+    assert 0 < kept < 10 * len(text) / 1_000
+    done = s3(*command, "long.txt", "--keep", "scan")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert json.loads(s3("info", "scan", "--json").stdout)["documents"] > kept

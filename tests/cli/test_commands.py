@@ -1,0 +1,371 @@
+"""The commands on real files with a tiny host."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from rich.cells import cell_len
+from typer.testing import CliRunner
+
+from s3_retriever import InputError
+from s3_retriever.cli import indexing, options
+from s3_retriever.cli.app import app
+
+HANDBOOK = """# Release handbook
+
+The release manager signs every release on Friday. Nobody merges after the freeze.
+
+## Rollback
+
+The night nurse mends a broken clock without a word.
+"""
+PAGE = "<title>The bakery</title><p>A baker carries warm bread before dawn.</p>"
+QUESTION = "Who signs every release?"
+
+
+def s3(*arguments: object):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A current folder with two documents and files that are none."""
+    monkeypatch.chdir(tmp_path)
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "handbook.md").write_text(HANDBOOK)
+    (docs / "page.html").write_text(PAGE)
+    (docs / "picture.png").write_bytes(b"\x89PNG\0\0")
+    return tmp_path
+
+
+@pytest.fixture
+def model(tiny_bert, tiny_codebook):
+    return ["--host", tiny_bert, "--codebook", tiny_codebook, "--dtype", "float32"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, tiny_bert, tiny_codebook):
+    """An index that the tests do not change."""
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "handbook.md").write_text(HANDBOOK)
+    (folder / "page.html").write_text(PAGE)
+    index = folder / "made.s3"
+    done = s3("index", folder, "--to", index, "--host", tiny_bert, "--codebook", tiny_codebook)
+    assert done.exit_code == 0, done.stderr
+    return index
+
+
+def test_round_trip(home, model):
+    done = s3("index", "docs", "--to", "idx.s3", *model)
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout == "2 added, 0 replaced, 0 unchanged, 1 skipped.\n"
+
+    found = json.loads(s3("search", QUESTION, "--in", "idx.s3", "--json").stdout)
+    best = found["spans"][0]
+    assert found["question"] == QUESTION
+    assert best["document_id"] == "docs/handbook.md"
+    assert best["text"] == "The release manager signs every release on Friday."
+    assert HANDBOOK[best["start"] : best["end"]] == best["text"]
+    metadata = best["metadata"]
+    assert len(metadata.pop("sha256")) == 64
+    assert metadata == {
+        "path": "docs/handbook.md",
+        "title": "Release handbook",
+        "bytes": len(HANDBOOK),
+    }
+
+    done = s3("delete", "docs/handbook.md", "--in", "idx.s3")
+    assert (done.exit_code, done.stdout) == (0, "1 deleted, 1 left.\n")
+    assert s3("delete", "docs/handbook.md", "--in", "idx.s3").exit_code == 1
+    done = s3("delete", "docs/handbook.md", "--in", "idx.s3", "--missing-ok")
+    assert (done.exit_code, done.stdout) == (0, "0 deleted, 1 left.\n")
+    done = s3("compact", "idx.s3")
+    assert done.exit_code == 0
+    assert "bytes before" in done.stdout
+    found = json.loads(s3("search", QUESTION, "--in", "idx.s3", "--json").stdout)
+    assert {span["document_id"] for span in found["spans"]} == {"docs/page.html"}
+
+
+def test_again_only_changes_are_scanned(home, model, monkeypatch):
+    s3("index", "docs", "--to", "idx.s3", *model)
+    (home / "docs/page.html").write_text(PAGE.replace("bread", "cake"))
+    (home / "docs/new.txt").write_text("Seven boats.")
+    done = s3("add", "docs", "--to", "idx.s3")
+    assert done.stdout == "1 added, 1 replaced, 1 unchanged, 1 skipped.\n"
+    found = json.loads(
+        s3("search", "warm cake", "--in", "idx.s3", "--mode", "bm25", "--json").stdout
+    )
+    assert "cake" in found["spans"][0]["text"]
+    assert json.loads(s3("info", "idx.s3", "--json").stdout)["documents"] == 3
+
+    # Where nothing changed, the host is not even loaded.
+    monkeypatch.setattr(indexing, "open_index", None)
+    done = s3("index", "docs", "--to", "idx.s3")
+    assert done.stdout == "0 added, 0 replaced, 3 unchanged, 1 skipped.\n"
+
+
+def test_replace_scans_everything_again(home, model):
+    s3("index", "docs", "--to", "idx.s3", *model)
+    done = s3("add", "docs", "--to", "idx.s3", "--replace")
+    assert done.stdout == "0 added, 2 replaced, 0 unchanged, 1 skipped.\n"
+
+
+def test_batches_are_committed_one_by_one(home, model, monkeypatch):
+    monkeypatch.setattr(indexing, "BATCH_CHARACTERS", 1)
+    done = s3("index", "docs", "--to", "idx.s3", *model)
+    assert "Kept so far: 1 of 3 files" in done.stderr
+    assert json.loads(s3("info", "idx.s3", "--json").stdout)["segments"] == 2
+
+
+def test_interruption_says_what_was_kept(home, model, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(indexing, "BATCH_CHARACTERS", 1)
+    monkeypatch.setattr(indexing, "say", interrupted)
+    done = s3("index", "docs", "--to", "idx.s3", *model)
+    assert done.exit_code == 130
+    assert "Interrupted. Kept in the index: 1 files of this run" in done.stderr
+    assert json.loads(s3("info", "idx.s3", "--json").stdout)["documents"] == 1
+
+
+def test_index_goes_on_only_with_what_it_was_made_with(home, model, tiny_llama):
+    s3("index", "docs", "--to", "idx.s3", *model)
+    assert s3("index", "docs", "--to", "idx.s3", *model).exit_code == 0
+    done = s3("index", "docs", "--to", "idx.s3", "--host", tiny_llama)
+    assert done.exit_code == 1
+    assert done.stderr.startswith("Error: ")
+    done = s3("index", "docs", "--to", "idx.s3", "--recipe", "paper")
+    assert done.exit_code == 1
+    assert "another recipe ('default')" in done.stderr
+
+
+def test_index_is_found_from_another_folder(home, tiny_bert, tiny_codebook, monkeypatch):
+    (home / "host").symlink_to(tiny_bert)
+    (home / "book").symlink_to(tiny_codebook)
+    done = s3("index", "docs", "--to", "idx.s3", "--host", "host", "--codebook", "book")
+    assert done.exit_code == 0
+    monkeypatch.chdir(home / "docs")
+    assert s3("search", QUESTION, "--in", "../idx.s3").exit_code == 0
+
+
+def test_recipe_from_a_file(home, model):
+    recipe = {"name": "mine", "taps": {"key.1": {}}, "kernel": 4}
+    (home / "mine.json").write_text(json.dumps(recipe))
+    done = s3("index", "docs", "--to", "idx.s3", "--recipe", "mine.json", *model)
+    assert done.exit_code == 0
+    assert json.loads(s3("info", "idx.s3", "--json").stdout)["recipe"]["kernel"] == 4
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [(None, "neither default nor paper"), ("{", "holds no recipe"), ("{}", "at taps")],
+)
+def test_recipe_that_is_none(home, content, problem):
+    if content is not None:
+        (home / "mine.json").write_text(content)
+    with pytest.raises(InputError, match=problem):
+        options.recipe("mine.json")
+
+
+def test_unusable_files_are_named_and_skipped(home, model):
+    (home / "docs/binary.txt").write_bytes(b"a\0b")
+    (home / "docs/latin.txt").write_bytes(b"caf\xe9")
+    (home / "docs/broken.pdf").write_bytes(b"%PDF-1.4 broken")
+    done = s3("index", "docs", "--to", "idx.s3", *model)
+    assert done.exit_code == 0
+    assert done.stdout == "2 added, 0 replaced, 0 unchanged, 4 skipped.\n"
+    warnings = done.stderr.splitlines()
+    assert [line.split(" is skipped: ")[0] for line in warnings] == [
+        "Warning: docs/binary.txt",
+        "Warning: docs/broken.pdf",
+        "Warning: docs/latin.txt",
+    ]
+
+
+def test_nothing_readable(home, model):
+    done = s3("index", "docs/picture.png", "--to", "idx.s3", *model)
+    assert done.exit_code == 1
+    assert done.stderr.startswith("Warning: docs/picture.png is skipped: it is binary")
+    assert "None of the 1 files could be read." in done.stderr
+    assert not Path("idx.s3").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["search", "x", "--in", "none.s3"], "There is no index at none.s3"),
+        (["info", "none.s3"], "There is no index at none.s3"),
+        (["add", "docs", "--to", "none.s3"], "There is no index at none.s3"),
+        (["index", "none", "--to", "idx.s3"], "There is no file or folder 'none'"),
+        (["index", "docs", "--to", "idx.s3", "--host", "./none"], "No codebook"),
+        (["index", "docs", "--to", "docs"], "in use by other files"),
+    ],
+)
+def test_failures_in_one_sentence(home, tiny_bert, tiny_codebook, arguments, problem):
+    if arguments[-1] == "docs":
+        arguments = [*arguments, "--host", tiny_bert, "--codebook", tiny_codebook]
+    done = s3(*arguments)
+    assert done.exit_code == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("Error: ")
+    assert problem in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_verbose_shows_where_an_error_came_from():
+    done = s3("--verbose", "info", "none.s3")
+    assert done.exit_code == 1
+    assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["search"],
+        ["search", "x"],
+        ["search", "x", "--in", "idx.s3", "-k", "0"],
+        ["search", "x", "--in", "idx.s3", "--mode", "other"],
+        ["search", "x", "--in", "idx.s3", "--where", "year"],
+        ["nonsense"],
+    ],
+)
+def test_wrong_command_line(arguments):
+    assert s3(*arguments).exit_code == 2
+
+
+def test_nothing_found(made):
+    done = s3("search", "x", "--in", made, "--where", "year=2024")
+    assert (done.exit_code, done.stdout, done.stderr) == (3, "", "Nothing found.\n")
+    done = s3("search", "x", "--in", made, "--where", "year=2024", "--json")
+    assert done.exit_code == 3
+    assert json.loads(done.stdout) == {"question": "x", "spans": []}
+    assert s3("explain", "x", "--in", made, "--rank", "99").exit_code == 3
+
+
+def test_empty_question(made):
+    done = s3("search", " ", "--in", made)
+    assert (done.exit_code, done.stdout) == (1, "")
+
+
+def test_search_for_a_reader(made):
+    done = s3("search", QUESTION, "--in", made, "-k", "2")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "1. Release handbook"
+    assert "handbook.md:20-70  (score " in lines[1]
+    assert lines[1].endswith("s3 + bm25 + sentence, 9 tokens)")
+    assert lines[2] == "   The release manager signs every release on Friday."
+    assert lines[3] == ""
+    assert lines[4].startswith("2. ")
+    assert "\x1b" not in done.stdout
+
+
+def test_long_spans_are_wrapped(home, model, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    (home / "docs/long.txt").write_text("warm bread 面包 " * 60)
+    done = s3("ask", "warm bread", "docs/long.txt", "-k", "1", *model)
+    text = done.stdout.splitlines()[2:]
+    assert len(text) > 5
+    assert all(line.startswith("   ") and line == line.rstrip() for line in text)
+    assert all(cell_len(line) <= 80 for line in text)
+
+
+def test_search_options(made):
+    def search(*arguments):
+        done = s3("search", QUESTION, "--in", made, "--json", *arguments)
+        return json.loads(done.stdout)["spans"]
+
+    assert len(search("-k", "1")) == 1
+    assert sum(span["tokens"] for span in search("--budget", "12")) <= 12
+    assert {tuple(span["sources"]) for span in search("--mode", "bm25")} == {("bm25",)}
+    assert {span["metadata"]["title"] for span in search("--where", "title=The bakery")} == {
+        "The bakery"
+    }
+    handbook = f"bytes={len(HANDBOOK)}"
+    starts = [span["start"] for span in search("--order", "document", "--where", handbook)]
+    assert len(starts) > 1
+    assert starts == sorted(starts)
+    done = s3("search", QUESTION, "--in", made, "--recipe", "paper")
+    assert done.exit_code == 1
+    assert "key.1" in done.stderr
+
+
+def test_ask(home, model):
+    done = s3(
+        "ask", "Who carries warm bread?", "docs/*", "-k", "1", "--mode", "bm25", "--json", *model
+    )
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["spans"][0]["document_id"] == "docs/page.html"
+    assert sorted(path.name for path in home.iterdir()) == ["docs"]
+    done = s3("ask", "x", "docs/picture.png", *model)
+    assert done.exit_code == 1
+
+
+def test_explain(made):
+    done = s3("explain", QUESTION, "--in", made, "--json")
+    found = json.loads(done.stdout)
+    text = found["span"]["text"]
+    assert text == "The release manager signs every release on Friday."
+    assert sum(feature["share"] for feature in found["features"]) == pytest.approx(1)
+    assert sum(term["share"] for term in found["terms"]) == pytest.approx(1)
+    begin = found["span"]["start"]
+    for token in found["tokens"]:
+        assert text[token["start"] - begin : token["end"] - begin] == token["text"]
+
+    shown = s3("explain", QUESTION, "--in", made).stdout
+    assert "   The release manager signs every release on Friday.\n" in shown
+    assert "Strongest tokens: " in shown
+    assert "Features by share of the co-activation score" in shown
+    assert f"hidden.1/{found['features'][0]['feature']} " in shown
+    assert "Words by share of the BM25 score: " in shown
+
+
+def test_explanation_in_colour(made, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLORTERM", "truecolor")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    shown = s3("explain", QUESTION, "--in", made).stdout
+    # The best token has the strongest background.
+    assert "48;2;255;170;0" in shown
+
+
+def test_info(made):
+    found = json.loads(s3("info", made, "--json").stdout)
+    assert found["documents"] == 2
+    assert found["bytes_per_token"] == pytest.approx(found["bytes"] / found["tokens"], abs=0.1)
+    shown = s3("info", made).stdout
+    assert "documents         2\n" in shown
+    assert "taps: hidden.1 (weight 1.0, query_side same)" in shown
+
+
+def test_info_agrees_with_the_engine(made):
+    from s3_retriever import S3Index
+
+    found = json.loads(s3("info", made, "--json").stdout)
+    found.pop("bytes_per_token")
+    with S3Index.open(made) as index:
+        assert found == index.stats()
+
+
+def test_conditions_read_json_or_text():
+    assert options.conditions(["year=2024", "title=A = B", 'id="7"', "ok=true"]) == {
+        "year": 2024,
+        "title": "A = B",
+        "id": "7",
+        "ok": True,
+    }
+    assert options.conditions(None) is None
+
+
+def test_choices_are_those_of_the_engine():
+    from s3_retriever.search import Mode
+    from s3_retriever.search.selection import Order
+
+    assert tuple(mode.value for mode in options.Mode) == get_args(Mode)
+    assert tuple(order.value for order in options.Order) == get_args(Order)

@@ -1,0 +1,360 @@
+"""Fitting a codebook: what it learns, what it refuses, and going on after a kill."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+
+from s3_retriever.codebook import Codebook
+from s3_retriever.errors import CodebookError, InputError
+from s3_retriever.host import Host
+from s3_retriever.host.taps import Tap
+from s3_retriever.recipe import (
+    CoverageRecipe,
+    DocumentRecipe,
+    Recipe,
+    SecondHop,
+    SentenceRecipe,
+    TapRecipe,
+)
+from s3_retriever.sae import SAETrainer
+
+# The package has a function of the module's name.
+fit_module = import_module("s3_retriever.codebook.fit")
+checkpoint_module = import_module("s3_retriever.codebook.fit")
+fit = Codebook.fit
+
+# A fit of a second: the sentences have about 6,000 tokens.
+SMALL = {
+    "taps": ["key.1", "hidden.1"],
+    "features": 64,
+    "k": 8,
+    "batch_size": 128,
+    "buffer_tokens": 1_024,
+    "progress": False,
+}
+
+
+@pytest.fixture(scope="module")
+def host(tiny_bert) -> Host:
+    return Host.load(str(tiny_bert), device="cpu", dtype="float32", batch_tokens=512)
+
+
+@pytest.fixture(scope="module")
+def tokens(host, sentences) -> int:
+    return sum(host.tokenizer.count(text) for text in sentences)
+
+
+@pytest.fixture(scope="module")
+def fitted(host, sentences) -> Codebook:
+    return fit(host, sentences, **SMALL)
+
+
+class Seen:
+    """Records the activations that the real trainer and the real report are given."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.trained: list[torch.Tensor] = []
+        self.held_out: list[torch.Tensor] = []
+        self.steps: list[tuple[int, int]] = []
+        train, report = SAETrainer.train, fit_module.report
+
+        def noting_train(trainer: SAETrainer, batch: torch.Tensor) -> float:
+            self.trained.append(batch)
+            self.steps.append((trainer.step, trainer.total_steps))
+            return train(trainer, batch)
+
+        def noting_report(sae, sample):
+            self.held_out.append(sample)
+            return report(sae, sample)
+
+        monkeypatch.setattr(SAETrainer, "train", noting_train)
+        monkeypatch.setattr(fit_module, "report", noting_report)
+
+    @staticmethod
+    def rows(parts: list[torch.Tensor]) -> set[bytes]:
+        return {row.numpy().tobytes() for part in parts for row in part}
+
+
+@pytest.fixture
+def seen(monkeypatch) -> Seen:
+    return Seen(monkeypatch)
+
+
+def test_the_report_of_a_fit(fitted, host, tokens):
+    assert [str(tap) for tap in fitted.saes] == ["key.1", "hidden.1"]
+    assert fitted.fingerprint == host.fingerprint(2)
+    assert fitted.recipe == Recipe(
+        name="default",
+        taps={"hidden.1": TapRecipe()},
+        sentence=SentenceRecipe(tap="sentence.1"),
+        document_k=8,
+        query_k=8,
+        weight_power=1.0,
+        scoring="cover",
+        second_hop=SecondHop(),
+        document=DocumentRecipe(),
+        coverage=CoverageRecipe(),
+    )
+    settings = fitted.report["settings"]
+    assert (settings["tokens"], settings["features"], settings["k"]) == (tokens, 64, 8)
+    assert set(fitted.report["taps"]) == {"key.1", "hidden.1"}
+    for measured in fitted.report["taps"].values():
+        assert 0 < measured["unexplained_variance"] < 0.6
+        assert 0 <= measured["dead_share"] < 0.9
+        assert 0 < measured["active"] <= 8
+        assert sorted(measured["frequency"]) == list(measured["frequency"])
+        assert tokens // 10 <= measured["tokens"] < tokens // 10 + 128
+    for sae in fitted.saes.values():
+        assert (sae.width, sae.features, sae.k) == (32, 64, 8)
+        assert sae.W_enc.device.type == "cpu"
+        assert not sae.W_enc.requires_grad
+
+
+def test_a_fit_is_saved_and_loaded(fitted, tmp_path):
+    fitted.save(tmp_path / "book")
+    assert Codebook.load(tmp_path / "book").identity == fitted.identity
+
+
+def test_the_same_seed_gives_the_same_codebook(host, sentences, fitted):
+    state = torch.random.get_rng_state()
+    assert fit(host, sentences, **SMALL).identity == fitted.identity
+    assert torch.equal(torch.random.get_rng_state(), state)  # the caller's is left alone
+    assert fit(host, sentences, seed=1, **SMALL).identity != fitted.identity
+
+
+def test_defaults(host, sentences, tiny_llama):
+    book = fit(host, sentences, batch_size=512, tokens=2_000, progress=False)
+    assert set(book.saes) == {Tap("key", 1), Tap("hidden", 1)}
+    assert book.sae("key.1").features == 16 * 32
+    decoder = Host.load(str(tiny_llama), device="cpu", dtype="float32")
+    assert fit_module.default_taps(decoder) == (Tap("key", 1), Tap("hidden", 1))
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_held_out_tokens_are_never_trained_on(host, sentences, tokens, seen, passes):
+    fit(host, sentences, **SMALL | {"taps": ["hidden.1"], "tokens": passes * tokens})
+    assert tokens * passes // 10 <= len(seen.held_out[0])
+    trained, held_out = seen.rows(seen.trained), seen.rows(seen.held_out)
+    assert not trained & held_out
+    assert len(trained) > 0.5 * tokens
+
+
+def test_one_long_text_is_held_out_in_part(host, sentences, tokens, seen):
+    fit(host, [" ".join(sentences)], **SMALL | {"taps": ["hidden.1"], "tokens": 2 * tokens})
+    assert 2 * tokens // 10 <= len(seen.held_out[0]) < 2 * tokens // 10 + 128
+    assert not seen.rows(seen.trained) & seen.rows(seen.held_out)
+
+
+@pytest.mark.parametrize("reuse", [1.0, 3.0])
+def test_the_schedule_ends_with_the_text(host, sentences, seen, reuse):
+    fit(host, sentences, **SMALL | {"taps": ["hidden.1"], "reuse": reuse})
+    last, total = seen.steps[-1]
+    assert last + 1 == pytest.approx(total, abs=4)
+
+
+def test_the_buffer_is_bounded(host, sentences, tokens, monkeypatch):
+    sizes = []
+    train = fit_module._Job._train
+
+    def noting(self, keep):
+        sizes.append(self.buffered)
+        return train(self, keep)
+
+    monkeypatch.setattr(fit_module._Job, "_train", noting)
+    fit(host, sentences, **SMALL | {"tokens": 2 * tokens})
+    assert len(sizes) > 15
+    assert max(sizes) < 1_024 + host.shape.size
+
+
+def test_text_is_consumed_as_it_is_needed(host):
+    taken = 0
+
+    def endless() -> Iterator[str]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield "every release and the blue ledger " * 3
+
+    fit(host, endless(), tokens=2_000, **SMALL)
+    per_text = host.tokenizer.count("every release and the blue ledger " * 3)
+    assert taken < (2_000 + 2 * 1_024) / per_text
+
+
+class TestRefusals:
+    def test_an_iterator_needs_the_number_of_tokens(self, host, sentences):
+        with pytest.raises(InputError, match="need tokens="):
+            fit(host, iter(sentences), **SMALL)
+
+    def test_one_string(self, host):
+        with pytest.raises(InputError, match="not one string"):
+            fit(host, "every release", **SMALL)
+
+    def test_too_little_text(self, host):
+        with pytest.raises(InputError, match="at least 256 tokens of text"):
+            fit(host, ["every release"], **SMALL)
+
+    @pytest.mark.parametrize("texts", [[], [""], ["every release"]])
+    def test_text_that_is_all_held_out_does_not_go_round_for_ever(self, host, texts):
+        with pytest.raises(InputError, match="all held out; give more text"):
+            fit(host, texts, tokens=1_000_000, **SMALL)
+        with pytest.raises(InputError, match="all held out; give more text"):
+            fit(host, iter(texts), tokens=1_000_000, **SMALL)
+
+    @pytest.mark.parametrize(
+        ("option", "message"),
+        [
+            ({"k": 65}, "k lies between 1 and 64"),
+            ({"k": 0}, "k lies between 1 and 64"),
+            ({"reuse": 0}, "reuse must be above zero"),
+            ({"buffer_tokens": 0}, "buffer_tokens must be above zero"),
+            ({"batch_size": 0}, "batch_size must be above zero"),
+            ({"learning_rate": -1.0}, "learning_rate must be above zero"),
+            ({"taps": ["key.7"]}, r"no tap key\.7"),
+            ({"taps": ["value.1"]}, "is no tap"),
+        ],
+    )
+    def test_settings_out_of_range(self, host, sentences, option, message):
+        with pytest.raises(InputError, match=message):
+            fit(host, sentences, **SMALL | option)
+
+
+class Killed(BaseException):
+    """In place of a kill, where no process of its own is needed."""
+
+
+@pytest.fixture
+def checkpoint(host, sentences, tmp_path, monkeypatch) -> Path:
+    """The checkpoint of a fit that ended after its third one."""
+    save, saves = checkpoint_module.Checkpoint.save, []
+
+    def third(self, tensors, counters):
+        save(self, tensors, counters)
+        saves.append(counters)
+        if len(saves) == 3:
+            raise Killed
+
+    monkeypatch.setattr(checkpoint_module, "_CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(checkpoint_module.Checkpoint, "save", third)
+    with pytest.raises(Killed):
+        fit(host, sentences, checkpoint=tmp_path / "progress", **SMALL)
+    monkeypatch.undo()
+    return tmp_path / "progress"
+
+
+CHILD = """
+import json, os, signal, sys
+from pathlib import Path
+from importlib import import_module
+from s3_retriever.host import Host
+
+fit_module = import_module("s3_retriever.codebook.fit")
+checkpoint_module = import_module("s3_retriever.codebook.fit")
+folder, checkpoint, sentences, settings = json.loads(sys.argv[1])
+checkpoint_module._CHECKPOINT_SECONDS = 0
+replace, seen = Path.replace, []
+
+def second_time_kill(path, target):
+    seen.append(path)
+    if len(seen) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(path, target)
+
+Path.replace = second_time_kill
+host = Host.load(folder, device="cpu", dtype="float32", batch_tokens=512)
+fit_module.fit(host, sentences, checkpoint=checkpoint, **settings)
+"""
+
+
+class TestResuming:
+    def test_after_kill_9(self, host, tiny_bert, sentences, tokens, fitted, tmp_path, seen, caplog):
+        arguments = json.dumps([str(tiny_bert), str(tmp_path), sentences, SMALL])
+        child = subprocess.run([sys.executable, "-c", CHILD, arguments], capture_output=True)
+        assert child.returncode == -signal.SIGKILL, child.stderr
+        caplog.set_level("INFO", logger="s3_retriever")
+        book = fit(host, sentences, checkpoint=tmp_path, **SMALL)
+        assert "Resuming after" in caplog.text
+        assert 0 < seen.steps[0][0] < seen.steps[-1][0]  # the optimiser goes on where it was
+        assert not seen.rows(seen.trained) & seen.rows(seen.held_out)
+        for tap, measured in book.report["taps"].items():
+            alone = fitted.report["taps"][tap]["unexplained_variance"]
+            assert measured["unexplained_variance"] == pytest.approx(alone, abs=0.1)
+            assert measured["tokens"] == fitted.report["taps"][tap]["tokens"]
+
+    def test_the_schedule_is_kept(self, host, sentences, checkpoint, seen):
+        fit(host, sentences, checkpoint=checkpoint, **SMALL)
+        last, total = seen.steps[-1]
+        assert last + 1 == pytest.approx(total, abs=4)
+
+    @pytest.mark.parametrize("texts", [1, 750])
+    def test_reading_goes_on_where_it_was(self, host, sentences, tmp_path, monkeypatch, texts):
+        """The windows of both runs together are those of one run, also within a long text."""
+        stream = sentences if texts == 750 else [" ".join(sentences)]
+        kept: list[float] = []
+        take = fit_module._Job._take
+
+        def noting(self, rows):
+            kept.append(float(rows[Tap("key", 1)].sum()))
+            return take(self, rows)
+
+        save = checkpoint_module.Checkpoint.save
+
+        def once(self, tensors, counters):
+            save(self, tensors, counters)
+            raise Killed
+
+        monkeypatch.setattr(fit_module._Job, "_take", noting)
+        fit(host, stream, **SMALL)
+        whole = list(kept)
+        kept.clear()
+        monkeypatch.setattr(checkpoint_module, "_CHECKPOINT_SECONDS", 0)
+        monkeypatch.setattr(checkpoint_module.Checkpoint, "save", once)
+        with pytest.raises(Killed):
+            fit(host, stream, checkpoint=tmp_path, **SMALL)
+        monkeypatch.setattr(checkpoint_module.Checkpoint, "save", save)
+        fit(host, stream, checkpoint=tmp_path, **SMALL)
+        # What waited in the buffer is lost; as much of the second pass is read instead.
+        assert len(kept) > len(whole)
+        assert kept[: len(whole)] == pytest.approx(whole, rel=1e-4, abs=1e-3)
+
+    @pytest.mark.parametrize(
+        "option", [{"seed": 1}, {"k": 4}, {"tokens": 5_000}, {"taps": ["key.1"]}]
+    )
+    def test_other_settings_are_refused(self, host, sentences, checkpoint, option):
+        with pytest.raises(CodebookError, match="another host or other settings; delete it"):
+            fit(host, sentences, checkpoint=checkpoint, **SMALL | option)
+
+    def test_another_host_is_refused(self, tiny_bert, sentences, checkpoint):
+        other = Host.load(str(tiny_bert), device="cpu", dtype="float32")
+        with torch.no_grad():
+            other.blocks[1].attention.self.key.weight.mul_(-1)
+        with pytest.raises(CodebookError, match="another host or other settings; delete it"):
+            fit(other, sentences, checkpoint=checkpoint, **SMALL)
+
+    @pytest.mark.parametrize("damage", ["cut", "empty", "header"])
+    def test_a_damaged_one_is_refused(self, host, sentences, checkpoint, damage):
+        path = checkpoint / "progress.safetensors"
+        content = path.read_bytes()
+        changed = {
+            "cut": content[: len(content) // 2],
+            "empty": b"",
+            "header": content.replace(b"progress", b"regresso", 1),
+        }[damage]
+        path.write_bytes(changed)
+        with pytest.raises(CodebookError, match=r"is damaged .*; delete it to start afresh"):
+            fit(host, sentences, checkpoint=checkpoint, **SMALL)
+        assert path.read_bytes() == changed
+
+    def test_a_folder_that_cannot_be_written(self, host, sentences, tmp_path, monkeypatch):
+        monkeypatch.setattr(checkpoint_module, "_CHECKPOINT_SECONDS", 0)
+        (tmp_path / "file").write_text("")
+        with pytest.raises(CodebookError, match="cannot be written"):
+            fit(host, sentences, checkpoint=tmp_path / "file", **SMALL)

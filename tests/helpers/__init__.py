@@ -1,0 +1,1 @@
+"""What tests of several rooms share; no test imports from a test."""

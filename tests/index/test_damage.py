@@ -1,0 +1,260 @@
+"""Damaged indexes are refused in one sentence, whatever is wrong with them."""
+
+import hashlib
+import json
+import random
+
+import numpy as np
+import pytest
+from helpers.segments import TAPS, Corpus
+
+from s3_retriever.errors import IndexStoreError
+from s3_retriever.index import Store
+
+SEGMENT = "segment-000001"
+
+
+@pytest.fixture
+def path(tmp_path):
+    store = Store.create(tmp_path / "x.s3", {"host": "minilm"})
+    with store.append(TAPS) as writer:
+        Corpus(6).write(writer)
+    store.delete(["d2"])
+    return store.path
+
+
+def seal(manifest):
+    """A manifest as it stands in the file, whatever it says."""
+    rest = json.dumps(manifest).encode()[1:]
+    checksum = hashlib.sha256(rest).hexdigest().encode()
+    return b'{\n "sha256": "%s",\n%s' % (checksum, rest)
+
+
+def edit(path, change):
+    """Change the manifest; its checksum fits all the same."""
+    file = path / "manifest.json"
+    manifest = json.loads(file.read_text())
+    del manifest["sha256"]
+    change(manifest)
+    file.write_bytes(seal(manifest))
+
+
+def describe(path, name):
+    """Tell the manifest of a file that was changed."""
+    content = (path / SEGMENT / name).read_bytes()
+    entry = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    edit(path, segment(lambda s: s["files"].update({name: entry})))
+
+
+def read_everything(store):
+    for segment in store.snapshot().segments:
+        segment.ids()
+        for tap, size in TAPS.items():
+            segment.postings(tap, np.arange(size))
+            segment.block_features(tap, 0)
+        for ordinal in range(segment.n_documents):
+            segment.document_text(ordinal)
+            segment.document_tokens(ordinal)
+        for sentence in range(segment.n_sentences):
+            segment.text(sentence, sentence)
+            segment.token_starts(sentence, sentence)
+        terms = np.load(store.path / SEGMENT / "lexical.terms.npy")
+        segment.lexical(terms)
+
+
+def test_no_index(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for path in (tmp_path / "none", tmp_path, tmp_path / "file"):
+        with pytest.raises(IndexStoreError, match=r"no index at .*; check the path"):
+            Store.open(path)
+
+
+def test_newer_schema(path):
+    edit(path, lambda m: m.update(schema_version=2, something="new"))
+    with pytest.raises(IndexStoreError, match=r"schema 2.*upgrade s3-retriever"):
+        Store.open(path)
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps(manifest))  # nothing is sure of its layout
+    with pytest.raises(IndexStoreError, match=r"schema 2.*upgrade s3-retriever"):
+        Store.open(path)
+
+
+def test_a_manifest_without_its_checksum(path):
+    manifest = json.loads((path / "manifest.json").read_text())
+    spaced = json.dumps(manifest, indent=1).replace('"sha256"', ' "sha256"', 1)
+    for content in (json.dumps(manifest), spaced):
+        (path / "manifest.json").write_text(content)
+        with pytest.raises(IndexStoreError, match="its checksum is missing"):
+            Store.open(path)
+
+
+def test_any_bit_of_the_manifest_counts(path):
+    file = path / "manifest.json"
+    content = file.read_bytes()
+    for at in range(0, 8 * len(content), 37):
+        broken = bytearray(content)
+        broken[at // 8] ^= 1 << at % 8
+        file.write_bytes(broken)
+        with pytest.raises(IndexStoreError, match=r"manifest\.json is damaged"):
+            Store.open(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"7",
+        b'"x"',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"schema_version": 1}',
+    ],
+)
+def test_manifest_that_is_none(path, content):
+    (path / "manifest.json").write_bytes(content)
+    with pytest.raises(IndexStoreError, match="is damaged"):
+        Store.open(path)
+
+
+def segment(change):
+    return lambda m: change(m["segments"][0])
+
+
+CHANGES = {
+    "schema_version is no number": lambda m: m.update(schema_version="1"),
+    "uuid": lambda m: m.update(uuid="../.."),
+    "negative generation": lambda m: m.update(generation=-1),
+    "unknown key": lambda m: m.update(extra=1),
+    "no segments": lambda m: m.pop("segments") and m.update(segments=None),
+    "segment twice": lambda m: m["segments"].append(m["segments"][0]),
+    "segment path": segment(lambda s: s.update(name="../x.s3/segment-000001")),
+    "segment path, absolute": segment(lambda s: s.update(name="/etc")),
+    "segment path, up": segment(lambda s: s.update(name="..")),
+    "segment path, line break": segment(lambda s: s.update(name="segment-000001\n")),
+    "other segment": segment(lambda s: s.update(name="segment-000009")),
+    "file path": segment(lambda s: s["files"].update({"../../x": s["files"]["text.bin"]})),
+    "tap path": segment(lambda s: s["features"].update({"../key": 5})),
+    "tap name": segment(lambda s: s["features"].update({"lexical": 5})),
+    "tap missing": segment(lambda s: s["features"].update({"key.9": 5})),
+    "dictionary size": segment(lambda s: s["features"].update({"hidden.5": 301})),
+    "no dictionary": segment(lambda s: s["features"].update({"hidden.5": 0})),
+    "tombstones path": segment(lambda s: s.update(tombstones="../../manifest.json")),
+    "tombstones missing": segment(lambda s: s.update(tombstones="tombstones.000009.npy")),
+    "tombstones other": segment(lambda s: s.update(tombstones="tokens.npy")),
+    "file missing": segment(lambda s: s["files"].update({"more": s["files"]["text.bin"]})),
+    "size": segment(lambda s: s["files"]["text.bin"].update(bytes=1)),
+    "size is no number": segment(lambda s: s["files"]["text.bin"].update(bytes=1.5)),
+    "checksum": segment(lambda s: s["files"]["text.bin"].update(sha256="")),
+    "documents": segment(lambda s: s.update(documents=7)),
+    "sentences": segment(lambda s: s.update(sentences=0)),
+    "tokens": segment(lambda s: s.update(tokens=s["tokens"] + 1)),
+    "tokens, many": segment(lambda s: s.update(tokens=10**15)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_manifest_that_is_wrong(path, change):
+    edit(path, change)
+    with pytest.raises(IndexStoreError, match="is damaged"):
+        Store.open(path)
+
+
+def files(path):
+    return sorted((path / SEGMENT).iterdir())
+
+
+def test_files_missing_or_cut_short(path):
+    for file in files(path):
+        content = file.read_bytes()
+        for broken in (content[:-1], content + b"\0", b"", None):
+            file.unlink()
+            if broken is not None:
+                file.write_bytes(broken)
+            with pytest.raises(IndexStoreError, match=f"{file.name} is damaged"):
+                Store.open(path)
+            file.write_bytes(content)
+    read_everything(Store.open(path))
+
+
+def test_arrays_of_another_type_or_shape(path):
+    for file in files(path):
+        if file.suffix != ".npy":
+            continue
+        content = file.read_bytes()
+        array = np.load(file)
+        for other in (
+            array[:-1],
+            array.astype(object),
+            array.view(np.uint8),
+            array[None],
+            np.asfortranarray(np.zeros((3, 3), array.dtype)),
+        ):
+            if (other.dtype, other.shape) == (array.dtype, array.shape):
+                continue
+            np.save(file, other, allow_pickle=True)
+            describe(path, file.name)
+            try:
+                read_everything(Store.open(path))
+            except IndexStoreError:
+                pass
+            else:  # a tombstone less is an index all the same
+                assert file.name.startswith("tombstones") and other.shape == (0,)
+        file.write_bytes(content)
+        describe(path, file.name)
+    read_everything(Store.open(path))
+
+
+def test_random_damage_is_refused_or_harmless_and_always_found(path):
+    """Bytes changed anywhere: an error in plain words, or an answer; never anything else."""
+    rng = random.Random(0)
+    refused = 0
+    for file in files(path):
+        content = file.read_bytes()
+        for _ in range(12):
+            broken = bytearray(content)
+            at = rng.randrange(len(broken))
+            broken[at : at + 4] = rng.randbytes(len(broken[at : at + 4]))
+            file.write_bytes(broken)
+            try:
+                store = Store.open(path)
+                read_everything(store)
+            except IndexStoreError:
+                refused += 1
+            if bytes(broken) != content:
+                with pytest.raises(IndexStoreError, match="is damaged"):
+                    Store.open(path).verify()
+        file.write_bytes(content)
+    assert refused > 20
+    Store.open(path).verify()
+
+
+@pytest.mark.parametrize(
+    ("file", "field"),
+    [
+        ("sentences.npy", "n_bytes"),
+        ("sentences.npy", "n_tokens"),
+        ("documents.npy", "row_bytes"),
+        ("documents.npy", "n_bytes"),
+        ("documents.npy", "n_tokens"),
+    ],
+)
+def test_ranges_beyond_the_end(path, file, field):
+    table = np.load(path / SEGMENT / file)
+    table[field][-1] += 1000
+    np.save(path / SEGMENT / file, table)
+    describe(path, file)
+    with pytest.raises(IndexStoreError, match="a range beyond its end"):
+        read_everything(Store.open(path))
+
+
+def test_damage_does_not_survive_a_compaction_unnoticed(path):
+    file = path / SEGMENT / "documents.jsonl"
+    file.write_bytes(file.read_bytes().replace(b'"metadata"', b'"metadat_"'))
+    store = Store.open(path)
+    before = store.manifest
+    with pytest.raises(IndexStoreError, match=r"documents.jsonl is damaged"):
+        store.compact()
+    assert Store.open(path).manifest == before

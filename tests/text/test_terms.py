@@ -1,0 +1,60 @@
+"""Terms, the same for documents and questions."""
+
+import threading
+
+from s3_retriever.text.terms import MAX_WORD, analyze, term_hash
+
+
+def test_english():
+    assert analyze("The Releases were signed by THE releasing managers.") == [
+        "releas",
+        "sign",
+        "releas",
+        "manag",
+    ]
+
+
+def test_stop_words_alone_are_nothing():
+    assert analyze("to be, or not to be") == []
+    assert analyze("") == analyze(" \n\x00…") == []
+
+
+def test_forms_of_one_word_are_one_term():
+    assert analyze("ﬁre") == analyze("FIRE") == analyze("fire")
+    assert analyze("Straße") == analyze("STRASSE")
+    assert analyze("caf\u00e9") == analyze("cafe\u0301")
+
+
+def test_other_scripts():
+    assert analyze("东京 2024年") == ["东", "京", "2024", "年"]
+    assert analyze("ひらカナ") == ["ひ", "ら", "カ", "ナ"]
+    assert analyze("हिन्दी भाषा") == ["हिन्दी", "भाषा"]
+    assert analyze("한국어 문서") == ["한국어", "문서"]
+    assert analyze("x東y") == ["x", "東", "y"]
+
+
+def test_no_text_is_refused():
+    assert analyze("lone \ud800 surrogate") == ["lone", "surrog"]
+    assert [len(term) for term in analyze("é" * 100_000)] == [MAX_WORD]
+
+
+def test_hashes_never_change():
+    assert term_hash("releas") == 0xD09AEA171B745881
+    assert term_hash("东") != term_hash("京")
+    assert 0 <= term_hash("x") < 1 << 64
+
+
+def test_threads_do_not_disturb_each_other():
+    words = [f"{stem}{ending}" for stem in map(str, range(3000)) for ending in ("ing", "ed", "ly")]
+    results = {}
+
+    def work(name):
+        results[name] = analyze(" ".join(f"run{word}" for word in words))
+
+    threads = [threading.Thread(target=work, args=[name]) for name in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(results[name] == results[0] for name in range(4))
+    assert len(results[0]) == len(words)
