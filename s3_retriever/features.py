@@ -1,0 +1,91 @@
+"""What the encoder hands to the index and to search: arrays, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s3_retriever.document import Document
+
+if TYPE_CHECKING:
+    from s3_retriever.recipe import Recipe
+
+
+class Sentence(NamedTuple):
+    """A sentence of a document.
+
+    Attributes:
+        start: Offset of its first character, which is not white space.
+        end: Offset after its last character, which is not white space either.
+        n_tokens: Number of its tokens; at least one.
+    """
+
+    start: int
+    end: int
+    n_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedChunk:
+    """Consecutive tokens of one document and the sentences that end among them.
+
+    All chunks of a document follow each other. Its sentences share out its tokens, in order.
+
+    Attributes:
+        document: The document.
+        starts: Character start of each token, uint32 [n], ascending over the whole document.
+        sentences: The sentences that are complete with these tokens, m of them.
+        terms: For each of these sentences how often each term occurs, by term hash; the terms of
+            the document's title count in every sentence.
+        features: Tap name to the features of each token, int32 [n, k], -1 where fewer than k fire.
+        vectors: Quantized mean states of these sentences, uint8 [m, bytes]; None if the recipe
+            does not score sentences.
+        last: Whether the document ends here.
+    """
+
+    document: Document
+    starts: NDArray[np.uint32]
+    sentences: tuple[Sentence, ...]
+    terms: tuple[Mapping[int, int], ...]
+    features: Mapping[str, NDArray[np.int32]]
+    vectors: NDArray[np.uint8] | None
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TapFeatures:
+    """Features of a question's tokens at one tap.
+
+    Attributes:
+        indices: int64 [tokens, k]; -1 where fewer than k fire.
+        values: Activations, float32 [tokens, k]; 0 where fewer than k fire.
+    """
+
+    indices: NDArray[np.int64]
+    values: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedQuestion:
+    """What a host reads of a question.
+
+    Attributes:
+        features: Tap name to the features of the question's tokens.
+        direction: Where the question's mean state points along the axes of sentence vectors,
+            float32 [axes], of length 1 (0 for a question without tokens); None if the recipe
+            does not score sentences.
+    """
+
+    features: Mapping[str, TapFeatures]
+    direction: NDArray[np.float32] | None = None
+
+
+class QuestionEncoder(Protocol):
+    """Reads questions for search; `encoder.Encoder` is one."""
+
+    def question(self, text: str, recipe: Recipe) -> EncodedQuestion:
+        """Encode a question as a recipe asks for it."""
