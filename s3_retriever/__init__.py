@@ -3,50 +3,100 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING
-
-from s3_retriever.document import Document
-from s3_retriever.errors import CodebookError, HostError, IndexStoreError, InputError, S3Error
-from s3_retriever.recipe import (
-    CoverageRecipe,
-    DocumentRecipe,
-    Recipe,
-    SecondHop,
-    SentenceRecipe,
-    TapRecipe,
-)
 
 if TYPE_CHECKING:
     from s3_retriever.answer import Answer, LongContext, ScannedContext
-    from s3_retriever.calibration import Calibration, Evidence, LabelledQuestion, calibrate
+    from s3_retriever.calibration import Calibration, GoldSpan, LabelledQuestion, calibrate
     from s3_retriever.codebook import Codebook
+    from s3_retriever.document import Document
     from s3_retriever.engine import Compressor, S3Index
+    from s3_retriever.errors import (
+        CodebookError,
+        HostError,
+        IndexStoreError,
+        InputError,
+        S3Error,
+    )
     from s3_retriever.host import Host
     from s3_retriever.host.taps import Tap
+    from s3_retriever.recipe import (
+        Advanced,
+        DocumentBoost,
+        FeatureCoverage,
+        Interleave,
+        MaxToken,
+        Recipe,
+        Redundancy,
+        SecondHop,
+        SentenceRecipe,
+        TapRecipe,
+        ZScore,
+    )
     from s3_retriever.sae import TopKSAE
     from s3_retriever.search import Explanation, Span
 
-__version__ = version("s3-retriever")
+    __version__: str
+
+# The module of each public name. All are imported when first used: torch and transformers take
+# seconds, and most programs need few of these names.
+_MODULES = {
+    "Advanced": "recipe",
+    "Answer": "answer",
+    "Calibration": "calibration",
+    "Codebook": "codebook",
+    "CodebookError": "errors",
+    "Compressor": "engine",
+    "Document": "document",
+    "DocumentBoost": "recipe",
+    "Explanation": "search",
+    "FeatureCoverage": "recipe",
+    "GoldSpan": "calibration",
+    "Host": "host",
+    "HostError": "errors",
+    "IndexStoreError": "errors",
+    "InputError": "errors",
+    "Interleave": "recipe",
+    "LabelledQuestion": "calibration",
+    "LongContext": "answer",
+    "MaxToken": "recipe",
+    "Recipe": "recipe",
+    "Redundancy": "recipe",
+    "S3Error": "errors",
+    "S3Index": "engine",
+    "ScannedContext": "answer",
+    "SecondHop": "recipe",
+    "SentenceRecipe": "recipe",
+    "Span": "search",
+    "Tap": "host.taps",
+    "TapRecipe": "recipe",
+    "TopKSAE": "sae",
+    "ZScore": "recipe",
+    "calibrate": "calibration",
+}
 
 __all__ = [
+    "Advanced",
     "Answer",
     "Calibration",
     "Codebook",
     "CodebookError",
     "Compressor",
-    "CoverageRecipe",
     "Document",
-    "DocumentRecipe",
-    "Evidence",
+    "DocumentBoost",
     "Explanation",
+    "FeatureCoverage",
+    "GoldSpan",
     "Host",
     "HostError",
     "IndexStoreError",
     "InputError",
+    "Interleave",
     "LabelledQuestion",
     "LongContext",
+    "MaxToken",
     "Recipe",
+    "Redundancy",
     "S3Error",
     "S3Index",
     "ScannedContext",
@@ -56,33 +106,20 @@ __all__ = [
     "Tap",
     "TapRecipe",
     "TopKSAE",
+    "ZScore",
     "__version__",
     "calibrate",
 ]
 
-# These import torch and transformers, which takes seconds; they are imported when first used.
-_LAZY = {
-    "Answer": "s3_retriever.answer",
-    "Calibration": "s3_retriever.calibration",
-    "Codebook": "s3_retriever.codebook",
-    "Compressor": "s3_retriever.engine",
-    "Evidence": "s3_retriever.calibration",
-    "Explanation": "s3_retriever.search",
-    "Host": "s3_retriever.host",
-    "LabelledQuestion": "s3_retriever.calibration",
-    "LongContext": "s3_retriever.answer",
-    "S3Index": "s3_retriever.engine",
-    "ScannedContext": "s3_retriever.answer",
-    "Span": "s3_retriever.search",
-    "Tap": "s3_retriever.host.taps",
-    "TopKSAE": "s3_retriever.sae",
-    "calibrate": "s3_retriever.calibration",
-}
-
 
 def __getattr__(name: str) -> object:
-    if name not in _LAZY:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: object = version("s3-retriever")
+    elif name in _MODULES:
+        value = getattr(import_module(f"s3_retriever.{_MODULES[name]}"), name)
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_LAZY[name]), name)
     globals()[name] = value
     return value

@@ -10,14 +10,28 @@ from tqdm.auto import tqdm
 
 
 class Bar(Protocol):
-    """What is told how far the work is."""
+    """Shows how far the work is; the names are those of tqdm."""
+
+    n: Any
+    total: Any
 
     def update(self, n: int, /) -> object:
         """Go on by `n`."""
 
+    def refresh(self) -> object:
+        """Show a change of `total`."""
+
 
 class _Hidden:
+    """A bar that nobody sees."""
+
+    def __init__(self) -> None:
+        self.n, self.total = 0, 0
+
     def update(self, n: int, /) -> None:
+        self.n += n
+
+    def refresh(self) -> None:
         pass
 
 

@@ -23,13 +23,14 @@ from s3_retriever.answer.prompt import (
 from s3_retriever.document import Document
 from s3_retriever.encoder import Encoder
 from s3_retriever.engine import S3Index
-from s3_retriever.engine.identity import Identity
+from s3_retriever.engine.origin import Origin
 from s3_retriever.errors import IndexStoreError, InputError
 from s3_retriever.host import Host
 from s3_retriever.index import Store
 from s3_retriever.index.manifest import MANIFEST_NAME
 from s3_retriever.recipe import Recipe
-from s3_retriever.search import Mode, Span
+from s3_retriever.search import Span
+from s3_retriever.types import Mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +55,9 @@ class Reader:
         return self.encoder.host
 
     @property
-    def identity(self) -> Identity:
+    def identity(self) -> Origin:
         """What a scan keeps about how it was made."""
-        return Identity.of(self.encoder, self.recipe, self.codebook)
+        return Origin.of(self.encoder, self.recipe, self.codebook)
 
     def index(self, store: Store) -> S3Index:
         """The index in a store."""
@@ -123,7 +124,7 @@ def open_kept(reader: Reader, path: Path) -> Store:
         IndexStoreError: There is none, or it was made with another host, codebook or recipe.
     """
     store = Store.open(path)
-    found, wanted = Identity.read(store), reader.identity
+    found, wanted = Origin.read(store), reader.identity
     for name in ("fingerprint", "codebook", "window", "overlap", "recipe"):
         if getattr(found, name) != getattr(wanted, name):
             what = "host" if name == "fingerprint" else name

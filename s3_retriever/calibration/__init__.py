@@ -2,11 +2,11 @@
 
 from s3_retriever.calibration.calibrate import Calibration, Trial, calibrate, calibrate_samples
 from s3_retriever.calibration.evaluation import Gain
-from s3_retriever.calibration.questions import Evidence, LabelledQuestion, Sample, questions_from
+from s3_retriever.calibration.questions import GoldSpan, LabelledQuestion, Sample, questions_from
 
 __all__ = [
     "Calibration",
-    "Evidence",
+    "GoldSpan",
     "Gain",
     "LabelledQuestion",
     "Sample",

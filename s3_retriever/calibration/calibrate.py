@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
-from s3_retriever.calibration.evaluation import Asked, Exam, Gain, OnceEncoder, halves
+from s3_retriever.calibration.evaluation import Asked, Evaluator, Gain, OnceEncoder, split
 from s3_retriever.calibration.questions import LabelledQuestion, Sample, questions_from
 from s3_retriever.calibration.settings import Setting, settings
 from s3_retriever.codebook import Codebook
@@ -20,7 +19,9 @@ from s3_retriever.document import Document
 from s3_retriever.engine import find_codebook, shared_host
 from s3_retriever.errors import InputError
 from s3_retriever.host import Host
+from s3_retriever.progress import Bar, progress_bar
 from s3_retriever.recipe import Recipe
+from s3_retriever.types import check_count
 
 logger = logging.getLogger(__name__)
 
@@ -44,11 +45,12 @@ class Trial:
     kept: bool
 
 
-class Climb:
-    """A coordinate search under way.
+class CoordinateSearch:
+    """Coordinate search: one setting after the other, until none makes the recipe better.
 
     Args:
-        exam: Measures recipes.
+        evaluator: Measures recipes.
+        bar: Shows how far a round is.
         asked: The questions that decide.
         start: The recipe to set out from.
 
@@ -57,10 +59,13 @@ class Climb:
         trials: All that was tried, in order.
     """
 
-    def __init__(self, exam: Exam, asked: Sequence[Asked], start: Recipe) -> None:
+    def __init__(
+        self, evaluator: Evaluator, bar: Bar, asked: Sequence[Asked], start: Recipe
+    ) -> None:
         self.recipe = start
         self.trials: list[Trial] = []
-        self._exam = exam
+        self._evaluator = evaluator
+        self._bar = bar
         self._asked = asked
         self._measured: dict[str, NDArray[np.float64]] = {}
         self._compared: set[tuple[str, str]] = set()
@@ -106,15 +111,14 @@ class Climb:
     def _recalls(self, recipe: Recipe) -> NDArray[np.float64]:
         key = _key(recipe)
         if key not in self._measured:
-            self._measured[key] = self._exam.recalls(recipe, self._asked)
+            self._measured[key] = self._evaluator.recalls(recipe, self._asked)
         return self._measured[key]
 
     def _announce(self, settings: Sequence[Setting]) -> None:
-        """Tell the bar what a round takes, if nothing changes on the way."""
+        """Set the bar's total to what a round takes if nothing changes on the way."""
         now = {_key(recipe) for setting in settings for _, recipe in setting.variants(self.recipe)}
-        bar = self._exam.bar
-        bar.total = bar.n + len(now - self._measured.keys()) * len(self._asked)
-        bar.refresh()
+        self._bar.total = self._bar.n + len(now - self._measured.keys()) * len(self._asked)
+        self._bar.refresh()
 
 
 def _key(recipe: Recipe) -> str:
@@ -138,7 +142,7 @@ class Calibration:
         after: That of the chosen recipe.
         gain: From `before` to `after`, question by question.
         questions: How many decided, and how many were held out.
-        budgets: Token budgets over which recall is the mean.
+        token_budgets: Token budgets over which recall is the mean.
     """
 
     codebook: Codebook
@@ -148,7 +152,7 @@ class Calibration:
     after: float
     gain: Gain
     questions: tuple[int, int]
-    budgets: tuple[int, ...]
+    token_budgets: tuple[int, ...]
 
     @property
     def recipe(self) -> Recipe:
@@ -160,7 +164,7 @@ class Calibration:
         return {
             "recipe": self.recipe.model_dump(),
             "start": self.start.model_dump(),
-            "budgets": list(self.budgets),
+            "token_budgets": list(self.token_budgets),
             "questions": {"deciding": self.questions[0], "held_out": self.questions[1]},
             "held_out": {
                 "before": self.before,
@@ -178,7 +182,7 @@ def calibrate(
     *,
     host: str | Host = "minilm",
     codebook: str | Path | Codebook | None = None,
-    budget: int = 512,
+    token_budget: int = 512,
     count: int = 200,
     seed: int = 0,
     progress: bool = True,
@@ -198,7 +202,8 @@ def calibrate(
             documents (see `questions_from`).
         host: `minilm`, a local folder, a model id on the Hugging Face Hub, or a loaded host.
         codebook: The host's codebook, or where it is; found as in `S3Index.create`.
-        budget: Tokens that a search may return. Recall is the mean over half, all and twice of it.
+        token_budget: Tokens that a search may return. Recall is the mean over half, all and
+            twice of it.
         count: Questions made from the documents at most.
         seed: Of the questions made, and of which half a question falls in.
         progress: Whether a bar shows rate and time left (only in a terminal).
@@ -227,7 +232,7 @@ def calibrate(
         book,
         [sample],
         labelled=questions is not None,
-        budget=budget,
+        token_budget=token_budget,
         seed=seed,
         progress=progress,
     )
@@ -239,7 +244,7 @@ def calibrate_samples(
     samples: Sequence[Sample],
     *,
     labelled: bool,
-    budget: int = 512,
+    token_budget: int = 512,
     seed: int = 0,
     progress: bool = True,
 ) -> Calibration:
@@ -250,7 +255,7 @@ def calibrate_samples(
         codebook: Its codebook.
         samples: Documents that are searched together, with their questions.
         labelled: Whether the questions come with labels, or were made from the documents.
-        budget: Tokens that a search may return.
+        token_budget: Tokens that a search may return.
         seed: Of which half a question falls in.
         progress: Whether a bar shows rate and time left (only in a terminal).
 
@@ -259,28 +264,30 @@ def calibrate_samples(
         CodebookError: The codebook is another host's.
     """
     check_questions(samples)
-    if budget < 1:
-        raise InputError(f"The budget must be at least 1 token, not {budget}.")
-    budgets = (max(budget // 2, 1), budget, 2 * budget)
-    deciding, held_out = halves(samples, seed)
+    check_count(token_budget, "token_budget")
+    token_budgets = (max(token_budget // 2, 1), token_budget, 2 * token_budget)
+    deciding, held_out = split(samples, seed)
     start = codebook.recipe
-    bar = tqdm(desc="Calibrating", unit="question", disable=None if progress else True)
-    with bar, Exam(OnceEncoder(host, codebook), samples, budgets, bar) as exam:
-        climb = Climb(exam, deciding, start)
-        climb.run(settings(codebook, labelled))
+    encoder = OnceEncoder(host, codebook)
+    with (
+        progress_bar(progress, desc="Calibrating", unit="question") as bar,
+        Evaluator(encoder, samples, token_budgets, bar) as evaluator,
+    ):
+        search = CoordinateSearch(evaluator, bar, deciding, start)
+        search.run(settings(codebook, labelled))
         chosen = start
-        if climb.recipe != start:
-            chosen = climb.recipe.model_copy(update={"name": "calibrated"})
-        before, after = (exam.recalls(recipe, held_out) for recipe in (start, chosen))
+        if search.recipe != start:
+            chosen = search.recipe.changed("name", "calibrated")
+        before, after = (evaluator.recalls(recipe, held_out) for recipe in (start, chosen))
     return Calibration(
         codebook=codebook.with_recipe(chosen),
         start=start,
-        trials=tuple(climb.trials),
+        trials=tuple(search.trials),
         before=float(before.mean()),
         after=float(after.mean()),
         gain=Gain.between(before, after),
         questions=(len(deciding), len(held_out)),
-        budgets=budgets,
+        token_budgets=token_budgets,
     )
 
 

@@ -8,25 +8,23 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
-from s3_retriever.calibration.questions import Evidence, LabelledQuestion, Sample
+from s3_retriever.calibration.questions import GoldSpan, LabelledQuestion, Sample
 from s3_retriever.codebook import Codebook
 from s3_retriever.encoder import CachingEncoder, Encoder, TokenFeatures
-from s3_retriever.encoder.encoder import QuestionFeatures
 from s3_retriever.engine import S3Index
+from s3_retriever.features import EncodedQuestion
 from s3_retriever.host import Host
 from s3_retriever.host.taps import Tap
 from s3_retriever.index import Snapshot, Store
-from s3_retriever.index.snapshot import Sentences
-from s3_retriever.recipe import QuerySide, Recipe, SentenceRecipe, TapRecipe
-from s3_retriever.search.filtering import candidates
-from s3_retriever.search.pipeline import rank_question
-from s3_retriever.search.selection import select
+from s3_retriever.progress import Bar
+from s3_retriever.recipe import Recipe, SentenceRecipe, TapRecipe
+from s3_retriever.search import rank, select
+from s3_retriever.types import QuerySide
 
 # Evidence counts as found when pieces cover this share of its characters: sentence boundaries of
 # the labels and of the index may differ by an abbreviation or a quotation mark.
@@ -49,7 +47,7 @@ class Located(Protocol):
         """Offset after the last one."""
 
 
-def evidence_recall(evidence: Sequence[Evidence], found: Sequence[Located]) -> float:
+def evidence_recall(evidence: Sequence[GoldSpan], found: Sequence[Located]) -> float:
     """Share of the evidence that was found.
 
     A sentence is found when the pieces cover 80 % of its characters; what is labelled as a whole
@@ -59,14 +57,14 @@ def evidence_recall(evidence: Sequence[Evidence], found: Sequence[Located]) -> f
     return sum(hits) / len(hits)
 
 
-def overlap(evidence: Evidence, piece: Located) -> int:
+def overlap(evidence: GoldSpan, piece: Located) -> int:
     """Characters of the evidence that a piece covers."""
     if piece.document_id != evidence.document_id:
         return 0
     return max(0, min(piece.end, evidence.end) - max(piece.start, evidence.start))
 
 
-def _is_found(evidence: Evidence, found: Sequence[Located]) -> bool:
+def _is_found(evidence: GoldSpan, found: Sequence[Located]) -> bool:
     covered = sum(overlap(evidence, piece) for piece in found)
     if evidence.any_part:
         return covered > 0
@@ -106,8 +104,6 @@ class Gain:
         return self.mean > max(errors * self.error, 0.0)
 
 
-_Features = dict[str, QuestionFeatures]
-
 # Features of documents that are kept at most, in tokens times taps.
 _CACHED_TOKENS = 2_000_000
 # Questions that are kept at most.
@@ -118,36 +114,38 @@ class OnceEncoder(CachingEncoder):
     """Reads all taps of the codebook at once, and gives each recipe what it asks for.
 
     A document is read with as many features as the SAEs have; as they come strongest first, the
-    first `document_k` of them are what it has with less.
+    first `doc_top_k` are those of a smaller number.
     """
 
     def __init__(self, host: Host, codebook: Codebook) -> None:
         super().__init__(host, codebook, _CACHED_TOKENS // len(codebook.saes))
-        self._read: OrderedDict[tuple[str, QuerySide, int, str], _Features] = OrderedDict()
+        self._read: OrderedDict[tuple[object, ...], EncodedQuestion] = OrderedDict()
 
     def documents(
         self, texts: Iterable[tuple[str, str]], recipe: Recipe
     ) -> Iterator[TokenFeatures]:
         """As `Encoder.documents`."""
         k = max(sae.k for sae in self.codebook.saes.values())
-        whole = with_all_taps(recipe, self.codebook, "same").model_copy(update={"document_k": k})
-        for found in super().documents(texts, whole):
-            strongest = {name: found.features[name][:, : recipe.document_k] for name in recipe.taps}
-            yield replace(found, features=strongest)
+        whole = with_all_taps(recipe, self.codebook, "same").changed("advanced.doc_top_k", k)
+        for chunk in super().documents(texts, whole):
+            strongest = {
+                name: chunk.features[name][:, : recipe.advanced.doc_top_k] for name in recipe.taps
+            }
+            yield replace(chunk, features=strongest)
 
-    def question(self, text: str, recipe: Recipe) -> _Features:
+    def question(self, text: str, recipe: Recipe) -> EncodedQuestion:
         """As `Encoder.question`."""
         sides = {part.query_side for part in recipe.taps.values()}
         read = {side: self._question_from(side, text, recipe) for side in sides}
-        found = {name: read[part.query_side][name] for name, part in recipe.taps.items()}
-        if recipe.sentence:
-            found[recipe.sentence.tap] = read[min(sides)][recipe.sentence.tap]
-        return found
+        features = {
+            name: read[part.query_side].features[name] for name, part in recipe.taps.items()
+        }
+        return EncodedQuestion(features, read[min(sides)].direction if recipe.sentence else None)
 
-    def _question_from(self, side: QuerySide, text: str, recipe: Recipe) -> _Features:
+    def _question_from(self, side: QuerySide, text: str, recipe: Recipe) -> EncodedQuestion:
         """Features of a question at all taps that can be read from a side."""
         whole = with_all_taps(recipe, self.codebook, side)
-        key = (text, side, recipe.query_k, whole.tap_names[-1])
+        key = (text, side, recipe.advanced.query_top_k, whole.sentence)
         if key not in self._read:
             self._read[key] = Encoder.question(self, text, whole)
             if len(self._read) > _CACHED_QUESTIONS:
@@ -158,12 +156,10 @@ class OnceEncoder(CachingEncoder):
 def with_all_taps(recipe: Recipe, codebook: Codebook, side: QuerySide) -> Recipe:
     """A recipe with all taps of a codebook that a question can be compared with from a side."""
     taps = [tap for tap in codebook.saes if side in query_sides(tap)]
-    deepest = codebook.sentence_tap
-    update = {
-        "taps": {str(tap): TapRecipe(query_side=side) for tap in taps},
-        "sentence": recipe.sentence or (SentenceRecipe(tap=str(deepest)) if deepest else None),
-    }
-    return recipe.model_copy(update=update)
+    layer = codebook.sentence_layer
+    sentence = recipe.sentence or (None if layer is None else SentenceRecipe(layer=layer))
+    every = {str(tap): TapRecipe(query_side=side) for tap in taps}
+    return recipe.changed("taps", every).changed("sentence", sentence)
 
 
 def query_sides(tap: Tap) -> tuple[QuerySide, ...]:
@@ -178,35 +174,35 @@ class Asked(NamedTuple):
     question: LabelledQuestion
 
 
-class Exam:
-    """Indexes of the samples, with all taps of the codebook, made when first needed.
+class Evaluator:
+    """Measures recipes on indexes of the samples, made when first needed, with all taps.
 
     A context manager; the indexes vanish at its end.
 
     Args:
         encoder: Reads documents and questions, each once.
         samples: What is searched.
-        budgets: Token budgets. Recall is their mean: with one budget a question's recall moves in
-            steps as large as a piece of evidence, and a better rank that does not cross the
-            budget counts for nothing.
-        bar: Moves by one for every question that was asked.
+        token_budgets: Recall is the mean over these. With a single budget a question's recall
+            moves in steps as large as a piece of evidence, and a better rank that does not cross
+            the budget counts for nothing.
+        bar: Moves by one for every question that is asked.
     """
 
     def __init__(
         self,
         encoder: OnceEncoder,
         samples: Sequence[Sample],
-        budgets: Sequence[int],
-        bar: tqdm[Any],
+        token_budgets: Sequence[int],
+        bar: Bar,
     ) -> None:
         self._encoder = encoder
         self._samples = samples
-        self._budgets = budgets
-        self.bar = bar
-        self._snapshots: dict[tuple[int, int, str], Snapshot] = {}
+        self._token_budgets = token_budgets
+        self._bar = bar
+        self._snapshots: dict[tuple[object, ...], Snapshot] = {}
         self._open = ExitStack()
 
-    def __enter__(self) -> Exam:
+    def __enter__(self) -> Evaluator:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -214,29 +210,26 @@ class Exam:
 
     def recalls(self, recipe: Recipe, asked: Sequence[Asked]) -> NDArray[np.float64]:
         """The evidence recall of each question [n] in mode `hybrid`, mean of the budgets."""
-        found = np.zeros(len(asked))
+        recalls = np.zeros(len(asked))
         for place, (sample, question) in enumerate(asked):
-            found[place] = self._recall(recipe, self._snapshot(sample, recipe), question)
-            self.bar.update()
-        return found
+            recalls[place] = self._recall(recipe, self._snapshot(sample, recipe), question)
+            self._bar.update(1)
+        return recalls
 
     def _recall(self, recipe: Recipe, snapshot: Snapshot, question: LabelledQuestion) -> float:
-        allowed = candidates(Sentences.of(snapshot), None)
-        ranking = rank_question(
-            self._encoder, snapshot, question.text, recipe, "hybrid", allowed
-        ).ranking
+        ranking = rank(snapshot, question.text, recipe, self._encoder, "hybrid", snapshot.live)
         recalls = [
             evidence_recall(
                 question.evidence,
                 select(ranking, recipe, k=None, token_budget=budget, order="score"),
             )
-            for budget in self._budgets
+            for budget in self._token_budgets
         ]
         return sum(recalls) / len(recalls)
 
     def _snapshot(self, sample: int, recipe: Recipe) -> Snapshot:
         whole = with_all_taps(recipe, self._encoder.codebook, "same")
-        key = (sample, recipe.document_k, whole.tap_names[-1])
+        key = (sample, recipe.advanced.doc_top_k, whole.sentence and whole.sentence.layer)
         if key not in self._snapshots:
             store = Store.create(None, {})
             index = S3Index(store, self._encoder, whole)
@@ -246,14 +239,14 @@ class Exam:
         return self._snapshots[key]
 
 
-def halves(samples: Sequence[Sample], seed: int) -> tuple[list[Asked], list[Asked]]:
-    """Split all questions, each taken once, by a hash, so that their order does not matter."""
+def split(samples: Sequence[Sample], seed: int) -> tuple[list[Asked], list[Asked]]:
+    """Halve the questions, each taken once, by a hash: their order does not matter."""
     asked = {
         Asked(n, question) for n, sample in enumerate(samples) for question in sample.questions
     }
 
-    def digest(one: Asked) -> bytes:
-        return hashlib.sha256(f"{seed} {one}".encode()).digest()
+    def digest(question: Asked) -> bytes:
+        return hashlib.sha256(f"{seed} {question}".encode()).digest()
 
     mixed = sorted(asked, key=digest)
     middle = len(mixed) // 2

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from s3_retriever.calibration.evaluation import Located
-from s3_retriever.calibration.questions import Evidence
+from s3_retriever.calibration.questions import GoldSpan
 from s3_retriever.document import Document
 from s3_retriever.errors import InputError
 
@@ -46,7 +46,7 @@ class Question:
     id: str
     text: str
     answers: tuple[str, ...]
-    evidence: tuple[Evidence, ...]
+    evidence: tuple[GoldSpan, ...]
     group: str
 
 
@@ -378,7 +378,7 @@ def _named_documents(names: dict[Source, str]) -> tuple[Document, ...]:
 
 def _question(row: Labelled, names: dict[Source, str], group: str) -> Question:
     evidence = tuple(
-        Evidence(names[source], *source.range(piece), piece == WHOLE or not source.sentences)
+        GoldSpan(names[source], *source.range(piece), piece == WHOLE or not source.sentences)
         for source, piece in row.support
     )
     return Question(row.id, row.question, row.answers, evidence, group)

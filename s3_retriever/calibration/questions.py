@@ -16,7 +16,7 @@ from s3_retriever.text.terms import analyze
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class GoldSpan:
     """A range of a document that answers a question.
 
     Attributes:
@@ -46,7 +46,7 @@ class LabelledQuestion:
     """
 
     text: str
-    evidence: tuple[Evidence, ...]
+    evidence: tuple[GoldSpan, ...]
 
     def __post_init__(self) -> None:
         """Check the fields."""
@@ -199,7 +199,7 @@ def _sample(
     for sentence, text in chosen:
         of = cuts[sentence.document]
         evidence = tuple(
-            Evidence(left[sentence.document].id, _moved(start, of), _moved(end, of))
+            GoldSpan(left[sentence.document].id, _moved(start, of), _moved(end, of))
             for start, end in (ranges[sentence.document][n] for n in sentence.neighbours)
         )
         questions.append(LabelledQuestion(text, evidence))

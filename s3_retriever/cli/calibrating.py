@@ -28,7 +28,7 @@ def show(console: Console, calibration: Calibration) -> None:
     show_table(console, _table(calibration.trials))
     deciding, held_out = calibration.questions
     gain = calibration.gain
-    budgets = ", ".join(map(str, calibration.budgets))
+    budgets = ", ".join(map(str, calibration.token_budgets))
     console.print()
     console.print(
         f"Recall is the mean of budgets of {budgets} tokens, above of the {deciding} questions "
@@ -174,7 +174,7 @@ def calibrate(
             *_load(host, codebook, device, dtype),
             samples,
             labelled=bool(questions),
-            budget=budget,
+            token_budget=budget,
             seed=seed,
         )
     except KeyboardInterrupt:

@@ -144,17 +144,17 @@ def facts(store: Store) -> dict[str, Any]:
     size = sum(file.bytes for segment in manifest.segments for file in segment.files.values())
     return {
         "path": str(store.path),
-        "host": manifest.codebook.get("host"),
-        "codebook": manifest.codebook.get("codebook"),
+        "host": manifest.origin.get("host"),
+        "codebook": manifest.origin.get("codebook"),
         "documents": snapshot.n_documents,
-        "sentences": snapshot.n_sentences,
+        "sentences": snapshot.n_live,
         "tokens": snapshot.n_tokens,
         "bytes": size,
         "bytes_per_token": round(size / snapshot.n_tokens, 1) if snapshot.n_tokens else None,
         "segments": len(manifest.segments),
         "generation": manifest.generation,
         "schema": manifest.schema_version,
-        "recipe": manifest.codebook.get("recipe"),
+        "recipe": manifest.origin.get("recipe"),
     }
 
 

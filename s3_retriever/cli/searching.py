@@ -152,7 +152,7 @@ def explanation_json(found: Explanation) -> dict[str, Any]:
     """An explanation as JSON values."""
     return {
         "span": span_json(found.span),
-        "parts": dict(found.parts),
+        "parts": dict(found.contributions),
         "bridge": None if found.bridge is None else span_json(found.bridge),
         "features": [asdict(feature) for feature in found.features],
         "terms": [asdict(term) for term in found.terms],
@@ -171,7 +171,7 @@ def show_explanation(console: Console, rank: int, found: Explanation) -> None:
 
 
 def _show_parts(console: Console, found: Explanation) -> None:
-    parts = ", ".join(f"{source} {part:+.2f}" for source, part in found.parts.items())
+    parts = ", ".join(f"{source} {part:+.2f}" for source, part in found.contributions.items())
     if parts:
         console.print(f"  score = {parts}", highlight=False)
     if found.bridge is not None:

@@ -19,7 +19,7 @@ from s3_retriever.codebook.files import (
     replace_folder,
 )
 from s3_retriever.codebook.fit import fit
-from s3_retriever.codebook.recipes import default_recipe, last_sentence_tap, paper_recipe
+from s3_retriever.codebook.recipes import default_recipe, paper_recipe, sentence_layer
 from s3_retriever.codebook.sentence_map import (
     STANDALONE_FILE,
     Remembered,
@@ -110,9 +110,9 @@ class Codebook:
         return digest.hexdigest()[:32]
 
     @property
-    def sentence_tap(self) -> Tap | None:
-        """The mean states of the deepest layer whose states it has; None where it has none."""
-        return last_sentence_tap(self.saes)
+    def sentence_layer(self) -> int | None:
+        """The deepest layer whose hidden states it has; None if it has none."""
+        return sentence_layer(self.saes)
 
     def feature_sizes(self, recipe: Recipe) -> dict[str, int]:
         """Sizes of the dictionaries of a recipe's taps, as an index takes them."""
@@ -122,7 +122,7 @@ class Codebook:
         """Bytes of a sentence's code at a recipe's tap of sentences, as an index takes them."""
         if recipe.sentence is None:
             return {}
-        tap = recipe.sentence.tap
+        tap = f"sentence.{recipe.sentence.layer}"
         return {tap: code_bytes(self.states_of(tap).width)}
 
     def states_of(self, tap: str) -> TopKSAE:
@@ -140,8 +140,10 @@ class Codebook:
             CodebookError: The recipe names a tap that the codebook does not have, or asks for
                 the query projection of a tap that is no key tap.
         """
-        for name in recipe.tap_names:
-            tap = Tap.parse(name).tokens
+        taps = [Tap.parse(name) for name in recipe.taps]
+        if recipe.sentence is not None:
+            taps.append(Tap("hidden", recipe.sentence.layer))
+        for tap in taps:
             if tap not in self.saes:
                 raise CodebookError(
                     f"Recipe {recipe.name!r} needs the tap {tap}, which this codebook does not "
@@ -149,8 +151,6 @@ class Codebook:
                     "with that tap."
                 )
         misplaced = [name for name in recipe.taps if Tap.parse(name).site == "sentence"]
-        if recipe.sentence and Tap.parse(recipe.sentence.tap).site != "sentence":
-            misplaced.append(recipe.sentence.tap)
         if misplaced:
             raise CodebookError(
                 f"Recipe {recipe.name!r} uses the tap {misplaced[0]} in the wrong place; taps of "
@@ -265,8 +265,10 @@ class Codebook:
                 sentences have means.
         """
         self.check_host(host)
-        tap = Tap.parse(self.recipe.sentence.tap) if self.recipe.sentence else self.sentence_tap
-        if tap is None:
+        layer = self.recipe.sentence.layer if self.recipe.sentence else self.sentence_layer
+        if layer is not None:
+            tap = Tap("sentence", layer)
+        if layer is None:
             raise CodebookError(
                 "The codebook has no tap of hidden states, so that sentences have no mean "
                 "states; fit one with: s3 fit HOST --taps hidden.LAYER ..."

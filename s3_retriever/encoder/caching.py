@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from s3_retriever.codebook.codebook import Codebook
-from s3_retriever.encoder.encoder import Encoder, QuestionFeatures, TokenFeatures
+from s3_retriever.encoder.encoder import Encoder, TokenFeatures
+from s3_retriever.features import EncodedQuestion
 from s3_retriever.host import Host
 from s3_retriever.recipe import Recipe
 
@@ -31,7 +32,7 @@ class CachingEncoder(Encoder):
         super().__init__(host, codebook)
         self._limit = cache_tokens
         self._cached: OrderedDict[_Key, list[TokenFeatures]] = OrderedDict()
-        self._questions: OrderedDict[tuple[str, str], dict[str, QuestionFeatures]] = OrderedDict()
+        self._questions: OrderedDict[tuple[str, str], EncodedQuestion] = OrderedDict()
         self._tokens = 0
         self._cache_lock = threading.Lock()
 
@@ -39,7 +40,7 @@ class CachingEncoder(Encoder):
         self, texts: Iterable[tuple[str, str]], recipe: Recipe
     ) -> Iterator[TokenFeatures]:
         """As `Encoder.documents`; holds all texts of the call in memory."""
-        scan = f"{recipe.document_k} {sorted(recipe.tap_names)}"
+        scan = f"{recipe.advanced.doc_top_k} {sorted(recipe.taps)} {recipe.sentence and recipe.sentence.layer}"
         wanted: list[_Key] = [(title, text, scan) for title, text in texts]
         known = self._recall(wanted)
         fresh = [key for key in dict.fromkeys(wanted) if key not in known]
@@ -50,10 +51,13 @@ class CachingEncoder(Encoder):
             for found in known[key]:
                 yield replace(found, document=number)
 
-    def question(self, text: str, recipe: Recipe) -> dict[str, QuestionFeatures]:
+    def question(self, text: str, recipe: Recipe) -> EncodedQuestion:
         """As `Encoder.question`; the last ones are remembered."""
         sides = sorted((name, part.query_side) for name, part in recipe.taps.items())
-        key = (text, f"{recipe.query_k} {sides} {sorted(recipe.tap_names)}")
+        key = (
+            text,
+            f"{recipe.advanced.query_top_k} {sides} {recipe.sentence and recipe.sentence.layer}",
+        )
         with self._cache_lock:
             found = self._questions.get(key)
         if found is None:

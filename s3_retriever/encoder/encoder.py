@@ -13,6 +13,7 @@ from torch import Tensor
 
 from s3_retriever.codebook.codebook import Codebook
 from s3_retriever.codebook.sentence_map import StandaloneMap
+from s3_retriever.features import EncodedQuestion, TapFeatures
 from s3_retriever.host import Host, Window
 from s3_retriever.host.batches import LOOKAHEAD_BATCHES, run_batches
 from s3_retriever.host.device import Fetched
@@ -91,19 +92,6 @@ class TokenFeatures:
 
 
 @dataclass(frozen=True, slots=True)
-class QuestionFeatures:
-    """Features of a question's tokens at one tap.
-
-    Attributes:
-        indices: int64 [tokens, k]; -1 where fewer than k fire.
-        values: Activations, float32 [tokens, k]; 0 where fewer than k fire.
-    """
-
-    indices: NDArray[np.int64]
-    values: NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
 class _Scanned:
     """Which rows of a batch are a window's: of features by tap name, and of token states.
 
@@ -148,6 +136,28 @@ class Encoder:
         self._saes = {str(tap): _on_host(sae.encoder(), host) for tap, sae in codebook.saes.items()}
         self._sentences: dict[str, SentenceEncoder] = {}
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the host's weights, as far down as the taps need them."""
+        return self.codebook.fingerprint
+
+    @property
+    def identity(self) -> str:
+        """Of the codebook."""
+        return self.codebook.identity
+
+    def feature_sizes(self, recipe: Recipe) -> dict[str, int]:
+        """Sizes of the dictionaries of a recipe's taps."""
+        return self.codebook.feature_sizes(recipe)
+
+    def vector_bytes(self, recipe: Recipe) -> dict[str, int]:
+        """Bytes of a sentence vector."""
+        return self.codebook.code_sizes(recipe)
+
+    def named_recipe(self, recipe: str | Recipe) -> Recipe:
+        """A recipe by name, or the caller's own, checked against the codebook."""
+        return self.codebook.named_recipe(recipe)
+
     def documents(
         self, texts: Iterable[tuple[str, str]], recipe: Recipe
     ) -> Iterator[TokenFeatures]:
@@ -162,7 +172,7 @@ class Encoder:
         def run(batch: Sequence[Window]) -> list[_Scanned]:
             seen = read(self.host, sites, batch)
             encoded = {
-                name: Fetched(self._indices(name, seen[tap], recipe.document_k))
+                name: Fetched(self._indices(name, seen[tap], recipe.advanced.doc_top_k))
                 for name, tap in taps.items()
             }
             states = Fetched(seen[sentence.tokens]) if sentence else None
@@ -202,7 +212,7 @@ class Encoder:
         ):
             yield replace(found, codes={name: codes[first:end]})
 
-    def question(self, text: str, recipe: Recipe) -> dict[str, QuestionFeatures]:
+    def question(self, text: str, recipe: Recipe) -> EncodedQuestion:
         """Features of a question, by tap name. A question of any length is read in windows.
 
         Of a tap of sentences they are a single row: all axes of its codes, and where the
@@ -223,7 +233,7 @@ class Encoder:
             parts = [_Read({}, None) for _ in batch]
             for name, side in sides.items():
                 x = group_queries(seen[side], self.host) if side.site == "query" else seen[side]
-                values, indices = self._saes[name].encode(x, recipe.query_k)
+                values, indices = self._saes[name].encode(x, recipe.advanced.query_top_k)
                 rows = zip(torch.split(values, sizes), torch.split(indices, sizes), strict=True)
                 for part, found in zip(parts, rows, strict=True):
                     part.features[name] = found
@@ -236,24 +246,19 @@ class Encoder:
 
         windows = self.host.windows([("", text)])
         parts = [part for _, part in run_batches(windows, run, self.host.batch_tokens)]
-        found = {
+        features = {
             name: _question_features([part.features[name] for part in parts]) for name in sides
         }
-        if sentence:
-            states = torch.cat([part.states for part in parts if part.states is not None])
-            found[str(sentence)] = self._direction(str(sentence), states)
-        return found
+        if sentence is None:
+            return EncodedQuestion(features)
+        states = torch.cat([part.states for part in parts if part.states is not None])
+        return EncodedQuestion(features, self._sentence_encoder(str(sentence)).direction(states))
 
     def _lookahead(self, sentence: Tap) -> int:
         """Batches that are sorted at once: the states of all of them wait to be put in order."""
         width = self.codebook.states_of(str(sentence)).width
         batch_bytes = self.host.batch_tokens * width * self.host.model.dtype.itemsize
         return max(min(LOOKAHEAD_BATCHES, _STATES_BYTES // batch_bytes), 1)
-
-    def _direction(self, name: str, states: Tensor) -> QuestionFeatures:
-        """Where a question with these states [tokens, width] points at a tap of sentences."""
-        direction = self._sentence_encoder(name).direction(states)
-        return QuestionFeatures(np.arange(len(direction))[None], direction[None])
 
     def _sentence_encoder(self, name: str) -> SentenceEncoder:
         """The encoder of a tap of sentences; states lie around what their SAE subtracts first."""
@@ -291,11 +296,11 @@ def _rows(batch: Sequence[Window]) -> Iterator[slice]:
 
 
 def _sentence_tap(recipe: Recipe) -> Tap | None:
-    return Tap.parse(recipe.sentence.tap) if recipe.sentence else None
+    return Tap("sentence", recipe.sentence.layer) if recipe.sentence else None
 
 
-def _question_features(parts: list[tuple[Tensor, Tensor]]) -> QuestionFeatures:
+def _question_features(parts: list[tuple[Tensor, Tensor]]) -> TapFeatures:
     values, indices = zip(*parts, strict=True)
-    return QuestionFeatures(
+    return TapFeatures(
         indices=torch.cat(indices).cpu().numpy(), values=torch.cat(values).cpu().numpy()
     )

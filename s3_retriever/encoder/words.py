@@ -9,16 +9,16 @@ import torch
 
 from s3_retriever.codebook import Codebook
 from s3_retriever.encoder import Encoder, TokenFeatures
-from s3_retriever.encoder.encoder import QuestionFeatures
+from s3_retriever.features import EncodedQuestion, TapFeatures
 from s3_retriever.host import Host
 from s3_retriever.host.taps import Tap
-from s3_retriever.recipe import Recipe, TapRecipe
+from s3_retriever.recipe import Interleave, Recipe, TapRecipe
 from s3_retriever.sae import TopKSAE
 
 _TAP = "hidden.0"
 # M_BM25 U M_bias of S3-Attention, section 4; the paper does not state the size of the edges, and
 # the recipe `paper` takes as many.
-_RECIPE = Recipe(name="bm25", taps={_TAP: TapRecipe()}, fusion="union", edges=32)
+_RECIPE = Recipe(name="bm25", taps={_TAP: TapRecipe()}, fusion=Interleave(edge_tokens=32))
 
 
 class WordsEncoder(Encoder):
@@ -46,15 +46,13 @@ class WordsEncoder(Encoder):
             features = dict.fromkeys(recipe.taps, none)
             yield TokenFeatures(window.document, window.starts, features, window.last)
 
-    def question(self, text: str, recipe: Recipe) -> dict[str, QuestionFeatures]:  # noqa: ARG002
+    def question(self, text: str, recipe: Recipe) -> EncodedQuestion:  # noqa: ARG002
         """No features."""
-        none = QuestionFeatures(
-            np.empty((0, 1), dtype=np.int64), np.empty((0, 1), dtype=np.float32)
-        )
-        return dict.fromkeys(recipe.taps, none)
+        none = TapFeatures(np.empty((0, 1), dtype=np.int64), np.empty((0, 1), dtype=np.float32))
+        return EncodedQuestion(dict.fromkeys(recipe.taps, none))
 
     def recipe(self, recipe: str | Recipe) -> Recipe:
         """The recipe `bm25`, or fusion and edges of the caller's own without its taps."""
         if isinstance(recipe, str):
             return self.codebook.recipe
-        return recipe.model_copy(update={"taps": {_TAP: TapRecipe()}, "second_hop": None})
+        return recipe.model_copy(update={"taps": {_TAP: TapRecipe()}, "hop": None})

@@ -14,7 +14,8 @@ from s3_retriever.engine.s3index import S3Index
 from s3_retriever.host import Host
 from s3_retriever.index import Store
 from s3_retriever.recipe import Recipe
-from s3_retriever.search import Mode, Order, Span, Where
+from s3_retriever.search import Span
+from s3_retriever.types import Mode, Order, Where
 
 
 class Compressor:

@@ -4,40 +4,58 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from s3_retriever.codebook import Codebook
 from s3_retriever.errors import CodebookError, InputError
-from s3_retriever.host import Host
-from s3_retriever.host.source import MINILM
 
-# A codebook that lies in this folder of a model's folder is found without being named.
+if TYPE_CHECKING:
+    from s3_retriever.codebook import Codebook
+    from s3_retriever.host import Host
+
+# The embedded host, whose codebook is shipped.
+MINILM = "minilm"
+# A codebook in this folder of a model's folder is found without being named.
 CODEBOOK_FOLDER = "s3-codebook"
 
 _HOSTS: dict[object, Host] = {}
 _HOSTS_LOCK = threading.Lock()
 
 
-def find_codebook(host: str | Host, codebook: str | Path | Codebook | None) -> Codebook:
-    """The codebook that was named, else the one that belongs to the host.
+def codebook_name(host: str | Host, codebook: str | Path | None) -> str:
+    """The codebook that was named, else the one that belongs to the host; loads nothing.
+
+    Returns:
+        `minilm`, a folder, or an id on the Hugging Face Hub.
 
     Raises:
         CodebookError: There is none.
     """
-    if isinstance(codebook, Codebook):
-        return codebook
     if codebook is not None:
-        return Codebook.from_pretrained(str(codebook))
+        return str(codebook)
     name = host if isinstance(host, str) else host.name
     if name == MINILM:
-        return Codebook.from_pretrained(MINILM)
+        return MINILM
     beside = Path(name) / CODEBOOK_FOLDER
     if beside.is_dir():
-        return Codebook.load(beside)
+        return str(beside)
     raise CodebookError(
-        f"No codebook for host {name!r} was named or lies beside it; pass codebook=..., or fit "
-        f"one on plain text with: s3 fit {name} --text TEXTS --out CODEBOOK"
+        f"There is no codebook for host {name!r}: none was named and none lies beside the model; "
+        f"pass codebook=..., or fit one on plain text with: s3r fit {name} --text TEXTS "
+        "--out CODEBOOK"
     )
+
+
+def find_codebook(host: str | Host, codebook: str | Path | Codebook | None) -> Codebook:
+    """The codebook that was given or named, else the one that belongs to the host.
+
+    Raises:
+        CodebookError: There is none, or it cannot be read.
+    """
+    from s3_retriever.codebook import Codebook
+
+    if isinstance(codebook, Codebook):
+        return codebook
+    return Codebook.from_pretrained(codebook_name(host, codebook))
 
 
 def shared_host(host: str | Host, codebook: Codebook, options: dict[str, Any]) -> Host:
@@ -51,7 +69,7 @@ def shared_host(host: str | Host, codebook: Codebook, options: dict[str, Any]) -
 
 
 def answering_host(host: str | Host, options: dict[str, Any]) -> Host:
-    """A host by name, loaded whole and once per process, so that it also generates.
+    """A host by name, loaded whole and once per process so that it can also generate.
 
     Raises:
         HostError: It cannot be loaded.
@@ -61,6 +79,8 @@ def answering_host(host: str | Host, options: dict[str, Any]) -> Host:
 
 
 def _load_once(host: str | Host, extent: dict[str, Any], options: dict[str, Any]) -> Host:
+    from s3_retriever.host import Host
+
     if isinstance(host, Host):
         if options:
             raise InputError("A loaded host takes no further options; give them to Host.load.")
@@ -73,6 +93,6 @@ def _load_once(host: str | Host, extent: dict[str, Any], options: dict[str, Any]
 
 
 def lasting(name: str) -> str:
-    """A folder's absolute path, so that it is found from any folder; other names as they are."""
+    """A folder's absolute path, valid from any working directory; other names as they are."""
     folder = Path(name).expanduser()
     return str(folder.resolve()) if name != MINILM and folder.is_dir() else name

@@ -2,99 +2,56 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from itertools import groupby
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from s3_retriever.codebook import Codebook
 from s3_retriever.document import Document
-from s3_retriever.encoder import Encoder, TokenFeatures
-from s3_retriever.engine.hosting import find_codebook, shared_host
-from s3_retriever.engine.identity import Identity
-from s3_retriever.errors import CodebookError, IndexStoreError, InputError
-from s3_retriever.host import Host
-from s3_retriever.index import Store, TokenChunk, Verification
-from s3_retriever.index.snapshot import Sentences
+from s3_retriever.engine.hosting import codebook_name, find_codebook, shared_host
+from s3_retriever.engine.origin import Origin
+from s3_retriever.errors import CodebookError, InputError
+from s3_retriever.index import Store, Verification
 from s3_retriever.progress import Bar, progress_bar
 from s3_retriever.recipe import Recipe
-from s3_retriever.search import Explanation, Mode, Span, Where
-from s3_retriever.search.explanation import explain
-from s3_retriever.search.filtering import candidates
-from s3_retriever.search.pipeline import rank_question
-from s3_retriever.search.selection import Order, select
+from s3_retriever.search import Explanation, Span, explain, rank, search
+from s3_retriever.types import Mode, Order, Where, check_choice, check_count, check_text
 
+if TYPE_CHECKING:
+    from s3_retriever.codebook import Codebook
+    from s3_retriever.encoder import Encoder
+    from s3_retriever.features import EncodedChunk
+    from s3_retriever.host import Host
 
-class Source:
-    """Hands texts to the scan and keeps their documents until they have been scanned."""
-
-    def __init__(self, documents: Iterable[Document | str]) -> None:
-        self._documents = documents
-        self._waiting: deque[Document] = deque()
-
-    def texts(self) -> Iterator[tuple[str, str]]:
-        """Titles and texts, as the scan asks for them.
-
-        Raises:
-            InputError: Something is neither a document nor a text.
-        """
-        for item in self._documents:
-            document = Document(item) if isinstance(item, str) else item
-            if not isinstance(document, Document):
-                raise InputError(
-                    f"A document is a Document or a string, not {type(item).__name__}."
-                )
-            self._waiting.append(document)
-            yield document.title, document.text
-
-    def take(self) -> Document:
-        """The first document that was not taken yet."""
-        return self._waiting.popleft()
-
-
-def token_chunks(
-    features: Iterable[TokenFeatures], document: Document, bar: Bar
-) -> Iterator[TokenChunk]:
-    """The tokens of one document; moves the progress bar by the characters they cover."""
-    done = 0
-    for found in features:
-        reached = len(document.text) if found.last or not len(found.starts) else found.starts[-1]
-        bar.update(int(reached) - done)
-        done = int(reached)
-        yield TokenChunk(found.starts.astype(np.uint32), found.features, found.codes)
-
-
-def scanning_bar(documents: Iterable[Document | str], shown: bool) -> AbstractContextManager[Bar]:
-    """A bar of characters; with the time left where all documents are at hand."""
-    total = None
-    if isinstance(documents, (list, tuple)):
-        total = sum(
-            len(item.text if isinstance(item, Document) else item)
-            for item in documents
-            if isinstance(item, (Document, str))
-        )
-    return progress_bar(shown, total=total, unit="char", unit_scale=True, desc="Scanning")
+# Spans that a search returns unless told otherwise.
+DEFAULT_K = 5
 
 
 class S3Index:
     """An index of documents that its host model retrieves from.
 
-    Make one with `S3Index.create`, open one with `S3Index.open`. It may be used as a context
+    Make one with `S3Index.create`, open one with `S3Index.open`; it can be used as a context
     manager. Searches may run in several threads at once, also while documents are added; the
     host itself runs one batch at a time.
 
     Attributes:
-        encoder: The host and its codebook.
-        recipe: How documents are indexed and, where a search does not say otherwise, scored.
+        recipe: How documents are indexed and, unless a search says otherwise, scored.
     """
 
-    def __init__(self, store: Store, encoder: Encoder, recipe: Recipe) -> None:
+    def __init__(
+        self, store: Store, encoder: Encoder | Callable[[], Encoder], recipe: Recipe
+    ) -> None:
+        """Prefer `create` and `open`.
+
+        Args:
+            store: Documents and postings.
+            encoder: The host and its codebook, or what loads them once they are needed.
+            recipe: How documents are indexed.
+        """
         self._store = store
-        self.encoder = encoder
+        self._encoder = encoder
+        self._loading = threading.Lock()
         self.recipe = recipe
 
     @classmethod
@@ -110,10 +67,9 @@ class S3Index:
         """Make an empty index.
 
         Args:
-            path: Folder of the index, empty or not there yet. Left out, the index lives in a
-                private temporary folder and vanishes with the object.
+            path: Folder of the index, empty or new. Without a path the index lives in memory.
             host: `minilm`, a local folder, a model id on the Hugging Face Hub, or a loaded host.
-            codebook: The host's codebook, or where it is; left out, the one shipped for the host
+            codebook: The host's codebook, or its name; defaults to the one shipped for the host
                 or the one in the folder `s3-codebook` beside the model's files.
             recipe: `default` (what the codebook measures best), `paper`, or your own.
             host_options: For `Host.load`, such as `device="cuda"`.
@@ -121,13 +77,14 @@ class S3Index:
         Raises:
             HostError: The host cannot be loaded.
             CodebookError: There is no codebook for the host, or it does not fit host or recipe.
-            IndexStoreError: There is something at `path` already, or it cannot be written.
+            IndexStoreError: `path` is in use, or it cannot be written.
         """
+        from s3_retriever.encoder import Encoder
+
         book = find_codebook(host, codebook)
         chosen = book.named_recipe(recipe)
         encoder = Encoder(shared_host(host, book, host_options), book)
-        identity = Identity.of(encoder, chosen, codebook).model_dump()
-        store = Store.create(None if path is None else Path(path), identity)
+        store = new_store(None if path is None else Path(path), encoder, chosen, codebook)
         return cls(store, encoder, chosen)
 
     @classmethod
@@ -139,37 +96,53 @@ class S3Index:
         codebook: str | Path | Codebook | None = None,
         **host_options: Any,
     ) -> S3Index:
-        """Open an index; a read-only folder will do for searching.
+        """Open an index; a read-only folder is enough for searching.
+
+        The host is loaded when it is first needed: by an addition or by a search in mode `s3` or
+        `hybrid`. Mode `bm25` never needs it.
 
         Args:
             path: Folder of the index.
-            host: The host, where it is to be found elsewhere than when the index was made.
-            codebook: The codebook, likewise.
+            host: The host, if it is elsewhere than when the index was made.
+            codebook: The codebook, if it is elsewhere than when the index was made.
             host_options: For `Host.load`.
 
         Raises:
-            IndexStoreError: There is no index at `path`, it is damaged, of a newer schema, or it
-                was made with another host or codebook.
-            HostError: The host cannot be loaded.
+            IndexStoreError: There is no index at `path`, it is damaged, of another schema, or
+                made with another codebook.
             CodebookError: There is no codebook for the host.
         """
         store = Store.open(Path(path))
-        made_with = Identity.read(store)
-        recipe = made_with.recipe
-        host = host or made_with.host
-        book = find_codebook(host, codebook or made_with.codebook_source)
-        if (book.fingerprint, book.identity) != (made_with.fingerprint, made_with.codebook):
-            raise IndexStoreError(
-                f"The index at {path} was made with another codebook for host "
-                f"{made_with.host!r}; open it with that one (codebook=...), or index the "
-                "documents again."
-            )
-        if isinstance(host, str):
-            host_options = {
-                "window": made_with.window,
-                "overlap": made_with.overlap,
-            } | host_options
-        return cls(store, Encoder(shared_host(host, book, host_options), book), recipe)
+        origin = Origin.read(store)
+        host = host or origin.host
+        if codebook is None:
+            codebook = codebook_name(host, origin.codebook_source)
+        _check_codebook(store, origin, codebook)
+
+        def load() -> Encoder:
+            from s3_retriever.encoder import Encoder
+
+            book = find_codebook(host, codebook)
+            origin.check_codebook(store.path, book.identity)
+            shape = {"window": origin.window, "overlap": origin.overlap}
+            options = shape | host_options if isinstance(host, str) else host_options
+            return Encoder(shared_host(host, book, options), book)
+
+        return cls(store, load, origin.recipe)
+
+    @property
+    def encoder(self) -> Encoder:
+        """The host and its codebook; loaded now if they are not yet.
+
+        Raises:
+            HostError: The host cannot be loaded.
+            CodebookError: There is no such codebook, or it belongs to another host.
+            IndexStoreError: The index was made with another codebook.
+        """
+        with self._loading:
+            if callable(self._encoder):
+                self._encoder = self._encoder()
+            return self._encoder
 
     def __enter__(self) -> S3Index:
         return self
@@ -182,12 +155,12 @@ class S3Index:
         return self._store.snapshot().n_documents
 
     @property
-    def path(self) -> Path:
-        """Folder of the index."""
+    def path(self) -> Path | None:
+        """Folder of the index; None if it lives in memory."""
         return self._store.path
 
     def close(self) -> None:
-        """Let go of the files. A temporary index is removed."""
+        """Let go of the files, or of an index in memory."""
         self._store.close()
 
     def ids(self) -> list[str]:
@@ -201,20 +174,20 @@ class S3Index:
         replace: bool = False,
         progress: bool = True,
     ) -> list[str]:
-        """Scan documents once and add them, all of them or, with an error, none.
+        """Scan documents once and add them, all of them or, after an error, none.
 
         Args:
             documents: Documents or plain texts, any number, also from an iterator: they are read
                 one at a time.
-            replace: Whether a document takes the place of the one with its id; else a known id
-                is an error.
-            progress: Whether a bar shows rate and time left (only in a terminal).
+            replace: Whether a document replaces the one with its id; otherwise a known id is an
+                error.
+            progress: Whether a terminal shows a bar with rate and time left.
 
         Returns:
             The documents' ids.
 
         Raises:
-            InputError: A document is not usable or its id is taken.
+            InputError: A document cannot be used or its id is taken.
             IndexStoreError: Another process is writing, or the disk refuses.
         """
         if isinstance(documents, (str, Document)):
@@ -223,24 +196,44 @@ class S3Index:
             raise InputError(
                 f"Documents are an iterable of Document or str, not {type(documents).__name__}."
             )
-        book = self.encoder.codebook
-        features, codes = book.feature_sizes(self.recipe), book.code_sizes(self.recipe)
+        encoder = self.encoder
         with (
-            self._store.append(features, codes, replace=replace) as writer,
-            scanning_bar(documents, progress) as bar,
+            self._store.append(
+                encoder.feature_sizes(self.recipe),
+                encoder.vector_bytes(self.recipe),
+                replace=replace,
+            ) as writer,
+            _scanning_bar(documents, progress) as bar,
         ):
-            source = Source(documents)
-            stream = self.encoder.documents(source.texts(), self.recipe)
+            from collections import deque
+            from itertools import groupby
+
+            import numpy as np
+
+            from s3_retriever.index import TokenChunk
+
+            waiting: Any = deque()
+
+            def texts() -> Any:
+                for document in _each(documents):
+                    waiting.append(document)
+                    yield document.title, document.text
+
+            stream = encoder.documents(texts(), self.recipe)
             for _, chunks in groupby(stream, key=lambda found: found.document):
-                document = source.take()
-                writer.add(document, token_chunks(chunks, document, bar))
+                document = waiting.popleft()
+                bar.update(len(document.text))
+                writer.add(
+                    document,
+                    (TokenChunk(c.starts.astype(np.uint32), c.features, c.codes) for c in chunks),
+                )
             return list(writer.ids)
 
     def delete(self, ids: str | Iterable[str], *, missing_ok: bool = False) -> int:
         """Delete documents; they are not found from then on.
 
         Args:
-            ids: Ids of documents, or one.
+            ids: Ids of documents, or a single id.
             missing_ok: Whether ids that no document has are passed over; else they are an error.
 
         Returns:
@@ -292,34 +285,43 @@ class S3Index:
 
         Args:
             question: Any text.
-            k: Spans at most; 5 where neither `k` nor `token_budget` is given.
-            mode: `s3` (co-activation of features), `bm25`, or `hybrid`, both fused.
+            k: Spans at most; 5 if neither `k` nor `token_budget` is given.
+            mode: `s3` (co-activation of features), `bm25`, or `hybrid`, which fuses both.
             token_budget: Tokens of the host at most, all spans together.
             where: Metadata that documents must have, such as `{"year": 2024}`, or a function of
                 a document's metadata. Applied before ranking.
             order: `score`, best first, or `document`, as in the documents.
-            unique: Whether a sentence that is in the result already is passed over where it
-                stands again, white space aside: in an overlapping chunk, say, or a copy of the
-                document. Else every place counts.
+            unique: Whether a sentence that is in the result already is passed over elsewhere: in
+                an overlapping chunk, say, or a copy of the document. White space is ignored.
             recipe: Score with another recipe than the index's own; its taps must be indexed.
 
         Returns:
-            Spans that do not overlap; fewer than asked for where there are no more.
+            Spans that do not overlap; fewer than asked for if there are no more.
 
         Raises:
             InputError: The question is empty, a number is below 1, or a name is unknown.
             CodebookError: The recipe needs taps that the index does not have.
         """
-        _check_search(question, k, token_budget, mode, order)
+        check_text(question, "question")
+        check_choice(mode, "mode", Mode)
+        check_choice(order, "order", Order)
+        for name, value in (("k", k), ("token_budget", token_budget)):
+            if value is not None:
+                check_count(value, name)
         if k is None and token_budget is None:
-            k = 5
-        chosen = self._recipe(recipe)
-        snapshot = self._store.snapshot()
-        allowed = candidates(Sentences.of(snapshot), where)
-        if not allowed.any():
-            return []
-        ranking = rank_question(self.encoder, snapshot, question, chosen, mode, allowed).ranking
-        return select(ranking, chosen, k=k, token_budget=token_budget, order=order, unique=unique)
+            k = DEFAULT_K
+        return search(
+            self._store.snapshot(),
+            question,
+            self._chosen(recipe),
+            None if mode == "bm25" else self.encoder,
+            mode=mode,
+            k=k,
+            token_budget=token_budget,
+            where=where,
+            order=order,
+            unique=unique,
+        )
 
     def explain(
         self, question: str, span: Span, *, recipe: str | Recipe | None = None
@@ -327,36 +329,32 @@ class S3Index:
         """Say which signals, features and terms put a span where it is in mode `hybrid`.
 
         Args:
-            question: The question it was found for.
+            question: The question that found it.
             span: A span of this index.
-            recipe: The recipe it was found with, where it was not the index's own.
+            recipe: The recipe that found it, if not the index's own.
 
         Raises:
-            InputError: The question is empty, or the span is not of this index as it is now.
+            InputError: The question is empty, or the span is not in this index as it is now.
+            CodebookError: The recipe needs taps that the index does not have.
         """
-        _check_search(question, 1, None, "hybrid", "score")
-        chosen = self._recipe(recipe)
-        snapshot = self._store.snapshot()
-        allowed = candidates(Sentences.of(snapshot), None)
-        ranking, hop, features = rank_question(
-            self.encoder, snapshot, question, chosen, "hybrid", allowed
-        )
-        ranges = self.encoder.host.tokenizer.split(question)
-        tokens = [question[start:end] for start, end in ranges]
-        return explain(snapshot, tokens, features, ranking, hop, span, chosen)
+        check_text(question, "question")
+        chosen, encoder, snapshot = self._chosen(recipe), self.encoder, self._store.snapshot()
+        ranking = rank(snapshot, question, chosen, encoder, "hybrid", snapshot.live)
+        ranges = encoder.host.tokenizer.split(question)
+        return explain(ranking, [question[start:end] for start, end in ranges], span, chosen)
 
     def stats(self) -> dict[str, Any]:
         """Sizes and settings, as JSON values."""
         manifest, snapshot = self._store.manifest, self._store.snapshot()
         return {
-            "path": str(self.path),
-            "host": manifest.codebook["host"],
-            "codebook": manifest.codebook["codebook"],
+            "path": None if self.path is None else str(self.path),
+            "host": manifest.origin.get("host"),
+            "codebook": manifest.origin.get("codebook"),
             "recipe": self.recipe.model_dump(),
             "schema": manifest.schema_version,
             "generation": manifest.generation,
             "documents": snapshot.n_documents,
-            "sentences": snapshot.n_sentences,
+            "sentences": snapshot.n_live,
             "tokens": snapshot.n_tokens,
             "segments": len(manifest.segments),
             "bytes": sum(
@@ -364,33 +362,75 @@ class S3Index:
             ),
         }
 
-    def _recipe(self, recipe: str | Recipe | None) -> Recipe:
+    def _chosen(self, recipe: str | Recipe | None) -> Recipe:
+        """The recipe of a search, checked against what is indexed."""
         if recipe is None:
             return self.recipe
-        chosen = self.encoder.codebook.named_recipe(recipe)
-        indexed = self.recipe.tap_names
-        missing = [tap for tap in chosen.tap_names if tap not in indexed]
+        chosen = self.encoder.named_recipe(recipe)
+        missing = [tap for tap in chosen.taps if tap not in self.recipe.taps]
+        own, wanted = self.recipe.sentence, chosen.sentence
+        if wanted is not None and (own is None or own.layer != wanted.layer):
+            missing.append(f"sentence layer {wanted.layer}")
         if missing:
             raise CodebookError(
-                f"Recipe {chosen.name!r} needs the tap {missing[0]}, which is not indexed here "
-                f"(indexed: {', '.join(indexed)}); create the index with that recipe."
+                f"Recipe {chosen.name!r} needs {missing[0]}, which is not indexed here (indexed: "
+                f"{', '.join(self.recipe.taps)}); create the index with that recipe."
             )
         return chosen
 
 
-def _check_search(
-    question: str, k: int | None, token_budget: int | None, mode: str, order: str
-) -> None:
-    if not isinstance(question, str) or not question.strip():
-        raise InputError("The question is empty; ask something.")
-    if not question.isprintable() and any("\ud800" <= c <= "\udfff" for c in question):
-        raise InputError(
-            "The question has a lone surrogate, which is no Unicode text; decode its source "
-            "with errors='replace'."
+def new_store(
+    path: Path | None,
+    encoder: Encoder,
+    recipe: Recipe,
+    codebook: str | Path | Codebook | None,
+) -> Store:
+    """An empty store whose manifest says how it was made.
+
+    Raises:
+        IndexStoreError: `path` is in use, or it cannot be written.
+    """
+    origin = Origin.of(encoder, recipe, codebook)
+    return Store.create(path, origin.model_dump())
+
+
+def _check_codebook(store: Store, origin: Origin, codebook: str | Path | Codebook) -> None:
+    """Compare a codebook at hand with the one that the index was made with; load no weights."""
+    if not isinstance(codebook, (str, Path)):
+        origin.check_codebook(store.path, codebook.identity)
+        return
+    from s3_retriever.codebook import Codebook
+
+    origin.check_codebook(store.path, Codebook.from_pretrained(str(codebook)).identity)
+
+
+def _each(documents: Iterable[Document | str]) -> Iterator[Document]:
+    """Documents, of texts too.
+
+    Raises:
+        InputError: Something is neither a document nor a text.
+    """
+    for item in documents:
+        document = Document(item) if isinstance(item, str) else item
+        if not isinstance(document, Document):
+            raise InputError(f"A document is a Document or a string, not {type(item).__name__}.")
+        yield document
+
+
+def _reached(chunk: EncodedChunk, before: int) -> int:
+    """The character of its document that a chunk reaches, after one that reached `before`."""
+    if chunk.last:
+        return len(chunk.document.text)
+    return int(chunk.starts[-1]) if len(chunk.starts) else before
+
+
+def _scanning_bar(documents: Iterable[Document | str], shown: bool) -> AbstractContextManager[Bar]:
+    """A bar of characters; with the time left if all documents are at hand."""
+    total = None
+    if isinstance(documents, (list, tuple)):
+        total = sum(
+            len(item.text if isinstance(item, Document) else item)
+            for item in documents
+            if isinstance(item, (Document, str))
         )
-    for name, value in (("k", k), ("token_budget", token_budget)):
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise InputError(f"{name} must be a whole number of at least 1, not {value!r}.")
-    for name, choice, choices in (("mode", mode, Mode), ("order", order, Order)):
-        if choice not in get_args(choices):
-            raise InputError(f"{name} is one of {', '.join(get_args(choices))}, not {choice!r}.")
+    return progress_bar(shown, total=total, unit="char", unit_scale=True, desc="Scanning")

@@ -99,14 +99,14 @@ class Manifest(_Strict):
         schema_version: Version of the files' layout.
         uuid: Identity of the index, random.
         generation: Counts the commits.
-        codebook: Identity of host and codebook, as given by the engine.
+        origin: How the index was made, as given by the engine.
         segments: The segments, oldest first.
     """
 
     schema_version: NonNegativeInt = SCHEMA_VERSION
     uuid: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
     generation: NonNegativeInt
-    codebook: dict[str, Any]
+    origin: dict[str, Any]
     segments: Annotated[tuple[SegmentEntry, ...], Field(strict=False), After(_distinct)] = ()
 
 

@@ -6,7 +6,7 @@ import json
 import zlib
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -222,6 +222,18 @@ class Segment:
             KeyError: The segment has no such tap.
         """
         return self._taps[tap].block(block)
+
+    def where(self, conditions: Any) -> NDArray[np.bool_]:
+        flags = np.zeros(self.n_documents, dtype=np.bool_)
+        missing = object()
+        for ordinal in self.live_documents().tolist():
+            metadata = self.document(ordinal).metadata
+            flags[ordinal] = all(metadata.get(k, missing) == v for k, v in conditions.items())
+        return flags
+
+    def similarity(self, direction: NDArray[np.float32]) -> NDArray[np.float64]:
+        (codes,) = self._codes.values()
+        return codes.likeness(direction)
 
     def likeness(self, tap: str, direction: NDArray[np.float32]) -> NDArray[np.float64]:
         """The cosine of each sentence's mean state and a direction, float64 [n_sentences].

@@ -1,11 +1,10 @@
-"""One generation of an index, as searches read it, and its sentences numbered through."""
+"""`Snapshot`: one generation of an index, as searches read it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,19 +13,29 @@ from s3_retriever.index.segment import Segment
 
 
 class Snapshot:
-    """The segments of one generation. Later commits do not touch it.
+    """The segments of one generation, their sentences numbered through. Never changes.
 
     Args:
         generation: Number of the commit.
         segments: Its segments, oldest first.
+
+    Attributes:
+        bounds: Number of each segment's first sentence, and the total, int64 [segments + 1].
     """
 
     def __init__(self, generation: int, segments: list[Segment]) -> None:
         self.generation = generation
         self.segments = segments
+        self.bounds = np.cumsum([0, *(segment.n_sentences for segment in segments)])
+        self._columns: dict[str, NDArray[Any]] = {}
+
+    @property
+    def size(self) -> int:
+        """Number of sentences, those of deleted documents included."""
+        return int(self.bounds[-1])
 
     def find(self, document_id: str) -> tuple[Segment, int] | None:
-        """Where the live document of that id is: its segment and its ordinal there."""
+        """The segment of the live document with that id, and its ordinal there."""
         return self._locations.get(document_id)
 
     def ids(self) -> list[str]:
@@ -39,101 +48,52 @@ class Snapshot:
         return sum(len(segment.live_documents()) for segment in self.segments)
 
     @cached_property
-    def n_sentences(self) -> int:
-        """Number of sentences of live documents."""
-        return self._total("n_sentences")
-
-    @cached_property
     def n_tokens(self) -> int:
         """Number of tokens of live documents."""
-        return self._total("n_tokens")
-
-    def _total(self, field: str) -> int:
         return sum(
-            int(segment.documents[field][segment.live_documents()].sum())
+            int(segment.documents["n_tokens"][segment.live_documents()].sum())
             for segment in self.segments
         )
 
     @cached_property
-    def _locations(self) -> dict[str, tuple[Segment, int]]:
-        return {
-            ids[ordinal]: (segment, ordinal)
-            for segment in self.segments
-            for ids in [segment.ids()]
-            for ordinal in segment.live_documents().tolist()
-        }
-
-
-class Sentences:
-    """The sentences of a snapshot as one row of numbers.
-
-    Args:
-        snapshot: What to number.
-
-    Attributes:
-        segments: The snapshot's segments.
-        bounds: Number of each segment's first sentence, and the total, int64 [segments + 1].
-    """
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        self.segments = snapshot.segments
-        counts = [segment.n_sentences for segment in self.segments]
-        self.bounds = np.cumsum([0, *counts])
-        self._columns: dict[str, NDArray[Any]] = {}
-
-    @staticmethod
-    def of(snapshot: Snapshot) -> Sentences:
-        """The sentences of a snapshot, numbered once for all searches in it."""
-        found = _NUMBERED.get(snapshot)
-        if found is None:
-            found = _NUMBERED[snapshot] = Sentences(snapshot)
-        return found
-
-    def __len__(self) -> int:
-        return int(self.bounds[-1])
-
-    @cached_property
     def live(self) -> NDArray[np.bool_]:
-        """Which sentences are of documents that are not deleted [n]."""
+        """Which sentences belong to live documents, bool [size]."""
         live = self.of_documents(lambda segment: segment.live)
         live.flags.writeable = False
         return live
 
     @cached_property
-    def document_starts(self) -> NDArray[np.int64]:
-        """Number of the first sentence of each document that has any, ascending [documents]."""
-        documents = self.column("document")
-        starts = np.ones(len(self), dtype=np.bool_)
-        starts[1:] = documents[1:] != documents[:-1]
-        firsts = self.bounds[:-1]
-        starts[firsts[firsts < len(self)]] = True
-        return np.flatnonzero(starts)
-
-    @cached_property
     def n_live(self) -> int:
-        """How many these are."""
+        """Number of sentences of live documents."""
         return int(np.count_nonzero(self.live))
 
     @cached_property
     def mean_terms(self) -> float:
-        """Their mean length in terms, 0 where there are none."""
+        """Mean length in terms of the sentences of live documents; 0 if there are none."""
         return float(self.column("n_terms")[self.live].mean()) if self.n_live else 0.0
 
+    @cached_property
+    def document_starts(self) -> NDArray[np.int64]:
+        """Number of the first sentence of each document that has any, ascending [documents]."""
+        documents = self.column("document")
+        starts = np.ones(self.size, dtype=np.bool_)
+        starts[1:] = documents[1:] != documents[:-1]
+        firsts = self.bounds[:-1]
+        starts[firsts[firsts < self.size]] = True
+        return np.flatnonzero(starts)
+
     def locate(self, number: int) -> tuple[int, Segment, int]:
-        """The segment's place in the snapshot, the segment, and the sentence's ordinal there."""
+        """The place of a sentence's segment, the segment, and the sentence's ordinal there."""
         place = int(np.searchsorted(self.bounds, number, side="right")) - 1
         return place, self.segments[place], number - int(self.bounds[place])
 
     def of_documents(
         self, chosen: Callable[[Segment], NDArray[np.bool_] | None]
     ) -> NDArray[np.bool_]:
-        """Which sentences belong to chosen documents.
+        """Which sentences belong to chosen documents, bool [size].
 
         Args:
             chosen: For a segment, a flag for each of its documents, or None for all of them.
-
-        Returns:
-            A flag for each sentence [n].
         """
         parts = []
         for segment in self.segments:
@@ -145,11 +105,17 @@ class Sentences:
         return np.concatenate(parts) if parts else np.zeros(0, dtype=np.bool_)
 
     def column(self, field: str) -> NDArray[Any]:
-        """One field of the sentence tables [n], copied out of the records once."""
+        """One field of the sentence tables [size], copied out of the records once."""
         if field not in self._columns:
             parts = [segment.sentences[field] for segment in self.segments]
             self._columns[field] = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
         return self._columns[field]
 
-
-_NUMBERED: WeakKeyDictionary[Snapshot, Sentences] = WeakKeyDictionary()
+    @cached_property
+    def _locations(self) -> dict[str, tuple[Segment, int]]:
+        return {
+            ids[ordinal]: (segment, ordinal)
+            for segment in self.segments
+            for ids in [segment.ids()]
+            for ordinal in segment.live_documents().tolist()
+        }

@@ -60,7 +60,7 @@ def initialise(path: Path, codebook: Mapping[str, Any], *, durable: bool) -> Non
         path.mkdir(parents=True, exist_ok=True)
     with hold(write_lock(path)), writing(path):
         _check_free(path)
-        manifest = Manifest(uuid=uuid.uuid4().hex, generation=0, codebook=dict(codebook))
+        manifest = Manifest(uuid=uuid.uuid4().hex, generation=0, origin=dict(codebook))
         replace_manifest(path, manifest, durable=durable)
 
 

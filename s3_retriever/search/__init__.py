@@ -1,20 +1,8 @@
-"""Search: co-activation and lexical scores of sentences, fused and cut into evidence spans."""
+"""Search: from a question to evidence spans, and why they were found."""
 
 from s3_retriever.search.explanation import Explanation, explain
-from s3_retriever.search.filtering import Where
-from s3_retriever.search.ranking import Mode, rank
-from s3_retriever.search.selection import Order, Span
-from s3_retriever.search.signals import Coactivation, FeatureWeights, question_weights
+from s3_retriever.search.filtering import admitted
+from s3_retriever.search.pipeline import rank, search
+from s3_retriever.search.selection import Span, select
 
-__all__ = [
-    "Coactivation",
-    "Explanation",
-    "FeatureWeights",
-    "Mode",
-    "Order",
-    "Span",
-    "Where",
-    "explain",
-    "question_weights",
-    "rank",
-]
+__all__ = ["Explanation", "Span", "admitted", "explain", "rank", "search", "select"]

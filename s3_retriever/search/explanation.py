@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from s3_retriever.encoder.encoder import QuestionFeatures
+from s3_retriever.errors import InputError
+from s3_retriever.features import TapFeatures
 from s3_retriever.index import Segment, Snapshot
-from s3_retriever.recipe import CoverageRecipe, Recipe
-from s3_retriever.search.hop import Hop
-from s3_retriever.search.ranking import Part, Ranking
-from s3_retriever.search.selection import Span, locate_span, order_of, pick
+from s3_retriever.recipe import MaxToken, Recipe, Redundancy
+from s3_retriever.search.ranking import Ranking
+from s3_retriever.search.selection import Span, order_of, pick
 from s3_retriever.search.signals import Coactivation, box
+from s3_retriever.types import Contribution, Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +73,17 @@ class Explanation:
 
     Attributes:
         span: What is explained.
-        parts: What each source, and the document, adds to the score of the span's best sentence,
-            and what `coverage` takes off it, as in a search of the default settings without a
-            budget or filter; empty where the recipe does not add them up.
-        bridge: The span through which the second hop came here, where that counts for it.
+        contributions: What each source, and the document, adds to the score of the span's best
+            sentence, and what `redundancy` takes off, as in a search with default settings and
+            without a budget or filter; empty if the recipe's fusion does not add.
+        bridge: The span that the second hop came from, if the hop counts for this one.
         features: By falling share.
         terms: By falling share.
         tokens: All tokens of the span, in order.
     """
 
     span: Span
-    parts: Mapping[Part, float]
+    contributions: Mapping[Contribution, float]
     bridge: Span | None
     features: tuple[FeatureShare, ...]
     terms: tuple[TermShare, ...]
@@ -90,43 +91,36 @@ class Explanation:
 
 
 def explain(
-    snapshot: Snapshot,
-    question_tokens: Sequence[str],
-    question_features: Mapping[str, QuestionFeatures],
-    ranking: Ranking,
-    hop: Hop | None,
-    span: Span,
-    recipe: Recipe,
+    ranking: Ranking, question_tokens: Sequence[str], span: Span, recipe: Recipe
 ) -> Explanation:
     """Split a span's score into what each feature, token and term adds to it.
 
     The span's co-activation score is that of its best sentence, whose features count once each,
-    or of its best token after smoothing, where those under the kernel count, as the recipe says.
+    or of its best token after smoothing, whose neighbours under the kernel count, as the recipe
+    says.
 
     Args:
-        snapshot: Where the span is.
-        question_tokens: Tokens of the question.
-        question_features: Their features.
-        ranking: Of the snapshot for the question, in mode `hybrid`.
-        hop: The second hop, where the ranking has one.
+        ranking: Of a snapshot for the question, in mode `hybrid`.
+        question_tokens: Texts of the question's tokens.
         span: What to explain.
         recipe: How it was scored.
 
     Raises:
         InputError: The span is not in the snapshot.
     """
-    coactivation = ranking.coactivation
+    coactivation, question = ranking.coactivation, ranking.question
     assert coactivation is not None
-    place, segment, first, last = locate_span(snapshot, span)
-    offset = int(ranking.sentences.bounds[place])
-    best = offset + first + int(np.argmax(ranking.scores[offset + first : offset + last + 1]))
-    start, end = _token_range(segment, first, last)
-    matched = ranking.signals["s3"][offset + first : offset + last + 1]
-    strongest = first + int(np.argmax(matched))
-    if recipe.scoring == "cover":
-        low, high = _token_range(segment, strongest, strongest)
+    assert question is not None
+    place, segment, first, last = _locate(ranking.snapshot, span)
+    offset = int(ranking.snapshot.bounds[place])
+    rows = slice(offset + first, offset + last + 1)
+    best = rows.start + int(np.argmax(ranking.scores[rows]))
+    strongest = first + int(np.argmax(ranking.raw_scores["s3"][rows]))
+    if isinstance(recipe.scoring, MaxToken):
+        tokens = coactivation.tokens[place]
+        low, high = _around_peak(tokens, segment, strongest, recipe.scoring.kernel)
     else:
-        low, high = _around_peak(coactivation.tokens[place], segment, strongest, recipe)
+        low, high = _token_range(segment, strongest, strongest)
     around = _tokens(
         segment,
         min(first, _sentence_at(segment, low)),
@@ -134,56 +128,80 @@ def explain(
         coactivation.raw(place),
     )
     shares = []
-    for tap, found in coactivation.contributions(place, low, high).items():
+    for tap, fired in coactivation.firing(place, low, high).items():
         shares += _feature_shares(
-            tap, found, coactivation, question_features[tap], question_tokens, around, recipe
+            tap, fired, coactivation, question.features[tap], question_tokens, around, recipe
         )
     total = sum(share.share for share in shares) or 1.0
-    shares = [_scaled(share, total) for share in shares]
+    shares = [replace(share, share=share.share / total) for share in shares]
     return Explanation(
         span=span,
-        parts=_parts(ranking, recipe, best),
-        bridge=None if hop is None else hop.leader(best),
+        contributions=_contributions(ranking, recipe, best),
+        bridge=None if ranking.hop is None else ranking.hop.leader(best),
         features=tuple(sorted(shares, key=lambda share: -share.share)),
-        terms=_term_shares(ranking, offset + first, offset + last),
-        tokens=tuple(around[position] for position in range(start, end)),
+        terms=_term_shares(ranking, rows.start, rows.stop - 1),
+        tokens=tuple(around[position] for position in range(*_token_range(segment, first, last))),
     )
 
 
-def _parts(ranking: Ranking, recipe: Recipe, number: int) -> dict[Part, float]:
-    """What a sentence's score is the sum of."""
-    parts = {part: float(scores[number]) for part, scores in ranking.parts.items()}
-    if recipe.coverage is not None:
-        parts["coverage"] = _covered(ranking, recipe, recipe.coverage, number)
-    return parts
+def _locate(snapshot: Snapshot, span: Span) -> tuple[int, Segment, int, int]:
+    """Where a span is: its segment's place, the segment, its first and its last sentence.
+
+    Raises:
+        InputError: The span is not in the snapshot.
+    """
+    location = snapshot.find(span.document_id)
+    if location is not None:
+        segment, ordinal = location
+        document = segment.documents[ordinal]
+        begin = int(document["first_sentence"])
+        table = segment.sentences[begin : begin + int(document["n_sentences"])]
+        first = int(np.searchsorted(table["start"], span.start))
+        last = int(np.searchsorted(table["end"], span.end))
+        if (
+            first <= last < len(table)
+            and table[first]["start"] == span.start
+            and table[last]["end"] == span.end
+        ):
+            return snapshot.segments.index(segment), segment, begin + first, begin + last
+    raise InputError(
+        f"The span {span.id} is not in this index as it is now; search again and explain a span "
+        "of that search."
+    )
 
 
-def _covered(ranking: Ranking, recipe: Recipe, coverage: CoverageRecipe, number: int) -> float:
-    """What a sentence's score had lost when it was taken, 0 or less.
+def _contributions(ranking: Ranking, recipe: Recipe, number: int) -> dict[Contribution, float]:
+    """What adds up to a sentence's score."""
+    contributions = {name: float(part[number]) for name, part in ranking.contributions.items()}
+    if recipe.redundancy is not None:
+        contributions["redundancy"] = _lost(ranking, recipe, recipe.redundancy, number)
+    return contributions
 
-    Spans are taken again until it comes. One that never does, as it stands in the result already,
-    has lost nothing.
+
+def _lost(ranking: Ranking, recipe: Recipe, redundancy: Redundancy, number: int) -> float:
+    """What a sentence's score had lost when it was chosen, 0 or less.
+
+    Spans are chosen again until it comes up. A sentence that never does, because the result has
+    its text already, has lost nothing.
     """
     share = float(ranking.shares(np.array([number])).sum())
     if share == 0:
         return 0.0
     score = float(ranking.scores[number])
-    lowest = score - (1.0 - coverage.floor) * share
-    for one in pick(order_of(ranking, recipe), radius=recipe.radius):
-        if one.first <= number <= one.last:
-            return one.score - score
-        if one.score < lowest:
+    lowest = score - (1.0 - redundancy.floor) * share
+    for chosen in pick(order_of(ranking, recipe), radius=recipe.advanced.radius):
+        if chosen.first <= number <= chosen.last:
+            return chosen.score - score
+        if chosen.score < lowest:
             break
     return 0.0
 
 
-def _around_peak(
-    scores: NDArray[np.float64], segment: Segment, sentence: int, recipe: Recipe
-) -> tuple[int, int]:
+def _around_peak(scores: Scores, segment: Segment, sentence: int, kernel: int) -> tuple[int, int]:
     """The tokens under the kernel at a sentence's best one: the first, and that after the last."""
     start, end = _token_range(segment, sentence, sentence)
     peak = start + int(np.argmax(scores[start:end]))
-    left, right = box(recipe.kernel)
+    left, right = box(kernel)
     document = segment.documents[int(segment.sentences[sentence]["document"])]
     low = max(peak - left, int(document["first_token"]))
     high = min(peak + right + 1, int(document["first_token"]) + int(document["n_tokens"]))
@@ -199,9 +217,7 @@ def _sentence_at(segment: Segment, token: int) -> int:
     return int(np.searchsorted(segment.sentences["first_token"], token, side="right")) - 1
 
 
-def _tokens(
-    segment: Segment, first: int, last: int, scores: NDArray[np.float64]
-) -> dict[int, TokenScore]:
+def _tokens(segment: Segment, first: int, last: int, scores: Scores) -> dict[int, TokenScore]:
     """The tokens of some sentences of a document, by position in the segment."""
     text, offset = segment.text(first, last), int(segment.sentences[first]["start"])
     starts = segment.token_starts(first, last).astype(np.int64) - offset
@@ -219,17 +235,18 @@ def _tokens(
 
 def _feature_shares(
     tap: str,
-    found: tuple[NDArray[np.int64], NDArray[np.int64]],
+    fired: tuple[NDArray[np.int64], NDArray[np.int64]],
     coactivation: Coactivation,
-    question: QuestionFeatures,
+    question: TapFeatures,
     question_tokens: Sequence[str],
     around: Mapping[int, TokenScore],
     recipe: Recipe,
 ) -> list[FeatureShare]:
     """One entry for each feature, with its contribution to the score as its share."""
-    positions, which = found
+    positions, which = fired
     weights = coactivation.weights[tap]
     features = coactivation.question[tap].features
+    by_token = isinstance(recipe.scoring, MaxToken)
     shares = []
     for index in np.unique(which).tolist():
         where = positions[which == index].tolist()
@@ -239,7 +256,7 @@ def _feature_shares(
             FeatureShare(
                 tap=tap,
                 feature=feature,
-                share=float(weights[index]) * (1 if recipe.scoring == "cover" else len(where)),
+                share=float(weights[index]) * (len(where) if by_token else 1),
                 question_tokens=tuple(question_tokens[i] for i in fires),
                 span_tokens=tuple(around[position].text for position in where),
             )
@@ -247,21 +264,15 @@ def _feature_shares(
     return [share for share in shares if share.share > 0]
 
 
-def _scaled(share: FeatureShare, total: float) -> FeatureShare:
-    return FeatureShare(
-        share.tap, share.feature, share.share / total, share.question_tokens, share.span_tokens
-    )
-
-
 def _term_shares(ranking: Ranking, first: int, last: int) -> tuple[TermShare, ...]:
-    found = ranking.terms
-    assert found is not None
-    inside = (found.numbers >= first) & (found.numbers <= last)
-    gains = np.bincount(found.which[inside], found.gains[inside], minlength=len(found.terms))
+    terms = ranking.terms
+    assert terms is not None
+    inside = (terms.numbers >= first) & (terms.numbers <= last)
+    gains = np.bincount(terms.which[inside], terms.gains[inside], minlength=len(terms.terms))
     total = float(gains.sum()) or 1.0
     shares = [
         TermShare(term, gain / total)
-        for term, gain in zip(found.terms, gains.tolist(), strict=True)
+        for term, gain in zip(terms.terms, gains.tolist(), strict=True)
         if gain > 0
     ]
     return tuple(sorted(shares, key=lambda share: -share.share))

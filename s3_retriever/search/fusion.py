@@ -1,49 +1,26 @@
-"""Fusing rankings: by the sum of standardised scores, or by union."""
+"""Fusion: several signals become one score, by standardising and adding or by taking turns."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-_RUN = 64
+from s3_retriever.types import Scores
 
-
-def nth_largest(scores: NDArray[np.float64], n: int) -> float:
-    """The score that n others reach or exceed.
-
-    Args:
-        scores: More than n scores.
-        n: From 0 for the largest one.
-    """
-    # Loading numba takes a while, which only searches need to spend.
-    from s3_retriever.search.kernels import exceeding, maxima_of_runs
-
-    run = max(min(_RUN, len(scores) // (2 * (n + 1))), 1)
-    maxima = maxima_of_runs(scores, run)
-    # So many runs reach this one that it is the score, or one of those that exceed it, few of all.
-    least = _nth(maxima, n)
-    above = exceeding(scores, run, maxima, least)
-    return least if len(above) <= n else _nth(above, n)
-
-
-def _nth(scores: NDArray[np.float64], n: int) -> float:
-    # numpy's partition takes fifteen times as long as its sort where most scores are equal.
-    return float(np.sort(scores)[-n - 1])
-
-
-Scores = NDArray[np.float64]
-
+_Key = TypeVar("_Key", bound=str)
 
 # Scores that differ by less than this part of their mean are equal but for rounding.
 _EQUAL = 1e-12
+# Scores of which `nth_largest` first looks at the maximum alone.
+_RUN = 64
 
 
 def moments(scores: Scores, chosen: NDArray[np.bool_]) -> tuple[float, float]:
-    """Mean and standard deviation over the chosen entries; both 0 where there are none.
+    """Mean and standard deviation over the chosen entries; both 0 if there are none.
 
     The deviation of scores that are all equal is 0.
     """
@@ -62,39 +39,78 @@ def standardise(scores: Scores, chosen: NDArray[np.bool_]) -> Scores:
 
 
 def weigh(
-    rankings: Mapping[Any, Scores],
-    weights: Mapping[Any, float],
+    raw_scores: Mapping[_Key, Scores],
+    weights: Mapping[_Key, float],
     chosen: NDArray[np.bool_],
     candidates: int,
-) -> dict[Any, Scores]:
-    """Standardised scores, each times its weight, which is 1 where none is given.
+) -> dict[_Key, Scores]:
+    """What each signal contributes: its standardised scores times its weight (1 by default).
 
-    They are standardised over the candidates, the best few of every ranking: over a large index,
-    where hardly any sentence has a word of the question, a word would outweigh all else. Scores
-    below those of a ranking's own candidates tell nothing, and count as the highest of them.
+    Scores are standardised over the candidates, the best few of every signal: in a large index,
+    where hardly any sentence has a word of the question, one word would outweigh everything else.
+    Scores below a signal's own candidates are noise and count as the highest of them.
 
     Args:
-        rankings: Scores by source.
-        weights: By source.
+        raw_scores: By signal, float64 [n].
+        weights: By signal.
         chosen: Which entries count.
-        candidates: How many entries each ranking contributes, those that are as good not counted.
+        candidates: Entries that each signal puts forward, ties excluded.
 
     Returns:
-        By source, float64 [n]; entries that do not count have that of the lowest that do.
+        By signal, float64 [n]; entries that do not count get the lowest contribution.
     """
     few = np.count_nonzero(chosen) <= candidates
     among = chosen.copy() if few else np.zeros_like(chosen)
-    parts = {}
-    for source, scores in rankings.items():
+    contributions = {}
+    for signal, scores in raw_scores.items():
         masked = np.where(chosen, scores, -np.inf)
         floor = _lowest(scores[chosen]) if few else _floor(masked, candidates)
         among |= masked > floor
-        parts[source] = np.maximum(masked, floor, out=masked)
-    for source, part in parts.items():
-        mean, deviation = _moments_of(part, among, chosen)
-        part -= mean
-        part *= weights.get(source, 1.0) / deviation if deviation > 0 else 0.0
-    return parts
+        contributions[signal] = np.maximum(masked, floor, out=masked)
+    for signal, contribution in contributions.items():
+        mean, deviation = moments(contribution, among)
+        if deviation == 0:
+            # All candidates are equal: what sets them apart is the rest.
+            mean, deviation = moments(contribution, chosen)
+        contribution -= mean
+        contribution *= weights.get(signal, 1.0) / deviation if deviation > 0 else 0.0
+    return contributions
+
+
+def interleave(raw_scores: Mapping[_Key, Scores], chosen: NDArray[np.bool_]) -> Scores:
+    """Scores whose order takes the best of each signal in turn (M_S3 U M_BM25 of the paper).
+
+    An entry scores one over its best rank in any signal; ties go to the signal named first.
+    """
+    total = np.zeros(len(chosen))
+    offsets = np.arange(len(raw_scores)) / max(len(raw_scores), 1)
+    for offset, scores in zip(offsets, raw_scores.values(), strict=True):
+        ranked = np.flatnonzero(chosen & (scores > 0))
+        order = ranked[np.argsort(-scores[ranked], kind="stable")]
+        total[order] = np.maximum(total[order], 1.0 / (1.0 + np.arange(len(order)) + offset))
+    return total
+
+
+def nth_largest(scores: Scores, n: int) -> float:
+    """The score at rank n, counted from 0 for the largest.
+
+    Args:
+        scores: More than n scores, none NaN.
+        n: Rank.
+    """
+    from s3_retriever.search.kernels import exceeding, maxima_of_runs
+
+    run = max(min(_RUN, len(scores) // (2 * (n + 1))), 1)
+    maxima = maxima_of_runs(scores, run)
+    # At least n + 1 runs reach this one: it is the score, or one of the few above it is.
+    least = _nth(maxima, n)
+    above = exceeding(scores, run, maxima, least)
+    return least if len(above) <= n else _nth(above, n)
+
+
+def _nth(scores: Scores, n: int) -> float:
+    # numpy's partition takes fifteen times as long as its sort if most scores are equal.
+    return float(np.sort(scores)[-n - 1])
 
 
 def _lowest(scores: Scores) -> float:
@@ -102,29 +118,7 @@ def _lowest(scores: Scores) -> float:
 
 
 def _floor(scores: Scores, candidates: int) -> float:
-    """The highest score below those of the candidates; their own lowest where there is none."""
+    """The highest score below the candidates; their own lowest if there is nothing below."""
     least = nth_largest(scores, candidates - 1)
     below = float(np.where(scores < least, scores, -np.inf).max())
     return below if below > -np.inf else least
-
-
-def _moments_of(
-    scores: Scores, among: NDArray[np.bool_], chosen: NDArray[np.bool_]
-) -> tuple[float, float]:
-    """Over the candidates; where these are equal, over all, so that they are told from the rest."""
-    mean, deviation = moments(scores, among)
-    return (mean, deviation) if deviation > 0 else moments(scores, chosen)
-
-
-def fuse_by_union(rankings: Mapping[Any, Scores], chosen: NDArray[np.bool_]) -> Scores:
-    """Scores whose order takes the best of each ranking in turn (M_S3 U M_BM25 of the paper).
-
-    An entry's score is one over its best rank in any ranking; ties go to the ranking named first.
-    """
-    total = np.zeros(len(chosen))
-    places = np.arange(len(rankings)) / max(len(rankings), 1)
-    for place, scores in zip(places, rankings.values(), strict=True):
-        found = np.flatnonzero(chosen & (scores > 0))
-        order = found[np.argsort(-scores[found], kind="stable")]
-        total[order] = np.maximum(total[order], 1.0 / (1.0 + np.arange(len(order)) + place))
-    return total

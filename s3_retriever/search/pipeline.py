@@ -1,98 +1,187 @@
-"""Ranking a snapshot for a question: the host reads it, and the index does the rest."""
+"""The pipeline: from a question to spans, one stage after the other, read from top to bottom.
+
+    filter ─► signals ─► fusion ─► second hop ─► documents ─► redundancy ─► spans
+
+Every stage is a function of this room; what each of them does with the numbers is in its own file.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from functools import reduce
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from s3_retriever.encoder import Encoder
-from s3_retriever.encoder.encoder import QuestionFeatures
+from s3_retriever.features import QuestionEncoder
 from s3_retriever.index import Snapshot
-from s3_retriever.index.snapshot import Sentences
-from s3_retriever.recipe import DocumentRecipe, Recipe
-from s3_retriever.search import Coactivation, Mode, question_weights
-from s3_retriever.search.fusion import nth_largest
-from s3_retriever.search.hop import Hop, take_hop, with_hop
-from s3_retriever.search.ranking import Ranking, rank
-from s3_retriever.search.signals import likeness_of
+from s3_retriever.recipe import DocumentBoost, Interleave, Recipe
+from s3_retriever.search.filtering import admitted
+from s3_retriever.search.fusion import interleave, nth_largest, weigh
+from s3_retriever.search.hop import add_hop
+from s3_retriever.search.ranking import Ranking
+from s3_retriever.search.selection import Span, select
+from s3_retriever.search.signals import (
+    Coactivation,
+    count_terms,
+    question_weights,
+    similarity,
+    term_gains,
+)
+from s3_retriever.types import Contribution, Mode, Order, Scores, Source, Where
 
 
-def with_documents(ranking: Ranking, recipe: DocumentRecipe) -> Ranking:
-    """A ranking in which all sentences of the best documents gain.
-
-    A document scores as the best of its sentences that may be returned. What it exceeds the best
-    of the documents after the first few by is added to its sentences.
-
-    Args:
-        ranking: Of sentences, whose scores are a sum.
-        recipe: How many documents gain, and how much.
-    """
-    starts = ranking.sentences.document_starts
-    if len(starts) <= recipe.best:
-        return ranking
-    scores = np.where(ranking.eligible, ranking.scores, -np.inf)
-    documents = np.maximum.reduceat(scores, starts)
-    next_best = nth_largest(documents, recipe.best)
-    if next_best == -np.inf:
-        return ranking
-    part = np.zeros(len(scores))
-    ends = np.append(starts[1:], len(scores))
-    for document in np.flatnonzero(documents > next_best):
-        sentences = slice(starts[document], ends[document])
-        part[sentences] = recipe.weight * (documents[document] - next_best)
-    return replace(
-        ranking,
-        scores=ranking.scores + part,
-        parts={**ranking.parts, "document": part},
-    )
-
-
-class Ranked(NamedTuple):
-    """What a question came to.
-
-    Attributes:
-        ranking: All sentences.
-        hop: The second hop, where the recipe has one and the first pass found something.
-        features: Of the question, by tap name; empty in mode `bm25`, which reads none.
-    """
-
-    ranking: Ranking
-    hop: Hop | None
-    features: Mapping[str, QuestionFeatures]
-
-
-def rank_question(
-    encoder: Encoder,
+def search(
     snapshot: Snapshot,
     question: str,
     recipe: Recipe,
-    mode: Mode,
-    allowed: NDArray[np.bool_],
-) -> Ranked:
-    """Rank all sentences, in one pass or in two.
+    encoder: QuestionEncoder | None,
+    *,
+    mode: Mode = "hybrid",
+    k: int | None = None,
+    token_budget: int | None = None,
+    where: Where | None = None,
+    order: Order = "score",
+    unique: bool = True,
+) -> list[Span]:
+    """Find the spans that answer a question.
 
     Args:
-        encoder: Reads the question; not needed in mode `bm25`.
-        snapshot: What to rank.
+        snapshot: What is searched.
         question: The question.
         recipe: How it is scored.
-        mode: `s3`, `bm25` or `hybrid`. BM25 alone takes one pass.
-        allowed: Sentences that may be returned [n].
+        encoder: Reads the question; None in mode `bm25`, which needs no host.
+        mode: `s3`, `bm25` or `hybrid`.
+        k: Spans at most.
+        token_budget: Tokens of the host at most, all spans together.
+        where: Which documents may be returned.
+        order: Of the result.
+        unique: Whether sentences that are in the result already are passed over elsewhere.
+
+    Raises:
+        InputError: `where` cannot be used.
     """
-    sentences = Sentences.of(snapshot)
+    allowed = admitted(snapshot, where)
+    if not allowed.any():
+        return []
+    ranking = rank(snapshot, question, recipe, encoder, mode, allowed)
+    return select(ranking, recipe, k=k, token_budget=token_budget, order=order, unique=unique)
+
+
+def rank(
+    snapshot: Snapshot,
+    question: str,
+    recipe: Recipe,
+    encoder: QuestionEncoder | None,
+    mode: Mode,
+    allowed: NDArray[np.bool_],
+) -> Ranking:
+    """Score all sentences of a snapshot.
+
+    Args:
+        snapshot: What is ranked.
+        question: The question.
+        recipe: How it is scored.
+        encoder: Reads the question; None in mode `bm25`.
+        mode: `s3`, `bm25` or `hybrid`. BM25 alone is one signal and one pass.
+        allowed: Sentences that may be returned, bool [n].
+    """
+    ranking = _raw_scores(snapshot, question, recipe, encoder, mode, allowed)
     if mode == "bm25":
-        return Ranked(rank(sentences, question, None, recipe, mode, allowed), None, {})
-    features = encoder.question(question, recipe)
-    coactivation = Coactivation(snapshot, question_weights(features, recipe), recipe)
-    likeness = likeness_of(snapshot, features, recipe)
-    first = rank(sentences, question, coactivation, recipe, mode, allowed, likeness)
-    hop = recipe.second_hop
-    found = take_hop(first, snapshot, question, recipe, hop) if hop else None
-    ranking = with_hop(first, found) if found else first
-    if recipe.document is not None and mode == "hybrid":
-        ranking = with_documents(ranking, recipe.document)
-    return Ranked(ranking, found, features)
+        return replace(ranking, scores=ranking.raw_scores["bm25"])
+    ranking = _fuse(ranking, recipe)
+    if recipe.hop is not None:
+        ranking = add_hop(ranking, question, recipe, recipe.hop)
+    if recipe.advanced.document_boost is not None and mode == "hybrid":
+        ranking = _boost_documents(ranking, recipe.advanced.document_boost)
+    return ranking
+
+
+def _raw_scores(
+    snapshot: Snapshot,
+    question: str,
+    recipe: Recipe,
+    encoder: QuestionEncoder | None,
+    mode: Mode,
+    allowed: NDArray[np.bool_],
+) -> Ranking:
+    """The first stage: every signal scores every sentence."""
+    raw_scores: dict[Source, Scores] = {}
+    encoded = coactivation = terms = None
+    if mode != "bm25":
+        assert encoder is not None
+        encoded = encoder.question(question, recipe)
+        coactivation = Coactivation(snapshot, question_weights(encoded.features, recipe), recipe)
+        raw_scores["s3"] = coactivation.sentences()
+    if mode != "s3":
+        terms = term_gains(snapshot, count_terms(question))
+        raw_scores["bm25"] = terms.scores(snapshot.size)
+    if mode == "hybrid" and isinstance(recipe.fusion, Interleave) and recipe.fusion.edge_tokens:
+        raw_scores["edge"] = _edges(snapshot, allowed, recipe.fusion.edge_tokens)
+    matched = np.zeros(snapshot.size, dtype=np.bool_)
+    for scores in raw_scores.values():
+        matched |= scores > 0
+    # Every sentence is a little similar to every question: that alone does not find it.
+    if encoded is not None and (cosines := similarity(snapshot, encoded)) is not None:
+        raw_scores["sentence"] = cosines
+    return Ranking(
+        snapshot=snapshot,
+        scores=np.zeros(snapshot.size),
+        eligible=allowed & matched,
+        raw_scores=raw_scores,
+        contributions={},
+        question=encoded,
+        coactivation=coactivation,
+        terms=terms,
+    )
+
+
+def _edges(snapshot: Snapshot, allowed: NDArray[np.bool_], tokens: int) -> Scores:
+    """1 for the sentences at the first and last `tokens` tokens (M_bias of the paper), else 0."""
+    scores = np.zeros(snapshot.size)
+    numbers = np.flatnonzero(allowed)
+    sizes = snapshot.column("n_tokens")[numbers].astype(np.int64)
+    before = np.cumsum(sizes) - sizes
+    after = np.cumsum(sizes[::-1])[::-1] - sizes
+    scores[numbers[(before < tokens) | (after < tokens)]] = 1.0
+    return scores
+
+
+def _fuse(ranking: Ranking, recipe: Recipe) -> Ranking:
+    """The second stage: signals become one score."""
+    if isinstance(recipe.fusion, Interleave):
+        return replace(ranking, scores=interleave(ranking.raw_scores, ranking.eligible))
+    weights: dict[Source, float] = {"bm25": recipe.fusion.bm25_weight}
+    if recipe.sentence is not None:
+        weights["sentence"] = recipe.sentence.weight
+    weighed = weigh(ranking.raw_scores, weights, ranking.eligible, recipe.fusion.candidates)
+    contributions = cast("dict[Contribution, Scores]", weighed)
+    return replace(
+        ranking, scores=reduce(np.add, contributions.values()), contributions=contributions
+    )
+
+
+def _boost_documents(ranking: Ranking, boost: DocumentBoost) -> Ranking:
+    """The fourth stage: sentences of the best documents gain their documents' margin.
+
+    A document scores as the best of its sentences that may be returned. Its margin over the best
+    of the documents after the first few goes to all of its sentences.
+    """
+    starts = ranking.snapshot.document_starts
+    if len(starts) <= boost.best:
+        return ranking
+    scores = np.where(ranking.eligible, ranking.scores, -np.inf)
+    documents = np.maximum.reduceat(scores, starts)
+    next_best = nth_largest(documents, boost.best)
+    if next_best == -np.inf:
+        return ranking
+    added = np.zeros(len(scores))
+    ends = np.append(starts[1:], len(scores))
+    for document in np.flatnonzero(documents > next_best):
+        added[starts[document] : ends[document]] = boost.weight * (documents[document] - next_best)
+    return replace(
+        ranking,
+        scores=ranking.scores + added,
+        contributions={**ranking.contributions, "document": added},
+    )

@@ -1,4 +1,4 @@
-"""Evidence spans: the best sentences under a limit, without overlaps or repetition."""
+"""Selection: the best spans under a limit, without overlap and with little repetition."""
 
 from __future__ import annotations
 
@@ -6,19 +6,107 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from heapq import heappop, heappush, heapreplace
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from s3_retriever.errors import InputError
-from s3_retriever.index import Segment, Snapshot
-from s3_retriever.recipe import CoverageRecipe, Recipe
+from s3_retriever.recipe import Recipe, Redundancy
 from s3_retriever.search.fusion import nth_largest
-from s3_retriever.search.ranking import Ranking, Source
+from s3_retriever.search.ranking import Ranking
+from s3_retriever.types import Order, Scores, Source
 
-# Sentences that are sorted at first, and then; most searches need no more.
+# Sentences that are sorted at first, and next; most searches need no more.
 _SORTED = (64, 1_024)
+# Sentences whose features are looked up at once.
+_LOOKED_UP = 32
+# Once this many sentences in a row do not fit into the rest of the budget, it counts as spent.
+_MISSES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A piece of evidence.
+
+    Attributes:
+        text: The document's text from `start` to `end`.
+        score: Higher is better; comparable within one search only.
+        document_id: The document's id.
+        start: Offset of the first character in the document.
+        end: Offset after the last character.
+        sources: What found it: the signals `s3`, `sentence` (its mean state), `bm25` and `edge`,
+            and `hop` if it owes most to the second hop.
+        metadata: A copy of the document's metadata.
+        tokens: Length in tokens of the host.
+    """
+
+    text: str
+    score: float
+    document_id: str
+    start: int
+    end: int
+    sources: tuple[Source, ...]
+    metadata: Mapping[str, Any]
+    tokens: int
+
+    @property
+    def id(self) -> str:
+        """The same for the same place of the same document."""
+        return f"{self.document_id}:{self.start}-{self.end}"
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """A run of sentences of one document, by number, and the score of its peak when chosen."""
+
+    first: int
+    last: int
+    peak: int
+    score: float
+
+
+def select(
+    ranking: Ranking,
+    recipe: Recipe,
+    *,
+    k: int | None,
+    token_budget: int | None,
+    order: Order,
+    unique: bool = True,
+) -> list[Span]:
+    """Choose spans, best first, until there are `k` or the budget is spent.
+
+    A span is the sentence of a peak, widened to the sentences within the recipe's radius of it. A
+    chosen span suppresses the sentences it covers (non-maximum suppression), and with `unique`
+    also those that say the same elsewhere. A span that does not fit into the rest of the budget
+    is passed over.
+
+    Args:
+        ranking: Scores of all sentences.
+        recipe: Radius, and how repetition loses.
+        k: Spans at most.
+        token_budget: Tokens at most, all spans together.
+        order: Of the result: best first, or as in the documents.
+        unique: Whether a peak is passed over if its sentence, white space aside, is part of a
+            chosen span already: in an overlapping chunk, say, or a copy of the document.
+    """
+    picked = pick(
+        order_of(ranking, recipe),
+        token_budget=token_budget,
+        radius=recipe.advanced.radius,
+        unique=unique,
+    )
+    chosen = list(islice(picked, k))
+    if order == "document":
+        chosen.sort(key=lambda span: span.first)
+    return [span_of(ranking, span) for span in chosen]
+
+
+def order_of(ranking: Ranking, recipe: Recipe) -> BestFirst:
+    """The order in which sentences come up. BM25 alone, a baseline, ignores redundancy."""
+    if recipe.redundancy is None or ranking.coactivation is None:
+        return BestFirst(ranking)
+    return LeastRedundant(ranking, recipe.redundancy)
 
 
 class BestFirst:
@@ -37,10 +125,10 @@ class BestFirst:
             yield from zip(numbers.tolist(), self.ranking.scores[numbers].tolist(), strict=True)
 
     def take(self, number: int) -> None:
-        """Be told that a sentence is in the result, which changes nothing here."""
+        """Note that a sentence is in the result, which changes nothing here."""
 
     def sorted(self) -> Iterator[NDArray[np.int64]]:
-        """Numbers by falling score, the best few and, when they are used up, more."""
+        """Numbers by falling score, first the best few, then more."""
         eligible = self.ranking.eligible
         scores = np.where(eligible, self.ranking.scores, -np.inf)
         limit = np.inf
@@ -56,33 +144,29 @@ class BestFirst:
         return numbers[np.argsort(-self.ranking.scores[numbers], kind="stable")]
 
 
-# Sentences whose features are looked up at once.
-_LOOKED_UP = 32
+class LeastRedundant(BestFirst):
+    """Eligible sentences by falling score, less what repeats the sentences taken before.
 
-
-class Coverage(BestFirst):
-    """Eligible sentences by falling score, less what repeats the sentences that were taken.
-
-    Scores only fall, so that one that was looked at some time ago is as high as it can be: only
-    the sentence in front is looked at again (lazy greedy selection; Minoux, 1978).
+    Scores only fall, so a score computed earlier is an upper bound: only the sentence in front is
+    computed again (lazy greedy selection; Minoux, 1978).
 
     Args:
-        ranking: Scores of all sentences, whose parts are added.
-        recipe: How much counts again.
+        ranking: Scores of all sentences, fused by `ZScore`.
+        recipe: How repetition loses.
     """
 
-    def __init__(self, ranking: Ranking, recipe: CoverageRecipe) -> None:
+    def __init__(self, ranking: Ranking, recipe: Redundancy) -> None:
         super().__init__(ranking)
         self._recipe = recipe
-        # Of the sentences in the queue, what each feature and term of the question adds.
-        self._shares: dict[int, NDArray[np.float64]] = {}
+        # For sentences in the queue, what each feature and term of the question adds.
+        self._shares: dict[int, Scores] = {}
         self._left = np.ones(ranking.n_shares)
         self._taken = 0
-        # Scores, negative, sentences, and how many were taken when the score was computed.
+        # Negative scores, sentences, and how many were taken when the score was computed.
         self._queue: list[tuple[float, int, int]] = []
 
     def __iter__(self) -> Iterator[tuple[int, float]]:
-        """Numbers, and scores as of now; once only."""
+        """Numbers, and scores as of now; can be iterated only once."""
         chunks = self._chunks()
         chunk = next(chunks, None)
         while self._queue or chunk is not None:
@@ -100,7 +184,7 @@ class Coverage(BestFirst):
                 heapreplace(self._queue, (-now, number, self._taken))
 
     def take(self, number: int) -> None:
-        """From now on what the sentence that came up last has of the question counts less."""
+        """From now on, what the sentence that came up last has of the question counts less."""
         has = self._shares[number] > 0
         self._left[has] = np.maximum(self._left[has] * self._recipe.decay, self._recipe.floor)
         self._taken += 1
@@ -129,97 +213,10 @@ class Coverage(BestFirst):
             heappush(self._queue, (-self._score(number), number, 0))
 
 
-def order_of(ranking: Ranking, recipe: Recipe) -> BestFirst:
-    """The order in which sentences come up. BM25 alone, a baseline, knows no coverage."""
-    if recipe.coverage is None or ranking.coactivation is None:
-        return BestFirst(ranking)
-    return Coverage(ranking, recipe.coverage)
-
-
-Order = Literal["score", "document"]
-# Once this many sentences in a row do not fit into the rest of the budget, it counts as spent.
-_MISSES = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A piece of evidence.
-
-    Attributes:
-        text: The document's text from `start` to `end`.
-        score: Higher is better; comparable within one search only.
-        document_id: The document's id.
-        start: Offset of the first character in the document.
-        end: Offset after the last one.
-        sources: What found it: the rankings `s3`, `sentence` (its mean state), `bm25` and `edge`,
-            and `hop`, where it owes most to the second hop.
-        metadata: The document's metadata; a copy.
-        tokens: Length in tokens of the host.
-    """
-
-    text: str
-    score: float
-    document_id: str
-    start: int
-    end: int
-    sources: tuple[Source, ...]
-    metadata: Mapping[str, Any]
-    tokens: int
-
-    @property
-    def id(self) -> str:
-        """The same for the same place of the same document."""
-        return f"{self.document_id}:{self.start}-{self.end}"
-
-
-@dataclass(frozen=True, slots=True)
-class Pick:
-    """A run of sentences of one document, by number, and the score of its peak when taken."""
-
-    first: int
-    last: int
-    peak: int
-    score: float
-
-
-def select(
-    ranking: Ranking,
-    recipe: Recipe,
-    *,
-    k: int | None,
-    token_budget: int | None,
-    order: Order,
-    unique: bool = True,
-) -> list[Span]:
-    """Take spans, best first, until there are `k` or the budget is spent.
-
-    A span is the sentence of a peak, widened to the sentences that lie within the recipe's radius
-    of it. A chosen span suppresses the sentences that it covers (non-maximum suppression), so
-    that no two spans overlap, and with `unique` also those that say the same elsewhere. A span
-    that does not fit into the rest of the budget is passed over.
-
-    Args:
-        ranking: Scores of all sentences.
-        recipe: Radius, and how much counts again what chosen spans have of the question.
-        k: Spans at most.
-        token_budget: Tokens at most, all spans together.
-        order: Of the result: best first, or as in the documents.
-        unique: Whether a peak is passed over where its sentence, white space aside, stands in a
-            chosen span already: in an overlapping chunk, say, or a copy of the document.
-    """
-    found = pick(
-        order_of(ranking, recipe), token_budget=token_budget, radius=recipe.radius, unique=unique
-    )
-    picks = list(islice(found, k))
-    if order == "document":
-        picks.sort(key=lambda one: one.first)
-    return [span_of(ranking, one) for one in picks]
-
-
 def pick(
     best_first: BestFirst, *, token_budget: int | None = None, radius: int = 0, unique: bool = True
 ) -> Iterator[Pick]:
-    """As `select`, but as numbers of sentences, one at a time."""
+    """Choose runs of sentences as `select` does, one at a time."""
     ranking = best_first.ranking
     taken = ~ranking.eligible
     said: set[str] = set()
@@ -250,45 +247,37 @@ def pick(
             break
 
 
-def locate_span(snapshot: Snapshot, span: Span) -> tuple[int, Segment, int, int]:
-    """Where a span is: its segment's place, the segment, its first and its last sentence.
-
-    Raises:
-        InputError: The span is not in the snapshot.
-    """
-    found = snapshot.find(span.document_id)
-    if found is not None:
-        segment, ordinal = found
-        document = segment.documents[ordinal]
-        begin = int(document["first_sentence"])
-        table = segment.sentences[begin : begin + int(document["n_sentences"])]
-        first = int(np.searchsorted(table["start"], span.start))
-        last = int(np.searchsorted(table["end"], span.end))
-        if (
-            first <= last < len(table)
-            and table[first]["start"] == span.start
-            and table[last]["end"] == span.end
-        ):
-            return snapshot.segments.index(segment), segment, begin + first, begin + last
-    raise InputError(
-        f"The span {span.id} is not in this index as it is now; search again and explain a span "
-        "of that search."
+def span_of(ranking: Ranking, chosen: Pick) -> Span:
+    """A run of sentences with its text and what is known of it."""
+    _, segment, first = ranking.snapshot.locate(chosen.first)
+    last = first + chosen.last - chosen.first
+    row = segment.document(int(segment.sentences[first]["document"]))
+    return Span(
+        text=segment.text(first, last),
+        score=chosen.score,
+        document_id=row.id,
+        start=int(segment.sentences[first]["start"]),
+        end=int(segment.sentences[last]["end"]),
+        sources=ranking.sources(chosen.first, chosen.last),
+        metadata=row.metadata,
+        tokens=_tokens(ranking, chosen.first, chosen.last),
     )
 
 
 def _texts(ranking: Ranking, first: int, last: int) -> Iterator[str]:
     """The texts of a run of sentences, white space normalised."""
-    _, segment, start = ranking.sentences.locate(first)
+    _, segment, start = ranking.snapshot.locate(first)
     for ordinal in range(start, start + last - first + 1):
         yield " ".join(segment.text(ordinal, ordinal).split())
 
 
-def _widen(ranking: Ranking, number: int, radius: int, taken: Any) -> tuple[int, int]:
+def _widen(ranking: Ranking, number: int, radius: int, taken: NDArray[np.bool_]) -> tuple[int, int]:
+    """The first and the last sentence within a radius of a sentence's peak that are free."""
     first = last = number
     if radius == 0:
         return first, last
-    place, segment, peak = ranking.sentences.locate(number)
-    offset = int(ranking.sentences.bounds[place])
+    place, segment, peak = ranking.snapshot.locate(number)
+    offset = int(ranking.snapshot.bounds[place])
     table = segment.sentences
     document = segment.documents[int(table[peak]["document"])]
     low = offset + int(document["first_sentence"])
@@ -304,8 +293,8 @@ def _widen(ranking: Ranking, number: int, radius: int, taken: Any) -> tuple[int,
 
 
 def _peak_token(ranking: Ranking, place: int, ordinal: int) -> int:
-    """Position of the sentence's best token; its middle one where tokens have no scores."""
-    segment = ranking.sentences.segments[place]
+    """Position of the sentence's best token; its middle one if tokens have no scores."""
+    segment = ranking.snapshot.segments[place]
     start, end = _start(segment.sentences, ordinal), _end(segment.sentences, ordinal)
     if ranking.coactivation is None:
         return (start + end) // 2
@@ -321,22 +310,5 @@ def _end(table: Any, ordinal: int) -> int:
 
 
 def _tokens(ranking: Ranking, first: int, last: int) -> int:
-    _, segment, start = ranking.sentences.locate(first)
+    _, segment, start = ranking.snapshot.locate(first)
     return _end(segment.sentences, start + last - first) - _start(segment.sentences, start)
-
-
-def span_of(ranking: Ranking, pick: Pick) -> Span:
-    """A run of sentences with its text and what is known of it."""
-    _, segment, first = ranking.sentences.locate(pick.first)
-    last = first + pick.last - pick.first
-    row = segment.document(int(segment.sentences[first]["document"]))
-    return Span(
-        text=segment.text(first, last),
-        score=pick.score,
-        document_id=row.id,
-        start=int(segment.sentences[first]["start"]),
-        end=int(segment.sentences[last]["end"]),
-        sources=ranking.sources(pick.first, pick.last),
-        metadata=row.metadata,
-        tokens=_tokens(ranking, pick.first, pick.last),
-    )

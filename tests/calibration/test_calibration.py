@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from s3_retriever import (
     Codebook,
     Document,
-    Evidence,
+    GoldSpan,
     Host,
     InputError,
     LabelledQuestion,
@@ -74,7 +74,7 @@ def documents(sentences):
 def questions(documents):
     """Each asks for a document's first sentence by its sign, which has no words for BM25."""
     return [
-        LabelledQuestion(sign, (Evidence(document.id, 0, document.text.index(".") + 1),))
+        LabelledQuestion(sign, (GoldSpan(document.id, 0, document.text.index(".") + 1),))
         for sign, document in zip(SIGNS, documents, strict=True)
     ]
 
@@ -147,9 +147,9 @@ def test_documents_that_come_twice_count_once(documents):
 @pytest.mark.parametrize(
     ("evidence", "problem"),
     [
-        (Evidence("other", 0, 5), "not in the documents"),
-        (Evidence("a", 0, 500), "0:500 of document 'a'"),
-        (Evidence("a", 5, 5), "5:5 of document 'a'"),
+        (GoldSpan("other", 0, 5), "not in the documents"),
+        (GoldSpan("a", 0, 500), "0:500 of document 'a'"),
+        (GoldSpan("a", 5, 5), "5:5 of document 'a'"),
     ],
 )
 def test_labels_outside_the_documents_are_refused(evidence, problem):
@@ -161,7 +161,7 @@ def test_questions_without_text_or_evidence_are_refused():
     with pytest.raises(InputError, match="has no evidence"):
         LabelledQuestion("What?", ())
     with pytest.raises(InputError, match="is empty"):
-        LabelledQuestion(" ", (Evidence("a", 0, 1),))
+        LabelledQuestion(" ", (GoldSpan("a", 0, 1),))
 
 
 @pytest.mark.parametrize("made", [True, False])

@@ -1,4 +1,4 @@
-"""Evidence retrieval under a token budget, for methods side by side."""
+"""GoldSpan retrieval under a token budget, for methods side by side."""
 
 from __future__ import annotations
 

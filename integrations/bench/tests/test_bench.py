@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from s3_retriever import Document
 from s3_retriever.calibration.evaluation import evidence_recall
 from s3_retriever.calibration.question_sets import Context, Question
-from s3_retriever.calibration.questions import Evidence
+from s3_retriever.calibration.questions import GoldSpan
 from s3_retriever.cli.app import app
 from s3_retriever.search import Span
 from s3_retriever_bench.metrics import answer_recall, ndcg, reciprocal_rank
@@ -24,7 +24,7 @@ def span(document, start, end, text=""):
 
 
 def asked(*evidence, answers=()):
-    return Question("q", "?", answers, tuple(Evidence(*one) for one in evidence), "q")
+    return Question("q", "?", answers, tuple(GoldSpan(*one) for one in evidence), "q")
 
 
 def run(*arguments):

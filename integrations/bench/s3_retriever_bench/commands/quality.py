@@ -62,7 +62,7 @@ def quality(
     out: Annotated[Path | None, out_folder("figures, tables and plots")] = None,
     fresh: Annotated[bool, FRESH] = False,
 ) -> None:
-    """Evidence retrieval under a token budget: S3 beside BM25, vector stores and ensembles."""
+    """GoldSpan retrieval under a token budget: S3 beside BM25, vector stores and ensembles."""
     from s3_retriever.calibration.question_sets import Choice
     from s3_retriever.codebook import Codebook
     from s3_retriever_bench.quality import run_quality

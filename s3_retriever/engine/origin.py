@@ -1,0 +1,81 @@
+"""`Origin`: what an index remembers about how it was made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ValidationError
+
+from s3_retriever.engine.hosting import lasting
+from s3_retriever.errors import IndexStoreError
+from s3_retriever.index import Store
+from s3_retriever.recipe import Recipe
+
+if TYPE_CHECKING:
+    from s3_retriever.codebook import Codebook
+    from s3_retriever.encoder import Encoder
+
+
+class Origin(BaseModel):
+    """How an index was made.
+
+    Attributes:
+        host: The host's name; a folder by its absolute path.
+        window: Tokens of a window.
+        overlap: Tokens that neighbouring windows share.
+        fingerprint: Of the host's weights.
+        codebook: Identity of the codebook.
+        codebook_source: Name of the codebook; None if it was found with the host.
+        recipe: How documents are indexed.
+    """
+
+    host: str
+    window: int
+    overlap: int
+    fingerprint: str
+    codebook: str
+    codebook_source: str | None
+    recipe: Recipe
+
+    @classmethod
+    def of(cls, encoder: Encoder, recipe: Recipe, codebook: str | Path | Codebook | None) -> Origin:
+        """The origin of a new index, whose codebook was given as `codebook`."""
+        named = str(codebook) if isinstance(codebook, (str, Path)) else None
+        shape = encoder.host.shape
+        return cls(
+            host=lasting(encoder.host.name),
+            window=shape.size,
+            overlap=shape.overlap,
+            fingerprint=encoder.fingerprint,
+            codebook=encoder.identity,
+            codebook_source=None if named is None else lasting(named),
+            recipe=recipe,
+        )
+
+    @classmethod
+    def read(cls, store: Store) -> Origin:
+        """The origin of an index.
+
+        Raises:
+            IndexStoreError: The manifest does not say.
+        """
+        try:
+            return cls.model_validate(store.manifest.origin)
+        except ValidationError as error:
+            raise IndexStoreError(
+                f"The manifest of the index at {store.path} does not say how it was made; it is "
+                "damaged or was written by another program."
+            ) from error
+
+    def check_codebook(self, path: Path | None, identity: str) -> None:
+        """Check that a codebook is the one that the index was made with.
+
+        Raises:
+            IndexStoreError: It is not.
+        """
+        if identity != self.codebook:
+            raise IndexStoreError(
+                f"The index at {path} was made with another codebook for host {self.host!r}; open "
+                "it with that codebook (codebook=...), or index the documents again."
+            )
