@@ -148,6 +148,12 @@ def test_every_page_is_in_the_site():
     assert pages <= set(re.findall(r"[\w./-]+\.md", navigation))
 
 
+def test_the_api_page_has_every_public_name():
+    page = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^::: s3_retriever\.(\w+)$", page, re.MULTILINE)
+    assert sorted(listed) == sorted(set(s3_retriever.__all__) - {"__version__"})
+
+
 # From left to right; a room imports from its left. The first ones are one room.
 ROOMS = [
     {"errors", "document", "text", "sentences", "cutter", "codes", "recipe"},
