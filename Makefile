@@ -62,8 +62,10 @@ frameworks:
 	.venv-newest/bin/python -m pytest $(LANGCHAIN)/tests
 	.venv-newest/bin/python -m pytest $(LLAMA_INDEX)/tests
 
-docs: $(STAMP)  ## Generate the CLI reference from the code.
+docs: $(STAMP)  ## Write the command's reference and build the site in site/.
+	$(BIN)/python -m pip install --quiet --group docs
 	$(BIN)/python -m s3_retriever.cli.reference > docs/cli.md
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # The shipped codebook is made by this command from plain text (see docs/codebooks.md).
 codebook: $(STAMP)
@@ -72,4 +74,4 @@ codebook: $(STAMP)
 	  $(foreach file,$(TEXT),--text $(file)) --out s3_retriever/codebook/shipped/minilm
 
 clean:
-	rm -rf $(VENV) .venv-oldest .venv-newest build dist .mypy_cache .ruff_cache .pytest_cache .coverage
+	rm -rf $(VENV) .venv-oldest .venv-newest build dist site .mypy_cache .ruff_cache .pytest_cache .coverage

@@ -22,8 +22,15 @@ from s3_retriever.cli.app import app
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "s3_retriever"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINKED = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "integrations").glob("*/README.md")),
+]
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_CODE = re.compile(rf"{_FENCE.pattern}|`[^`\n]*`", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
 _NUMBER = re.compile(r"-?\d+\.\d+")
 
 
@@ -83,7 +90,7 @@ def test_commands_of_the_readme_print_what_it_shows(tmp_path, monkeypatch, load_
         printed = ""
         for line in block.code.splitlines():
             prompt, program, *arguments = shlex.split(line)
-            assert (prompt, program) == ("$", "s3")
+            assert (prompt, program) == ("$", "s3r")
             result = CliRunner().invoke(app, arguments, catch_exceptions=False)
             assert result.exit_code == 0, result.output
             printed += result.stdout
@@ -102,10 +109,10 @@ def _trimmed(text: str) -> str:
     return "\n".join(line.rstrip() for line in text.rstrip().splitlines())
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_relative_links_lead_somewhere(page):
-    prose = _FENCE.sub("", page.read_text(encoding="utf-8"))
-    for target in re.findall(r"\[[^\]]*\]\(([^)\s]+)\)", prose):
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.relative_to(ROOT)))
+def test_relative_links_and_images_lead_somewhere(page):
+    prose = _CODE.sub("", page.read_text(encoding="utf-8"))
+    for target in _LINK.findall(prose):
         if re.match(r"[a-z]+:", target):
             continue
         path, _, anchor = target.partition("#")
@@ -116,9 +123,35 @@ def test_relative_links_lead_somewhere(page):
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors that GitHub gives the headings of a page."""
-    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    """The anchors that GitHub and the site give the headings of a page."""
+    text = _FENCE.sub("", page.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_files_that_pages_name_exist():
+    """Concepts names files from the package's folder, other pages from the top."""
+    concepts = (ROOT / "docs/concepts.md").read_text(encoding="utf-8")
+    named = {PACKAGE / path for path in re.findall(r"`([a-z_]+/[a-z_]+\.py)`", concepts)}
+    for page in LINKED:
+        text = page.read_text(encoding="utf-8")
+        paths = re.findall(r"`((?:s3_retriever|tests|docs|integrations)/[\w./-]+)`", text)
+        named |= {ROOT / path for path in paths}
+    missing = sorted(str(path.relative_to(ROOT)) for path in named if not path.exists())
+    assert not missing
+
+
+def test_every_page_is_in_the_site():
+    """Pages that the navigation leaves out can be reached by search only."""
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    pages = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
+    assert pages <= set(re.findall(r"[\w./-]+\.md", navigation))
+
+
+def test_the_api_page_has_every_public_name():
+    page = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^::: s3_retriever\.(\w+)$", page, re.MULTILINE)
+    assert sorted(listed) == sorted(set(s3_retriever.__all__) - {"__version__"})
 
 
 # From left to right; a room imports from its left. The first ones are one room.

@@ -1,8 +1,8 @@
 """Index the documentation of Python's standard library and ask it five questions.
 
-The questions say it in mostly other words than the sentences that answer them: BM25 prefers
-other sentences; the host's features find them. They were chosen to show that; how often it works
-is measured in docs/benchmarks. Run it with `make demo`.
+The questions use mostly other words than the sentences that answer them. BM25 prefers other
+sentences; the host's features find the right ones. The questions were picked to show this, and
+docs/benchmarks measures how often it works. Run the demo with `make demo`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ console = Console(width=100, highlight=False)
 
 
 def main() -> None:
-    """Index, ask, and say what it cost."""
+    """Index, ask, and report the cost."""
     logging.basicConfig(level=logging.WARNING)
     documents = stdlib_documents()
     modules = {document.metadata["module"] for document in documents}
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def ask(index: S3Index, question: str) -> None:
-    """Print the best evidence, its tokens lit by their score, beside BM25's first."""
+    """Print the best evidence, its tokens highlighted by score, next to BM25's best."""
     started = time.perf_counter()
     spans = index.search(question, k=3, mode="s3")
     seconds = time.perf_counter() - started
@@ -70,7 +70,7 @@ def ask(index: S3Index, question: str) -> None:
     table.add_column(width=26, style="cyan", overflow="fold")
     table.add_column()
     for rank, span in enumerate(spans, 1):
-        table.add_row(f"S3 {rank}", span.document_id, lit(index, question, span))
+        table.add_row(f"S3 {rank}", span.document_id, highlighted(index, question, span))
     for span in lexical:
         table.add_row("BM25 1", span.document_id, Text(one_line(span.text), style="dim"))
     console.print(table)
@@ -84,8 +84,8 @@ def ask(index: S3Index, question: str) -> None:
     )
 
 
-def lit(index: S3Index, question: str, span: Span) -> Text:
-    """A span's text; the more a token's features co-activate with the question, the brighter."""
+def highlighted(index: S3Index, question: str, span: Span) -> Text:
+    """A span's text, with tokens brighter the more their features co-activate with the question."""
     text = Text(one_line(span.text))
     tokens = index.explain(question, span).tokens
     top = max((token.score for token in tokens), default=0.0) or 1.0
@@ -97,7 +97,7 @@ def lit(index: S3Index, question: str, span: Span) -> Text:
 
 
 def one_line(text: str) -> str:
-    """White space made single-width, so that offsets stay."""
+    """Replace each white-space character with a space, which keeps offsets valid."""
     return "".join(" " if character.isspace() else character for character in text)
 
 

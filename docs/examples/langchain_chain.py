@@ -25,7 +25,7 @@ def listed(documents: list[Document]) -> str:
 def main() -> None:
     """Ask one question."""
     retriever = S3Retriever.from_documents(HANDBOOK, k=3)
-    # Any chat model. LangChain's parrot answers with the prompt, which shows what a model reads.
+    # Any chat model. LangChain's parrot answers with the prompt, showing what a model reads.
     model = ParrotFakeChatModel()
     chain = (
         {"evidence": retriever | listed, "question": RunnablePassthrough()}

@@ -1,4 +1,4 @@
-"""S3 beside and behind another retriever: an ensemble, and its documents compressed."""
+"""S3 next to another retriever in an ensemble, and behind it as a compressor."""
 
 # ruff: noqa: T201 - an example prints.
 

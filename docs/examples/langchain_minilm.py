@@ -1,7 +1,7 @@
 """The embeddings of all-MiniLM-L6-v2, offline, for the LangChain examples.
 
-Any class of embeddings does in their place. This one runs the very weights that S3 runs, so that
-a vector store and S3 differ in nothing but what they do with them.
+Any embeddings class works instead. This one runs the same weights as S3, so a vector store and S3
+differ only in what they do with them.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from s3_retriever import Host
 
 
 class MiniLMEmbeddings(Embeddings):
-    """One vector for each text: the mean of its tokens."""
+    """Embeds a text as the mean of its token states."""
 
     def __init__(self) -> None:
         self._host = Host.load("minilm", device="cpu", dtype="float32")
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Embed texts that are searched."""
+        """Embed the texts to search."""
         return [self.embed_query(text) for text in texts]
 
     @torch.inference_mode()
     def embed_query(self, text: str) -> list[float]:
-        """Embed a text that is searched for."""
+        """Embed a question."""
         ids = torch.tensor([self._host.tokenizer.backend.encode(text).ids])
         tokens = self._host.model(input_ids=ids).last_hidden_state[0]
         return normalize(tokens.mean(dim=0), dim=0).tolist()

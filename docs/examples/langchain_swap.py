@@ -1,4 +1,4 @@
-"""A chain over a vector store, and the same chain over S3: one line is another."""
+"""A chain over a vector store, and the same chain over S3: only one line differs."""
 
 # ruff: noqa: T201 - an example prints.
 
@@ -24,8 +24,8 @@ def listed(documents: list[Document]) -> str:
 
 
 def chain_over(retriever: BaseRetriever) -> Runnable[str, str]:
-    """The chain; it does not know what retrieves."""
-    # Any chat model. LangChain's parrot answers with the prompt, which shows what a model reads.
+    """The chain, which works with any retriever."""
+    # Any chat model. LangChain's parrot answers with the prompt, showing what a model reads.
     model = ParrotFakeChatModel()
     return (
         {"evidence": retriever | listed, "question": RunnablePassthrough()}

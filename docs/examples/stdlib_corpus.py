@@ -11,7 +11,7 @@ from types import ModuleType
 
 from s3_retriever import Document
 
-# These act when imported (open a browser, print a poem, need a screen) or are no library modules.
+# These have side effects on import (a browser, a poem, a screen) or are not library modules.
 _SKIPPED = {"antigravity", "this", "idlelib", "turtledemo", "tkinter", "turtle", "lib2to3", "test"}
 
 
