@@ -1,3 +1,3 @@
-"""Fixtures that all rooms share come from `helpers.hosts`."""
+"""Fixtures that all rooms share come from `helpers`."""
 
-pytest_plugins = ["helpers.hosts"]
+pytest_plugins = ["helpers.hosts", "helpers.families"]
