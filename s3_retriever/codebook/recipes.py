@@ -21,15 +21,29 @@ if TYPE_CHECKING:
     from s3_retriever.host import Host
 
 
+def sentence_layer(recipe: Recipe) -> int | None:
+    """Find the layer whose mean states a recipe scores; None if it does not score sentences."""
+    return int(recipe.sentence.tap.rpartition(".")[2]) if recipe.sentence else None
+
+
+def deepest_hidden_layer(taps: Iterable[Tap]) -> int | None:
+    """Find the deepest layer with a tap of hidden states; None if there is no such tap."""
+    return max((tap.layer for tap in taps if tap.site == "hidden"), default=None)
+
+
 def default_recipe(host: Host, saes: Mapping[Tap, TopKSAE]) -> Recipe:
-    """What measured best on hidden states of an encoder and on keys of a decoder."""
+    """Choose what measured best for the taps of a codebook.
+
+    Hidden states, by the coverage of their features; an encoder's mean states of sentences too.
+    Without hidden states all taps, by their best token.
+    """
     hidden = [tap for tap in saes if tap.site == "hidden"]
-    sentence = last_sentence_tap(saes) if host.family.bidirectional else None
+    layer = deepest_hidden_layer(saes) if host.family.bidirectional else None
     k = min(saes[tap].k for tap in hidden or saes)
     return Recipe(
         name="default",
         taps={str(tap): TapRecipe() for tap in hidden or saes},
-        sentence=SentenceRecipe(tap=str(sentence)) if sentence else None,
+        sentence=None if layer is None else SentenceRecipe(tap=f"sentence.{layer}"),
         document_k=min(16, k),
         query_k=k,
         weight_power=1.0 if hidden else 0.5,
@@ -41,10 +55,10 @@ def default_recipe(host: Host, saes: Mapping[Tap, TopKSAE]) -> Recipe:
 
 
 def paper_recipe(saes: Mapping[Tap, TopKSAE]) -> Recipe:
-    """S3-Attention as printed: eq. 7 on all key taps, queries through the key SAE.
+    """Build S3-Attention as printed: eq. 7 on all key taps, queries through the key SAE.
 
-    Kernel 8 (the paper's value for question answering), radius 64, union with BM25 and the edges.
-    The paper does not state the size of the edges; 32 tokens are taken.
+    Kernel 8 (the paper's value for question answering), radius 64, interleaved with BM25 and the
+    edges. The paper does not give the size of the edges; this takes 32 tokens.
 
     Raises:
         CodebookError: There is no key tap.
@@ -53,7 +67,7 @@ def paper_recipe(saes: Mapping[Tap, TopKSAE]) -> Recipe:
     if not keys:
         raise CodebookError(
             "The recipe 'paper' reads attention keys, and this codebook has no key tap; fit "
-            "one with: s3 fit HOST --taps key.LAYER ..."
+            "one with: s3r fit HOST --taps key.LAYER ..."
         )
     k = min(saes[tap].k for tap in keys)
     return Recipe(
@@ -69,9 +83,3 @@ def paper_recipe(saes: Mapping[Tap, TopKSAE]) -> Recipe:
         fusion="union",
         edges=32,
     )
-
-
-def last_sentence_tap(taps: Iterable[Tap]) -> Tap | None:
-    """The tap of sentences at the last layer of which there are hidden states, if any."""
-    layers = [tap.layer for tap in taps if tap.site == "hidden"]
-    return Tap("sentence", max(layers)) if layers else None
