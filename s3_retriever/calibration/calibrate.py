@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from s3_retriever.calibration.evaluation import Asked, Exam, Gain, OnceEncoder, halves
+from s3_retriever.calibration.evaluation import Asked, Exam, Gain, halves
 from s3_retriever.calibration.questions import LabelledQuestion, Sample, questions_from
 from s3_retriever.calibration.settings import Setting, settings
 from s3_retriever.codebook import Codebook
+from s3_retriever.encoder import OnceEncoder
 from s3_retriever.document import Document
 from s3_retriever.engine import find_codebook, shared_host
 from s3_retriever.errors import InputError

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -15,15 +14,12 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from s3_retriever.calibration.questions import Evidence, LabelledQuestion, Sample
-from s3_retriever.codebook import Codebook
-from s3_retriever.encoder import CachingEncoder, Encoder, TokenFeatures
-from s3_retriever.encoder.encoder import QuestionFeatures
+from s3_retriever.codebook.recipes import sentence_layer
+from s3_retriever.encoder.caching import OnceEncoder, with_all_taps
 from s3_retriever.engine import S3Index
-from s3_retriever.host import Host
-from s3_retriever.host.taps import Tap
 from s3_retriever.index import Snapshot, Store
 from s3_retriever.index.snapshot import Sentences
-from s3_retriever.recipe import QuerySide, Recipe, SentenceRecipe, TapRecipe
+from s3_retriever.recipe import Recipe
 from s3_retriever.search.filtering import candidates
 from s3_retriever.search.pipeline import rank_question
 from s3_retriever.search.selection import select
@@ -106,71 +102,6 @@ class Gain:
         return self.mean > max(errors * self.error, 0.0)
 
 
-_Features = dict[str, QuestionFeatures]
-
-# Features of documents that are kept at most, in tokens times taps.
-_CACHED_TOKENS = 2_000_000
-# Questions that are kept at most.
-_CACHED_QUESTIONS = 4_096
-
-
-class OnceEncoder(CachingEncoder):
-    """Reads all taps of the codebook at once, and gives each recipe what it asks for.
-
-    A document is read with as many features as the SAEs have; as they come strongest first, the
-    first `document_k` of them are what it has with less.
-    """
-
-    def __init__(self, host: Host, codebook: Codebook) -> None:
-        super().__init__(host, codebook, _CACHED_TOKENS // len(codebook.saes))
-        self._read: OrderedDict[tuple[str, QuerySide, int, str], _Features] = OrderedDict()
-
-    def documents(
-        self, texts: Iterable[tuple[str, str]], recipe: Recipe
-    ) -> Iterator[TokenFeatures]:
-        """As `Encoder.documents`."""
-        k = max(sae.k for sae in self.codebook.saes.values())
-        whole = with_all_taps(recipe, self.codebook, "same").model_copy(update={"document_k": k})
-        for found in super().documents(texts, whole):
-            strongest = {name: found.features[name][:, : recipe.document_k] for name in recipe.taps}
-            yield replace(found, features=strongest)
-
-    def question(self, text: str, recipe: Recipe) -> _Features:
-        """As `Encoder.question`."""
-        sides = {part.query_side for part in recipe.taps.values()}
-        read = {side: self._question_from(side, text, recipe) for side in sides}
-        found = {name: read[part.query_side][name] for name, part in recipe.taps.items()}
-        if recipe.sentence:
-            found[recipe.sentence.tap] = read[min(sides)][recipe.sentence.tap]
-        return found
-
-    def _question_from(self, side: QuerySide, text: str, recipe: Recipe) -> _Features:
-        """Features of a question at all taps that can be read from a side."""
-        whole = with_all_taps(recipe, self.codebook, side)
-        key = (text, side, recipe.query_k, whole.tap_names[-1])
-        if key not in self._read:
-            self._read[key] = Encoder.question(self, text, whole)
-            if len(self._read) > _CACHED_QUESTIONS:
-                self._read.popitem(last=False)
-        return self._read[key]
-
-
-def with_all_taps(recipe: Recipe, codebook: Codebook, side: QuerySide) -> Recipe:
-    """A recipe with all taps of a codebook that a question can be compared with from a side."""
-    taps = [tap for tap in codebook.saes if side in query_sides(tap)]
-    deepest = codebook.sentence_tap
-    update = {
-        "taps": {str(tap): TapRecipe(query_side=side) for tap in taps},
-        "sentence": recipe.sentence or (SentenceRecipe(tap=str(deepest)) if deepest else None),
-    }
-    return recipe.model_copy(update=update)
-
-
-def query_sides(tap: Tap) -> tuple[QuerySide, ...]:
-    """What a question can be read from, to be compared with a tap."""
-    return ("same", "query") if tap.site == "key" else ("same",)
-
-
 class Asked(NamedTuple):
     """A question and the place of its sample."""
 
@@ -203,7 +134,7 @@ class Exam:
         self._samples = samples
         self._budgets = budgets
         self.bar = bar
-        self._snapshots: dict[tuple[int, int, str], Snapshot] = {}
+        self._snapshots: dict[tuple[int, int, int | None], Snapshot] = {}
         self._open = ExitStack()
 
     def __enter__(self) -> Exam:
@@ -236,7 +167,7 @@ class Exam:
 
     def _snapshot(self, sample: int, recipe: Recipe) -> Snapshot:
         whole = with_all_taps(recipe, self._encoder.codebook, "same")
-        key = (sample, recipe.document_k, whole.tap_names[-1])
+        key = (sample, recipe.document_k, sentence_layer(whole))
         if key not in self._snapshots:
             store = Store.create(None, {})
             index = S3Index(store, self._encoder, whole)

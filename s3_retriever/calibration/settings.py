@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from s3_retriever.calibration.evaluation import Gain, query_sides
+from s3_retriever.calibration.evaluation import Gain
 from s3_retriever.codebook import Codebook
+from s3_retriever.encoder.caching import query_sides
 from s3_retriever.host.taps import Tap
 from s3_retriever.recipe import (
     CoverageRecipe,
@@ -75,7 +76,7 @@ def settings(codebook: Codebook, labelled: bool) -> list[Setting]:
         *(Setting(str(tap), _left_out(tap), spares=True) for tap in taps),
         Setting("taps", lambda recipe: _alone(taps, recipe)),
         *(Setting(str(tap), _weights(tap)) for tap in taps),
-        Setting("sentence", lambda recipe: _sentences(codebook.sentence_tap, recipe)),
+        Setting("sentence", lambda recipe: _sentences(codebook.sentence_layer, recipe)),
         Setting("scoring", _scorings),
         Setting("weight_power", _field("weight_power", WEIGHT_POWERS)),
         Setting("idf_power", _field("idf_power", IDF_POWERS)),
@@ -123,11 +124,11 @@ def _left_out(tap: Tap) -> Callable[[Recipe], Variants]:
     return variants
 
 
-def _sentences(tap: Tap | None, recipe: Recipe) -> Variants:
-    if tap is None:
+def _sentences(layer: int | None, recipe: Recipe) -> Variants:
+    if layer is None:
         return
     yield "off", recipe.model_copy(update={"sentence": None})
-    name = recipe.sentence.tap if recipe.sentence else str(tap)
+    name = recipe.sentence.tap if recipe.sentence else f"sentence.{layer}"
     for weight in TAP_WEIGHTS:
         part = SentenceRecipe(tap=name, weight=weight)
         yield f"{name} {weight}", recipe.model_copy(update={"sentence": part})
