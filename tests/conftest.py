@@ -1,3 +1,3 @@
-"""Fixtures that all rooms share come from `helpers`."""
+"""Fixtures that all rooms share come from `helpers.hosts`."""
 
-pytest_plugins = ["helpers.hosts", "helpers.families"]
+pytest_plugins = ["helpers.hosts"]
