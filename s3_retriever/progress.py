@@ -1,4 +1,4 @@
-"""Progress bars, which lock nothing where they are not shown."""
+"""Progress bars that lock nothing unless someone can see them."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from tqdm.auto import tqdm
 
 
 class Bar(Protocol):
-    """Shows how far the work is; the names are those of tqdm."""
+    """A progress bar; tqdm's satisfies it."""
 
     n: Any
     total: Any
 
     def update(self, n: int, /) -> object:
-        """Go on by `n`."""
+        """Move the bar by `n`."""
+
+    def set_postfix_str(self, s: str, /) -> object:
+        """Show a text behind the bar, at once."""
 
     def refresh(self) -> object:
         """Show a change of `total`."""
 
 
 class _Hidden:
-    """A bar that nobody sees."""
-
     def __init__(self) -> None:
         self.n, self.total = 0, 0
 
@@ -34,17 +35,20 @@ class _Hidden:
     def refresh(self) -> None:
         pass
 
+    def set_postfix_str(self, s: str, /) -> None:
+        pass
+
 
 def progress_bar(shown: bool, **options: Any) -> AbstractContextManager[Bar]:
-    """A bar, in a terminal or a notebook; elsewhere nothing.
+    """Make a bar that shows in a terminal or a notebook, and nothing elsewhere.
 
-    Making a bar of tqdm, a disabled one too, takes a lock that forked processes share. If one of
-    them is killed while it holds the lock, the others wait for it for good. Where no one looks,
-    as in the workers of a server, there is none, therefore.
+    Making a tqdm bar, even a disabled one, takes a lock that forked processes share. If one of
+    them is killed while it holds the lock, the others wait for ever. Where no one is looking, as
+    in the workers of a server, this function therefore makes no tqdm bar at all.
 
     Args:
-        shown: Whether it is wanted.
-        options: For `tqdm`.
+        shown: Whether the caller wants a bar.
+        options: Arguments of `tqdm`.
     """
     if not (shown and _someone_may_look()):
         return nullcontext(_Hidden())

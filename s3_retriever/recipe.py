@@ -217,6 +217,11 @@ class Recipe(_Part):
     redundancy: Redundancy | None = None
     advanced: Advanced = Advanced()
 
+    @property
+    def sentence_layer(self) -> int | None:
+        """Layer whose mean states score sentences; None if the recipe does not score them."""
+        return None if self.sentence is None else self.sentence.layer
+
     @model_validator(mode="after")
     def _parts_go_together(self) -> Recipe:
         added = {

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from s3_retriever.calibration.evaluation import Asked, Evaluator, Gain, OnceEncoder, split
+from s3_retriever.calibration.evaluation import Asked, Evaluator, Gain, split
 from s3_retriever.calibration.questions import LabelledQuestion, Sample, questions_from
 from s3_retriever.calibration.settings import Setting, settings
 from s3_retriever.codebook import Codebook
 from s3_retriever.document import Document
+from s3_retriever.encoder import OnceEncoder
 from s3_retriever.engine import find_codebook, shared_host
 from s3_retriever.errors import InputError
 from s3_retriever.host import Host

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from s3_retriever.calibration.questions import GoldSpan, LabelledQuestion, Sample
-from s3_retriever.codebook import Codebook
-from s3_retriever.encoder import CachingEncoder, Encoder, TokenFeatures
+from s3_retriever.encoder.caching import OnceEncoder, with_all_taps
 from s3_retriever.engine import S3Index
-from s3_retriever.features import EncodedQuestion
-from s3_retriever.host import Host
-from s3_retriever.host.taps import Tap
 from s3_retriever.index import Snapshot, Store
 from s3_retriever.progress import Bar
-from s3_retriever.recipe import Recipe, SentenceRecipe, TapRecipe
+from s3_retriever.recipe import Recipe
 from s3_retriever.search import rank, select
-from s3_retriever.types import QuerySide
 
 # Evidence counts as found when pieces cover this share of its characters: sentence boundaries of
 # the labels and of the index may differ by an abbreviation or a quotation mark.
@@ -104,69 +98,6 @@ class Gain:
         return self.mean > max(errors * self.error, 0.0)
 
 
-# Features of documents that are kept at most, in tokens times taps.
-_CACHED_TOKENS = 2_000_000
-# Questions that are kept at most.
-_CACHED_QUESTIONS = 4_096
-
-
-class OnceEncoder(CachingEncoder):
-    """Reads all taps of the codebook at once, and gives each recipe what it asks for.
-
-    A document is read with as many features as the SAEs have; as they come strongest first, the
-    first `doc_top_k` are those of a smaller number.
-    """
-
-    def __init__(self, host: Host, codebook: Codebook) -> None:
-        super().__init__(host, codebook, _CACHED_TOKENS // len(codebook.saes))
-        self._read: OrderedDict[tuple[object, ...], EncodedQuestion] = OrderedDict()
-
-    def documents(
-        self, texts: Iterable[tuple[str, str]], recipe: Recipe
-    ) -> Iterator[TokenFeatures]:
-        """As `Encoder.documents`."""
-        k = max(sae.k for sae in self.codebook.saes.values())
-        whole = with_all_taps(recipe, self.codebook, "same").changed("advanced.doc_top_k", k)
-        for chunk in super().documents(texts, whole):
-            strongest = {
-                name: chunk.features[name][:, : recipe.advanced.doc_top_k] for name in recipe.taps
-            }
-            yield replace(chunk, features=strongest)
-
-    def question(self, text: str, recipe: Recipe) -> EncodedQuestion:
-        """As `Encoder.question`."""
-        sides = {part.query_side for part in recipe.taps.values()}
-        read = {side: self._question_from(side, text, recipe) for side in sides}
-        features = {
-            name: read[part.query_side].features[name] for name, part in recipe.taps.items()
-        }
-        return EncodedQuestion(features, read[min(sides)].direction if recipe.sentence else None)
-
-    def _question_from(self, side: QuerySide, text: str, recipe: Recipe) -> EncodedQuestion:
-        """Features of a question at all taps that can be read from a side."""
-        whole = with_all_taps(recipe, self.codebook, side)
-        key = (text, side, recipe.advanced.query_top_k, whole.sentence)
-        if key not in self._read:
-            self._read[key] = Encoder.question(self, text, whole)
-            if len(self._read) > _CACHED_QUESTIONS:
-                self._read.popitem(last=False)
-        return self._read[key]
-
-
-def with_all_taps(recipe: Recipe, codebook: Codebook, side: QuerySide) -> Recipe:
-    """A recipe with all taps of a codebook that a question can be compared with from a side."""
-    taps = [tap for tap in codebook.saes if side in query_sides(tap)]
-    layer = codebook.sentence_layer
-    sentence = recipe.sentence or (None if layer is None else SentenceRecipe(layer=layer))
-    every = {str(tap): TapRecipe(query_side=side) for tap in taps}
-    return recipe.changed("taps", every).changed("sentence", sentence)
-
-
-def query_sides(tap: Tap) -> tuple[QuerySide, ...]:
-    """What a question can be read from, to be compared with a tap."""
-    return ("same", "query") if tap.site == "key" else ("same",)
-
-
 class Asked(NamedTuple):
     """A question and the place of its sample."""
 
@@ -229,7 +160,7 @@ class Evaluator:
 
     def _snapshot(self, sample: int, recipe: Recipe) -> Snapshot:
         whole = with_all_taps(recipe, self._encoder.codebook, "same")
-        key = (sample, recipe.advanced.doc_top_k, whole.sentence and whole.sentence.layer)
+        key = (sample, recipe.advanced.doc_top_k, whole.sentence_layer)
         if key not in self._snapshots:
             store = Store.create(None, {})
             index = S3Index(store, self._encoder, whole)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from s3_retriever.calibration.evaluation import Gain, query_sides
+from s3_retriever.calibration.evaluation import Gain
 from s3_retriever.codebook import Codebook
+from s3_retriever.encoder.caching import query_sides
 from s3_retriever.host.taps import Tap
 from s3_retriever.recipe import (
     DocumentBoost,

@@ -1,4 +1,7 @@
-"""The folder of a codebook: its description, and replacing it all or nothing."""
+"""The folder of a codebook: where it lies, its description, and replacing it all or nothing.
+
+Nothing here imports torch, so an index can compare codebooks without it.
+"""
 
 from __future__ import annotations
 
@@ -16,41 +19,107 @@ from s3_retriever.errors import CodebookError
 from s3_retriever.recipe import Recipe
 
 CODEBOOK_FILE = "codebook.json"
-SCHEMA = 2
-# Those of schema 1 have no maps of sentences.
-_READABLE = (1, 2)
+SCHEMA = 3
+_SHIPPED = Path(__file__).parent / "shipped"
+# Of a Hub repository, the description, and of each tap and sentence map settings and weights.
+_DOWNLOADED = [CODEBOOK_FILE, "*/*.json", "*/*.safetensors"]
 
 
 class CodebookFile(BaseModel):
-    """What `codebook.json` holds."""
+    """What `codebook.json` holds.
+
+    Attributes:
+        schema_version: Version of the folder's layout.
+        identity: Digest of SAEs and sentence maps: codebooks of the same identity compute the
+            same features and sentence vectors.
+        host: Name of the host that the codebook was fitted for.
+        fingerprint: `Host.fingerprint` of that host, for the layers that the taps need.
+        taps: Names of the taps; each has a folder of that name with its SAE.
+        sentence_maps: Layers of the sentence maps; that of layer 5 is in the folder `sentence.5`.
+        recipe: Scoring defaults.
+        report: What fitting measured.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     schema_version: int
+    identity: str
     host: str
     fingerprint: str
     taps: list[str]
-    standalone: list[str] = []
+    sentence_maps: list[int]
     recipe: Recipe
     report: dict[str, Any]
 
     def write(self, folder: Path) -> None:
-        """Write it into a folder."""
+        """Write `codebook.json` into a folder."""
         (folder / CODEBOOK_FILE).write_text(json.dumps(self.model_dump(), indent=2) + "\n")
 
 
-def replace_folder(target: Path, write: Callable[[Path], None]) -> None:
-    """Put a new codebook in the place of the one that is there, if any, all or nothing.
+def find_folder(name: str, revision: str | None = None) -> Path:
+    """Find the folder of a codebook; one on the Hugging Face Hub is downloaded.
 
     Args:
-        target: Where to.
-        write: Writes the new one into a folder that it makes.
+        name: A host with a shipped codebook (`minilm`), a folder, or a Hub id.
+        revision: Branch, tag or commit on the Hub.
+
+    Raises:
+        CodebookError: There is no such codebook.
+    """
+    for shipped in _SHIPPED.iterdir():
+        if shipped.name == name:
+            return shipped
+    if Path(name).is_dir():
+        return Path(name)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_DOWNLOADED))
+    except (OSError, ValueError) as error:
+        raise CodebookError(
+            f"There is no codebook {name!r}: no folder has that name, and the Hugging Face Hub "
+            "does not have it or cannot be reached."
+        ) from error
+
+
+def read_codebook_file(folder: Path) -> CodebookFile:
+    """Read the `codebook.json` of a folder.
+
+    Raises:
+        CodebookError: There is none, or it is damaged or of another schema.
+    """
+    path = folder / CODEBOOK_FILE
+    try:
+        fields = json.loads(path.read_bytes())
+        schema = fields["schema_version"]
+    except OSError as error:
+        raise CodebookError(f"{folder} holds no codebook: {error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CodebookError(f"{path} describes no codebook: {error!r}") from error
+    # Another schema may have other fields, so its number comes first.
+    if schema != SCHEMA:
+        raise CodebookError(f"{path} has schema {schema!r}; {_advice(schema)}.")
+    try:
+        return CodebookFile.model_validate(fields)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise CodebookError(
+            f"{path} does not fit schema {schema}: {problem['msg']} at {problem['loc']}."
+        ) from error
+
+
+def replace_folder(target: Path, write: Callable[[Path], None]) -> None:
+    """Put a new codebook in the place of an old one, if any, all or nothing.
+
+    Args:
+        target: The codebook's folder.
+        write: Writes the new codebook into a folder that it makes.
 
     Raises:
         CodebookError: The folder cannot be written, or holds something else.
     """
     if _is_foreign(target):
-        raise CodebookError(f"{target} holds something that is no codebook; choose another.")
+        raise CodebookError(f"{target} holds something other than a codebook; choose another.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         room = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
@@ -63,43 +132,21 @@ def replace_folder(target: Path, write: Callable[[Path], None]) -> None:
         raise CodebookError(f"The codebook cannot be written to {target}: {error}") from error
 
 
-def read_codebook_file(path: Path) -> CodebookFile:
-    """Read `codebook.json`.
-
-    Raises:
-        CodebookError: There is none, or it is damaged or newer.
-    """
-    try:
-        fields = json.loads(path.read_bytes())
-        schema = fields["schema_version"]
-    except OSError as error:
-        raise CodebookError(f"{path.parent} holds no codebook: {error}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise CodebookError(f"{path} is no codebook: {error!r}") from error
-    # A newer schema may have other fields, so its number is looked at first.
-    if schema not in _READABLE:
-        raise CodebookError(
-            f"{path} has schema {schema}, this release reads up to {SCHEMA}; upgrade s3-retriever "
-            "or fit the codebook again."
-        )
-    try:
-        return CodebookFile.model_validate(fields)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise CodebookError(
-            f"{path} is no codebook of schema {schema}: {problem['msg']} at {problem['loc']}."
-        ) from error
+def _advice(schema: object) -> str:
+    if isinstance(schema, int) and schema < SCHEMA:
+        return f"it was made by an older release, and this one needs {SCHEMA}: fit it again"
+    return f"this release reads {SCHEMA}: upgrade s3-retriever, or fit the codebook again"
 
 
 def _is_foreign(target: Path) -> bool:
-    """Whether something else than a codebook or an empty folder is there."""
+    """Whether something other than a codebook or an empty folder is there."""
     if not target.is_dir():
         return target.exists()
     return not (target / CODEBOOK_FILE).is_file() and any(target.iterdir())
 
 
 def _swap(new: Path, target: Path, old: Path) -> None:
-    """Put a folder in the place of another, or leave that one where it is."""
+    """Put a folder in the place of another; if that fails, leave the other where it is."""
     if not target.exists():
         new.rename(target)
         return

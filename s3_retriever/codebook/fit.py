@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,26 +16,31 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from s3_retriever.document import Document
 from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.host import Host, Window
 from s3_retriever.host.batches import run_batches
 from s3_retriever.host.device import fast_in_bfloat16
-from s3_retriever.host.taps import Tap, read
+from s3_retriever.host.taps import Tap, read_each
+from s3_retriever.progress import Bar, progress_bar
 from s3_retriever.sae import SAETrainer, TopKSAE
 from s3_retriever.sae.training import report
 
+logger = logging.getLogger(__name__)
+
 # Between two checkpoints.
 _CHECKPOINT_SECONDS = 60.0
+# The first tokens of the text are never trained on; the report is measured on them.
+_HELD_OUT = 8_192
 
 
 class Checkpoint:
-    """The progress of a fit in one file, replaced at once: the counters ride in its header.
+    """The progress of a fit in one file, which is replaced atomically.
 
     Args:
-        folder: Where it is kept; made when there is something to keep.
-        identity: JSON values: of which fit. A checkpoint of another fit is refused.
+        folder: The file's folder; made by the first `save`.
+        identity: JSON values that identify the fit. A checkpoint of another fit is refused.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
@@ -44,14 +50,18 @@ class Checkpoint:
 
     @property
     def due(self) -> bool:
-        """Whether the last one is old enough for another."""
+        """Whether the last checkpoint is old enough for another."""
         return time.monotonic() - self._saved >= _CHECKPOINT_SECONDS
 
     def save(self, tensors: dict[str, Tensor], counters: dict[str, int]) -> None:
-        """Replace what was saved before.
+        """Replace the checkpoint.
+
+        Args:
+            tensors: Tensors by name.
+            counters: Numbers by name; they go into the file's header.
 
         Raises:
-            CodebookError: It cannot be written.
+            CodebookError: The file cannot be written.
         """
         draft = self._path.with_suffix(".tmp")
         header = json.dumps({"fit": self._identity, "counters": counters})
@@ -66,10 +76,10 @@ class Checkpoint:
         self._saved = time.monotonic()
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, int]] | None:
-        """What was saved, or nothing where there is no checkpoint yet.
+        """Read what `save` was given last; None if there is no checkpoint yet.
 
         Raises:
-            CodebookError: It is damaged or of another fit.
+            CodebookError: The checkpoint is damaged or of another fit.
         """
         if not self._path.is_file():
             return None
@@ -90,26 +100,20 @@ class Checkpoint:
         return tensors, counters
 
 
-logger = logging.getLogger(__name__)
-
-# The first tokens of the text are never trained on; the report is measured on them.
-_HELD_OUT = 8_192
-
-
 @dataclass(frozen=True, slots=True)
 class FitSettings:
-    """What decides the outcome of a fit; a checkpoint is only resumed with the same.
+    """All that decides the outcome of a fit; a checkpoint resumes only with the same settings.
 
     Attributes:
         taps: Names of the taps.
         features: Dictionary size of every SAE.
-        k: Active features of a token.
-        tokens: Tokens to read; the text is repeated where it is shorter.
+        k: Most features of a token that stay active.
+        tokens: Tokens to read; a shorter text is repeated.
         reuse: How often a token is trained on, on average.
         buffer_tokens: Activations that are kept for mixing, per tap.
         batch_size: Tokens of an optimiser step.
         learning_rate: Peak of Adam's learning rate.
-        seed: Of the initial weights and the mixing.
+        seed: Seed of the initial weights and the mixing.
     """
 
     taps: tuple[str, ...]
@@ -134,11 +138,11 @@ class FitSettings:
 
 
 class Fit(NamedTuple):
-    """What a fit gives.
+    """The result of a fit.
 
     Attributes:
         saes: Tap to its SAE.
-        report: JSON values: the settings and, by tap name, what `SAEReport` says.
+        report: JSON values: the settings and, by tap name, the fields of an `SAEReport`.
     """
 
     saes: dict[Tap, TopKSAE]
@@ -146,9 +150,9 @@ class Fit(NamedTuple):
 
 
 def default_taps(host: Host) -> tuple[Tap, ...]:
-    """Keys and hidden states of the last layer of an encoder, of the middle layer of a decoder.
+    """Choose keys and hidden states: an encoder's last layer, a decoder's middle layer.
 
-    The last layers of a decoder turn to the next token and retrieve badly.
+    The last layers of a decoder predict the next token and retrieve badly.
     """
     depth = host.model.config.num_hidden_layers
     layer = depth - 1 if host.family.bidirectional else depth // 2
@@ -173,24 +177,23 @@ def fit(
 ) -> Fit:
     """Train one SAE per tap from plain text.
 
-    The text is streamed through the host once; a buffer of bounded size mixes the activations of
-    distant texts. The first 8,192 tokens (a tenth of them all at most) are held out for the
-    report.
+    The text streams through the host once; a buffer of bounded size mixes the activations of
+    distant texts. The first 8,192 tokens (at most a tenth of all) are held out for the report.
 
     Args:
         host: The model to tap.
-        texts: Plain texts. Read again from the start where they are shorter than `tokens`.
-        taps: Sites to fit, such as `key.5`; `default_taps` where left out.
-        features: Dictionary size; 16 times the hidden size where left out.
-        k: Features of a token that stay active.
-        tokens: Tokens to read, those held out counted; all of the text once where left out.
+        texts: Plain texts. Read again from the start if they have fewer tokens than `tokens`.
+        taps: Sites to fit, such as `key.5`; defaults to `default_taps`.
+        features: Dictionary size; defaults to 16 times the hidden size.
+        k: Most features of a token that stay active.
+        tokens: Tokens to read, including those held out; defaults to those of the text.
         reuse: How often a token is trained on, on average.
         buffer_tokens: Activations kept for mixing, per tap.
         batch_size: Tokens of an optimiser step.
         learning_rate: Peak of Adam's learning rate.
-        seed: Of the initial weights and the mixing.
-        checkpoint: Folder in which progress is kept once a minute; where it holds the progress
-            of a fit with the same host and settings, that one goes on. The text must be the same.
+        seed: Seed of the initial weights and the mixing.
+        checkpoint: Folder that keeps the progress, saved once a minute. If it holds the progress
+            of a fit with the same host and settings, that fit goes on; give the same text again.
         progress: Whether a bar shows rate and time left (only in a terminal).
 
     Returns:
@@ -199,10 +202,10 @@ def fit(
 
     Raises:
         InputError: There is too little text, or a setting is out of range.
-        CodebookError: The checkpoint is of other settings or damaged.
+        CodebookError: The checkpoint is damaged or of another fit.
     """
     if isinstance(texts, str):
-        raise InputError("Texts are a list or another iterable of strings, not one string.")
+        raise InputError("Texts must be a list or another iterable of strings, not one string.")
     named = (Tap.parse(tap) if isinstance(tap, str) else tap for tap in taps or default_taps(host))
     sites = tuple(dict.fromkeys(named))
     if tokens is None:
@@ -228,7 +231,7 @@ class _Job:
     """A fit under way: one trainer per tap, the mixing buffer, the checkpoint.
 
     Attributes:
-        windows_read: Windows of the text so far, passes over it counted on.
+        windows_read: Windows read so far, over all passes of the text.
         tokens_read: Their tokens.
     """
 
@@ -257,24 +260,23 @@ class _Job:
 
     def run(self, texts: Iterable[str], progress: bool) -> None:
         self._resume()
-        with tqdm(
+        with progress_bar(
+            progress,
             total=self.settings.tokens,
             initial=self.tokens_read,
             unit="token",
             unit_scale=True,
             desc="Fitting",
-            disable=None if progress else True,
         ) as bar:
             for rows in self._activations(texts):
                 bar.update(self._take(rows))
                 if self.buffered >= self.settings.buffer_tokens:
-                    error = self._train(keep=0.5)
-                    bar.set_postfix(unexplained=f"{error:.3f}")
+                    self._train(bar, keep=0.5)
                     self._save_progress()
                 if self.tokens_read >= self.settings.tokens:
                     break
-        if self.buffered:
-            self._train(keep=0.0)
+            if self.buffered:
+                self._train(bar, keep=0.0)
         if not self.trainers:
             raise InputError(
                 f"The text ended after {self.tokens_read} tokens, which are all held out; give "
@@ -292,28 +294,22 @@ class _Job:
         return Fit(saes, {"settings": asdict(self.settings), "taps": reports})
 
     def _activations(self, texts: Iterable[str]) -> Iterator[dict[Tap, Tensor]]:
-        """Activations of the windows that were not read yet, one window after another."""
-
-        def run(batch: Sequence[Window]) -> list[dict[Tap, Tensor]]:
-            seen = read(self.host, self.taps, batch)
-            sizes = [window.keep.stop - window.keep.start for window in batch]
-            parts = {tap: torch.split(seen[tap], sizes) for tap in self.taps}
-            return [{tap: parts[tap][i] for tap in self.taps} for i in range(len(batch))]
-
+        """Read the windows that are still unread; yields the activations of each."""
         unread = islice(self._windows(texts), self.windows_read, None)
         batch_tokens = self.host.batch_tokens
         # No more activations wait to be put in order than the buffer holds.
         lookahead = max(self.settings.buffer_tokens // batch_tokens, 1)
+        run = partial(read_each, self.host, self.taps)
         for _, rows in run_batches(unread, run, batch_tokens, lookahead):
             yield rows
 
     def _windows(self, texts: Iterable[str]) -> Iterator[Window]:
-        """The text's windows over and over; those held out come in the first pass only."""
+        """Yield the text's windows over and over; those held out come in the first pass only."""
         for first_pass in chain([True], repeat(False)):
             tokens, trainable = 0, False
-            for window in self.host.windows(("", text) for text in texts):
+            for window in self.host.windows(map(Document, texts)):
                 held_out = tokens < self.settings.held_out
-                size = window.keep.stop - window.keep.start
+                size = len(window.starts)
                 tokens += size
                 trainable |= size > 0 and not held_out
                 if first_pass or not held_out:
@@ -335,11 +331,12 @@ class _Job:
         self.tokens_read += count
         return count
 
-    def _train(self, keep: float) -> float:
+    def _train(self, bar: Bar, keep: float) -> None:
         """Train on random batches of the buffer, then drop all but a random part of it.
 
-        Returns:
-            Unexplained variance of the last batch, mean of the taps.
+        Args:
+            bar: Shows the unexplained variance of each batch, as the mean over the taps.
+            keep: Share of the buffer to keep.
         """
         rows = {tap: torch.cat(self.buffer[tap]) for tap in self.taps}
         size = self.buffered
@@ -347,20 +344,19 @@ class _Job:
             self._start(rows)
         # Half of the buffer leaves at each round, so a row is met in two rounds on average.
         steps = max(round(size * (1 - keep) * self.settings.reuse / self.settings.batch_size), 1)
-        errors: list[float] = []
         for _ in range(steps):
             chosen = torch.randint(size, (self.settings.batch_size,), generator=self.generator)
             errors = [
                 self.trainers[tap].train(rows[tap][chosen.to(rows[tap].device)])
                 for tap in self.taps
             ]
+            bar.set_postfix_str(f"unexplained={sum(errors) / len(errors):.3f}")
         kept = torch.randperm(size, generator=self.generator)[: int(size * keep)]
         for tap in self.taps:
             self.buffer[tap] = [rows[tap][kept.to(rows[tap].device)]]
-        return sum(errors) / len(errors)
 
     def _start(self, samples: dict[Tap, Tensor]) -> None:
-        """Make the trainers; the caller's random numbers are left as they are."""
+        """Make the trainers without touching the state of the caller's random numbers."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.seed)
             for tap, sample in samples.items():
@@ -381,7 +377,7 @@ class _Job:
             state = self.trainers[tap].state()
             state["held_out"] = torch.cat(self.held_out[tap]).cpu()
             tensors |= {f"{tap}/{name}": tensor for name, tensor in state.items()}
-        # The buffer is not kept, so as many tokens more are to be read.
+        # The buffer is not saved; a resumed fit reads as many tokens more.
         counters = {
             "windows_read": self.windows_read,
             "tokens_read": self.tokens_read - self.buffered,
@@ -389,10 +385,10 @@ class _Job:
         self.checkpoint.save(tensors, counters)
 
     def _resume(self) -> None:
-        found = None if self.checkpoint is None else self.checkpoint.load()
-        if found is None:
+        checkpoint = None if self.checkpoint is None else self.checkpoint.load()
+        if checkpoint is None:
             return
-        tensors, counters = found
+        tensors, counters = checkpoint
         self.generator.set_state(tensors["generator"])
         states = {
             tap: {
@@ -414,24 +410,20 @@ class _Job:
 
 def _count_tokens(host: Host, texts: Iterable[str]) -> int:
     if isinstance(texts, Iterator):
-        raise InputError("Texts that can be read only once need tokens=, the number to read.")
+        raise InputError(
+            "Texts from an iterator can be read only once, so pass tokens=, the number to read."
+        )
     return sum(host.tokenizer.count(text) for text in texts)
 
 
 def _check(settings: FitSettings) -> None:
-    for name in settings.taps:
-        tap = Tap.parse(name)
-        if tap.tokens != tap:
-            raise InputError(
-                f"There is nothing to fit for {tap}: it comes with {tap.tokens}; name that instead."
-            )
     if settings.tokens < 2 * settings.batch_size:
         raise InputError(
             f"A fit needs at least {2 * settings.batch_size} tokens of text (two batches), and "
             f"there are {settings.tokens}; give more text or a smaller batch_size."
         )
     if not 1 <= settings.k <= settings.features:
-        raise InputError(f"k lies between 1 and {settings.features}, not at {settings.k}.")
+        raise InputError(f"k must lie between 1 and {settings.features}, not at {settings.k}.")
     for name in ("reuse", "batch_size", "buffer_tokens", "learning_rate"):
         if getattr(settings, name) <= 0:
             raise InputError(f"{name} must be above zero, not {getattr(settings, name)}.")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def default_recipe(host: Host, saes: Mapping[Tap, TopKSAE]) -> Recipe:
     """What measured best: hidden states if there are any, as on encoders, else keys."""
     hidden = [tap for tap in saes if tap.site == "hidden"]
-    layer = sentence_layer(saes) if host.family.bidirectional else None
+    layer = deepest_hidden_layer(saes) if host.family.bidirectional else None
     k = min(saes[tap].k for tap in hidden or saes)
     return Recipe(
         name="default",
@@ -59,7 +59,7 @@ def paper_recipe(saes: Mapping[Tap, TopKSAE]) -> Recipe:
     if not keys:
         raise CodebookError(
             "Recipe 'paper' reads attention keys, and this codebook has no key tap; fit one with: "
-            "s3r fit HOST --tap key.LAYER ..."
+            "s3r fit HOST --taps key.LAYER ..."
         )
     k = min(saes[tap].k for tap in keys)
     return Recipe(
@@ -71,6 +71,6 @@ def paper_recipe(saes: Mapping[Tap, TopKSAE]) -> Recipe:
     )
 
 
-def sentence_layer(taps: Iterable[Tap]) -> int | None:
+def deepest_hidden_layer(taps: Iterable[Tap]) -> int | None:
     """The deepest layer whose hidden states are tapped, whose means can score sentences."""
     return max((tap.layer for tap in taps if tap.site == "hidden"), default=None)

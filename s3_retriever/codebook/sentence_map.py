@@ -1,4 +1,4 @@
-"""`StandaloneMap`: what a sentence says in its context, turned to what it would say alone."""
+"""`SentenceMap`: from the mean state of a sentence in its context to its state alone."""
 
 from __future__ import annotations
 
@@ -6,31 +6,30 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
-from tqdm.auto import tqdm
 
+from s3_retriever.document import Document
 from s3_retriever.errors import CodebookError
 from s3_retriever.host import Host, Window
 from s3_retriever.host.batches import run_batches
-from s3_retriever.host.pooling import StreamPooler
+from s3_retriever.host.pooling import SentencePooler
 from s3_retriever.host.taps import Tap, read
-from s3_retriever.text.sentences import SentenceCutter
+from s3_retriever.progress import Bar, progress_bar
 
-STANDALONE_FILE = "standalone.safetensors"
+_MAP_FILE = "map.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
-class StandaloneMap:
-    """A linear map of mean states: `x W + b` points where the sentence would point alone.
+class SentenceMap:
+    """A linear map of mean states: `x W + b` points where the sentence alone would point.
 
-    The states of a sentence that is read in its context tell of its neighbours too. A question
-    has no neighbours. What it is compared with is, therefore, the state that the sentence would
-    have had alone, as far as the state in context tells it.
+    In its context, the states of a sentence also reflect its neighbours. A question has no
+    neighbours. It is therefore compared with the state that the sentence would have alone, as far
+    as its state in context predicts it.
 
     Attributes:
         weights: W, float32 [width, width].
@@ -44,135 +43,126 @@ class StandaloneMap:
         """Write the map, weights in float16.
 
         Args:
-            folder: Made where it is missing.
+            folder: The folder; made if it does not exist.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / STANDALONE_FILE
+        path = folder / _MAP_FILE
         path.touch()
         mode = path.stat().st_mode
         save_file({"weights": self.weights.half(), "bias": self.bias}, path)
-        # The library writes files that only their owner can read.
+        # safetensors writes files that only their owner can read.
         path.chmod(mode)
 
     @classmethod
-    def load(cls, folder: Path) -> StandaloneMap:
+    def load(cls, folder: Path) -> SentenceMap:
         """Read a map.
 
         Raises:
             CodebookError: The file is missing or damaged.
         """
-        path = folder / STANDALONE_FILE
+        path = folder / _MAP_FILE
         try:
             tensors = load_file(path)
             weights, bias = tensors["weights"].float(), tensors["bias"].float()
         except (OSError, SafetensorError, KeyError) as error:
-            raise CodebookError(f"The map of sentences {path} cannot be read: {error}") from error
+            raise CodebookError(f"The sentence map {path} cannot be read: {error}") from error
         if bias.ndim != 1 or weights.shape != (len(bias), len(bias)):
             raise CodebookError(
-                f"The map of sentences {path} is not square; fetch or fit the codebook again."
+                f"The sentence map {path} is not square; fetch or fit the codebook again."
             )
         return cls(weights, bias)
 
 
-# Text that a map is fitted on at most: some 20,000 sentences, after which little is gained.
+# Most text that a map is fitted on: some 20,000 sentences, after which little is gained.
 _CHARACTERS = 2_000_000
-# Text of which sentences are read at once, first in their context and then alone.
+# Text whose sentences are read together, first in their context and then alone.
 _CHARACTERS_AT_ONCE = 200_000
-# One sentence in so many is left out of the fit, for the report.
+# One sentence in so many is held out of the fit, for the report.
 _HELD_OUT = 10
-# As many sentences' worth of pull towards leaving states as they are.
+# Strength of the pull towards leaving states as they are, in sentences.
 _PRIOR = 1_000.0
 _TINY = 1e-12
-# Of the words in place of a title.
+# Size of the words used as a title.
 _TITLE_WORDS = 4
 _TITLE_CHARACTERS = 200
 
 
-class Remembered:
-    """Hands texts on and remembers the first of them, as many as a map is fitted on.
+def keep_first(texts: Iterator[str], kept: list[str]) -> Iterator[str]:
+    """Hand texts on, and keep the first of them for a map.
 
     Args:
-        texts: What can be read only once.
-
-    Attributes:
-        first: What is remembered so far.
+        texts: Texts that can be read only once.
+        kept: Where to append the first texts, as many as a map is fitted on.
     """
-
-    def __init__(self, texts: Iterator[str]) -> None:
-        self._texts = texts
-        self._left = _CHARACTERS
-        self.first: list[str] = []
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        text = next(self._texts)
-        if self._left > 0:
-            self.first.append(text)
-            self._left -= len(text)
-        return text
+    size = 0
+    for text in texts:
+        if size < _CHARACTERS:
+            kept.append(text)
+            size += len(text)
+        yield text
 
 
 def first_texts(texts: Iterable[str], characters: int = _CHARACTERS) -> list[str]:
-    """The first of many texts, until there are enough for a map, or as many characters.
+    """Take the first of many texts, until they have enough characters for a map.
 
-    The last one is whole, but for one that is longer than that by itself.
+    Args:
+        texts: Plain texts.
+        characters: How many characters are enough; at most two million.
+
+    Returns:
+        The texts; one that is longer than that by itself is cut.
     """
     most = min(characters, _CHARACTERS)
-    kept: list[str] = []
+    taken: list[str] = []
     size = 0
     for text in texts:
-        kept.append(text[:most])
+        taken.append(text[:most])
         size += len(text)
         if size >= most:
             break
-    return kept
+    return taken
 
 
-def fit_standalone(
-    host: Host, tap: Tap, texts: Sequence[str], centre: Tensor, *, progress: bool = True
-) -> tuple[StandaloneMap, dict[str, float]]:
-    """Fit the map of a tap of sentences by ridge regression, from plain text.
+def fit_sentence_map(
+    host: Host, layer: int, texts: Sequence[str], centre: Tensor, *, progress: bool = True
+) -> tuple[SentenceMap, dict[str, float]]:
+    """Fit the map of a layer by ridge regression, from plain text.
 
-    Sentences are read twice, in their texts and alone. Where states in context are scaled to be
-    as near to the directions alone as they can be, the map is the least change to them that makes
-    up for the rest; little text changes little.
+    The host reads each sentence twice, in its text and alone. Among all maps that predict the
+    directions alone well, the regression prefers those near a mere scaling of the states in
+    context; little text changes little.
 
     Args:
         host: The model that reads.
-        tap: A tap of sentences.
+        layer: Layer of the hidden states.
         texts: Plain texts.
-        centre: What states are seen from [width], the decoder bias of the SAE of the tap's tokens.
+        centre: What states are seen from [width]: the decoder bias of the layer's SAE.
         progress: Whether a bar shows rate and time left (only in a terminal).
 
     Returns:
-        The map, and what it is worth: the number of `sentences` it was fitted on and, where some
-        could be held out, the mean `cosine` of their mapped states with those alone and
-        `cosine_in_context`, without the map.
+        The map, and its report: the number of `sentences` it was fitted on and, if any could be
+        held out, the mean `cosine` of their mapped states with those alone and
+        `cosine_in_context`, the same without the map.
     """
     centre = centre.detach().double().cpu()
     sums = _Sums(len(centre))
     held_out: list[tuple[Tensor, Tensor]] = []
-    with tqdm(
-        total=sum(map(len, texts)),
-        unit="char",
-        unit_scale=True,
-        desc="Sentences alone",
-        disable=None if progress else True,
+    # Everything is read twice.
+    total = 2 * sum(map(len, texts))
+    with progress_bar(
+        progress, total=total, unit="char", unit_scale=True, desc="Mapping sentences"
     ) as bar:
         for group in _groups(texts):
-            x, y = _pairs(host, tap, group, centre)
+            x, y = _pairs(host, layer, group, centre, bar)
             kept = torch.arange(len(x)) % _HELD_OUT > 0
             sums.add(x[kept], y[kept])
             held_out.append((x[~kept], y[~kept]))
-            bar.update(sum(map(len, group)))
-    found = sums.solve(centre)
-    return found, {"sentences": sums.count, **_worth(found, centre, held_out)}
+    sentence_map = sums.solve(centre)
+    return sentence_map, {"sentences": sums.count, **_cosines(sentence_map, centre, held_out)}
 
 
 class _Sums:
-    """What a ridge regression needs to know of its rows, float64."""
+    """Sufficient statistics of a ridge regression, float64."""
 
     def __init__(self, width: int) -> None:
         self.count = 0
@@ -186,8 +176,8 @@ class _Sums:
         self._xx += x.T @ x
         self._xy += x.T @ y
 
-    def solve(self, centre: Tensor) -> StandaloneMap:
-        """The map; it takes states as they are, which `add` takes from the centre."""
+    def solve(self, centre: Tensor) -> SentenceMap:
+        """Solve for the map. It takes states as they are; `add` takes them less the centre."""
         n = max(self.count, 1)
         x, y = self._x / n, self._y / n
         eye = torch.eye(len(x), dtype=torch.float64)
@@ -196,11 +186,11 @@ class _Sums:
         missing = self._xy - n * torch.outer(x, y) - scale * spread
         ridge = (_PRIOR * spread.trace() / n / len(x)).clamp_min(_TINY)
         weights = scale * eye + torch.linalg.solve(spread + ridge * eye, missing)
-        return StandaloneMap(weights.float(), (y - (x + centre) @ weights).float())
+        return SentenceMap(weights.float(), (y - (x + centre) @ weights).float())
 
 
 def _groups(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Texts of some thousand sentences together."""
+    """Group texts into a few thousand sentences each."""
     group: list[str] = []
     size = 0
     for text in texts:
@@ -212,58 +202,65 @@ def _groups(texts: Iterable[str]) -> Iterator[list[str]]:
     yield group
 
 
-def _pairs(host: Host, tap: Tap, texts: Sequence[str], centre: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean states of sentences in their texts, and directions alone; float64 [n, width]."""
-    sentences = [one for text in texts for one in _sentences(host, text)]
-    titled = ((_title(text), text) for text in texts)
-    x = torch.cat([centre.new_empty(0, len(centre)).float(), *_means(host, tap, titled)])
-    alone = [means.mean(0) for means in _means(host, tap, (("", one) for one in sentences))]
+def _pairs(
+    host: Host, layer: int, texts: Sequence[str], centre: Tensor, bar: Bar
+) -> tuple[Tensor, Tensor]:
+    """Compute mean states of sentences in their texts and directions alone, less the centre.
+
+    Returns:
+        Both float64 [n, width], on the CPU.
+    """
+    in_context: list[Tensor] = []
+    sentences: list[Document] = []
+    titled = (Document(text, metadata={"title": _title(text)}) for text in texts)
+    for window, means in _mean_states(host, layer, titled, bar):
+        in_context.append(means)
+        text = window.document.text
+        sentences += [Document(text[part.start : part.end]) for part in window.sentences]
+    alone: list[Tensor] = []
+    parts: list[Tensor] = []
+    for window, means in _mean_states(host, layer, sentences, bar):
+        parts.append(means)
+        if window.last:
+            alone.append(torch.cat(parts).mean(0))
+            parts = []
+    x = torch.cat([centre.new_empty(0, len(centre)).float(), *in_context])
     y = torch.stack(alone) if alone else x
     # A few characters may be tokens in a text and none alone.
-    read_both = y.isfinite().all(1) & x.isfinite().all(1)
-    x, y = (rows[read_both].double() - centre for rows in (x, y))
+    in_both = y.isfinite().all(1) & x.isfinite().all(1)
+    x, y = (rows[in_both].double() - centre for rows in (x, y))
     return x, functional.normalize(y, dim=1)
 
 
-def _sentences(host: Host, text: str) -> Iterator[str]:
-    """The sentences of a text, as an index has them."""
-    if not text or text.isspace():
-        return
-    starts = np.array([start for start, _ in host.tokenizer.split(text)], dtype=np.uint32)
-    cutter = SentenceCutter(text)
-    for sentence in (*cutter.push(starts), *cutter.finish()):
-        yield text[sentence.start : sentence.end]
+def _mean_states(
+    host: Host, layer: int, documents: Iterable[Document], bar: Bar
+) -> Iterator[tuple[Window, Tensor]]:
+    """Read documents; yields windows and the mean states of their sentences, float32 [m, width]."""
+    tap = Tap("hidden", layer)
+
+    def run(batch: Sequence[Window]) -> Sequence[Tensor]:
+        sizes = [len(window.starts) for window in batch]
+        return torch.split(read(host, [tap], batch)[tap].cpu(), sizes)
+
+    pooler = SentencePooler()
+    for window, states in run_batches(host.windows(documents), run, host.batch_tokens):
+        yield window, pooler.push(states, window.sentences)
+        bar.update(sum(part.end - part.start for part in window.sentences))
 
 
 def _title(text: str) -> str:
-    """The first words of a text, in place of a title: many documents have one in an index."""
+    """The first words of a text, used as a title because many documents of an index have one."""
     return " ".join(text[:_TITLE_CHARACTERS].split()[:_TITLE_WORDS])
 
 
-def _means(host: Host, tap: Tap, texts: Iterable[tuple[str, str]]) -> Iterator[Tensor]:
-    """Of each (title, text) the mean states of its sentences [n, width], float32, on the CPU."""
-
-    def run(batch: Sequence[Window]) -> Sequence[Tensor]:
-        sizes = [window.keep.stop - window.keep.start for window in batch]
-        return torch.split(read(host, [tap.tokens], batch)[tap.tokens].cpu(), sizes)
-
-    pooler = StreamPooler()
-    parts: list[Tensor] = []
-    windows = host.windows(pooler.remember(texts))
-    for window, states in run_batches(windows, run, host.batch_tokens):
-        parts.append(pooler.push(window, states))
-        if window.last:
-            yield torch.cat(parts)
-            parts = []
-
-
-def _worth(
-    found: StandaloneMap, centre: Tensor, held_out: Sequence[tuple[Tensor, Tensor]]
+def _cosines(
+    sentence_map: SentenceMap, centre: Tensor, held_out: Sequence[tuple[Tensor, Tensor]]
 ) -> dict[str, float]:
+    """Compare held-out states, mapped and as they are in context, with those alone."""
     x, y = (torch.cat(rows) for rows in zip(*held_out, strict=True))
     if not len(x):
         return {}
-    mapped = (x + centre) @ found.weights.double() + found.bias.double()
+    mapped = (x + centre) @ sentence_map.weights.double() + sentence_map.bias.double()
     cosines = {"cosine": mapped, "cosine_in_context": x}
     return {
         name: float(functional.cosine_similarity(rows, y).mean()) for name, rows in cosines.items()

@@ -1,91 +1,184 @@
-"""`CachingEncoder`: an encoder that reads a text or a question it has seen lately only once."""
+"""Encoders that remember: texts and questions that recur are read once."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import replace
+from typing import Generic, TypeVar
 
-from s3_retriever.codebook.codebook import Codebook
-from s3_retriever.encoder.encoder import Encoder, TokenFeatures
-from s3_retriever.features import EncodedQuestion
+from s3_retriever.codebook import Codebook
+from s3_retriever.document import Document
+from s3_retriever.encoder.encoder import Encoder
+from s3_retriever.features import EncodedChunk, EncodedQuestion, TapFeatures
 from s3_retriever.host import Host
-from s3_retriever.recipe import Recipe
+from s3_retriever.host.taps import Tap
+from s3_retriever.recipe import Recipe, SentenceRecipe, TapRecipe
+from s3_retriever.types import QuerySide
 
-_Key = tuple[str, str, str]
+Value = TypeVar("Value")
 
-# Questions whose features are kept.
-_QUESTIONS = 256
+
+class RecentlyUsed(Generic[Value]):
+    """Values by key; the least recently used ones are dropped. Threads may share it.
+
+    Args:
+        limit: Most that the kept values may measure together.
+        measure: Measures a value.
+    """
+
+    def __init__(self, limit: int, measure: Callable[[Value], int]) -> None:
+        self._limit = limit
+        self._measure = measure
+        self._values: OrderedDict[Hashable, Value] = OrderedDict()
+        self._size = 0
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable) -> Value | None:
+        """Look up a value, which makes it the most recently used one; None if it is not there."""
+        with self._lock:
+            if key not in self._values:
+                return None
+            self._values.move_to_end(key)
+            return self._values[key]
+
+    def put(self, key: Hashable, value: Value) -> None:
+        """Keep a value, unless its key is there already, and drop others to make room."""
+        with self._lock:
+            if key in self._values:
+                return
+            self._values[key] = value
+            self._size += self._measure(value)
+            while self._size > self._limit:
+                _, dropped = self._values.popitem(last=False)
+                self._size -= self._measure(dropped)
 
 
 class CachingEncoder(Encoder):
-    """Remembers the features of the texts it scanned last and of the last questions.
+    """Remembers the texts and the questions that it was asked for last.
 
     Args:
         host: The host.
         codebook: Its codebook.
-        cache_tokens: Tokens whose features are kept at most, about 70 bytes each and tap.
+        cache_tokens: Most tokens whose chunks are kept, about 70 bytes each and tap, and as many
+            for their words.
+        cache_questions: Most questions that are kept.
     """
 
-    def __init__(self, host: Host, codebook: Codebook, cache_tokens: int = 1_000_000) -> None:
+    def __init__(
+        self,
+        host: Host,
+        codebook: Codebook,
+        cache_tokens: int = 1_000_000,
+        cache_questions: int = 256,
+    ) -> None:
         super().__init__(host, codebook)
-        self._limit = cache_tokens
-        self._cached: OrderedDict[_Key, list[TokenFeatures]] = OrderedDict()
-        self._questions: OrderedDict[tuple[str, str], EncodedQuestion] = OrderedDict()
-        self._tokens = 0
-        self._cache_lock = threading.Lock()
+        self._scans: RecentlyUsed[list[EncodedChunk]] = RecentlyUsed(cache_tokens, _n_tokens)
+        self._questions: RecentlyUsed[EncodedQuestion] = RecentlyUsed(cache_questions, lambda _: 1)
 
-    def documents(
-        self, texts: Iterable[tuple[str, str]], recipe: Recipe
-    ) -> Iterator[TokenFeatures]:
-        """As `Encoder.documents`; holds all texts of the call in memory."""
-        scan = f"{recipe.advanced.doc_top_k} {sorted(recipe.taps)} {recipe.sentence and recipe.sentence.layer}"
-        wanted: list[_Key] = [(title, text, scan) for title, text in texts]
-        known = self._recall(wanted)
-        fresh = [key for key in dict.fromkeys(wanted) if key not in known]
-        for found in super().documents([(title, text) for title, text, _ in fresh], recipe):
-            known.setdefault(fresh[found.document], []).append(found)
-        self._remember({key: known[key] for key in fresh})
-        for number, key in enumerate(wanted):
-            for found in known[key]:
-                yield replace(found, document=number)
+    def documents(self, documents: Iterable[Document], recipe: Recipe) -> Iterator[EncodedChunk]:
+        """As `Encoder.documents`; holds all documents of the call in memory."""
+        wanted = list(documents)
+        settings = (recipe.advanced.doc_top_k, *sorted(recipe.taps), recipe.sentence_layer)
+
+        def key_of(document: Document) -> Hashable:
+            return document.title, document.text, settings
+
+        scans: dict[Hashable, list[EncodedChunk]] = {}
+        unread: dict[Hashable, Document] = {}
+        for document in wanted:
+            key = key_of(document)
+            scan = self._scans.get(key)
+            if scan is None:
+                unread[key] = document
+            else:
+                scans[key] = scan
+        for chunk in super().documents(unread.values(), recipe):
+            scans.setdefault(key_of(chunk.document), []).append(chunk)
+        for key in unread:
+            self._scans.put(key, scans[key])
+        for document in wanted:
+            for chunk in scans[key_of(document)]:
+                yield replace(chunk, document=document)
 
     def question(self, text: str, recipe: Recipe) -> EncodedQuestion:
-        """As `Encoder.question`; the last ones are remembered."""
+        """As `Encoder.question`."""
         sides = sorted((name, part.query_side) for name, part in recipe.taps.items())
-        key = (
-            text,
-            f"{recipe.advanced.query_top_k} {sides} {recipe.sentence and recipe.sentence.layer}",
-        )
-        with self._cache_lock:
-            found = self._questions.get(key)
-        if found is None:
-            found = super().question(text, recipe)
-        with self._cache_lock:
-            self._questions[key] = found
-            if len(self._questions) > _QUESTIONS:
-                self._questions.popitem(last=False)
-        return found
-
-    def _recall(self, keys: Iterable[_Key]) -> dict[_Key, list[TokenFeatures]]:
-        with self._cache_lock:
-            found = {key: self._cached[key] for key in keys if key in self._cached}
-            for key in found:
-                self._cached.move_to_end(key)
-        return found
-
-    def _remember(self, fresh: dict[_Key, list[TokenFeatures]]) -> None:
-        with self._cache_lock:
-            for key, found in fresh.items():
-                if key not in self._cached:
-                    self._cached[key] = found
-                    self._tokens += _size(found)
-            while self._tokens > self._limit:
-                _, dropped = self._cached.popitem(last=False)
-                self._tokens -= _size(dropped)
+        key = (text, recipe.advanced.query_top_k, *sides, recipe.sentence_layer)
+        question = self._questions.get(key)
+        if question is None:
+            question = super().question(text, recipe)
+            self._questions.put(key, question)
+        return question
 
 
-def _size(found: list[TokenFeatures]) -> int:
+class OnceEncoder(CachingEncoder):
+    """Reads all taps of the codebook at once, and gives each recipe what it asks for.
+
+    Documents are read with as many features as the SAEs have. Features come strongest first, so
+    the first `doc_top_k` of them are those that a recipe with fewer asks for.
+
+    Args:
+        host: The host.
+        codebook: Its codebook.
+        cache_tokens: Most tokens times taps that are kept.
+        cache_questions: Most questions that are kept.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        codebook: Codebook,
+        cache_tokens: int = 2_000_000,
+        cache_questions: int = 4_096,
+    ) -> None:
+        super().__init__(host, codebook, cache_tokens // len(codebook.saes), cache_questions)
+
+    def documents(self, documents: Iterable[Document], recipe: Recipe) -> Iterator[EncodedChunk]:
+        """As `Encoder.documents`."""
+        k = max(sae.k for sae in self.codebook.saes.values())
+        whole = with_all_taps(recipe, self.codebook, "same").changed("advanced.doc_top_k", k)
+        for chunk in super().documents(documents, whole):
+            features = {
+                name: chunk.features[name][:, : recipe.advanced.doc_top_k] for name in recipe.taps
+            }
+            vectors = chunk.vectors if recipe.sentence else None
+            yield replace(chunk, features=features, vectors=vectors)
+
+    def question(self, text: str, recipe: Recipe) -> EncodedQuestion:
+        """As `Encoder.question`."""
+        features: dict[str, TapFeatures] = {}
+        direction = None
+        for side in sorted({part.query_side for part in recipe.taps.values()}):
+            whole = super().question(text, with_all_taps(recipe, self.codebook, side))
+            features |= {
+                name: whole.features[name]
+                for name, part in recipe.taps.items()
+                if part.query_side == side
+            }
+            if recipe.sentence:
+                direction = whole.direction
+        return EncodedQuestion(features, direction)
+
+
+def with_all_taps(recipe: Recipe, codebook: Codebook, side: QuerySide) -> Recipe:
+    """Extend a recipe to all taps whose features a question can have, read from a side.
+
+    It scores sentences as well, if the codebook has states for them.
+    """
+    taps = [tap for tap in codebook.saes if side in query_sides(tap)]
+    layer = codebook.sentence_layer
+    deepest = None if layer is None else SentenceRecipe(layer=layer)
+    every = {str(tap): TapRecipe(query_side=side) for tap in taps}
+    return recipe.changed("taps", every).changed("sentence", recipe.sentence or deepest)
+
+
+def query_sides(tap: Tap) -> tuple[QuerySide, ...]:
+    """What a question can be read from to be compared with a tap."""
+    return ("same", "query") if tap.site == "key" else ("same",)
+
+
+def _n_tokens(chunks: list[EncodedChunk]) -> int:
     # A text without tokens takes room too.
-    return 1 + sum(len(part.starts) for part in found)
+    return 1 + sum(len(chunk.starts) for chunk in chunks)

@@ -15,27 +15,27 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-# Lengths are padded to multiples of this. Every new shape of a batch costs the matrix library time
-# and memory that it keeps, so there are to be few.
+# Lengths are padded to multiples of this. Every new shape of a batch costs the matrix library time,
+# and memory that it keeps, so few shapes may occur.
 _PADDING = 32
-# So are their rows, beyond powers of two.
+# Rows above this many are padded to its multiples, fewer to powers of two.
 _PADDING_ROWS = 8
-# Smaller batches, such as a question, leave too little behind for it to be given back.
+# Smaller batches, such as a question, leave too little memory behind to be worth returning.
 _TRIM_TOKENS = 1_024
-# Windows are sorted by length over this many batches, which is enough for little padding.
+# Windows are sorted by length over this many batches, enough to keep padding low.
 LOOKAHEAD_BATCHES = 16
 
 
 def padded_length(length: int) -> int:
-    """The length to which a batch is padded whose longest window has `length` tokens."""
+    """Compute the length to which a batch is padded if its longest window has `length` tokens."""
     return max(-(-length // _PADDING), 1) * _PADDING
 
 
 def padded_rows(rows: int, step: int = _PADDING_ROWS) -> int:
-    """The number of rows, at least one, to which `rows` are padded, so that few numbers occur.
+    """Compute the number of rows, at least one, to which `rows` are padded.
 
-    A power of two up to `step`, which is one itself, and a multiple of it beyond. The default is
-    that of a batch of windows.
+    Few numbers occur: powers of two up to `step`, itself a power of two, then its multiples. The
+    default step is that of a batch of windows.
     """
     if rows <= step:
         return 1 << max(rows - 1, 0).bit_length()
@@ -43,7 +43,7 @@ def padded_rows(rows: int, step: int = _PADDING_ROWS) -> int:
 
 
 def full_rows(rows: int) -> int:
-    """The most windows, up to `rows` and at least one, that need no rows of padding."""
+    """Find the largest number of windows up to `rows`, at least one, without rows of padding."""
     if rows < _PADDING_ROWS:
         return 1 << (max(rows, 1).bit_length() - 1)
     return rows // _PADDING_ROWS * _PADDING_ROWS
@@ -51,7 +51,7 @@ def full_rows(rows: int) -> int:
 
 @dataclass(slots=True)
 class _Limit:
-    """Padded tokens of a batch at most; halved where the device has no room for them."""
+    """Most padded tokens of a batch; halved when the device runs out of memory."""
 
     tokens: int
 
@@ -62,15 +62,16 @@ def run_batches(
     batch_tokens: int,
     lookahead: int = LOOKAHEAD_BATCHES,
 ) -> Iterator[tuple[Window, Result]]:
-    """Run windows in batches of like length and give the results in the stream's order.
+    """Run windows in batches of similar length and yield the results in the stream's order.
 
-    A batch that the device has no memory for is run again in halves, and so are all after it.
+    If the device has no memory for a batch, that batch and all later ones run in halves.
 
     Args:
-        stream: Windows of any number.
+        stream: Any number of windows.
         run: Called with a batch of windows; returns one result for each.
-        batch_tokens: Padded tokens of a batch at most (a single longer window runs alone).
-        lookahead: Batches' worth of windows that are sorted at once; their results are held.
+        batch_tokens: Most padded tokens of a batch (a single longer window runs alone).
+        lookahead: How many batches' worth of windows are sorted at once, whose results may have
+            to be held.
 
     Raises:
         HostError: The device has no memory for a single window.
@@ -92,11 +93,16 @@ def _run_sorted(
 ) -> Iterator[tuple[Window, Result]]:
     order = sorted(range(len(waiting)), key=lambda i: len(waiting[i].ids), reverse=True)
     results: dict[int, Result] = {}
+    given = 0
     while order:
         padded = padded_length(len(waiting[order[0]].ids))
         batch = order[: full_rows(limit.tokens // padded)]
-        found = _attempt(run, [waiting[i] for i in batch])
-        if found is None:
+        batch_results = _attempt(run, [waiting[i] for i in batch])
+        # What earlier batches gave is handed on now, while a GPU still computes this one.
+        while given in results:
+            yield waiting[given], results.pop(given)
+            given += 1
+        if batch_results is None:
             limit.tokens = padded * len(batch) // 2
             logger.warning(
                 "The device has no memory for a batch of %d windows of %d tokens; going on with "
@@ -105,18 +111,18 @@ def _run_sorted(
                 padded,
             )
         else:
-            results.update(zip(batch, found, strict=True))
+            results.update(zip(batch, batch_results, strict=True))
             order = order[len(batch) :]
         if padded * len(batch) >= _TRIM_TOKENS:
             trim_heap()
-    for i, window in enumerate(waiting):
-        yield window, results[i]
+    for i in range(given, len(waiting)):
+        yield waiting[i], results[i]
 
 
 def _attempt(
     run: Callable[[Sequence[Window]], Sequence[Result]], batch: Sequence[Window]
 ) -> Sequence[Result] | None:
-    """The results of a batch, or None where the device's memory does not suffice for it."""
+    """Run a batch; returns None if the device has no memory for it."""
     try:
         return run(batch)
     except RuntimeError as error:

@@ -20,6 +20,7 @@ from huggingface_hub import constants as hub_constants
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from s3_retriever.document import Document
 from s3_retriever.errors import HostError, InputError
 from s3_retriever.host.batches import padded_length, padded_rows
 from s3_retriever.host.device import (
@@ -226,9 +227,9 @@ class Host:
         assert isinstance(weight, Tensor)
         return weight
 
-    def windows(self, texts: Iterable[tuple[str, str]]) -> Iterator[Window]:
-        """Cut a stream of (title, text) into this host's windows."""
-        return windows(texts, self.tokenizer, self.shape)
+    def windows(self, documents: Iterable[Document]) -> Iterator[Window]:
+        """Cut documents into this host's windows, each document at least one."""
+        return windows(documents, self.tokenizer, self.shape)
 
     @torch.inference_mode()
     def forward(self, batch: Sequence[Window]) -> None:

@@ -2,74 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from s3_retriever.host import Window
-from s3_retriever.text.sentences import Sentence, SentenceCutter
+from s3_retriever.features import Sentence
 
 
 class SentencePooler:
-    """Averages the states of one document's tokens sentence by sentence, as they stream in.
+    """Averages the states of tokens sentence by sentence, as they stream in.
 
-    Args:
-        text: The document's text.
+    It holds the states of the unfinished sentence only.
     """
 
-    def __init__(self, text: str) -> None:
-        self._cutter = SentenceCutter(text) if text and not text.isspace() else None
+    def __init__(self) -> None:
         self._states: list[Tensor] = []
 
-    def push(self, starts: NDArray[np.int64], states: Tensor, *, last: bool) -> Tensor:
-        """Take further tokens.
+    def push(self, states: Tensor, sentences: Sequence[Sentence]) -> Tensor:
+        """Take further tokens, of documents one after another.
 
         Args:
-            starts: Their character starts [n].
             states: Their states [n, width], on any device.
-            last: Whether the document ends with them.
+            sentences: The sentences that are complete with them; m sentences.
 
         Returns:
-            Means [m, width], float32, of the sentences that are complete now.
+            Mean states of these sentences, float32 [m, width].
         """
-        if self._cutter is None:
-            return states[:0].float()
         self._states.append(states.float())
-        found = list(self._cutter.push(starts.astype(np.uint32)))
-        if last:
-            found += self._cutter.finish()
-        return self._means(found)
-
-    def _means(self, sentences: Iterable[Sentence]) -> Tensor:
+        if not sentences:
+            return states[:0].float()
         lengths = [sentence.n_tokens for sentence in sentences]
-        states = torch.cat(self._states)
-        done = sum(lengths)
-        self._states = [states[done:]]
-        parts = torch.split(states[:done], lengths) if lengths else ()
-        return torch.stack([part.mean(0) for part in parts]) if lengths else states[:0]
-
-
-class StreamPooler:
-    """Averages the states of a stream of documents, sentence by sentence."""
-
-    def __init__(self) -> None:
-        self._texts: dict[int, str] = {}
-        self._current: SentencePooler | None = None
-
-    def remember(self, texts: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-        """Hand on (title, text), keeping the texts until their tokens have come."""
-        for document, (title, text) in enumerate(texts):
-            self._texts[document] = text
-            yield title, text
-
-    def push(self, window: Window, states: Tensor) -> Tensor:
-        """Take the states [n, width] of the next window; as `SentencePooler.push`."""
-        if self._current is None:
-            self._current = SentencePooler(self._texts.pop(window.document))
-        means = self._current.push(window.starts, states, last=window.last)
-        if window.last:
-            self._current = None
-        return means
+        complete, rest = torch.cat(self._states).tensor_split([sum(lengths)])
+        self._states = [rest]
+        return torch.stack([part.mean(0) for part in torch.split(complete, lengths)])

@@ -1,4 +1,4 @@
-"""Taps: reading one activation site of the host while it runs."""
+"""Taps: reading the activations at some sites of the host while it runs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from s3_retriever.errors import InputError
 from s3_retriever.host import Host, Window
 from s3_retriever.host.device import to_device
 
-Site = Literal["key", "query", "hidden", "sentence"]
-_TAP = re.compile(r"(key|query|hidden|sentence)\.(\d+)")
+Site = Literal["key", "query", "hidden"]
+_TAP = re.compile(r"(key|query|hidden)\.(\d+)")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -25,9 +25,8 @@ class Tap:
 
     Attributes:
         site: `key` or `query`: the attention projections of all heads, flattened, before the
-            rotary embedding and after the family's own norm of keys and queries, where it has
-            one. `hidden`: the layer's output, which is the residual stream after it. `sentence`:
-            the mean of that over the tokens of a sentence, which is never read but made.
+            rotary embedding and after the norm of keys and queries, if the family has one.
+            `hidden`: the layer's output, that is the residual stream after it.
         layer: Counted from 0.
     """
 
@@ -36,55 +35,48 @@ class Tap:
 
     @classmethod
     def parse(cls, text: str) -> Tap:
-        """Read `key.5`.
+        """Read a tap's name, such as `key.5`.
 
         Raises:
-            InputError: The text is no tap.
+            InputError: It does not name a tap.
         """
         match = _TAP.fullmatch(text)
         if match is None:
             raise InputError(
-                f"{text!r} is no tap; write a site ({', '.join(get_args(Site))}), a dot and a "
-                "layer, such as key.5 or hidden.11."
+                f"Unknown tap {text!r}: write a site ({', '.join(get_args(Site))}), a dot and a "
+                "layer, e.g. key.5."
             )
         return cls(match[1], int(match[2]))  # type: ignore[arg-type]
 
     def __str__(self) -> str:
         return f"{self.site}.{self.layer}"
 
-    @property
-    def tokens(self) -> Tap:
-        """What is read of tokens for this tap: for `sentence` the hidden states, else itself."""
-        return Tap("hidden", self.layer) if self.site == "sentence" else self
-
     def _source(self, host: Host) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
-        """The module whose output is read, and what makes the activations of that output."""
+        """Find the module to read, and the function that turns its output into activations."""
         if self.layer >= len(host.blocks):
             raise InputError(
                 f"There is no tap {self}: host {host.name!r} has the layers 0 to "
                 f"{len(host.blocks) - 1}."
             )
         block = host.blocks[self.layer]
-        match self.site:
-            case "key" | "query":
-                return host.family.projection(self.site, block, host.model.config)
-            case "hidden" | "sentence":
-                return block, lambda output: output
+        if self.site == "hidden":
+            return block, lambda output: output
+        return host.family.projection(self.site, block, host.model.config)
 
 
 class _AllTapsRead(Exception):  # noqa: N818 - not an error: it ends a forward pass early
-    """Raised inside the host's forward pass once nothing more is to be read."""
+    """Raised inside the host's forward pass after the last tap has been read."""
 
 
 def read(host: Host, taps: Sequence[Tap], batch: Sequence[Window]) -> dict[Tap, Tensor]:
     """Run a batch of windows and read what flows through some taps.
 
-    The forward pass ends as soon as the last tap is read. Runs of the same host exclude each
-    other, so that any number of threads may read.
+    The forward pass ends as soon as the last tap is read. Any number of threads may read: runs of
+    the same host exclude each other.
 
     Args:
         host: The model.
-        taps: Sites to read.
+        taps: Sites to read, at least one.
         batch: Windows of the host.
 
     Returns:
@@ -104,9 +96,17 @@ def read(host: Host, taps: Sequence[Tap], batch: Sequence[Window]) -> dict[Tap, 
         }
 
 
+def read_each(host: Host, taps: Sequence[Tap], batch: Sequence[Window]) -> list[dict[Tap, Tensor]]:
+    """Read a batch of windows as `read` does, and return the activations of each window."""
+    seen = read(host, taps, batch)
+    sizes = [len(window.starts) for window in batch]
+    by_window = zip(*(torch.split(seen[tap], sizes) for tap in taps), strict=True)
+    return [dict(zip(taps, activations, strict=True)) for activations in by_window]
+
+
 @contextmanager
 def _hooks(host: Host, taps: Sequence[Tap]) -> Iterator[dict[Tap, Tensor]]:
-    """Fill a dictionary with what the taps see; the hooks are removed also after an error."""
+    """Fill a dictionary with what the taps see; an error removes the hooks too."""
     seen: dict[Tap, Tensor] = {}
 
     def hook_for(tap: Tap, finish: Callable[[Tensor], Tensor]) -> Callable[..., None]:
@@ -130,22 +130,22 @@ def _hooks(host: Host, taps: Sequence[Tap]) -> Iterator[dict[Tap, Tensor]]:
 
 
 def group_queries(queries: Tensor, host: Host) -> Tensor:
-    """Average the query heads that share a key head, so that queries have the keys' width.
+    """Average the query heads that share a key head, which gives queries the width of keys.
 
     Args:
         queries: [tokens, query heads * head size].
-        host: Tells the numbers of heads.
+        host: The host that they were read from.
 
     Returns:
         [tokens, key heads * head size].
     """
     heads = host.family.heads(host.model.config)
-    grouped = queries.view(len(queries), heads.keys, -1, heads.size)
+    grouped = queries.view(len(queries), heads.keys, heads.queries // heads.keys, heads.size)
     return grouped.mean(2).flatten(1)
 
 
 def _kept_rows(batch: Sequence[Window], activations: Tensor) -> Tensor:
-    """Rows of the flattened [windows * padded length] that belong to kept tokens."""
+    """Find the rows of the flattened [windows * padded length] that belong to kept tokens."""
     length = activations.shape[1]
     rows = [
         torch.arange(i * length + window.keep.start, i * length + window.keep.stop)

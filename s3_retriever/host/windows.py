@@ -1,4 +1,7 @@
-"""Windows: documents of any length, tokenised and cut into what the host reads at once."""
+"""Windows: documents of any length, tokenised and cut into what the host reads at once.
+
+This is the one place where a document is cut: its windows say which sentences end in them.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from s3_retriever.document import Document
 from s3_retriever.errors import HostError
-from s3_retriever.text.pieces import split_pieces
+from s3_retriever.features import Sentence
+from s3_retriever.text import SentenceCutter, split_pieces
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,13 +27,14 @@ class OffsetTokenizer:
     """A host's fast tokenizer, reduced to ids and character offsets.
 
     Text that looks like a special token (`[SEP]`, `<|endoftext|>`) is read as plain text, so a
-    document cannot put control tokens into the host.
+    document cannot smuggle control tokens into the host.
 
     Attributes:
         source: The tokenizer as transformers has it, for its chat template and for decoding.
         backend: Its fast tokenizer.
-        prefix: Ids that stand before every text, `suffix` likewise.
-        pad_id: Fills up batches.
+        prefix: Special token ids that go before every text.
+        suffix: Special token ids that go after every text.
+        pad_id: The id that fills up batches.
 
     Raises:
         HostError: The tokenizer is a slow one, which has no offsets.
@@ -51,7 +57,7 @@ class OffsetTokenizer:
         self.pad_id: int = 0 if pad is None else int(pad)
 
     def _specials(self) -> tuple[list[int], list[int]]:
-        """The ids that the tokenizer puts before and after every text."""
+        """Find the ids that the tokenizer puts before and after every text."""
         encoding = self.backend.encode("a", add_special_tokens=True)
         body = [i for i, special in enumerate(encoding.special_tokens_mask) if not special]
         if not body:
@@ -59,16 +65,16 @@ class OffsetTokenizer:
         return encoding.ids[: body[0]], encoding.ids[body[-1] + 1 :]
 
     def ids(self, text: str) -> list[int]:
-        """Token ids of a short text, without special tokens."""
+        """Tokenise a short text, without special tokens."""
         return list(self.backend.encode(text, add_special_tokens=False).ids)
 
     def control_ids(self, text: str) -> list[int]:
-        """Token ids of a text whose special tokens count, such as a part of a chat template."""
+        """Tokenise a text whose special tokens count, such as a part of a chat template."""
         return list(self._controlling.encode(text, add_special_tokens=False).ids)
 
     @cached_property
     def _controlling(self) -> Any:
-        # A copy: the switch of `backend` may not change while another thread reads documents.
+        # A copy: another thread may be reading documents with `backend` and its own switch.
         backend = copy.deepcopy(self.backend)
         backend.encode_special_tokens = False
         return backend
@@ -77,8 +83,8 @@ class OffsetTokenizer:
         """Tokenise a text of any length in pieces.
 
         Yields:
-            Token ids [n] and character offsets [n, 2] (start and end in the whole text), without
-            special tokens.
+            Token ids, int64 [n], and character offsets, int64 [n, 2] (start and end in the whole
+            text), without special tokens.
         """
         for offset, piece in split_pieces(text):
             encoding = self.backend.encode(piece, add_special_tokens=False)
@@ -87,36 +93,38 @@ class OffsetTokenizer:
                 yield np.array(encoding.ids, dtype=np.int64), offsets
 
     def split(self, text: str) -> list[tuple[int, int]]:
-        """Character ranges of the tokens of a text."""
+        """Find the character ranges of the tokens of a text."""
         return [
             (int(start), int(end)) for _, offsets in self.stream(text) for start, end in offsets
         ]
 
     def count(self, text: str) -> int:
-        """How many tokens a text has, without special tokens."""
+        """Count the tokens of a text, without special tokens."""
         return sum(len(ids) for ids, _ in self.stream(text))
 
 
-# A longer title would take the window away from the text; neither does it get more than half.
+# A longer title would take the window away from the text. It never gets more than half of it.
 TITLE_TOKENS = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """One stretch of one document, ready to run.
+    """A stretch of one document, ready to run.
 
     Attributes:
-        document: Ordinal of the document in its stream.
-        ids: Token ids [n], with special tokens, title and overlap.
+        document: The document.
+        ids: Token ids, int64 [n], with special tokens, title and overlap.
         keep: The part of `ids` whose activations belong to this window.
-        starts: Character start in the document of every kept token [keep.stop - keep.start].
+        starts: Character start in the document of every kept token, uint32 [kept].
+        sentences: The document's sentences that are complete with the kept tokens.
         last: Whether the document ends here.
     """
 
-    document: int
+    document: Document
     ids: NDArray[np.int64]
     keep: slice
-    starts: NDArray[np.int64]
+    starts: NDArray[np.uint32]
+    sentences: tuple[Sentence, ...]
     last: bool
 
 
@@ -125,11 +133,11 @@ class WindowShape:
     """How documents are cut.
 
     Attributes:
-        size: Tokens of a window at most, everything counted.
+        size: Most tokens of a window, counting everything.
         overlap: Tokens that a window shares with the one before it, for context.
-        bidirectional: Whether overlap tokens are shared out to both windows (each takes those
-            that have more context there) or all belong to the earlier one (causal hosts, where
-            they only give context to what follows).
+        bidirectional: Whether both windows keep a part of the overlap, each the tokens with more
+            context there. On causal hosts the earlier window keeps all of it; in the later one it
+            only gives context to what follows.
     """
 
     size: int
@@ -138,44 +146,46 @@ class WindowShape:
 
 
 def windows(
-    texts: Iterable[tuple[str, str]], tokenizer: OffsetTokenizer, shape: WindowShape
+    documents: Iterable[Document], tokenizer: OffsetTokenizer, shape: WindowShape
 ) -> Iterator[Window]:
-    """Cut a stream of (title, text) into windows, holding one piece of text at a time.
+    """Cut documents into windows and sentences, holding one piece of text at a time.
 
-    Positions restart in every window. A text without tokens gives one window that keeps nothing.
+    Positions restart in every window. A document without tokens, or of white space alone, gives
+    one window that keeps nothing.
     """
-    for document, (title, text) in enumerate(texts):
-        room = shape.size - len(tokenizer.prefix) - len(tokenizer.suffix)
-        head = tokenizer.prefix + tokenizer.ids(title)[: min(TITLE_TOKENS, room // 2)]
-        yield from _cut(document, head, tokenizer.stream(text), tokenizer.suffix, shape)
+    room = shape.size - len(tokenizer.prefix) - len(tokenizer.suffix)
+    for document in documents:
+        title = tokenizer.ids(document.title)[: min(TITLE_TOKENS, room // 2)]
+        yield from _cut(document, tokenizer.prefix + title, tokenizer, shape)
 
 
 def _cut(
-    document: int,
-    head: list[int],
-    stream: Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]],
-    suffix: list[int],
-    shape: WindowShape,
+    document: Document, head: list[int], tokenizer: OffsetTokenizer, shape: WindowShape
 ) -> Iterator[Window]:
-    capacity = shape.size - len(head) - len(suffix)
+    """Cut one document, with `head` in front of every window."""
+    capacity = shape.size - len(head) - len(tokenizer.suffix)
     overlap = min(shape.overlap, capacity // 2)
     right = overlap // 2 if shape.bidirectional else 0
+    cutter = SentenceCutter(document.text)
+    blank = cutter.finished
     ids = np.empty(0, dtype=np.int64)
-    starts = np.empty(0, dtype=np.int64)
+    starts = np.empty(0, dtype=np.uint32)
     first = 0  # the first token of the buffer that no window has kept yet
 
     def window(stop: int, kept: int, last: bool) -> Window:
         return Window(
             document=document,
-            ids=np.concatenate([head, ids[:stop], suffix]).astype(np.int64),
+            ids=np.concatenate([head, ids[:stop], tokenizer.suffix]).astype(np.int64),
             keep=slice(len(head) + first, len(head) + kept),
             starts=starts[first:kept],
+            sentences=cutter.push(starts[first:kept], last=last),
             last=last,
         )
 
-    for piece_ids, offsets in stream:
+    # The white space of a blank document belongs to no sentence, so its tokens are dropped.
+    for piece_ids, offsets in () if blank else tokenizer.stream(document.text):
         ids = np.concatenate([ids, piece_ids])
-        starts = np.concatenate([starts, offsets[:, 0]])
+        starts = np.concatenate([starts, offsets[:, 0].astype(np.uint32)])
         while len(ids) > capacity:
             kept = capacity - right
             yield window(capacity, kept, last=False)

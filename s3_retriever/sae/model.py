@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from s3_retriever.host.batches import padded_rows
 
 _BLOCK_ROWS = 1_024
 # Rows are padded to multiples of this, fewer of them to powers of two: the matrix library keeps
-# what it prepares for every shape, and the number of tokens of a batch is a new one each time.
+# what it prepares for every shape, and each batch has another number of tokens.
 _ROW_STEP = 128
 
 
@@ -28,9 +29,9 @@ class TopKEncoder:
 
     Attributes:
         weights: [width, features].
-        bias: [features], in the dtype of the weights; the centring of the input is folded in,
+        bias: [features], in the dtype of the weights. It includes the centring of the input,
             which saves a pass over it.
-        k: Features of a row at most.
+        k: Most features of a row.
     """
 
     weights: Tensor
@@ -38,11 +39,11 @@ class TopKEncoder:
     k: int
 
     def encode(self, x: Tensor, k: int | None = None) -> tuple[Tensor, Tensor]:
-        """The strongest features of each row.
+        """Find the strongest features of each row.
 
         Args:
             x: Activations [rows, width], any floating dtype.
-            k: How many features to keep, all of them at most; the encoder's own k where left out.
+            k: How many features to keep; defaults to the encoder's own k.
 
         Returns:
             Values [rows, k], float32, strongest first, and feature indices [rows, k], int64. A
@@ -77,19 +78,37 @@ class TopKSAE(nn.Module):
         W_dec: [features, width], rows of unit norm.
         b_enc: [features].
         b_dec: [width].
-        k: Features that stay active at most.
+        k: Most features of a token that stay active.
     """
 
     def __init__(self, width: int, features: int, k: int) -> None:
         super().__init__()
-        if not 1 <= k <= features:
-            raise CodebookError(f"k must lie between 1 and the {features} features, not at {k}.")
-        self.k = k
+        self.k = _checked_k(k, features)
         directions = functional.normalize(torch.randn(features, width), dim=1)
         self.W_dec = nn.Parameter(directions)
         self.W_enc = nn.Parameter(directions.T.clone().contiguous())
         self.b_enc = nn.Parameter(torch.zeros(features))
         self.b_dec = nn.Parameter(torch.zeros(width))
+
+    @classmethod
+    def of(cls, weights: Mapping[str, Tensor], k: int) -> TopKSAE:
+        """Make an SAE of trained weights, which are frozen and not copied.
+
+        Args:
+            weights: `W_enc`, `W_dec`, `b_enc` and `b_dec` by name, shapes as in the class.
+            k: Most features of a token that stay active.
+
+        Raises:
+            CodebookError: k is out of range.
+        """
+        # The constructor would draw random weights first, and making it draw on torch's device
+        # "meta" costs the import of torch._dynamo, more than a second.
+        sae = cls.__new__(cls)
+        nn.Module.__init__(sae)
+        sae.k = _checked_k(k, len(weights["b_enc"]))
+        for name in ("W_dec", "W_enc", "b_enc", "b_dec"):
+            setattr(sae, name, nn.Parameter(weights[name], requires_grad=False))
+        return sae
 
     @property
     def width(self) -> int:
@@ -106,11 +125,11 @@ class TopKSAE(nn.Module):
         return TopKEncoder(self.W_enc, self.b_enc - self.b_dec @ self.W_enc, self.k)
 
     def encode(self, x: Tensor, k: int | None = None) -> tuple[Tensor, Tensor]:
-        """The strongest features of each row.
+        """Find the strongest features of each row.
 
         Args:
             x: Activations [rows, width], any floating dtype.
-            k: How many features to keep, all of them at most; the SAE's own k where left out.
+            k: How many features to keep; defaults to the SAE's own k.
 
         Returns:
             Values [rows, k], float32, strongest first, and feature indices [rows, k], int64. A
@@ -144,8 +163,8 @@ class TopKSAE(nn.Module):
         """Write `cfg.json` and `sae_weights.safetensors` in the SAELens v6 layout.
 
         Args:
-            folder: Made where it is missing.
-            dtype: Of the matrices in the file; the biases stay float32, as the mean of an
+            folder: The folder; made if it does not exist.
+            dtype: Type of the matrices in the file. The biases stay float32, as the mean of an
                 activation may lie beyond the range of float16.
             metadata: JSON values to keep beside the configuration, such as `hook_name`.
         """
@@ -169,7 +188,7 @@ class TopKSAE(nn.Module):
         }
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
         save_file(tensors, folder / WEIGHTS_FILE)
-        # The library writes files that only their owner can read.
+        # safetensors writes files that only their owner can read.
         (folder / WEIGHTS_FILE).chmod((folder / CONFIG_FILE).stat().st_mode)
 
     @classmethod
@@ -196,14 +215,16 @@ class TopKSAE(nn.Module):
         for name, shape in shapes.items():
             if name not in tensors or tuple(tensors[name].shape) != shape:
                 raise CodebookError(
-                    f"{folder / WEIGHTS_FILE} has no tensor {name} of shape {shape}, which "
-                    f"{CONFIG_FILE} promises; fetch or fit the codebook again."
+                    f"{folder / WEIGHTS_FILE} has no tensor {name} of shape {shape}, as "
+                    f"{CONFIG_FILE} says it should; fetch or fit the codebook again."
                 )
-        with torch.device("meta"):
-            sae = cls(width, features, k)
-        state = {name: tensors[name].float() for name in shapes}
-        sae.load_state_dict(state, assign=True)
-        return sae.requires_grad_(requires_grad=False)
+        return cls.of({name: tensors[name].float() for name in shapes}, k)
+
+
+def _checked_k(k: int, features: int) -> int:
+    if not 1 <= k <= features:
+        raise CodebookError(f"k must lie between 1 and the {features} features, not at {k}.")
+    return k
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -214,7 +235,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise CodebookError(f"The SAE configuration {path} cannot be read: {error!r}") from error
     if config.get("architecture") != "topk" or config.get("rescale_acts_by_decoder_norm"):
         raise CodebookError(
-            f"{path} describes no Top-k SAE with unit decoder norms; convert it to one first."
+            f"{path} does not describe a Top-k SAE with unit decoder norms; convert it first."
         )
     scaled = config.get("normalize_activations", "none") != "none"
     if (

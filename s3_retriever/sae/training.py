@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from s3_retriever.sae.model import TopKSAE
 
-# Steps between two checks for dead latents, and how long a latent may be silent before it counts
+# Steps between two checks for dead latents, and steps without firing after which a latent counts
 # as dead.
 _REVIVE_EVERY = 250
 _SILENT_STEPS = 250
@@ -25,8 +25,8 @@ class SAEReport:
         unexplained_variance: Squared error over the variance of the input, 0 is perfect.
         dead_share: Share of the features that never fired on the sample.
         active: Mean number of features that fire on a token.
-        frequency: Share of the tokens on which a feature fires, at the 0.5, 0.9, 0.99 and 1.0
-            quantile of the features.
+        frequency: Share of the tokens on which a feature fires: quantiles 0.5, 0.9, 0.99 and 1.0
+            over the features.
         tokens: Size of the sample.
     """
 
@@ -37,18 +37,21 @@ class SAEReport:
     tokens: int
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return the report as JSON values."""
         return asdict(self)
 
 
 class SAETrainer:
-    """Trains in units of `centre` and `scale`, so that one learning rate fits every tap.
+    """Trains one SAE on batches of activations.
 
-    Dead latents are revived as in Bricken et al. (2023): their decoder rows are set to the
-    residuals of the worst reconstructed activations. Decoder rows are kept at unit norm.
+    Training happens in units of `centre` and `scale`, which makes one learning rate fit every
+    tap. Dead latents are revived as in Bricken et al. (2023): their decoder rows are set to the
+    residuals of the worst reconstructed activations. Decoder rows keep unit norm.
 
     Attributes:
-        sae: The SAE in training units; `finished` gives it in the units of the activations.
+        sae: The SAE in training units; `finished` returns it in the units of the activations.
+        centre: Mean of the activations, float32 [width].
+        scale: Root mean square of the centred activations.
         step: Optimiser steps done.
     """
 
@@ -61,14 +64,14 @@ class SAETrainer:
         total_steps: int,
         bfloat16: bool = False,
     ) -> None:
-        """Args as documented in the class.
+        """Prepare the first step.
 
         Args:
-            sae: Freshly made.
-            sample: Activations [rows, width] from which centre and scale are taken.
+            sae: An untrained SAE.
+            sample: Activations [rows, width] from which centre and scale are computed.
             learning_rate: Peak of Adam's learning rate; it warms up over the first 5 % of the
                 steps and decays to zero over the last 30 %.
-            total_steps: Steps that the schedule is laid out for.
+            total_steps: Length of that schedule in steps.
             bfloat16: Whether to encode in bfloat16, for devices that are faster in it.
         """
         self.sae = sae
@@ -85,7 +88,7 @@ class SAETrainer:
         self._silent = torch.zeros(sae.features, dtype=torch.long, device=sae.W_enc.device)
 
     def train(self, batch: Tensor) -> float:
-        """One optimiser step.
+        """Do one optimiser step.
 
         Args:
             batch: Activations [rows, width].
@@ -111,17 +114,14 @@ class SAETrainer:
         return float(loss.detach() / x.pow(2).mean())
 
     def finished(self) -> TopKSAE:
-        """The SAE in the units of the activations: centre and scale are folded in."""
-        with torch.device("meta"):
-            sae = TopKSAE(self.sae.width, self.sae.features, self.sae.k)
-        state = {name: weight.clone() for name, weight in self.sae.state_dict().items()}
-        state["b_enc"] *= self.scale
-        state["b_dec"] = state["b_dec"] * self.scale + self.centre
-        sae.load_state_dict(state, assign=True)
-        return sae.requires_grad_(requires_grad=False)
+        """Return the SAE in the units of the activations, centre and scale folded in."""
+        weights = {name: weight.clone() for name, weight in self.sae.state_dict().items()}
+        weights["b_enc"] *= self.scale
+        weights["b_dec"] = weights["b_dec"] * self.scale + self.centre
+        return TopKSAE.of(weights, self.sae.k)
 
     def state(self) -> dict[str, Tensor]:
-        """Everything needed to go on later, as named tensors."""
+        """Return all that is needed to resume later, as named tensors."""
         tensors = {f"sae.{name}": value for name, value in self.sae.state_dict().items()}
         tensors |= {
             "centre": self.centre,
@@ -138,7 +138,7 @@ class SAETrainer:
         }
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Go on from `state`."""
+        """Resume from what `state` returned."""
         weights = {n.removeprefix("sae."): t for n, t in tensors.items() if n.startswith("sae.")}
         self.sae.load_state_dict(weights)
         self.centre = tensors["centre"].to(self.centre)
@@ -160,7 +160,7 @@ class SAETrainer:
             group["lr"] = self._learning_rate * factor
         decoder = self.sae.W_dec
         if decoder.grad is not None:
-            # The part of the gradient along a row would only change its norm.
+            # The component of the gradient along a row would only change its norm.
             along = (decoder.grad * decoder.data).sum(1, keepdim=True)
             decoder.grad -= along * decoder.data
         self._optimiser.step()
@@ -181,7 +181,7 @@ class SAETrainer:
         dead = dead[: len(worst)]
         directions = functional.normalize(residual[worst], dim=1)
         self.sae.W_dec[dead] = directions
-        # A fifth of the usual norm, so that a revived latent does not push others out at once.
+        # A fifth of the usual norm: a revived latent should not push others out at once.
         norm = self.sae.W_enc.norm(dim=0).mean()
         self.sae.W_enc[:, dead] = directions.T * norm * 0.2
         self.sae.b_enc[dead] = 0.0

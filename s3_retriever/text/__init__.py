@@ -1,13 +1,24 @@
 """Text: pieces, sentences and terms of any script, each cut in one place."""
 
+from importlib.metadata import version
+
 from s3_retriever.text.pieces import split_pieces
-from s3_retriever.text.sentences import Sentence, SentenceCutter, split_sentences
-from s3_retriever.text.terms import analyze, term_hash
+from s3_retriever.text.sentences import SentenceCutter, split_sentences
+from s3_retriever.text.terms import TERM_RULES, analyze, count_terms, term_hash
+
+# What cuts and stems, by version. Texts that were analysed by other versions may have other
+# sentences and terms, so every index records these.
+TEXT_ANALYSIS: dict[str, str] = {
+    "sentencex": version("sentencex"),
+    "PyStemmer": version("PyStemmer"),
+    "terms": TERM_RULES,
+}
 
 __all__ = [
-    "Sentence",
+    "TEXT_ANALYSIS",
     "SentenceCutter",
     "analyze",
+    "count_terms",
     "split_pieces",
     "split_sentences",
     "term_hash",

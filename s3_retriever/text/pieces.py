@@ -1,4 +1,4 @@
-"""Cutting a text of any length into pieces of bounded size."""
+"""Pieces: a text of any length cut into parts of bounded size."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ _BREAKS = (re.compile(r"\n\s*\n"), re.compile(r"\n"), re.compile(r"\s+"))
 def split_pieces(text: str, limit: int = PIECE_CHARACTERS) -> Iterator[tuple[int, str]]:
     """Cut a text into pieces of at most `limit` characters.
 
-    A cut is made after the last paragraph break of a piece, else its last line break, else its
-    last white space, else at the limit; the pieces joined are the text.
+    Each cut comes after the last paragraph break in the second half of a piece, else after its
+    last line break, else after its last white space, else at the limit. Joined, the pieces give
+    the text again.
 
     Yields:
         The character offset of the piece in the text, and the piece.
@@ -29,10 +30,10 @@ def split_pieces(text: str, limit: int = PIECE_CHARACTERS) -> Iterator[tuple[int
 
 
 def _cut(text: str, start: int, limit: int) -> int:
-    # Only the second half is searched, so that no piece is needlessly small.
+    # Search the second half only: a cut in the first half would make a needlessly small piece.
     middle = start + (limit - start) // 2
     for pattern in _BREAKS:
-        ends = [found.end() for found in pattern.finditer(text, middle, limit)]
+        ends = [match.end() for match in pattern.finditer(text, middle, limit)]
         if ends:
             return ends[-1]
     return limit

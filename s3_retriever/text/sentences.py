@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 import numpy as np
 import sentencex
 from numpy.typing import NDArray
 
+from s3_retriever.features import Sentence
 from s3_retriever.text.pieces import split_pieces
+
+MAX_SENTENCE_TOKENS = 128
 
 
 def split_sentences(text: str) -> Iterator[tuple[int, int]]:
-    """Find the sentences of a text, holding one piece of it at a time.
+    """Find the sentences of a text, one piece of bounded size at a time.
 
     Yields:
-        Character ranges (start, end) in ascending order, which do not overlap, are not empty,
-        and neither begin nor end with white space. Every other character is in some range.
+        Character ranges (start, end) in ascending order. They do not overlap, are not empty, and
+        neither begin nor end with white space; all characters outside them are white space.
     """
     for offset, piece in split_pieces(text):
         for start, end in _align(piece, sentencex.segment("en", piece)):
@@ -25,15 +27,19 @@ def split_sentences(text: str) -> Iterator[tuple[int, int]]:
 
 
 def trim(text: str, start: int, end: int) -> tuple[int, int]:
-    """The range `start:end` of a text without white space at its ends (empty: start == end)."""
+    """Shrink the range `start:end` of a text to leave out white space at both ends.
+
+    Returns:
+        The new start and end; equal if the range holds white space only.
+    """
     part = text[start:end]
     start += len(part) - len(part.lstrip())
     return start, start + len(part.strip())
 
 
 def _align(piece: str, segments: Iterable[str]) -> Iterator[tuple[int, int]]:
-    # The splitter returns text, not positions, and loses some paragraph breaks of long texts, so
-    # that its segments are looked up one after the other. Only white space may lie between them.
+    # The splitter returns text, not positions, and drops some paragraph breaks of long texts.
+    # Its segments are therefore looked up one by one; only white space may lie between them.
     cursor = 0
     for segment in segments:
         body = segment.strip()
@@ -48,7 +54,7 @@ def _align(piece: str, segments: Iterable[str]) -> Iterator[tuple[int, int]]:
 
 
 def _lines(piece: str, cursor: int) -> Iterator[tuple[int, int]]:
-    """The lines of what no segment covers; nothing at all where the splitter did its job."""
+    """The lines from `cursor` on: none, unless a segment was not found in the piece."""
     for line in piece[cursor:].splitlines(keepends=True):
         start, end = trim(piece, cursor, cursor + len(line))
         if start < end:
@@ -56,24 +62,13 @@ def _lines(piece: str, cursor: int) -> Iterator[tuple[int, int]]:
         cursor += len(line)
 
 
-MAX_SENTENCE_TOKENS = 128
-
-
-class Sentence(NamedTuple):
-    """A range of characters, free of white space at its ends, and the number of its tokens."""
-
-    start: int
-    end: int
-    n_tokens: int
-
-
 class SentenceCutter:
     """Cuts one document into sentences as the character starts of its tokens arrive.
 
     A token belongs to the first sentence that ends after the token's start; tokens after the last
-    sentence belong to that one. Sentences without tokens are left out, so that the sentences
-    share out all tokens, in order. A sentence of more than `MAX_SENTENCE_TOKENS` tokens is cut
-    between words; only tokens of white space can bring it above that number.
+    sentence belong to that one. Sentences without tokens are dropped. The sentences thus share
+    out all tokens, in order. A sentence of more than `MAX_SENTENCE_TOKENS` tokens is cut between
+    words; only tokens of white space can take a part above that number.
 
     Args:
         text: The document's text.
@@ -86,21 +81,31 @@ class SentenceCutter:
         self._following = next(self._ranges, None)
         self._pending: NDArray[np.uint32] = np.empty(0, dtype=np.uint32)
 
-    def push(self, starts: NDArray[np.uint32]) -> Iterator[Sentence]:
-        """Take the character starts [n] of further tokens; yields the sentences now complete."""
-        self._pending = np.concatenate([self._pending, starts])
-        while (
-            self._current is not None
-            and self._following is not None
-            and self._pending.size
-            and self._pending[-1] >= self._current[1]
-        ):
-            yield from self._shift()
+    @property
+    def finished(self) -> bool:
+        """Whether there are no more sentences; true from the start for a blank text."""
+        return self._current is None
 
-    def finish(self) -> Iterator[Sentence]:
-        """Yield the sentences that are left, the text having no further tokens."""
-        while self._current is not None and self._pending.size:
-            yield from self._shift()
+    def push(self, starts: NDArray[np.uint32], *, last: bool) -> tuple[Sentence, ...]:
+        """Take further tokens.
+
+        Args:
+            starts: Their character starts [n], ascending.
+            last: Whether the document ends with them.
+
+        Returns:
+            The sentences that are complete now.
+        """
+        self._pending = np.concatenate([self._pending, starts])
+        sentences: list[Sentence] = []
+        while self._current is not None and self._pending.size and (last or self._is_complete()):
+            sentences += self._shift()
+        return tuple(sentences)
+
+    def _is_complete(self) -> bool:
+        """Whether a token of a later sentence is there; no token can follow the last sentence."""
+        assert self._current is not None
+        return self._following is not None and bool(self._pending[-1] >= self._current[1])
 
     def _shift(self) -> Iterator[Sentence]:
         """Cut the current sentence off the pending tokens and go on to the following one."""

@@ -6,10 +6,16 @@ import hashlib
 import re
 import threading
 import unicodedata
+from collections import Counter
+from collections.abc import Iterable
 from functools import lru_cache
 
 import Stemmer
 
+from s3_retriever.features import Sentence
+
+# Version of the rules in this file; indexes record it. Raise it whenever a text gets other terms.
+TERM_RULES = "1"
 # Longer words (encoded data, as a rule) are cut here, which bounds the caches below.
 MAX_WORD = 64
 _CACHED_WORDS = 1 << 14
@@ -25,26 +31,26 @@ why will with would you your yours yourself yourselves
 """
 STOP_WORDS = frozenset(_STOP_TEXT.split())
 
-# Scripts written without spaces: every character is a word.
+# Scripts written without spaces: each character is a word.
 _SINGLE = (
     "\u3005-\u3007\u3041-\u3096\u30a1-\u30fa\u31f0-\u31ff"
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
-# `\w` leaves out combining marks, without which words of many scripts would fall to pieces.
+# `\w` does not match combining marks; without them, words of many scripts would fall to pieces.
 _MARKS = "".join(
     char for char in map(chr, range(0x300, 0x1B00)) if unicodedata.category(char).startswith("M")
 )
 _WORD = re.compile(rf"[{_SINGLE}]|(?:[^\W{_SINGLE}]|[{_MARKS}])+")
 
-# A stemmer keeps state while it works, so that every thread has its own.
+# A stemmer keeps state while it works, so each thread has its own.
 _local = threading.local()
 
 
 def analyze(text: str) -> list[str]:
-    """Cut a text into terms: normalised, case-folded, stop words removed, English words stemmed.
+    """Cut a text into terms: NFKC, case folding, no English stop words, ASCII words stemmed.
 
     Args:
-        text: Any text. Chinese and Japanese characters become one term each.
+        text: Any text. Each Chinese or Japanese character becomes a term.
 
     Returns:
         The terms in the order of the text, with repetitions.
@@ -53,9 +59,29 @@ def analyze(text: str) -> list[str]:
     return [term for word in words if (term := _term(word[:MAX_WORD]))]
 
 
+def count_terms(title: str, text: str, sentences: Iterable[Sentence]) -> tuple[Counter[int], ...]:
+    """Count the terms of sentences as BM25 sees them, each with the title in front.
+
+    Args:
+        title: The document's title; may be empty.
+        text: The document's text.
+        sentences: Sentences of the text.
+
+    Returns:
+        For each sentence how often each term occurs, by term hash.
+    """
+    in_title = Counter(map(term_hash, analyze(title)))
+    counts = []
+    for sentence in sentences:
+        terms = in_title.copy()
+        terms.update(map(term_hash, analyze(text[sentence.start : sentence.end])))
+        counts.append(terms)
+    return tuple(counts)
+
+
 @lru_cache(maxsize=_CACHED_WORDS)
 def term_hash(term: str) -> int:
-    """The unsigned 64-bit number that stands for a term in an index, the same everywhere."""
+    """Hash a term to the unsigned 64-bit number by which indexes know it, on every machine."""
     return int.from_bytes(hashlib.blake2b(term.encode(), digest_size=8).digest(), "little")
 
 

@@ -1,50 +1,29 @@
-"""Codebooks on disk and on the Hub, recipes, and encoding."""
+"""Codebooks on disk and on the Hub, and their recipes."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from helpers.codebooks import random_codebook
 
 from s3_retriever.codebook import Codebook
-from s3_retriever.encoder import Encoder
-from s3_retriever.errors import CodebookError
+from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.host import Host
-from s3_retriever.host.taps import Tap, group_queries, read
 from s3_retriever.recipe import Recipe, TapRecipe
 from s3_retriever.sae import TopKSAE
 
 CPU = {"device": "cpu", "dtype": "float32"}
-QUESTION = "Who signs every release before dawn?"
 
 
 @pytest.fixture(scope="module")
 def bert(tiny_bert) -> Host:
     return Host.load(str(tiny_bert), window=32, **CPU)
-
-
-@pytest.fixture(scope="module")
-def llama(tiny_llama) -> Host:
-    return Host.load(str(tiny_llama), window=32, **CPU)
-
-
-def random_codebook(host: Host, *names: str, seed: int = 0) -> Codebook:
-    """SAEs with random weights: encoding does not ask for more."""
-    torch.manual_seed(seed)
-    taps = [Tap.parse(name) for name in names]
-    seen = read(host, taps, list(host.windows([("", "A few words.")])))
-    saes = {tap: TopKSAE(values.shape[1], 48, 6) for tap, values in seen.items()}
-    for sae in saes.values():
-        with torch.no_grad():
-            sae.b_enc.normal_(std=0.1)
-            sae.b_dec.normal_(std=0.1)
-    depth = max(tap.layer for tap in taps) + 1
-    recipe = Recipe(taps={name: TapRecipe() for name in names})
-    return Codebook(host.name, host.fingerprint(depth), saes, recipe, {"note": [1, 2]})
 
 
 @pytest.fixture
@@ -128,9 +107,9 @@ class TestFolder:
 
     def test_foreign_content_is_left_alone(self, book, tmp_path):
         (tmp_path / "notes.txt").write_text("mine")
-        with pytest.raises(CodebookError, match="holds something that is no codebook"):
+        with pytest.raises(CodebookError, match="holds something other than a codebook"):
             book.save(tmp_path)
-        with pytest.raises(CodebookError, match="holds something that is no codebook"):
+        with pytest.raises(CodebookError, match="holds something other than a codebook"):
             book.save(tmp_path / "notes.txt")
         assert (tmp_path / "notes.txt").read_text() == "mine"
         (tmp_path / "empty").mkdir()
@@ -142,9 +121,46 @@ class TestFolder:
             book.save(tmp_path / "file" / "book")
 
     def test_a_newer_schema_asks_for_an_upgrade(self, saved):
-        edit(saved, schema_version=3, something_new=True)
-        with pytest.raises(CodebookError, match=r"schema 3, this release reads up to 2; upgrade"):
+        edit(saved, schema_version=4, something_new=True)
+        with pytest.raises(CodebookError, match=r"schema 4; this release reads 3: upgrade"):
             Codebook.load(saved)
+
+    @pytest.mark.parametrize("schema", [1, 2])
+    def test_an_older_schema_asks_for_another_fit(self, saved, schema):
+        edit(saved, schema_version=schema, standalone=[])
+        with pytest.raises(CodebookError, match=r"made by an older release, .*: fit it again"):
+            Codebook.load(saved)
+
+    def test_other_weights_than_those_saved_are_refused(self, bert, book, saved):
+        other = random_codebook(bert, "key.1", seed=1)
+        other.sae("key.1").save(saved / "key.1", dtype=torch.float16)
+        with pytest.raises(CodebookError, match="weights are not those that were saved"):
+            Codebook.load(saved)
+
+    def test_other_types_of_numbers_are_refused(self, book, tmp_path):
+        with pytest.raises(InputError, match=r"float16 or float32, not in torch\.bfloat16"):
+            book.save(tmp_path / "book", dtype=torch.bfloat16)
+
+    def test_the_identity_is_read_without_torch(self, book, saved):
+        script = f"""
+import sys
+from pathlib import Path
+from s3_retriever import document, features, progress, quantization, text, types
+from s3_retriever.codebook.files import find_folder, read_codebook_file
+print(read_codebook_file(find_folder({str(saved)!r})).identity, "torch" in sys.modules)
+"""
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        assert done.stdout.split() == [book.identity, "False"], done.stderr
+
+    def test_loading_does_not_import_the_compiler_of_torch(self, saved):
+        script = f"""
+import sys
+from s3_retriever.codebook import Codebook
+Codebook.load({str(saved)!r})
+print("torch" in sys.modules, "torch._dynamo" in sys.modules)
+"""
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        assert done.stdout.split() == ["True", "False"], done.stderr
 
     @pytest.mark.parametrize(
         "changes",
@@ -152,6 +168,9 @@ class TestFolder:
             {"taps": ["../x"]},
             {"taps": ["key.1/../../x"]},
             {"taps": []},
+            {"sentence_maps": [0]},
+            {"sentence_maps": ["../x"]},
+            {"identity": "0" * 32},
             {"taps": "key.1"},
             {"recipe": {"taps": {"../x": {}}}},
             {"recipe": {"taps": {"key.0": {}}}},
@@ -172,7 +191,7 @@ class TestFolder:
         (saved / "codebook.json").unlink()
         if content is not None:
             (saved / "codebook.json").write_bytes(content)
-        with pytest.raises(CodebookError, match="no codebook"):
+        with pytest.raises(CodebookError, match=r"(holds|describes) no codebook"):
             Codebook.load(saved)
 
     def test_a_missing_sae_is_named(self, saved):
@@ -242,98 +261,3 @@ class TestRecipes:
     def test_only_a_key_tap_takes_queries(self, book):
         with pytest.raises(CodebookError, match="only a key tap"):
             book.named_recipe(Recipe(taps={"hidden.0": TapRecipe(query_side="query")}))
-
-
-class TestEncoder:
-    def test_another_host_is_refused(self, llama, book, bert, tiny_bert):
-        with pytest.raises(CodebookError, match="has other weights"):
-            Encoder(llama, book)
-        with torch.no_grad():
-            other = Host.load(str(tiny_bert), **CPU)
-            other.blocks[0].attention.self.key.weight.mul_(1.1)
-        with pytest.raises(CodebookError, match="has other weights"):
-            Encoder(other, book)
-        Encoder(Host.load(str(tiny_bert), layers=2, **CPU), book)
-
-    @pytest.mark.parametrize("family", ["bert", "llama"])
-    def test_documents_equal_encoding_one_text_at_a_time(self, family, request, sentences):
-        host = request.getfixturevalue(family)
-        book = random_codebook(host, "key.1", "hidden.0")
-        recipe = Recipe(taps={"key.1": TapRecipe(), "hidden.0": TapRecipe()}, document_k=4)
-        texts = [("", " ".join(sentences[i : i + n])) for i, n in enumerate([1, 9, 0, 2, 30, 1])]
-        texts[1] = ("A title", texts[1][1])
-        found = list(Encoder(host, book).documents(texts, recipe))
-        assert [one.document for one in found if one.last] == list(range(len(texts)))
-        for number, text in enumerate(texts):
-            mine = [one for one in found if one.document == number]
-            starts = np.concatenate([one.starts for one in mine])
-            assert starts.tolist() == [start for start, _ in host.tokenizer.split(text[1])]
-            for name in recipe.taps:
-                got = np.concatenate([one.features[name] for one in mine])
-                assert (got.dtype, got.shape) == (np.int32, (len(starts), 4))
-                expected = []
-                for window in host.windows([text]):
-                    x = read(host, [Tap.parse(name)], [window])[Tap.parse(name)]
-                    expected.append(book.sae(name).encode(x, 4)[1].numpy())
-                # Rounding in batches may swap features of nearly the same strength.
-                same = np.sort(got) == np.sort(np.concatenate(expected))
-                assert same.mean() > 0.99 if same.size else text[1] == ""
-
-    def test_documents_keep_no_more_features_than_the_sae_was_trained_for(self, bert, book):
-        recipe = Recipe(taps={"key.1": TapRecipe()}, document_k=40)
-        (found,) = Encoder(bert, book).documents([("", "every release")], recipe)
-        assert found.features["key.1"].shape[1] == 6
-
-    def test_documents_are_read_one_at_a_time(self, bert, book):
-        taken = 0
-
-        def endless():
-            nonlocal taken
-            while True:
-                taken += 1
-                yield "", "every release " * 50
-
-        next(Encoder(bert, book).documents(endless(), book.recipe))
-        assert taken <= 16 * bert.batch_tokens / 100
-
-    def test_question_side_same(self, bert, book):
-        found = Encoder(bert, book).question(QUESTION, book.recipe)
-        (window,) = bert.windows([("", QUESTION)])
-        for name, features in found.items():
-            tap = Tap.parse(name)
-            x = read(bert, [tap], [window])[tap]
-            values, indices = book.sae(name).encode(x, book.recipe.query_k)
-            np.testing.assert_allclose(features.values, values.detach(), rtol=1e-3, atol=1e-4)
-            assert (features.indices == indices.numpy()).mean() > 0.95
-            assert features.values.shape == (len(bert.tokenizer.split(QUESTION)), 32)
-
-    @pytest.mark.parametrize("family", ["bert", "llama"])
-    def test_question_side_query_goes_through_the_key_sae(self, family, request):
-        host = request.getfixturevalue(family)
-        book = random_codebook(host, "key.1")
-        recipe = Recipe(taps={"key.1": TapRecipe(query_side="query")}, query_k=100)
-        found = Encoder(host, book).question(QUESTION, recipe)["key.1"]
-        (window,) = host.windows([("", QUESTION)])
-        x = group_queries(read(host, [Tap("query", 1)], [window])[Tap("query", 1)], host)
-        values, _ = book.sae("key.1").encode(x, 100)
-        assert found.values.shape[1] == 48  # all the features there are
-        np.testing.assert_allclose(found.values, values.detach(), rtol=1e-3, atol=1e-4)
-
-    def test_a_long_question_is_read_in_windows(self, bert, book):
-        question = QUESTION * 30
-        found = Encoder(bert, book).question(question, book.recipe)
-        assert len(found["key.1"].values) == len(bert.tokenizer.split(question)) > 100
-
-    def test_bfloat16_finds_mostly_the_same_features(self, tiny_bert, tiny_codebook, sentences):
-        book = Codebook.load(tiny_codebook)
-        narrow = Host.load(str(tiny_bert), device="cpu", dtype="bfloat16")
-        wide = Host.load(str(tiny_bert), **CPU)
-        text = [("", " ".join(sentences[:8]))]
-        (a,) = Encoder(wide, book).documents(text, book.recipe)
-        (b,) = Encoder(narrow, book).documents(text, book.recipe)
-        for name in book.recipe.taps:
-            shared = [
-                len(set(x) & set(y)) / len(x)
-                for x, y in zip(a.features[name], b.features[name], strict=True)
-            ]
-            assert np.mean(shared) > 0.85

@@ -165,9 +165,9 @@ def test_the_buffer_is_bounded(host, sentences, tokens, monkeypatch):
     sizes = []
     train = fit_module._Job._train
 
-    def noting(self, keep):
+    def noting(self, bar, keep):
         sizes.append(self.buffered)
-        return train(self, keep)
+        return train(self, bar, keep)
 
     monkeypatch.setattr(fit_module._Job, "_train", noting)
     fit(host, sentences, **SMALL | {"tokens": 2 * tokens})
@@ -191,7 +191,7 @@ def test_text_is_consumed_as_it_is_needed(host):
 
 class TestRefusals:
     def test_an_iterator_needs_the_number_of_tokens(self, host, sentences):
-        with pytest.raises(InputError, match="need tokens="):
+        with pytest.raises(InputError, match="pass tokens="):
             fit(host, iter(sentences), **SMALL)
 
     def test_one_string(self, host):
@@ -212,14 +212,15 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("option", "message"),
         [
-            ({"k": 65}, "k lies between 1 and 64"),
-            ({"k": 0}, "k lies between 1 and 64"),
+            ({"k": 65}, "k must lie between 1 and 64"),
+            ({"k": 0}, "k must lie between 1 and 64"),
             ({"reuse": 0}, "reuse must be above zero"),
             ({"buffer_tokens": 0}, "buffer_tokens must be above zero"),
             ({"batch_size": 0}, "batch_size must be above zero"),
             ({"learning_rate": -1.0}, "learning_rate must be above zero"),
             ({"taps": ["key.7"]}, r"no tap key\.7"),
-            ({"taps": ["value.1"]}, "is no tap"),
+            ({"taps": ["value.1"]}, "Unknown tap"),
+            ({"taps": ["sentence.1"]}, "Unknown tap"),
         ],
     )
     def test_settings_out_of_range(self, host, sentences, option, message):

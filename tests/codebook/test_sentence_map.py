@@ -11,15 +11,16 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import cosine_similarity
 
 from s3_retriever import Codebook, Host
-from s3_retriever.codebook.sentence_map import StandaloneMap, first_texts
+from s3_retriever.codebook.sentence_map import SentenceMap, first_texts
+from s3_retriever.document import Document
 from s3_retriever.encoder import Encoder
 from s3_retriever.errors import CodebookError
 from s3_retriever.host.taps import Tap, read
-from s3_retriever.quantization import encode, random_axes
+from s3_retriever.quantization import quantize, random_axes
 from s3_retriever.recipe import SentenceRecipe
 
-TAP = Tap.parse("sentence.1")
-STATES = Tap.parse("hidden.1")
+LAYER = 1
+STATES = Tap("hidden", LAYER)
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +59,13 @@ def without_map(book):
 
 
 def mean_state(host, text):
-    (window,) = host.windows([("", text)])
+    (window,) = host.windows([Document(text)])
     return read(host, [STATES], [window])[STATES].mean(0)
 
 
 def in_context(host, text, n):
     """Mean states of the n sentences of a text, which are all ended by a full stop."""
-    (window,) = host.windows([("", text)])
+    (window,) = host.windows([Document(text)])
     states = read(host, [STATES], [window])[STATES]
     ends = [i + 1 for i, start in enumerate(window.starts.tolist()) if text[start] == "."]
     assert len(ends) == n
@@ -72,8 +73,8 @@ def in_context(host, text, n):
 
 
 def test_mapped_states_point_where_sentences_point_alone(host, book, texts, sentences):
-    found = book.standalone[TAP]
-    centre = book.states_of(str(TAP)).b_dec
+    found = book.sentence_maps[LAYER]
+    centre = book.centre(LAYER)
     said = [sentences[i] for i in (5, 123, 321, 444, 600, 17)]
     states = in_context(host, " ".join(said), len(said))
     alone = torch.stack([mean_state(host, one) for one in said]) - centre
@@ -84,27 +85,27 @@ def test_mapped_states_point_where_sentences_point_alone(host, book, texts, sent
 
 
 def test_the_report_says_what_the_map_is_worth(book, sentences):
-    worth = book.report["standalone"]["sentence.1"]
+    worth = book.report["sentence_maps"]["1"]
     # Of as much text as the SAEs were trained on, 4,000 tokens, with one in ten held out.
     length = len(" ".join(sentences)) / len(sentences)
     assert worth["sentences"] == pytest.approx(0.9 * 16_000 / length, rel=0.05)
     assert worth["cosine_in_context"] < worth["cosine"] <= 1
 
 
-def test_codes_are_of_mapped_states(host, book, sentences):
+def test_sentence_vectors_are_of_mapped_states(host, book, sentences):
     text = " ".join(sentences[i] for i in (5, 123, 321, 444, 600, 17))
-    (part,) = Encoder(host, book).documents([("", text)], book.recipe)
-    found = book.standalone[TAP]
+    (part,) = Encoder(host, book).documents([Document(text)], book.recipe)
+    found = book.sentence_maps[LAYER]
     mapped = in_context(host, text, 6) @ found.weights + found.bias
-    expected = encode(mapped.numpy() @ random_axes(32))
+    expected = quantize(mapped.numpy() @ random_axes(32))
     # Where a coordinate lies on a border, a rounding error decides.
-    assert (part.codes["sentence.1"] == expected).mean() > 0.97
+    assert (part.vectors == expected).mean() > 0.97
 
 
 def test_questions_are_not_mapped(host, book, sentences):
     # A question is read alone.
     asked = [
-        Encoder(host, one).question(sentences[7], book.recipe)["sentence.1"].values
+        Encoder(host, one).question(sentences[7], book.recipe).direction
         for one in (book, without_map(book))
     ]
     np.testing.assert_array_equal(*asked)
@@ -112,9 +113,11 @@ def test_questions_are_not_mapped(host, book, sentences):
 
 @pytest.mark.parametrize("text", ["", " \n", "One sentence.", "Two of them. That is all."])
 def test_little_text_changes_little(host, book, text):
-    (found,) = without_map(book).with_standalone(host, [text], progress=False).standalone.values()
+    (found,) = (
+        without_map(book).with_sentence_map(host, [text], progress=False).sentence_maps.values()
+    )
     states = torch.randn(50, 32, generator=torch.Generator().manual_seed(0))
-    centre = book.states_of(str(TAP)).b_dec
+    centre = book.centre(LAYER)
     mapped = states @ found.weights + found.bias
     assert cosine_similarity(mapped, states - centre).min() > 0.9
 
@@ -122,7 +125,7 @@ def test_little_text_changes_little(host, book, text):
 def test_a_text_that_can_be_read_only_once(host, book, texts):
     once = fit(host, iter(texts), buffer_tokens=2_000)
     again = fit(host, texts, buffer_tokens=2_000)
-    assert once.report["standalone"] == again.report["standalone"]
+    assert once.report["sentence_maps"] == again.report["sentence_maps"]
     assert once.identity == again.identity
 
 
@@ -142,23 +145,23 @@ def test_of_much_text_the_first_is_read():
 
 def test_without_hidden_states_there_are_no_sentences(host, texts):
     keys = fit(host, texts, taps=["key.1"])
-    assert not keys.standalone
+    assert not keys.sentence_maps
     with pytest.raises(CodebookError, match="no tap of hidden states"):
-        keys.with_standalone(host, texts, progress=False)
+        keys.with_sentence_map(host, texts, progress=False)
 
 
 def test_another_host_is_refused(book, tiny_llama, texts):
     other = Host.load(str(tiny_llama), device="cpu", dtype="float32")
     with pytest.raises(CodebookError, match="has other weights"):
-        book.with_standalone(other, texts, progress=False)
+        book.with_sentence_map(other, texts, progress=False)
 
 
-def test_the_map_is_of_the_tap_that_the_recipe_scores(host, texts):
+def test_the_map_is_of_the_layer_that_the_recipe_scores(host, texts):
     both = fit(host, texts, taps=["hidden.0", "hidden.1"])
     recipe = both.recipe.model_copy(update={"sentence": SentenceRecipe(tap="sentence.0")})
-    found = both.with_recipe(recipe).with_standalone(host, texts[:9], progress=False)
-    assert set(found.standalone) == {Tap.parse("sentence.0"), TAP}
-    assert set(found.report["standalone"]) == {"sentence.0", "sentence.1"}
+    found = both.with_recipe(recipe).with_sentence_map(host, texts[:9], progress=False)
+    assert set(found.sentence_maps) == {0, 1}
+    assert set(found.report["sentence_maps"]) == {"0", "1"}
 
 
 class TestOnDisk:
@@ -169,10 +172,10 @@ class TestOnDisk:
 
     def test_round_trip(self, book, saved):
         again = Codebook.load(saved)
-        (found,) = again.standalone.values()
-        torch.testing.assert_close(found.bias, book.standalone[TAP].bias)
+        (found,) = again.sentence_maps.values()
+        torch.testing.assert_close(found.bias, book.sentence_maps[LAYER].bias)
         torch.testing.assert_close(
-            found.weights, book.standalone[TAP].weights, atol=1e-3, rtol=1e-3
+            found.weights, book.sentence_maps[LAYER].weights, atol=1e-3, rtol=1e-3
         )
         assert again.identity == book.identity
         assert again.with_recipe(again.recipe).identity == book.identity
@@ -181,15 +184,17 @@ class TestOnDisk:
         # An index has codes of one map; another codebook must not search it.
         assert without_map(book).identity != book.identity
 
-    def test_codebooks_of_the_schema_before_have_no_map(self, book, saved):
-        content = json.loads((saved / "codebook.json").read_text())
-        del content["standalone"]
-        (saved / "codebook.json").write_text(json.dumps({**content, "schema_version": 1}))
-        assert Codebook.load(saved).identity == without_map(book).identity
+    def test_a_map_that_is_no_longer_listed_is_missed(self, saved):
+        path = saved / "codebook.json"
+        content = json.loads(path.read_text())
+        assert content["sentence_maps"] == [LAYER]
+        path.write_text(json.dumps({**content, "sentence_maps": []}))
+        with pytest.raises(CodebookError, match="weights are not those that were saved"):
+            Codebook.load(saved)
 
     @pytest.mark.parametrize("damage", ["missing", "cut", "oblong", "nameless", "flat"])
     def test_a_damaged_map_is_named(self, saved, damage):
-        path = saved / "sentence.1" / "standalone.safetensors"
+        path = saved / "sentence.1" / "map.safetensors"
         tensors = load_file(path)
         if damage == "missing":
             path.unlink()
@@ -204,17 +209,17 @@ class TestOnDisk:
             if damage == "nameless":
                 tensors.pop("bias")
             save_file(tensors, path)
-        with pytest.raises(CodebookError, match=r"map of sentences .*standalone\.safetensors"):
+        with pytest.raises(CodebookError, match=r"sentence map .*map\.safetensors"):
             Codebook.load(saved)
 
-    @pytest.mark.parametrize(("name", "width"), [("sentence.1", 16), ("sentence.0", 32)])
-    def test_a_map_that_does_not_belong_is_refused(self, book, name, width):
-        strange = StandaloneMap(torch.eye(width), torch.zeros(width))
-        with pytest.raises(CodebookError, match=f"a map of {name}, which is no tap"):
+    @pytest.mark.parametrize(("layer", "width"), [(1, 16), (0, 32)])
+    def test_a_map_that_does_not_belong_is_refused(self, book, layer, width):
+        strange = SentenceMap(torch.eye(width), torch.zeros(width))
+        with pytest.raises(CodebookError, match=f"a sentence map of layer {layer}, but no tap"):
             Codebook(
                 book.host_name,
                 book.fingerprint,
                 book.saes,
                 book.recipe,
-                standalone={Tap.parse(name): strange},
+                sentence_maps={layer: strange},
             )

@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
 
+from s3_retriever.document import Document
 from s3_retriever.host import FAMILIES, Host, Window
 from s3_retriever.host.taps import Tap
 
@@ -125,7 +126,8 @@ def host_of(folder_of) -> Callable[[str], Host]:
 def window(length: int, start: int = 0, stop: int | None = None, seed: int = 0) -> Window:
     ids = np.random.default_rng(seed).integers(5, 400, length)
     keep = slice(start, length if stop is None else stop)
-    return Window(0, ids, keep, np.arange(keep.stop - keep.start), last=True)
+    starts = np.arange(keep.stop - keep.start, dtype=np.uint32)
+    return Window(Document(""), ids, keep, starts, (), last=True)
 
 
 def taps_of(layers: int) -> list[Tap]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from s3_retriever.document import Document
 from s3_retriever.errors import HostError, InputError
 from s3_retriever.host import Host, Window
 from s3_retriever.host.taps import Tap, group_queries, read
@@ -28,7 +29,8 @@ def llama(tiny_llama) -> Host:
 def window(length: int, start: int = 0, stop: int | None = None, seed: int = 0) -> Window:
     ids = np.random.default_rng(seed).integers(5, 100, length)
     keep = slice(start, length if stop is None else stop)
-    return Window(0, ids, keep, np.arange(keep.stop - keep.start), last=True)
+    starts = np.arange(keep.stop - keep.start, dtype=np.uint32)
+    return Window(Document(""), ids, keep, starts, (), last=True)
 
 
 def test_layers_below_the_last_tap_are_not_run(llama):
@@ -101,6 +103,7 @@ def test_group_queries_averages_the_heads_of_one_key(llama, bert):
     torch.testing.assert_close(grouped[:, 8:], (heads[:, 2] + heads[:, 3]) / 2)
     # Without grouping every query head has its own key head.
     torch.testing.assert_close(group_queries(queries, bert), queries)
+    assert group_queries(queries[:0], llama).shape == (0, 16)
 
 
 @pytest.mark.parametrize("text", ["key.0", "query.17", "hidden.5"])
@@ -108,7 +111,9 @@ def test_tap_names_round_trip(text):
     assert str(Tap.parse(text)) == text
 
 
-@pytest.mark.parametrize("text", ["", "key", "key.", "value.1", "key.-1", "key.1 ", "../key.1"])
-def test_other_names_are_no_taps(text):
-    with pytest.raises(InputError, match="is no tap"):
+@pytest.mark.parametrize(
+    "text", ["", "key", "key.", "value.1", "sentence.1", "key.-1", "key.1 ", "../key.1"]
+)
+def test_other_names_are_refused(text):
+    with pytest.raises(InputError, match=r"Unknown tap .* write a site \(key, query, hidden\)"):
         Tap.parse(text)

@@ -12,11 +12,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from s3_retriever.document import Document
 from s3_retriever.host import Host, Window, windows
 from s3_retriever.host.batches import padded_rows, run_batches
 from s3_retriever.host.taps import Tap, read
 from s3_retriever.host.windows import TITLE_TOKENS, OffsetTokenizer, WindowShape
-from s3_retriever.text.pieces import split_pieces
+from s3_retriever.text import SentenceCutter, split_pieces
 
 TOKENIZERS = ("bert", "llama")
 AWKWARD = [
@@ -48,6 +49,10 @@ def tokenizer(request, tokenizers) -> OffsetTokenizer:
     return tokenizers[request.param]
 
 
+def document(text: str, title: str = "") -> Document:
+    return Document(text, metadata={"title": title})
+
+
 def whole(tokenizer: OffsetTokenizer, text: str) -> tuple[list[int], list[int]]:
     """Ids and character starts of a text that is tokenised at once."""
     encoding = tokenizer.backend.encode(text, add_special_tokens=False)
@@ -55,11 +60,17 @@ def whole(tokenizer: OffsetTokenizer, text: str) -> tuple[list[int], list[int]]:
 
 
 def check_windows(tokenizer: OffsetTokenizer, shape: WindowShape, title: str, text: str) -> None:
-    ids, starts = whole(tokenizer, text)
-    found = list(windows([(title, text)], tokenizer, shape))
+    # The white space of a blank document belongs to no sentence.
+    ids, starts = whole(tokenizer, text) if text.strip() else ([], [])
+    found = list(windows([document(text, title)], tokenizer, shape))
     assert [one.last for one in found] == [False] * (len(found) - 1) + [True]
     assert np.concatenate([one.ids[one.keep] for one in found]).tolist() == ids
     assert np.concatenate([one.starts for one in found]).tolist() == starts
+    assert all(one.starts.dtype == np.uint32 for one in found)
+    cutter = SentenceCutter(text)
+    whole_cut = cutter.push(np.array(starts, dtype=np.uint32), last=True)
+    assert tuple(part for one in found for part in one.sentences) == whole_cut
+    assert sum(part.n_tokens for part in whole_cut) == len(ids)
     prefix, suffix = tokenizer.prefix, tokenizer.suffix
     room = shape.size - len(prefix) - len(suffix)
     head = prefix + tokenizer.ids(title)[: min(TITLE_TOKENS, room // 2)]
@@ -106,14 +117,14 @@ def test_around_the_size_of_a_window(tokenizer, extra):
     text = "." * (capacity + extra)
     assert tokenizer.count(text) == len(whole(tokenizer, text)[0])
     shape = WindowShape(tokenizer.count("." * capacity) + 32 - capacity, 8, False)
-    found = list(windows([("", text)], tokenizer, shape))
+    found = list(windows([document(text)], tokenizer, shape))
     assert len(found) == 1 + (tokenizer.count(text) > tokenizer.count("." * capacity))
 
 
 def test_text_cannot_put_control_tokens_into_the_host(tokenizer):
     specials = set(tokenizer.prefix + tokenizer.suffix)
     text = "[CLS] one [SEP] two <s> three </s> [PAD]"
-    (one,) = windows([("[SEP] <s>", text)], tokenizer, WindowShape(128, 8, True))
+    (one,) = windows([document(text, "[SEP] <s>")], tokenizer, WindowShape(128, 8, True))
     assert specials
     assert specials.isdisjoint(one.ids[one.keep].tolist())
     assert [i for i in one.ids.tolist() if i in specials] == tokenizer.prefix + tokenizer.suffix
@@ -134,19 +145,22 @@ def test_a_long_text_has_the_tokens_it_has_in_one_piece(tokenizers):
     assert tokenizer.split(text)[-1][1] == len(text.rstrip())
 
 
-def test_documents_are_numbered_and_an_empty_one_has_a_window(tokenizer):
+def test_windows_carry_their_documents_and_an_empty_one_has_a_window(tokenizer):
     shape = WindowShape(16, 4, True)
     texts = ["", "word " * 40, " ", "end"]
-    found = list(windows((("", text) for text in texts), tokenizer, shape))
-    assert [one.document for one in found if one.last] == [0, 1, 2, 3]
-    assert found == sorted(found, key=lambda one: one.document)
+    documents = [document(text) for text in texts]
+    found = list(windows(documents, tokenizer, shape))
+    assert [one.document for one in found if one.last] == documents
+    places = [documents.index(one.document) for one in found]
+    assert places == sorted(places)
     assert len(found[0].starts) == 0
+    assert [len(one.starts) for one in found if one.document.text == " "] == [0]
 
 
 def test_a_host_without_special_tokens_reads_empty_texts(tiny_llama):
     host = Host.load(str(tiny_llama), device="cpu", dtype="float32")
     host.tokenizer.prefix = []  # as with Qwen, which has no token to begin with
-    found = list(host.windows([("", ""), ("", "every release"), ("", "")]))
+    found = list(host.windows(document(text) for text in ["", "every release", ""]))
     tap = Tap("hidden", 1)
     seen = read(host, [tap], found)[tap]
     assert len(seen) == len(found[1].starts)
@@ -161,10 +175,10 @@ def test_documents_are_consumed_one_at_a_time(tokenizer):
         nonlocal taken
         while True:
             taken += 1
-            yield "", "word " * 30
+            yield document("word " * 30, str(taken))
 
     stream = windows(endless(), tokenizer, WindowShape(16, 4, True))
-    while next(stream).document < 5:
+    while next(stream).document.title != "6":
         pass
     assert taken == 6
 
@@ -173,9 +187,9 @@ def test_documents_are_consumed_one_at_a_time(tokenizer):
 def test_memory_does_not_grow_with_the_text(tokenizers, text):
     tokenizer = tokenizers["bert"]
     shape = WindowShape(256, 32, True)
-    kept = 0
+    kept, long = 0, document(text)
     tracemalloc.start()
-    for one in windows([("", text)], tokenizer, shape):
+    for one in windows([long], tokenizer, shape):
         kept += len(one.starts)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -184,7 +198,8 @@ def test_memory_does_not_grow_with_the_text(tokenizers, text):
 
 
 def fake_window(length: int) -> Window:
-    return Window(0, np.zeros(length, dtype=np.int64), slice(0, length), np.arange(length), True)
+    ids, starts = np.zeros(length, dtype=np.int64), np.arange(length, dtype=np.uint32)
+    return Window(Document(""), ids, slice(0, length), starts, (), last=True)
 
 
 @settings(max_examples=50, deadline=None)
@@ -216,6 +231,20 @@ def test_batches_look_ahead_only_so_far(length):
 
     next(run_batches(endless(), lambda batch: [None] * len(batch), 100, 4))
     assert taken == 400 // max(length, 1)
+
+
+def test_results_are_handed_on_before_the_last_batch():
+    """A progress bar behind them can move: windows of one length run in order."""
+    ran = 0
+
+    def run(batch):
+        nonlocal ran
+        ran += 1
+        return [None] * len(batch)
+
+    stream = [fake_window(100) for _ in range(16)]
+    for place, _ in enumerate(run_batches(stream, run, 128)):
+        assert ran <= place + 2
 
 
 def test_batches_hold_windows_of_like_length():

@@ -75,9 +75,10 @@ def test_a_splitter_that_changes_the_text_is_not_trusted():
 def cut(text, starts, size=50):
     cutter = SentenceCutter(text)
     sentences = []
-    for first in range(0, len(starts), size):
-        sentences += cutter.push(np.array(starts[first : first + size], dtype=np.uint32))
-    return sentences + list(cutter.finish())
+    for first in range(0, max(len(starts), 1), size):
+        part = np.array(starts[first : first + size], dtype=np.uint32)
+        sentences += cutter.push(part, last=first + size >= len(starts))
+    return sentences
 
 
 def test_tokens_belong_to_the_first_sentence_that_ends_after_them():
@@ -121,3 +122,13 @@ def test_white_space_tokens_make_no_sentence_of_their_own():
 
 def test_tokens_at_one_character_stay_together():
     assert [n for _, _, n in cut("xy z" * 50, [0] * 300 + [50])] == [300, 1]
+
+
+def test_a_blank_text_has_no_sentences():
+    assert [SentenceCutter(text).finished for text in ("", " \n\t", "word")] == [True, True, False]
+
+
+def test_sentences_do_not_depend_on_how_tokens_arrive():
+    text = "One here. Two there.\n\nA third one is longer than the others! " * 20
+    starts = [i for i in range(len(text)) if i % 2 or text[i] == "."]
+    assert cut(text, starts, 1) == cut(text, starts, 7) == cut(text, starts, len(starts))

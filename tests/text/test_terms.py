@@ -2,7 +2,9 @@
 
 import threading
 
-from s3_retriever.text.terms import MAX_WORD, analyze, term_hash
+from s3_retriever.features import Sentence
+from s3_retriever.text import TEXT_ANALYSIS, analyze, count_terms, term_hash
+from s3_retriever.text.terms import MAX_WORD
 
 
 def test_english():
@@ -42,6 +44,19 @@ def test_hashes_never_change():
     assert term_hash("releas") == 0xD09AEA171B745881
     assert term_hash("东") != term_hash("京")
     assert 0 <= term_hash("x") < 1 << 64
+
+
+def test_the_title_counts_in_every_sentence():
+    text = "Releases are signed. Who signs?"
+    counts = count_terms("A release", text, [Sentence(0, 20, 4), Sentence(21, 31, 3)])
+    releas, sign = term_hash("releas"), term_hash("sign")
+    assert counts == ({releas: 2, sign: 1}, {releas: 1, sign: 1})
+    assert count_terms("", text, []) == ()
+
+
+def test_the_versions_of_the_analysis_are_known():
+    assert set(TEXT_ANALYSIS) == {"sentencex", "PyStemmer", "terms"}
+    assert all(TEXT_ANALYSIS.values())
 
 
 def test_threads_do_not_disturb_each_other():

@@ -7,8 +7,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from s3_retriever.engine import S3Index
 from s3_retriever.engine.identity import Identity
+
+from s3_retriever.engine import S3Index
 from s3_retriever.index import Store
 from s3_retriever.recipe import Recipe
 from s3_retriever_bench.speed.asking import ask_in_turn, median_ratio
