@@ -1,11 +1,10 @@
-"""One generation of an index, as searches read it, and its sentences numbered through."""
+"""One generation of an index, as searches read it, its sentences numbered through."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,22 +15,47 @@ from s3_retriever.index.segment import Segment
 class Snapshot:
     """The segments of one generation. Later commits do not touch it.
 
+    All sentences, those of deleted documents included, are numbered from 0 through all segments.
+
     Args:
         generation: Number of the commit.
         segments: Its segments, oldest first.
+
+    Attributes:
+        generation: Number of the commit.
+        segments: Its segments, oldest first.
+        bounds: Number of each segment's first sentence, and the total, int64 [segments + 1].
     """
 
     def __init__(self, generation: int, segments: list[Segment]) -> None:
         self.generation = generation
         self.segments = segments
+        self.bounds = np.cumsum([0, *(segment.n_sentences for segment in segments)])
+        self._columns: dict[str, NDArray[Any]] = {}
+
+    def __len__(self) -> int:
+        """Number of sentences, those of deleted documents included."""
+        return int(self.bounds[-1])
+
+    def __contains__(self, document_id: str) -> bool:
+        """Whether there is a live document of that id."""
+        return self.find(document_id) is not None
 
     def find(self, document_id: str) -> tuple[Segment, int] | None:
         """Where the live document of that id is: its segment and its ordinal there."""
-        return self._locations.get(document_id)
+        for segment in self.segments:
+            ordinal = segment.find(document_id)
+            if ordinal is not None:
+                return segment, ordinal
+        return None
 
     def ids(self) -> list[str]:
         """Ids of the live documents, in the order they were added."""
-        return list(self._locations)
+        return [
+            segment.ids()[ordinal]
+            for segment in self.segments
+            for ordinal in segment.live_documents().tolist()
+        ]
 
     @cached_property
     def n_documents(self) -> int:
@@ -39,62 +63,21 @@ class Snapshot:
         return sum(len(segment.live_documents()) for segment in self.segments)
 
     @cached_property
-    def n_sentences(self) -> int:
-        """Number of sentences of live documents."""
-        return self._total("n_sentences")
-
-    @cached_property
     def n_tokens(self) -> int:
         """Number of tokens of live documents."""
-        return self._total("n_tokens")
-
-    def _total(self, field: str) -> int:
         return sum(
-            int(segment.documents[field][segment.live_documents()].sum())
+            int(segment.documents["n_tokens"][segment.live_documents()].sum())
             for segment in self.segments
         )
 
     @cached_property
-    def _locations(self) -> dict[str, tuple[Segment, int]]:
-        return {
-            ids[ordinal]: (segment, ordinal)
-            for segment in self.segments
-            for ids in [segment.ids()]
-            for ordinal in segment.live_documents().tolist()
-        }
-
-
-class Sentences:
-    """The sentences of a snapshot as one row of numbers.
-
-    Args:
-        snapshot: What to number.
-
-    Attributes:
-        segments: The snapshot's segments.
-        bounds: Number of each segment's first sentence, and the total, int64 [segments + 1].
-    """
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        self.segments = snapshot.segments
-        counts = [segment.n_sentences for segment in self.segments]
-        self.bounds = np.cumsum([0, *counts])
-        self._columns: dict[str, NDArray[Any]] = {}
-
-    @staticmethod
-    def of(snapshot: Snapshot) -> Sentences:
-        """The sentences of a snapshot, numbered once for all searches in it."""
-        found = _NUMBERED.get(snapshot)
-        if found is None:
-            found = _NUMBERED[snapshot] = Sentences(snapshot)
-        return found
-
-    def __len__(self) -> int:
-        return int(self.bounds[-1])
+    def n_live(self) -> int:
+        """Number of sentences of live documents."""
+        return int(np.count_nonzero(self.live))
 
     @cached_property
     def live(self) -> NDArray[np.bool_]:
-        """Which sentences are of documents that are not deleted [n]."""
+        """Which sentences are of documents that are not deleted, bool [n]."""
         live = self.of_documents(lambda segment: segment.live)
         live.flags.writeable = False
         return live
@@ -110,13 +93,8 @@ class Sentences:
         return np.flatnonzero(starts)
 
     @cached_property
-    def n_live(self) -> int:
-        """How many these are."""
-        return int(np.count_nonzero(self.live))
-
-    @cached_property
     def mean_terms(self) -> float:
-        """Their mean length in terms, 0 where there are none."""
+        """Mean length of the live sentences in terms, 0 if there are none."""
         return float(self.column("n_terms")[self.live].mean()) if self.n_live else 0.0
 
     def locate(self, number: int) -> tuple[int, Segment, int]:
@@ -133,23 +111,20 @@ class Sentences:
             chosen: For a segment, a flag for each of its documents, or None for all of them.
 
         Returns:
-            A flag for each sentence [n].
+            A flag for each sentence, bool [n].
         """
-        parts = []
+        parts = [np.zeros(0, dtype=np.bool_)]
         for segment in self.segments:
             flags = chosen(segment)
             if flags is None:
                 parts.append(np.ones(segment.n_sentences, dtype=np.bool_))
             else:
                 parts.append(np.repeat(flags, segment.documents["n_sentences"].astype(np.int64)))
-        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.bool_)
+        return np.concatenate(parts)
 
     def column(self, field: str) -> NDArray[Any]:
-        """One field of the sentence tables [n], copied out of the records once."""
+        """One field of the sentence tables [n], copied out of the rows once."""
         if field not in self._columns:
             parts = [segment.sentences[field] for segment in self.segments]
             self._columns[field] = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
         return self._columns[field]
-
-
-_NUMBERED: WeakKeyDictionary[Snapshot, Sentences] = WeakKeyDictionary()

@@ -7,21 +7,22 @@ import random
 import threading
 
 import pytest
-from helpers.segments import CODEBOOK, size
+from helpers.segments import ORIGIN, size
 from helpers.writers import TAPS, made_up, read_documents
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3_retriever.errors import IndexStoreError
 from s3_retriever.index import Store
+from s3_retriever.index.backends import DiskBackend
 from s3_retriever.index.merging import SMALL, WIDTH, Size, most_segments, next_merge
 
 
 @pytest.fixture
 def store(tmp_path):
     """One that does not wait for the disk, which changes nothing else."""
-    Store.create(tmp_path / "x.s3", CODEBOOK)
-    return Store(tmp_path / "x.s3", durable=False)
+    Store.create(tmp_path / "x.s3r", ORIGIN)
+    return Store(DiskBackend(tmp_path / "x.s3r", durable=False))
 
 
 def grow(additions):
@@ -76,8 +77,7 @@ def test_what_is_mostly_deleted_is_rewritten():
 def add(store, *names, version=0, replace=False):
     with store.append(TAPS, replace=replace) as writer:
         for name in names:
-            document, chunk = made_up(name, version)
-            writer.add(document, [chunk])
+            writer.add(made_up(name, version)[1])
 
 
 def held(store):
@@ -98,8 +98,8 @@ def test_many_small_additions_leave_few_segments(store):
     assert not (store.path / "draft").exists()
 
 
-def test_a_temporary_index_is_merged_too():
-    store = Store.create(None, CODEBOOK)
+def test_an_index_in_memory_is_merged_too():
+    store = Store.create(None, ORIGIN)
     for i in range(8):
         add(store, f"d{i}")
     assert len(store.snapshot().segments) == 1
@@ -127,7 +127,7 @@ def test_replacing_gives_the_room_back(store, tmp_path):
         for name in names:
             add(store, name, version=version, replace=True)
     assert sorted(held(store)) == sorted((name, 7) for name in names)
-    other = Store.create(tmp_path / "y.s3", CODEBOOK)
+    other = Store.create(tmp_path / "y.s3r", ORIGIN)
     add(other, *names, version=7)
     n_segments = len(store.snapshot().segments)
     assert size(store.path) < 3 * size(other.path) + n_segments * 30_000
@@ -188,7 +188,7 @@ def test_damage_gets_no_new_checksum(store, caplog):
 
 @pytest.mark.skipif(os.name == "nt", reason="needs folders that can be synced")
 def test_a_merge_is_on_disk_for_good_before_it_counts(tmp_path, monkeypatch):
-    store = Store.create(tmp_path / "x.s3", CODEBOOK)
+    store = Store.create(tmp_path / "x.s3r", ORIGIN)
     for i in range(7):
         add(store, f"d{i}")
     inodes = set()

@@ -13,20 +13,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.segments import (
-    CODEBOOK,
+    ORIGIN,
     TAPS,
     Corpus,
+    bare,
     check_lexical,
     check_postings,
     check_texts,
+    chunks,
     size,
-    small_blocks,  # noqa: F401
     tree,
 )
+from helpers.segments import add as write
 
 from s3_retriever.document import Document
 from s3_retriever.errors import IndexStoreError, InputError
-from s3_retriever.index import Store, TokenChunk
+from s3_retriever.index import Store
 from s3_retriever.index import files as lock
 
 DESCRIPTORS = Path("/proc/self/fd")
@@ -69,14 +71,14 @@ def texts(corpus, ids=None):
 
 @pytest.fixture
 def store(tmp_path):
-    return Store.create(tmp_path / "x.s3", CODEBOOK)
+    return Store.create(tmp_path / "x.s3r", ORIGIN)
 
 
 def test_a_new_index_is_empty(store):
-    assert (store.manifest.schema_version, store.manifest.generation) == (1, 0)
-    assert store.manifest.codebook == CODEBOOK
+    assert (store.manifest.schema_version, store.manifest.generation) == (2, 0)
+    assert store.manifest.origin == ORIGIN
     snapshot = store.snapshot()
-    assert (snapshot.n_documents, snapshot.n_sentences, snapshot.n_tokens) == (0, 0, 0)
+    assert (snapshot.n_documents, snapshot.n_live, snapshot.n_tokens) == (0, 0, 0)
     assert snapshot.segments == snapshot.ids() == []
     assert snapshot.find("d0") is None
     store.compact()
@@ -84,7 +86,7 @@ def test_a_new_index_is_empty(store):
     assert store.manifest.generation == 0
 
 
-def test_reopened_index_is_the_same(store, small_blocks):  # noqa: F811
+def test_reopened_index_is_the_same(store, small_blocks):
     corpora = [Corpus(5, 0, "a"), Corpus(6, 1, "b")]
     for corpus in corpora:
         add(store, corpus)
@@ -129,7 +131,7 @@ def test_delete(store):
         assert snapshot.n_documents == 5
         documents = segment.documents[segment.live]
         assert snapshot.n_tokens == documents["n_tokens"].sum() < segment.n_tokens
-        assert snapshot.n_sentences == documents["n_sentences"].sum()
+        assert snapshot.n_live == documents["n_sentences"].sum()
     assert before.segments[0].live is None
     # Superseded tombstones are gone.
     assert len(list(store.path.rglob("tombstones.*"))) == 1
@@ -171,13 +173,13 @@ def test_ids_are_unique(store):
     for ids in (["d1"], ["e0", "d2"]):
         with pytest.raises(InputError, match="is there already"), store.append(TAPS) as writer:
             for name in ids:
-                writer.add(Document("new", id=name), [])
+                writer.add(bare(Document("new", id=name)))
     with (
         pytest.raises(InputError, match="is there already"),
         store.append(TAPS, replace=True) as writer,
     ):
         for _ in range(2):
-            writer.add(Document("new", id="twice"), [])
+            writer.add(bare(Document("new", id="twice")))
     assert tree(store.path) == state
     store.delete(["d1"])
     add(store, Corpus(3), ["d1"])
@@ -198,7 +200,7 @@ def test_replace_happens_in_one_commit(store):
     assert len(store.snapshot().segments) == 1
 
 
-def test_compact(store, small_blocks):  # noqa: F811
+def test_compact(store, small_blocks):
     corpora = [Corpus(12, 0, "a"), Corpus(1, 1, "b"), Corpus(12, 2, "c")]
     for corpus in corpora:
         add(store, corpus)
@@ -227,7 +229,7 @@ def test_a_compacted_segment_is_the_one_that_would_have_been_written(store, tmp_
     for item in corpus.items:
         add(store, corpus, [item[0].id])
     store.compact()
-    other = Store.create(tmp_path / "y.s3", CODEBOOK)
+    other = Store.create(tmp_path / "y.s3r", ORIGIN)
     add(other, corpus)
     assert store.manifest.segments[0].files == other.manifest.segments[0].files
 
@@ -241,26 +243,27 @@ def test_an_interrupted_append_leaves_nothing(store, error):
     add(store, Corpus(3))
     state = tree(store.path)
 
-    def broken_chunks(starts, features):
-        yield TokenChunk(starts[:1], {tap: rows[:1] for tap, rows in features.items()})
+    item = max(Corpus(5, 1, "e").items, key=lambda item: len(item[1]))
+
+    def break_off(writer):
+        writer.add(next(chunks(*item)))
         raise error
 
-    document, starts, features = max(Corpus(5, 1, "e").items, key=lambda item: len(item[1]))
     with pytest.raises(error), store.append(TAPS) as writer:
         Corpus(3, 2, "f").write(writer)
-        writer.add(document, broken_chunks(starts, features))
+        break_off(writer)
     assert tree(store.path) == state
     with (
         pytest.raises(IndexStoreError, match="interrupted"),
         store.append(TAPS) as writer,
         suppress(error),
     ):
-        writer.add(document, broken_chunks(starts, features))
+        break_off(writer)
     assert tree(store.path) == state
     with pytest.raises(IndexStoreError, match="interrupted"), store.append(TAPS) as writer:
         with suppress(error):
-            writer.add(document, broken_chunks(starts, features))
-        writer.add(Document("after that", id="after"), [])
+            break_off(writer)
+        writer.add(bare(Document("after that", id="after")))
     assert tree(store.path) == state
     add(store, Corpus(5, 1, "e"))
     assert store.snapshot().n_documents == 8
@@ -410,7 +413,7 @@ def test_a_read_only_folder_opens():
     folder = Path(tempfile.mkdtemp())
     try:
         folder.chmod(0o755)
-        store = Store.create(folder / "x.s3", CODEBOOK)
+        store = Store.create(folder / "x.s3r", ORIGIN)
         add(store, Corpus(3))
         for path in [store.path, *store.path.rglob("*")]:
             path.chmod(0o555 if path.is_dir() else 0o444)
@@ -441,7 +444,7 @@ assert store.snapshot().ids() == ["d0", "d1", "d2"]
 
 
 def test_a_temporary_index_goes_with_its_store():
-    first, second = Store.create(None, CODEBOOK), Store.create(None, CODEBOOK)
+    first, second = Store.create(None, ORIGIN), Store.create(None, ORIGIN)
     paths = [first.path, second.path]
     add(first, Corpus(3))
     snapshot = first.snapshot()
@@ -468,7 +471,7 @@ def synced(monkeypatch):
 
 @pytest.mark.skipif(os.name == "nt", reason="needs folders that can be synced")
 def test_all_that_a_commit_names_is_on_disk_for_good(tmp_path, synced):
-    store = Store.create(tmp_path / "x.s3", CODEBOOK)
+    store = Store.create(tmp_path / "x.s3r", ORIGIN)
 
     def assert_all_synced():
         found = [path for path in store.path.rglob("*") if path.name != lock.LOCK_NAME]
@@ -487,7 +490,7 @@ def test_all_that_a_commit_names_is_on_disk_for_good(tmp_path, synced):
 
 
 def test_a_temporary_index_is_never_synced(synced):
-    store = Store.create(None, CODEBOOK)
+    store = Store.create(None, ORIGIN)
     add(store, Corpus(3, 0, "a"))
     add(store, Corpus(3, 1, "b"))
     store.delete(["a1"])
@@ -500,23 +503,23 @@ def test_create_touches_nothing_that_is_there(store, tmp_path):
     add(store, Corpus(1))
     state = tree(store.path)
     with pytest.raises(IndexStoreError, match=r"already; open it"):
-        Store.create(store.path, CODEBOOK)
+        Store.create(store.path, ORIGIN)
     assert tree(store.path) == state
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     for path in (tmp_path / "mine", tmp_path / "mine" / "notes.txt"):
         with pytest.raises(IndexStoreError, match="in use by other files"):
-            Store.create(path, CODEBOOK)
+            Store.create(path, ORIGIN)
     assert [item.name for item in (tmp_path / "mine").iterdir()] == ["notes.txt"]
     (tmp_path / "empty").mkdir()
-    assert Store.create(tmp_path / "empty", CODEBOOK).manifest.generation == 0
+    assert Store.create(tmp_path / "empty", ORIGIN).manifest.generation == 0
 
 
 def test_another_index_in_the_same_place(store, tmp_path):
     shutil.rmtree(store.path)
     with pytest.raises(IndexStoreError, match="no index"):
         store.snapshot()
-    Store.create(store.path, CODEBOOK)
+    Store.create(store.path, ORIGIN)
     with pytest.raises(IndexStoreError, match="replaced by another one"):
         store.snapshot()
 
@@ -535,7 +538,7 @@ def test_many_small_segments_hold_few_files_open(store):
         with store.append({"key.0": 16}) as writer:
             rows = numbers.integers(0, 16, (1, 2), dtype=np.int32)
             starts = np.zeros(1, dtype=np.uint32)
-            writer.add(Document("text", id=str(i)), [TokenChunk(starts, {"key.0": rows})])
+            write(writer, Document("text", id=str(i)), starts, {"key.0": rows})
     before = len(list(DESCRIPTORS.iterdir()))
     opened = Store.open(store.path)
     after = len(list(DESCRIPTORS.iterdir()))
