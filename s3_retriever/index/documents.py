@@ -313,7 +313,8 @@ class Documents:
 
 
 _SIDES: tuple[Any, Any] = ("left", "right")
-_MISSING = -1
+# Numbers of what a document has no value for, and of a value that no document has.
+_MISSING, _ABSENT = -1, -2
 
 
 class _Column:
@@ -338,11 +339,10 @@ class _Column:
         """Which documents have a value that equals this one, bool [documents]."""
         try:
             number = self._numbers.get((_is_bool(value), value))
-            numbers = [] if number is None else [number]
-        except TypeError:
-            numbers = []
-        numbers += [number for other, number in self._others if other == value]
-        return np.isin(self._codes, numbers) if len(numbers) != 1 else self._codes == numbers[0]
+        except TypeError:  # it cannot be hashed
+            equal = [number for other, number in self._others if other == value]
+            return np.isin(self._codes, equal)
+        return self._codes == (_ABSENT if number is None else number)
 
     def _number(self, value: Any, ordinal: int) -> int:
         if isinstance(value, (list, dict)):

@@ -82,7 +82,8 @@ def test_blocks_give_back_what_was_written(written):
     segment, rows = written
     assert (segment.blocks[0], segment.blocks[-1]) == (0, segment.n_sentences)
     assert len(segment.blocks) > 6
-    tokens = np.append(segment.sentences["first_token"], segment.n_tokens)[segment.blocks]
+    first_tokens = np.append(segment.sentences["first_token"], segment.n_tokens).astype(np.int64)
+    tokens = first_tokens[segment.blocks]
     for block, (first, end) in enumerate(pairwise(tokens.tolist())):
         read = segment.block_features(TAP, block)
         for given, back in zip(rows[first:end].tolist(), read.tolist(), strict=True):

@@ -1,6 +1,5 @@
 """The store: commits that happen whole or not at all."""
 
-import gc
 import os
 import shutil
 import signal
@@ -74,16 +73,21 @@ def store(tmp_path):
     return Store.create(tmp_path / "x.s3r", ORIGIN)
 
 
-def test_a_new_index_is_empty(store):
-    assert (store.manifest.schema_version, store.manifest.generation) == (2, 0)
-    assert store.manifest.origin == ORIGIN
-    snapshot = store.snapshot()
+@pytest.fixture(params=["disk", "memory"])
+def any_store(request, tmp_path):
+    return Store.create(tmp_path / "x.s3r" if request.param == "disk" else None, ORIGIN)
+
+
+def test_a_new_index_is_empty(any_store):
+    assert (any_store.manifest.schema_version, any_store.manifest.generation) == (2, 0)
+    assert any_store.manifest.origin == ORIGIN
+    snapshot = any_store.snapshot()
     assert (snapshot.n_documents, snapshot.n_live, snapshot.n_tokens) == (0, 0, 0)
     assert snapshot.segments == snapshot.ids() == []
     assert snapshot.find("d0") is None
-    store.compact()
-    assert store.delete([]) == 0
-    assert store.manifest.generation == 0
+    any_store.compact()
+    assert any_store.delete([]) == 0
+    assert any_store.manifest.generation == 0
 
 
 def test_reopened_index_is_the_same(store, small_blocks):
@@ -103,12 +107,12 @@ def test_reopened_index_is_the_same(store, small_blocks):
     assert segment.document_text(ordinal) == corpora[1].items[3][0].text
 
 
-def test_a_snapshot_is_kept_until_something_is_committed(store):
-    add(store, Corpus(2, 0, "a"))
-    first = store.snapshot()
-    assert store.snapshot() is first
-    add(store, Corpus(2, 1, "b"))
-    second = store.snapshot()
+def test_a_snapshot_is_kept_until_something_is_committed(any_store):
+    add(any_store, Corpus(2, 0, "a"))
+    first = any_store.snapshot()
+    assert any_store.snapshot() is first
+    add(any_store, Corpus(2, 1, "b"))
+    second = any_store.snapshot()
     assert second.generation == first.generation + 1
     assert second.segments[0] is first.segments[0]  # still open
     assert first.ids() == ["a0", "a1"]
@@ -148,13 +152,13 @@ def test_delete_of_unknown_ids_deletes_nothing(store):
         store.delete(["d0"])
 
 
-def test_delete_may_pass_over_unknown_ids(store):
-    add(store, Corpus(3))
-    assert store.delete(["d0", "x1", "d0"], missing_ok=True) == 1
-    generation = store.manifest.generation
-    assert store.delete(["d0", "x1"], missing_ok=True) == 0
-    assert store.manifest.generation == generation
-    assert store.snapshot().ids() == ["d1", "d2"]
+def test_delete_may_pass_over_unknown_ids(any_store):
+    add(any_store, Corpus(3))
+    assert any_store.delete(["d0", "x1", "d0"], missing_ok=True) == 1
+    generation = any_store.manifest.generation
+    assert any_store.delete(["d0", "x1"], missing_ok=True) == 0
+    assert any_store.manifest.generation == generation
+    assert any_store.snapshot().ids() == ["d1", "d2"]
 
 
 def test_a_segment_without_live_documents_goes(store):
@@ -165,6 +169,30 @@ def test_a_segment_without_live_documents_goes(store):
     assert len(list(store.path.glob("segment-*"))) == 1
     add(store, Corpus(2, 2, "a"))
     assert store.snapshot().ids() == ["b0", "b1", "a0", "a1"]
+
+
+TEXT_ANALYSIS = {"splitter": "1.0", "terms": "1"}
+
+
+@pytest.mark.parametrize("path", ["x.s3r", None])
+def test_an_index_of_another_text_analysis_is_searched_but_not_added_to(tmp_path, path):
+    store = Store.create(path and tmp_path / path, ORIGIN, TEXT_ANALYSIS)
+    assert store.manifest.text_analysis == TEXT_ANALYSIS
+    corpus = Corpus(3)
+    for document_id in ("d0", "d1"):
+        with store.append(TAPS, text_analysis=dict(TEXT_ANALYSIS)) as writer:
+            corpus.write(writer, [document_id])
+    for other in (None, {}, {**TEXT_ANALYSIS, "splitter": "1.1"}):
+        with (
+            pytest.raises(IndexStoreError, match=r"splitter 1\.0, terms 1.*index the documents"),
+            store.append(TAPS, text_analysis=other) as writer,
+        ):
+            corpus.write(writer, ["d2"])
+    assert live_texts(store) == texts(corpus, ["d0", "d1"])
+    store.compact()
+    store.delete(["d0"])
+    assert live_texts(store) == texts(corpus, ["d1"])
+    assert store.manifest.text_analysis == TEXT_ANALYSIS
 
 
 def test_ids_are_unique(store):
@@ -186,18 +214,18 @@ def test_ids_are_unique(store):
     assert store.snapshot().n_documents == 3
 
 
-def test_replace_happens_in_one_commit(store):
+def test_replace_happens_in_one_commit(any_store):
     old, new = Corpus(4, 0), Corpus(6, 1)
-    add(store, old)
-    before = store.manifest.generation
-    add(store, new, ["d1", "d3", "d5"], replace=True)
-    assert store.manifest.generation == before + 1
+    add(any_store, old)
+    before = any_store.manifest.generation
+    add(any_store, new, ["d1", "d3", "d5"], replace=True)
+    assert any_store.manifest.generation == before + 1
     expected = {**texts(old), **texts(new, ["d1", "d3", "d5"])}
-    assert live_texts(store) == expected
-    assert store.snapshot().n_documents == 5
-    add(store, new, replace=True)
-    assert live_texts(store) == texts(new)
-    assert len(store.snapshot().segments) == 1
+    assert live_texts(any_store) == expected
+    assert any_store.snapshot().n_documents == 5
+    add(any_store, new, replace=True)
+    assert live_texts(any_store) == texts(new)
+    assert len(any_store.snapshot().segments) == 1
 
 
 def test_compact(store, small_blocks):
@@ -276,9 +304,9 @@ def test_an_append_without_documents_is_no_commit(store):
     assert tree(store.path) == state
 
 
-def test_taps_must_be_those_of_the_index(store):
-    add(store, Corpus(1))
-    with pytest.raises(IndexStoreError, match="has the taps"), store.append({"key.0": 4}):
+def test_taps_must_be_those_of_the_index(any_store):
+    add(any_store, Corpus(1))
+    with pytest.raises(IndexStoreError, match="has the taps"), any_store.append({"key.0": 4}):
         pass
 
 
@@ -443,21 +471,6 @@ assert store.snapshot().ids() == ["d0", "d1", "d2"]
         shutil.rmtree(folder)
 
 
-def test_a_temporary_index_goes_with_its_store():
-    first, second = Store.create(None, ORIGIN), Store.create(None, ORIGIN)
-    paths = [first.path, second.path]
-    add(first, Corpus(3))
-    snapshot = first.snapshot()
-    first.close()
-    assert not paths[0].exists()
-    assert snapshot.segments[0].document_text(0) == Corpus(3).items[0][0].text
-    with pytest.raises(IndexStoreError, match="no index"):
-        first.snapshot()
-    del second
-    gc.collect()
-    assert not paths[1].exists()
-
-
 @pytest.fixture
 def synced(monkeypatch):
     """Files and folders that were brought to disk for good, by inode."""
@@ -487,16 +500,6 @@ def test_all_that_a_commit_names_is_on_disk_for_good(tmp_path, synced):
     assert {path.stat().st_ino for path in changed} == synced
     store.compact()
     assert_all_synced()
-
-
-def test_a_temporary_index_is_never_synced(synced):
-    store = Store.create(None, ORIGIN)
-    add(store, Corpus(3, 0, "a"))
-    add(store, Corpus(3, 1, "b"))
-    store.delete(["a1"])
-    store.compact()
-    assert store.snapshot().n_documents == 5
-    assert synced == set()
 
 
 def test_create_touches_nothing_that_is_there(store, tmp_path):
