@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from s3_retriever.errors import IndexStoreError
 from s3_retriever.index import files
@@ -21,8 +21,9 @@ from s3_retriever.index.manifest import (
     read_manifest,
     write_manifest,
 )
-from s3_retriever.index.segment import TOMBSTONE_FILES, Segment
-from s3_retriever.index.storage import DiskFolder, Folder, MemoryFolder
+from s3_retriever.index.segment import Segment
+from s3_retriever.index.segment_files import TOMBSTONE_FILES
+from s3_retriever.index.storage import DiskFolder, MemoryFolder
 from s3_retriever.index.verification import (
     SEGMENT_FOLDERS,
     Verification,
@@ -45,73 +46,6 @@ def new_manifest(origin: Mapping[str, Any], text_analysis: Mapping[str, str]) ->
         origin=dict(origin),
         text_analysis=dict(text_analysis),
     )
-
-
-class Backend(Protocol):
-    """Keeps a manifest and the segments that it names.
-
-    Attributes:
-        path: The folder of the index; None in memory.
-    """
-
-    @property
-    def path(self) -> Path | None:
-        """The folder of the index; None in memory."""
-
-    @property
-    def manifest(self) -> Manifest:
-        """The manifest as it is now.
-
-        Raises:
-            IndexStoreError: The index is gone, damaged, or another one took its place.
-        """
-
-    def writing(self) -> Any:
-        """A context in which nobody else writes, and which removes what was left over.
-
-        Raises:
-            IndexStoreError: Someone else is writing, or the folder cannot be written.
-        """
-
-    def commit(self, manifest: Manifest) -> None:
-        """Put a manifest, whole, in the place of the current one.
-
-        Raises:
-            IndexStoreError: It cannot be written.
-        """
-
-    def draft(self, name: str) -> Folder:
-        """A folder for a new segment, into which no reader looks."""
-
-    def publish(self, name: str) -> None:
-        """Move a finished draft to where the manifest will look for it.
-
-        Raises:
-            IndexStoreError: It cannot be written.
-        """
-
-    def folder(self, name: str) -> Folder:
-        """The folder of a segment."""
-
-    def open_segment(self, entry: SegmentEntry, known: Segment | None) -> Segment:
-        """Open a segment, or what deletions made of a known one.
-
-        Raises:
-            IndexStoreError: A file is missing or damaged.
-        """
-
-    def refuse_damage(self, segments: Sequence[SegmentEntry]) -> None:
-        """Compare all files of segments with their checksums.
-
-        Raises:
-            IndexStoreError: Some are damaged.
-        """
-
-    def verify(self, *, progress: bool) -> Verification:
-        """As `Store.verify`."""
-
-    def close(self) -> None:
-        """Let go of an index in memory."""
 
 
 class DiskBackend:
@@ -154,7 +88,11 @@ class DiskBackend:
 
     @property
     def manifest(self) -> Manifest:
-        """The manifest as it is on disk now, commits of other processes included."""
+        """The manifest as it is on disk now, commits of other processes included.
+
+        Raises:
+            IndexStoreError: The index is gone, damaged, or another one took its place.
+        """
         content = read_manifest(self.path)
         known, manifest = self._last_read
         if content != known:
@@ -168,7 +106,11 @@ class DiskBackend:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the write lock, which ends with the process."""
+        """Keep others from writing, and remove what was left over before and after.
+
+        Raises:
+            IndexStoreError: Someone else is writing, or the folder cannot be written.
+        """
         with hold(self._lock):
             self._remove_orphans()
             try:
@@ -178,16 +120,24 @@ class DiskBackend:
                     self._remove_orphans()
 
     def commit(self, manifest: Manifest) -> None:
-        """Replace the file of the manifest."""
+        """Put a manifest, whole, in the place of the current one.
+
+        Raises:
+            IndexStoreError: It cannot be written.
+        """
         with writing(self.path):
             replace_file(self.path / MANIFEST_NAME, write_manifest(manifest), durable=self._durable)
 
     def draft(self, name: str) -> DiskFolder:
-        """A folder for a new segment."""
+        """A folder for a new segment, into which no reader looks."""
         return DiskFolder(self.path / DRAFT / name, durable=self._durable)
 
     def publish(self, name: str) -> None:
-        """Rename a finished draft, once it is on disk for good."""
+        """Move a finished draft to where the manifest will look for it.
+
+        Raises:
+            IndexStoreError: It cannot be written.
+        """
         made = self.path / DRAFT / name
         with writing(self.path):
             if self._durable:
@@ -202,17 +152,29 @@ class DiskBackend:
         return DiskFolder(self.path / name, durable=self._durable)
 
     def open_segment(self, entry: SegmentEntry, known: Segment | None) -> Segment:
-        """Open a segment whose files have the right sizes and whose tables are intact."""
+        """Open a segment whose files have the right sizes and whose tables are intact.
+
+        Args:
+            entry: Its entry in the manifest.
+            known: The segment before documents of it were deleted, if that is open.
+
+        Raises:
+            IndexStoreError: A file is missing or damaged.
+        """
         folder = self.folder(entry.name)
         check_files(folder.location, entry, known.entry if known else None)
         return Segment(folder, entry, known)
 
     def refuse_damage(self, segments: Sequence[SegmentEntry]) -> None:
-        """Compare all files of segments with their checksums."""
+        """Compare all files of segments with their checksums.
+
+        Raises:
+            IndexStoreError: Some are damaged.
+        """
         refuse_damage(self.path, find_damage(self.path, segments))
 
     def verify(self, *, progress: bool) -> Verification:
-        """Read every file and compare it with its checksum."""
+        """As `Store.verify`."""
         manifest = self.manifest
         problems = find_damage(self.path, manifest.segments, progress=progress)
         if problems:
@@ -251,7 +213,7 @@ def _check_free(path: Path) -> None:
 
 
 class MemoryBackend:
-    """An index in memory, which threads of one process share.
+    """An index in memory, which threads of one process share. Else as `DiskBackend`.
 
     Args:
         manifest: Of an empty index.
@@ -333,3 +295,6 @@ class MemoryBackend:
         }
         for entry in segments:
             self.folder(entry.name).keep(entry.files)
+
+
+Backend = DiskBackend | MemoryBackend

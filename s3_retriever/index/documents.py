@@ -222,11 +222,8 @@ class Documents:
 
     def line(self, ordinal: int) -> NDArray[np.uint8]:
         """The line of JSON of a document."""
-        record = self.table[ordinal]
-        start = int(record["row_start"])
-        line = self._cut(self._rows, ROWS_FILE, start, start + int(record["row_bytes"]))
-        self._compare(ROWS_FILE, line, int(record["row_crc32"]))
-        return line
+        start, size, crc32 = (int(self.table[ordinal][field]) for field in _LINE)
+        return self._line(start, size, crc32)
 
     def text(self, ordinal: int) -> str:
         """The whole text of a document."""
@@ -290,8 +287,14 @@ class Documents:
     @cached_property
     def _parsed(self) -> tuple[list[str], list[dict[str, Any]]]:
         """Ids and metadata of all documents."""
-        rows = [self.row(ordinal) for ordinal in range(len(self.table))]
+        columns = [self.table[field].tolist() for field in _LINE]
+        rows = [self._parse(self._line(*place)) for place in zip(*columns, strict=True)]
         return [row.id for row in rows], [row.metadata for row in rows]
+
+    def _line(self, start: int, size: int, crc32: int) -> NDArray[np.uint8]:
+        line = self._cut(self._rows, ROWS_FILE, start, start + size)
+        self._compare(ROWS_FILE, line, crc32)
+        return line
 
     def _parse(self, line: NDArray[np.uint8]) -> DocumentRow:
         try:
@@ -312,6 +315,8 @@ class Documents:
             raise damaged(self._folder.path(name), "what was read is not what its checksum says")
 
 
+# Where a document's line is, and its checksum.
+_LINE = ("row_start", "row_bytes", "row_crc32")
 _SIDES: tuple[Any, Any] = ("left", "right")
 # Numbers of what a document has no value for, and of a value that no document has.
 _MISSING, _ABSENT = -1, -2
@@ -342,7 +347,7 @@ class _Column:
         except TypeError:  # it cannot be hashed
             equal = [number for other, number in self._others if other == value]
             return np.isin(self._codes, equal)
-        return self._codes == (_ABSENT if number is None else number)
+        return np.equal(self._codes, _ABSENT if number is None else number)
 
     def _number(self, value: Any, ordinal: int) -> int:
         if isinstance(value, (list, dict)):

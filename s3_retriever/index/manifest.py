@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from s3_retriever.errors import IndexStoreError
-from s3_retriever.index.files import checksum, damaged
+from s3_retriever.index.files import damaged
 
 SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
@@ -54,15 +54,6 @@ class FileEntry(_Strict):
 
     bytes: NonNegativeInt
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-
-    @classmethod
-    def of(cls, path: Path) -> FileEntry:
-        """Describe a file.
-
-        Raises:
-            OSError: It cannot be read.
-        """
-        return cls(bytes=path.stat().st_size, sha256=checksum(path))
 
 
 class SegmentEntry(_Strict):

@@ -60,15 +60,12 @@ class Snapshot:
     @cached_property
     def n_documents(self) -> int:
         """Number of live documents."""
-        return sum(len(segment.live_documents()) for segment in self.segments)
+        return sum(segment.n_live_documents for segment in self.segments)
 
     @cached_property
     def n_tokens(self) -> int:
         """Number of tokens of live documents."""
-        return sum(
-            int(segment.documents["n_tokens"][segment.live_documents()].sum())
-            for segment in self.segments
-        )
+        return sum(segment.n_live_tokens for segment in self.segments)
 
     @cached_property
     def n_live(self) -> int:

@@ -11,13 +11,13 @@ import shutil
 from collections.abc import Container
 from pathlib import Path, PurePath
 from tokenize import TokenError
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from s3_retriever.index.files import damaged, reading, sync, writing
+from s3_retriever.index.files import checksum, damaged, reading, sync, writing
 from s3_retriever.index.manifest import FileEntry
 
 # A map holds a file descriptor for as long as it lives. Smaller files are read instead, which
@@ -40,24 +40,36 @@ _HEADER_ERRORS = (
 )
 
 
-class Folder(Protocol):
-    """The files of one segment.
+class DiskFolder:
+    """A segment's folder on disk, whose arrays are memory-mapped.
+
+    Args:
+        location: The folder; it is made with its first file.
+        durable: Whether `sync` waits for the disk.
 
     Attributes:
         name: The segment's name.
+        location: The folder.
+
+    Raises:
+        IndexStoreError: From the methods: a file cannot be written, is missing or damaged.
     """
 
-    name: str
+    def __init__(self, location: Path, *, durable: bool = True) -> None:
+        self.name = location.name
+        self.location = location
+        self._durable = durable
 
     def path(self, name: str) -> PurePath:
         """How messages name a file."""
+        return self.location / name
 
     def create(self, name: str) -> BinaryIO:
-        """Begin a file that does not exist yet.
-
-        Raises:
-            IndexStoreError: It cannot be written.
-        """
+        """Begin a file that does not exist yet."""
+        path = self.location / name
+        with writing(path):
+            self.location.mkdir(parents=True, exist_ok=True)
+            return path.open("xb")
 
     def array(self, name: str, dtype: DTypeLike, shape: tuple[int | None, ...]) -> NDArray[Any]:
         """Open an array for reading.
@@ -66,66 +78,8 @@ class Folder(Protocol):
             name: A `.npy` file.
             dtype: The type that it must have.
             shape: The shape that it must have; None where any length will do.
-
-        Raises:
-            IndexStoreError: The file is missing or holds another kind of array.
         """
-
-    def bytes(self, name: str) -> NDArray[np.uint8]:
-        """Open a file of any kind as bytes [size].
-
-        Raises:
-            IndexStoreError: The file is missing or cannot be read.
-        """
-
-    def entry(self, name: str) -> FileEntry:
-        """Describe a file for the manifest.
-
-        Raises:
-            IndexStoreError: It cannot be read.
-        """
-
-    def entries(self) -> dict[str, FileEntry]:
-        """Describe all files, by name."""
-
-    def sync(self, name: str) -> None:
-        """Bring a file to disk for good, where there is a disk.
-
-        Raises:
-            IndexStoreError: The disk refuses.
-        """
-
-    def remove(self) -> None:
-        """Remove the folder, as far as possible."""
-
-
-class DiskFolder:
-    """A segment's folder on disk, whose arrays are memory-mapped.
-
-    Args:
-        location: The folder.
-        durable: Whether `sync` waits for the disk.
-    """
-
-    def __init__(self, location: Path, *, durable: bool = True) -> None:
-        self.name = location.name
-        self.location = location
-        self._durable = durable
-
-    def path(self, name: str) -> Path:
-        """Where a file is."""
-        return self.location / name
-
-    def create(self, name: str) -> BinaryIO:
-        """Begin a file that does not exist yet, and the folder with the first one."""
-        path = self.path(name)
-        with writing(path):
-            self.location.mkdir(parents=True, exist_ok=True)
-            return path.open("xb")
-
-    def array(self, name: str, dtype: DTypeLike, shape: tuple[int | None, ...]) -> NDArray[Any]:
-        """Open an array for reading."""
-        path = self.path(name)
+        path = self.location / name
         try:
             with reading(path):
                 array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -136,7 +90,7 @@ class DiskFolder:
 
     def bytes(self, name: str) -> NDArray[np.uint8]:
         """Open a file of any kind as bytes [size]."""
-        path = self.path(name)
+        path = self.location / name
         with reading(path):
             if path.stat().st_size < MAP_BYTES:
                 return np.fromfile(path, dtype=np.uint8)
@@ -144,8 +98,9 @@ class DiskFolder:
 
     def entry(self, name: str) -> FileEntry:
         """Describe a file for the manifest."""
-        with writing(self.path(name)):
-            return FileEntry.of(self.path(name))
+        path = self.location / name
+        with writing(path):
+            return FileEntry(bytes=path.stat().st_size, sha256=checksum(path))
 
     def entries(self) -> dict[str, FileEntry]:
         """Describe all files, by name."""
@@ -157,7 +112,7 @@ class DiskFolder:
         """Bring a file and its name to disk for good."""
         if self._durable:
             with writing(self.location):
-                sync(self.path(name))
+                sync(self.location / name)
                 sync(self.location)
 
     def remove(self) -> None:
@@ -166,11 +121,7 @@ class DiskFolder:
 
 
 class MemoryFolder:
-    """A segment's files in memory.
-
-    Args:
-        name: The segment's name.
-    """
+    """A segment's files in memory, where nothing is copied to be read. Else as `DiskFolder`."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -186,7 +137,7 @@ class MemoryFolder:
         return file
 
     def array(self, name: str, dtype: DTypeLike, shape: tuple[int | None, ...]) -> NDArray[Any]:
-        """Open an array for reading; nothing is copied."""
+        """Open an array for reading."""
         content = self.bytes(name)
         header = io.BytesIO(content[:_LARGEST_HEADER].tobytes())
         npy.read_magic(header)
@@ -196,7 +147,7 @@ class MemoryFolder:
         return array
 
     def bytes(self, name: str) -> NDArray[np.uint8]:
-        """Open a file of any kind as bytes [size]; nothing is copied."""
+        """Open a file of any kind as bytes [size]."""
         file = self._files.get(name)
         if file is None:
             raise damaged(self.path(name), "missing")
@@ -215,12 +166,14 @@ class MemoryFolder:
 
     def remove(self) -> None:
         """Let go of the files; arrays that are open stay."""
-        self._files = {}
+        self.keep(())
 
     def keep(self, names: Container[str]) -> None:
         """Let go of all files but some."""
         self._files = {name: file for name, file in self._files.items() if name in names}
 
+
+Folder = DiskFolder | MemoryFolder
 
 _LARGEST_HEADER = 1 << 12
 

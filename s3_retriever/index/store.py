@@ -14,7 +14,8 @@ from s3_retriever.errors import IndexStoreError, InputError
 from s3_retriever.index.backends import Backend, DiskBackend, MemoryBackend, new_manifest
 from s3_retriever.index.manifest import Manifest, SegmentEntry
 from s3_retriever.index.merging import Size, next_merge
-from s3_retriever.index.segment import Segment, write_tombstones
+from s3_retriever.index.segment import Segment
+from s3_retriever.index.segment_files import write_tombstones
 from s3_retriever.index.snapshot import Snapshot
 from s3_retriever.index.verification import Verification
 from s3_retriever.index.writer import SegmentWriter
@@ -321,6 +322,5 @@ def _unknown(ids: Collection[str]) -> InputError:
 
 
 def _size(segment: Segment) -> Size:
-    live = segment.live_documents()
-    tokens = int(segment.documents["n_tokens"][live].sum())
-    return Size(segment.n_tokens + segment.n_documents, tokens + len(live))
+    total = segment.n_tokens + segment.n_documents
+    return Size(total, segment.n_live_tokens + segment.n_live_documents)

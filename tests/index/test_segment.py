@@ -22,7 +22,7 @@ from s3_retriever.errors import IndexStoreError, InputError
 from s3_retriever.features import EncodedChunk, Sentence
 from s3_retriever.index import Segment, documents, lexical
 from s3_retriever.index import postings as postings_writer
-from s3_retriever.index.segment import write_tombstones
+from s3_retriever.index.segment_files import write_tombstones
 from s3_retriever.index.storage import DiskFolder
 from s3_retriever.quantization import weights_of
 from s3_retriever.text import term_hash
@@ -252,8 +252,7 @@ def test_deleting_reads_nothing_again(tmp_path, monkeypatch):
     dead = write_tombstones(folder, entry, [3], 2)
     for read in ("bytes", "array"):
         monkeypatch.setattr(DiskFolder, read, only_tombstones(getattr(DiskFolder, read)))
-    for parse in ("line", "row"):
-        monkeypatch.setattr(documents.Documents, parse, None)
+    monkeypatch.setattr(documents.Documents, "_line", None)
     after = Segment(folder, dead, segment)
     assert after.find("nothing") is None
     assert after.ids() == segment.ids()
