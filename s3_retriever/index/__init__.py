@@ -1,11 +1,11 @@
-"""The index: immutable segments of postings on disk, opened by memory map."""
+"""The index: immutable segments of postings, on disk or in memory, and the snapshot of a moment."""
 
+from s3_retriever.index.documents import DocumentRow
 from s3_retriever.index.segment import Segment
 from s3_retriever.index.snapshot import Snapshot
 from s3_retriever.index.store import Store
-from s3_retriever.index.tables import DocumentRow
 from s3_retriever.index.verification import Verification
-from s3_retriever.index.writer import SegmentWriter, TokenChunk
+from s3_retriever.index.writer import SegmentWriter
 
 __all__ = [
     "DocumentRow",
@@ -13,6 +13,5 @@ __all__ = [
     "SegmentWriter",
     "Snapshot",
     "Store",
-    "TokenChunk",
     "Verification",
 ]

@@ -1,4 +1,4 @@
-"""Files of an index: plain errors, checksums, the lock, and writes that survive a crash."""
+"""Files of an index on disk: plain errors, checksums, the lock, and writes that survive a crash."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from filelock import FileLock, Timeout
 
@@ -16,7 +16,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: PurePath) -> Iterator[None]:
     """Turn an operating system's refusal to write into an error for people.
 
     Raises:
@@ -32,7 +32,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(path: PurePath) -> Iterator[None]:
     """Turn an operating system's refusal to read into an error for people.
 
     Raises:
@@ -49,7 +49,7 @@ def reading(path: Path) -> Iterator[None]:
         ) from error
 
 
-def damaged(path: Path, reason: object) -> IndexStoreError:
+def damaged(path: PurePath, reason: object) -> IndexStoreError:
     """The error for a file that does not hold what it should."""
     return IndexStoreError(
         f"{path} is damaged ({reason}); restore the index from a copy or build it anew."
@@ -61,7 +61,7 @@ def checksum(path: Path, advance: Callable[[int], object] | None = None) -> str:
 
     Args:
         path: The file.
-        advance: Told the number of bytes whenever some have been read.
+        advance: Called with the number of bytes whenever some have been read.
 
     Raises:
         OSError: The file cannot be read.
@@ -111,41 +111,6 @@ def replace_file(path: Path, content: bytes, *, durable: bool) -> None:
         sync(path.parent)
 
 
-class FileWriter:
-    """Writes a file from front to back.
-
-    Args:
-        path: A file that does not exist yet.
-
-    Raises:
-        IndexStoreError: From every method: the file cannot be written.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.size = 0
-        with writing(path):
-            self._file = path.open("xb")
-
-    def write(self, content: bytes) -> None:
-        """Append bytes."""
-        with writing(self.path):
-            self.size += self._file.write(content)
-
-    def close(self) -> None:
-        """Write what is left and close the file."""
-        with writing(self.path):
-            self._file.close()
-
-    def abort(self) -> None:
-        """Close the file as it is."""
-        try:
-            self._file.close()
-        except OSError:
-            # The disk took no more; the file is about to be removed.
-            return
-
-
 LOCK_NAME = "write.lock"
 LOCK_SECONDS = 5.0
 
@@ -167,7 +132,7 @@ def hold(lock: FileLock) -> Iterator[None]:
     busy = IndexStoreError(
         f"Another process is writing to the index at {folder}; try again when it is done."
     )
-    # The lock would let its holder in once more, and one writer would sweep away the other's work.
+    # The lock would let its holder in once more, and one writer would remove the other's work.
     if lock.is_locked:
         raise busy
     with writing(folder):

@@ -4,7 +4,7 @@ Arguments that they share, for B blocks of a segment and F features:
 
 - `sentences`: uint16, sentences of the postings, counted from the first one of their block.
 - `begin`, `end`: int64 [B, F], the range of each feature in `sentences`.
-- `places`, `place_begin`, `place_end`: the same for the bytes that lead to the tokens.
+- `deltas`, `delta_begin`, `delta_end`: the same for the bytes that lead to the tokens.
 - `first`: int64 [B + 1], the first sentence of each block, and the end.
 - `first_token`: int64 [sentences + 1], the first token of each sentence, and the end.
 
@@ -69,7 +69,7 @@ def _add(run: Any, weight: float, scores: Any) -> None:
 
 @njit(nogil=True, cache=True)
 def mark_features(
-    sentences: Any, begin: Any, end: Any, first: Any, wanted: Any, found: Any
+    sentences: Any, begin: Any, end: Any, first: Any, wanted: Any, fires: Any
 ) -> None:
     """Mark which features fire in which of some sentences, bool [n, F].
 
@@ -87,7 +87,7 @@ def mark_features(
             for w in range(start, stop):
                 number = wanted[w] - first[b]
                 low = _not_below(sentences, low, end[b, f], number)
-                found[w, f] = low < end[b, f] and sentences[low] == number
+                fires[w, f] = low < end[b, f] and sentences[low] == number
         start = stop
 
 
@@ -117,9 +117,9 @@ def add_to_tokens(
     sentences: Any,
     begin: Any,
     end: Any,
-    places: Any,
-    place_begin: Any,
-    place_end: Any,
+    deltas: Any,
+    delta_begin: Any,
+    delta_end: Any,
     first: Any,
     first_token: Any,
     weights: Any,
@@ -130,14 +130,14 @@ def add_to_tokens(
         for f in range(begin.shape[1]):
             posting = begin[b, f] - 1
             token = stop = 0
-            for i in range(place_begin[b, f], place_end[b, f]):
-                if places[i] & NEW_SENTENCE:
+            for i in range(delta_begin[b, f], delta_end[b, f]):
+                if deltas[i] & NEW_SENTENCE:
                     posting += 1
                     sentence = _sentence(sentences, posting, end[b, f], first[b], first[b + 1])
                     if sentence < 0:
                         return False
                     token, stop = first_token[sentence], first_token[sentence + 1]
-                step = places[i] & STEP
+                step = deltas[i] & STEP
                 token += step
                 if step < STEP:
                     if token >= stop:
@@ -151,9 +151,9 @@ def count_tokens(
     sentences: Any,
     begin: Any,
     end: Any,
-    places: Any,
-    place_begin: Any,
-    place_end: Any,
+    deltas: Any,
+    delta_begin: Any,
+    delta_end: Any,
     first: Any,
     live: Any,
     counts: Any,
@@ -166,44 +166,44 @@ def count_tokens(
         for f in range(begin.shape[1]):
             posting = begin[b, f] - 1
             counted = False
-            for i in range(place_begin[b, f], place_end[b, f]):
-                if places[i] & NEW_SENTENCE:
+            for i in range(delta_begin[b, f], delta_end[b, f]):
+                if deltas[i] & NEW_SENTENCE:
                     posting += 1
                     sentence = _sentence(sentences, posting, end[b, f], first[b], first[b + 1])
                     if sentence < 0:
                         return False
                     counted = live[sentence]
-                if counted and places[i] & STEP < STEP:
+                if counted and deltas[i] & STEP < STEP:
                     counts[f] += 1
     return True
 
 
 @njit(nogil=True, cache=True)
-def count_places(
-    postings: Any, begin: Any, places: Any, place_begin: Any, place_end: Any, counts: Any
+def count_deltas(
+    postings: Any, begin: Any, deltas: Any, delta_begin: Any, delta_end: Any, counts: Any
 ) -> None:
     """Count the tokens of one posting of each feature, int64 [F] in and out.
 
-    Here `begin`, `place_begin` and `place_end` are of one block, and `postings` says which number
+    Here `begin`, `delta_begin` and `delta_end` are of one block, and `postings` says which number
     in `sentences` is meant.
     """
     for f in range(len(postings)):
         if f + _AHEAD < len(postings):
-            prefetch(places, place_begin[f + _AHEAD], place_end[f + _AHEAD])
+            prefetch(deltas, delta_begin[f + _AHEAD], delta_end[f + _AHEAD])
         left = postings[f] - begin[f] + 1
-        place, left = _skip(places, place_begin[f], place_end[f], left)
-        for i in range(place, place_end[f]):
-            if places[i] & NEW_SENTENCE:
+        place, left = _skip(deltas, delta_begin[f], delta_end[f], left)
+        for i in range(place, delta_end[f]):
+            if deltas[i] & NEW_SENTENCE:
                 left -= 1
                 if left < 0:
                     break
-            if left == 0 and places[i] & STEP < STEP:
+            if left == 0 and deltas[i] & STEP < STEP:
                 counts[f] += 1
 
 
 @njit(nogil=True, cache=True)
-def _skip(places: Any, place: int, end: int, left: int) -> tuple[int, int]:
-    """Pass over whole runs of places before the one in which the last of `left` sentences begins.
+def _skip(deltas: Any, place: int, end: int, left: int) -> tuple[int, int]:
+    """Pass over whole runs of deltas before the one in which the last of `left` sentences begins.
 
     Returns where that run begins, and how many of the sentences are left. A run has no branches,
     so that it is vectorised.
@@ -211,7 +211,7 @@ def _skip(places: Any, place: int, end: int, left: int) -> tuple[int, int]:
     while place + _RUN <= end:
         begun = 0
         for i in range(place, place + _RUN):
-            begun += places[i] // NEW_SENTENCE
+            begun += deltas[i] // NEW_SENTENCE
         if begun >= left:
             break
         left -= begun
@@ -221,18 +221,18 @@ def _skip(places: Any, place: int, end: int, left: int) -> tuple[int, int]:
 
 # Sums may be taken in any order, so that several products are computed at once.
 @njit(nogil=True, cache=True, fastmath={"reassoc", "nsz", "contract"})
-def add_products(codes: Any, weights: Any, scores: Any) -> None:
-    """Add to each score, float64 [n], the halves of its code's bytes, each times its weight.
+def add_products(vectors: Any, weights: Any, scores: Any) -> None:
+    """Add to each score, float64 [n], the halves of its vector's bytes, each times its weight.
 
-    `codes` is uint8 [n, bytes], `weights` float32 [2, bytes]: of the lower halves, of the upper.
+    `vectors` is uint8 [n, bytes], `weights` float32 [2, bytes]: of the lower halves, of the upper.
     """
     # A byte less its lower half is 16 times the upper one: no shift is needed.
     upper = weights[1] / np.float32(16.0)
     lower = weights[0] - upper
-    for i in range(len(codes)):
-        code = codes[i]
+    for i in range(len(vectors)):
+        vector = vectors[i]
         total = np.float32(0.0)
-        for j in range(len(code)):
-            byte = np.int32(code[j])
+        for j in range(len(vector)):
+            byte = np.int32(vector[j])
             total += lower[j] * np.float32(byte & 15) + upper[j] * np.float32(byte)
         scores[i] += total

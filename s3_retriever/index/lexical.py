@@ -8,14 +8,13 @@ first term of every block, `offsets` the first posting of every term (both with 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from s3_retriever.index.arrays import ArrayWriter, open_array, ragged
 from s3_retriever.index.files import damaged
+from s3_retriever.index.storage import ArrayWriter, Folder, ragged
 
 BLOCK_ENTRIES = 1 << 18
 MAX_COUNT = 255
@@ -29,8 +28,8 @@ _DTYPES = {
 }
 
 
-def _path(folder: Path, name: str) -> Path:
-    return folder / f"lexical.{name}.npy"
+def _file(name: str) -> str:
+    return f"lexical.{name}.npy"
 
 
 class LexicalWriter:
@@ -40,9 +39,9 @@ class LexicalWriter:
         folder: The segment's folder.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Folder) -> None:
         self._files = {
-            name: ArrayWriter(_path(folder, name), dtype) for name, dtype in _DTYPES.items()
+            name: ArrayWriter(folder, _file(name), dtype) for name, dtype in _DTYPES.items()
         }
         self._files["offsets"].append(0)
         self._files["blocks"].append(0)
@@ -57,6 +56,23 @@ class LexicalWriter:
         self._counts.extend(min(count, MAX_COUNT) for count in counts.values())
         if len(self._terms) >= BLOCK_ENTRIES:
             self._flush()
+
+    def extend(
+        self, sentences: NDArray[np.int64], terms: NDArray[np.uint64], counts: NDArray[np.uint8]
+    ) -> None:
+        """Take postings [n] of whole sentences, ascending by sentence."""
+        ends = np.append(np.flatnonzero(np.diff(sentences)) + 1, len(sentences))
+        start = 0
+        while start < len(sentences):
+            # A block ends with the sentence that fills it, as in `append`.
+            room = BLOCK_ENTRIES - len(self._terms)
+            end = int(ends[min(int(np.searchsorted(ends, start + room)), len(ends) - 1)])
+            self._terms.frombytes(terms[start:end].tobytes())
+            self._sentences.frombytes(sentences[start:end].astype(np.uint32).tobytes())
+            self._counts.frombytes(counts[start:end].tobytes())
+            if len(self._terms) >= BLOCK_ENTRIES:
+                self._flush()
+            start = end
 
     def close(self) -> None:
         """Write the last block and close the files."""
@@ -94,11 +110,11 @@ class Lexical:
         IndexStoreError: A file is missing or damaged; also from the methods.
     """
 
-    def __init__(self, folder: Path, n_sentences: int) -> None:
-        self._path = _path(folder, "offsets")
+    def __init__(self, folder: Folder, n_sentences: int) -> None:
+        self._path = folder.path(_file("offsets"))
         self._n_sentences = n_sentences
         arrays = {
-            name: open_array(_path(folder, name), dtype, (None,)) for name, dtype in _DTYPES.items()
+            name: folder.array(_file(name), dtype, (None,)) for name, dtype in _DTYPES.items()
         }
         self._terms, self._offsets = arrays["terms"], arrays["offsets"]
         self._sentences, self._counts = arrays["sentences"], arrays["counts"]
@@ -122,16 +138,34 @@ class Lexical:
             belongs to; and the number of occurrences [n], at most 255.
         """
         rows, which = self._rows(terms)
+        entries, lengths = self._entries(rows)
+        sentences, counts = self._postings(entries)
+        return sentences, np.repeat(which, lengths), counts.astype(np.int64)
+
+    def blocks(
+        self,
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.uint8]]]:
+        """All postings, block after block, ascending by sentence: as `LexicalWriter.extend`."""
+        for first, end in zip(self._blocks[:-1], self._blocks[1:], strict=True):
+            entries, lengths = self._entries(np.arange(first, end))
+            sentences, counts = self._postings(entries)
+            order = np.argsort(sentences, kind="stable")
+            terms = np.repeat(self._terms[first:end], lengths)
+            yield sentences[order], terms[order], counts[order]
+
+    def _entries(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where the postings of rows of the table of terms are [n], and how many of each [r]."""
         begin = self._offsets[rows].astype(np.int64)
         lengths = self._offsets[rows + 1].astype(np.int64) - begin
-        ends = begin + lengths
-        if ((begin < 0) | (lengths < 0) | (ends > len(self._sentences))).any():
+        if ((begin < 0) | (lengths < 0) | (begin + lengths > len(self._sentences))).any():
             raise damaged(self._path, "offsets out of order")
-        entries = ragged(begin, lengths)
+        return ragged(begin, lengths), lengths
+
+    def _postings(self, entries: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         sentences = self._sentences[entries].astype(np.int64)
         if sentences.size and sentences.max() >= self._n_sentences:
             raise damaged(self._path, "postings beyond the last sentence")
-        return sentences, np.repeat(which, lengths), self._counts[entries].astype(np.int64)
+        return sentences, self._counts[entries]
 
     def _rows(self, terms: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Where the terms stand in the table of terms, block after block."""

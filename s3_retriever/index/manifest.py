@@ -8,25 +8,28 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import AfterValidator as After
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from s3_retriever.errors import IndexStoreError
-from s3_retriever.index.arrays import ArrayWriter, open_array
-from s3_retriever.index.files import checksum, damaged, writing
-from s3_retriever.index.tables import TOMBSTONE
+from s3_retriever.index.files import damaged
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 _SEAL = re.compile(rb'\{\n "sha256": "([0-9a-f]{64})",\n')
 
-# A tap's files carry its name, and this one is taken by the lexical postings.
+# A tap's files carry its name, and the lexical postings have taken this one.
 RESERVED_TAP = "lexical"
 
 # Names that come from a file become paths: no separators, nothing hidden, no "..".
@@ -35,7 +38,7 @@ PlainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_le
 
 def _not_reserved(tap: str) -> str:
     if tap == RESERVED_TAP:
-        raise ValueError(f"{RESERVED_TAP!r} is no name for a tap")
+        raise ValueError(f"{RESERVED_TAP!r} cannot be the name of a tap")
     return tap
 
 
@@ -52,15 +55,6 @@ class FileEntry(_Strict):
     bytes: NonNegativeInt
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
-    @classmethod
-    def of(cls, path: Path) -> FileEntry:
-        """Describe a file.
-
-        Raises:
-            OSError: It cannot be read.
-        """
-        return cls(bytes=path.stat().st_size, sha256=checksum(path))
-
 
 class SegmentEntry(_Strict):
     """One segment.
@@ -70,10 +64,11 @@ class SegmentEntry(_Strict):
         documents: Number of documents, deleted ones included (so are the next two).
         sentences: Number of sentences.
         tokens: Number of token positions.
-        features: Size of the dictionary of every tap of tokens.
-        codes: Bytes of a sentence's code, for every tap of sentences.
+        features: Size of every tap's dictionary.
+        vector_bytes: Bytes of a sentence's vector; 0 for an index without sentence vectors.
         files: Every file of the folder, by name.
-        tombstones: The one of `files` that lists the deleted documents; None where there are none.
+        deleted: Number of deleted documents; at least one document is not deleted.
+        tombstones: The one of `files` that lists the deleted documents; None if there are none.
     """
 
     name: PlainName
@@ -81,9 +76,21 @@ class SegmentEntry(_Strict):
     sentences: NonNegativeInt
     tokens: NonNegativeInt
     features: dict[TapName, PositiveInt]
-    codes: dict[TapName, PositiveInt] = Field(default_factory=dict)
+    vector_bytes: NonNegativeInt = 0
     files: dict[PlainName, FileEntry]
+    deleted: NonNegativeInt = 0
     tombstones: PlainName | None = None
+
+    @model_validator(mode="after")
+    def _check_deleted(self) -> SegmentEntry:
+        if bool(self.deleted) != bool(self.tombstones) or self.deleted > max(self.documents - 1, 0):
+            raise ValueError("the number of deleted documents does not fit")
+        return self
+
+    def without_tombstones(self) -> SegmentEntry:
+        """The entry of the same files before any document was deleted."""
+        files = {name: file for name, file in self.files.items() if name != self.tombstones}
+        return self.model_copy(update={"files": files, "deleted": 0, "tombstones": None})
 
 
 def _distinct(segments: tuple[SegmentEntry, ...]) -> tuple[SegmentEntry, ...]:
@@ -99,7 +106,8 @@ class Manifest(_Strict):
         schema_version: Version of the files' layout.
         uuid: Identity of the index, random.
         generation: Counts the commits.
-        origin: How the index was made, as given by the engine.
+        origin: What the index is made with: host, codebook and recipe, as the engine gives it.
+        text_analysis: Versions of what cut the texts into sentences and terms, by name.
         segments: The segments, oldest first.
     """
 
@@ -107,17 +115,18 @@ class Manifest(_Strict):
     uuid: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
     generation: NonNegativeInt
     origin: dict[str, Any]
+    text_analysis: dict[str, str] = Field(default_factory=dict)
     segments: Annotated[tuple[SegmentEntry, ...], Field(strict=False), After(_distinct)] = ()
 
 
 def write_manifest(manifest: Manifest) -> bytes:
-    """The manifest as it stands in the file, its checksum included."""
+    """The manifest as the file holds it, its checksum included."""
     rest = manifest.model_dump_json(indent=1).encode().removeprefix(b"{\n")
     return b'{\n "sha256": "%s",\n%s' % (_digest(rest), rest)
 
 
 def read_manifest(path: Path) -> bytes:
-    """The manifest of the index at `path`, as it stands in the file.
+    """The manifest of the index at `path`, as the file holds it.
 
     Raises:
         IndexStoreError: There is no index at `path`, or it cannot be read.
@@ -138,7 +147,7 @@ def parse_manifest(path: Path, content: bytes) -> Manifest:
     """Check the manifest of the index at `path`.
 
     Raises:
-        IndexStoreError: It is damaged or of a newer schema.
+        IndexStoreError: It is damaged, or of an older or a newer schema.
     """
     file = path / MANIFEST_NAME
     try:
@@ -154,6 +163,10 @@ def parse_manifest(path: Path, content: bytes) -> Manifest:
             )
         if not seal:
             raise damaged(file, "its checksum is missing")
+        if isinstance(version, int) and version < SCHEMA_VERSION:
+            raise IndexStoreError(
+                f"The index at {path} was made by an older release; index the documents again."
+            )
         return Manifest.model_validate_json(b"{\n" + rest)
     except ValidationError as error:
         first = error.errors()[0]
@@ -165,50 +178,3 @@ def parse_manifest(path: Path, content: bytes) -> Manifest:
 
 def _digest(content: bytes) -> bytes:
     return hashlib.sha256(content).hexdigest().encode()
-
-
-TOMBSTONE_FILES = "tombstones.*.npy"
-
-
-def read_live(path: Path, n_documents: int) -> NDArray[np.bool_]:
-    """For every document of a segment whether it is not deleted [n_documents].
-
-    Raises:
-        IndexStoreError: The file is missing or damaged.
-    """
-    dead = open_array(path, TOMBSTONE, (None,))
-    if dead.size and dead.max() >= n_documents:
-        raise damaged(path, "tombstones beyond the last document")
-    live = np.ones(n_documents, dtype=np.bool_)
-    live[dead] = False
-    return live
-
-
-def bury(
-    folder: Path, entry: SegmentEntry, dead: Iterable[int], generation: int
-) -> SegmentEntry | None:
-    """Delete documents of a segment for the commit of a generation.
-
-    Args:
-        folder: The segment's folder.
-        entry: Its entry in the manifest.
-        dead: Ordinals of all its deleted documents, those deleted before included.
-        generation: The generation to be.
-
-    Returns:
-        The segment's new entry; None where no live document is left.
-
-    Raises:
-        IndexStoreError: The file cannot be written.
-    """
-    ordinals = sorted(set(dead))
-    if len(ordinals) == entry.documents:
-        return None
-    path = folder / f"tombstones.{generation:06d}.npy"
-    file = ArrayWriter(path, TOMBSTONE)
-    file.append(ordinals)
-    file.close()
-    with writing(path):
-        files = {**entry.files, path.name: FileEntry.of(path)}
-    files.pop(entry.tombstones or "", None)
-    return entry.model_copy(update={"files": files, "tombstones": path.name})

@@ -8,15 +8,14 @@ scores by sentence, the usual ones, never read them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from s3_retriever.errors import InputError
-from s3_retriever.index.arrays import ArrayWriter, open_array, ragged
 from s3_retriever.index.files import damaged
+from s3_retriever.index.storage import ArrayWriter, Folder, ragged
 
 NEW_SENTENCE = 0x80
 STEP = 0x7F
@@ -25,7 +24,7 @@ STEP = 0x7F
 def encode(
     gaps: NDArray[np.integer[Any]], begins: NDArray[np.bool_]
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Write postings as places.
+    """Write postings as deltas.
 
     Args:
         gaps: Tokens to go on to each posting [n], from its sentence's first token or from the
@@ -33,37 +32,37 @@ def encode(
         begins: Whether a posting is the first of its sentence [n].
 
     Returns:
-        The places, and where among them those of each posting end [n].
+        The deltas, and where among them those of each posting end [n].
     """
     sizes = gaps // STEP
     sizes += 1
     ends = np.cumsum(sizes, dtype=np.int64)
-    places = np.full(int(ends[-1]) if ends.size else 0, STEP, dtype=np.uint8)
-    places[ends - 1] = gaps % STEP
-    places[ends[begins] - sizes[begins]] |= NEW_SENTENCE
-    return places, ends
+    deltas = np.full(int(ends[-1]) if ends.size else 0, STEP, dtype=np.uint8)
+    deltas[ends - 1] = gaps % STEP
+    deltas[ends[begins] - sizes[begins]] |= NEW_SENTENCE
+    return deltas, ends
 
 
-def starts_sentence(places: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """At which places a sentence begins [n]."""
-    return places >= NEW_SENTENCE
+def starts_sentence(deltas: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """At which deltas a sentence begins [n]."""
+    return deltas >= NEW_SENTENCE
 
 
-def walk(
-    places: NDArray[np.uint8], first_tokens: NDArray[np.int64]
+def decode(
+    deltas: NDArray[np.uint8], first_tokens: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Go from posting to posting.
 
     Args:
-        places: Places [n], of whole sentences.
+        deltas: Places [n], of whole sentences.
         first_tokens: The first token of each of their sentences.
 
     Returns:
-        The tokens with a posting, and which of the places are postings [n].
+        The tokens with a posting, and which of the deltas are postings [n].
     """
-    begins = starts_sentence(places)
+    begins = starts_sentence(deltas)
     number = np.cumsum(begins) - 1
-    steps = (places & STEP).astype(np.int64)
+    steps = (deltas & STEP).astype(np.int64)
     gone = np.cumsum(steps)
     before = (gone - steps)[begins]
     posted = steps < STEP
@@ -71,8 +70,21 @@ def walk(
     return tokens[posted], posted
 
 
-# In the offsets: those of sentences, and those of places.
-_SENTENCES, _PLACES = 0, 1
+class _Names(NamedTuple):
+    """The files of a tap."""
+
+    offsets: str
+    sentences: str
+    deltas: str
+    frequencies: str
+
+    @staticmethod
+    def of(tap: str) -> _Names:
+        return _Names(*(f"{tap}.{field}.npy" for field in _Names._fields))
+
+
+# In the offsets: those of sentences, and those of deltas.
+_SENTENCES, _DELTAS = 0, 1
 _ALL = slice(None)
 
 _Ints = NDArray[np.int64]
@@ -95,35 +107,36 @@ class Postings:
 
     def __init__(
         self,
-        folder: Path,
+        folder: Folder,
         tap: str,
         n_features: int,
         blocks: NDArray[np.int64],
         first_token: NDArray[np.int64],
     ) -> None:
-        self._path = folder / f"{tap}.offsets.npy"
+        names = _Names.of(tap)
+        self._path = folder.path(names.offsets)
         self._blocks = blocks
         self._first_token = first_token
-        self._offsets = open_array(self._path, np.uint32, (len(blocks) - 1, 2, n_features + 1))
+        self._offsets = folder.array(names.offsets, np.uint32, (len(blocks) - 1, 2, n_features + 1))
         self._sizes = self._offsets[:, :, -1].astype(np.int64)
         self._bases = np.cumsum(self._sizes, axis=0) - self._sizes
-        n_sentences, n_places = self._sizes.sum(axis=0).tolist()
-        self._sentences = open_array(folder / f"{tap}.sentences.npy", np.uint16, (n_sentences,))
-        self._places = open_array(folder / f"{tap}.places.npy", np.uint8, (n_places,))
-        self._frequencies_path = folder / f"{tap}.frequencies.npy"
-        self._frequencies = open_array(self._frequencies_path, np.uint64, (n_features,))
+        n_sentences, n_deltas = self._sizes.sum(axis=0).tolist()
+        self._sentences = folder.array(names.sentences, np.uint16, (n_sentences,))
+        self._deltas = folder.array(names.deltas, np.uint8, (n_deltas,))
+        self._frequencies_path = folder.path(names.frequencies)
+        self._frequencies = folder.array(names.frequencies, np.uint64, (n_features,))
 
     def frequencies(self, features: NDArray[np.int64]) -> NDArray[np.int64]:
         """On how many tokens each of the features [f] fires, int64 [f]."""
-        found = self._frequencies[features]
-        if found.size and found.max() > self._first_token[-1]:
+        counts = self._frequencies[features]
+        if counts.size and counts.max() > self._first_token[-1]:
             raise damaged(self._frequencies_path, "more postings than tokens")
-        return found.astype(np.int64)
+        return counts.astype(np.int64)
 
     def live_frequencies(
         self, features: NDArray[np.int64], live: NDArray[np.bool_]
     ) -> NDArray[np.int64]:
-        """The same over the tokens of some sentences, told by a flag for each of them."""
+        """The same over the tokens of some sentences: those with a flag, bool [sentences]."""
         from s3_retriever.index.kernels import count_tokens
 
         counts = np.zeros(len(features), dtype=np.int64)
@@ -156,9 +169,9 @@ class Postings:
         from s3_retriever.index.kernels import mark_features
 
         begin, end = self._range(_SENTENCES, features)
-        found = np.zeros((len(sentences), len(features)), dtype=np.bool_)
-        mark_features(self._sentences, begin, end, self._blocks, sentences, found)
-        return found
+        fires = np.zeros((len(sentences), len(features)), dtype=np.bool_)
+        mark_features(self._sentences, begin, end, self._blocks, sentences, fires)
+        return fires
 
     def add_to_tokens(
         self,
@@ -189,15 +202,15 @@ class Postings:
         runs = (end - begin).ravel()
         firsts = np.tile(self._blocks[:-1], len(features))
         sentences = self._sentences[ragged(begin.ravel(), runs)] + np.repeat(firsts, runs)
-        begin, end = (part.T for part in self._range(_PLACES, features))
-        places = self._places[ragged(begin.ravel(), (end - begin).ravel())]
+        begin, end = (part.T for part in self._range(_DELTAS, features))
+        deltas = self._deltas[ragged(begin.ravel(), (end - begin).ravel())]
         which = np.repeat(np.arange(len(features)), (end - begin).sum(axis=1))
-        tokens, posted = self._tokens(sentences, places)
+        tokens, posted = self._tokens(sentences, deltas)
         return tokens, which[posted]
 
     def of_sentence(self, sentence: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The features that fire in a sentence [f], ascending, and on how many tokens of it [f]."""
-        from s3_retriever.index.kernels import count_places
+        from s3_retriever.index.kernels import count_deltas
 
         block = int(np.searchsorted(self._blocks, sentence, side="right")) - 1
         base, size = int(self._bases[block, 0]), int(self._sizes[block, 0])
@@ -206,9 +219,9 @@ class Postings:
         features = np.searchsorted(self._offsets[block, 0], postings, side="right") - 1
         here = slice(block, block + 1)
         (begin,), _ = self._range(_SENTENCES, features, here)
-        (place_begin,), (place_end,) = self._range(_PLACES, features, here)
+        (delta_begin,), (delta_end,) = self._range(_DELTAS, features, here)
         counts = np.zeros(len(features), dtype=np.int64)
-        count_places(postings + base, begin, self._places, place_begin, place_end, counts)
+        count_deltas(postings + base, begin, self._deltas, delta_begin, delta_end, counts)
         return features, counts
 
     def block(self, block: int) -> NDArray[np.int32]:
@@ -222,11 +235,11 @@ class Postings:
         """
         start, end = self._first_token[self._blocks[block : block + 2]]
         every = np.arange(self._offsets.shape[2] - 1)
-        (begin,), (stop,) = self._range(_PLACES, every, slice(block, block + 1))
+        (begin,), (stop,) = self._range(_DELTAS, every, slice(block, block + 1))
         counts = stop - begin
         base, size = self._bases[block], self._sizes[block]
         sentences = self._sentences[base[0] : base[0] + size[0]] + self._blocks[block]
-        tokens, posted = self._tokens(sentences, self._places[base[1] : base[1] + size[1]])
+        tokens, posted = self._tokens(sentences, self._deltas[base[1] : base[1] + size[1]])
         features = np.repeat(np.arange(len(counts), dtype=np.int32), counts)[posted]
         if ((tokens < start) | (tokens >= end)).any():
             raise damaged(self._path, f"block {block} is out of order")
@@ -240,17 +253,17 @@ class Postings:
     def _postings(
         self, features: NDArray[np.int64]
     ) -> tuple[NDArray[Any], _Ints, _Ints, NDArray[Any], _Ints, _Ints, _Ints]:
-        """Sentences and places of features, as the kernels take them."""
+        """Sentences and deltas of features, as the kernels take them."""
         return (
             self._sentences,
             *self._range(_SENTENCES, features),
-            self._places,
-            *self._range(_PLACES, features),
+            self._deltas,
+            *self._range(_DELTAS, features),
             self._blocks,
         )
 
     def _range(self, kind: int, features: NDArray[np.int64], blocks: slice = _ALL) -> _Range:
-        """Where the sentences or the places of features begin and end, each int64 [blocks, f]."""
+        """Where the sentences or the deltas of features begin and end, each int64 [blocks, f]."""
         offsets, sizes = self._offsets[blocks, kind], self._sizes[blocks, kind, None]
         # Not by numpy's take, which would copy all offsets first.
         begin = offsets[:, features].astype(np.int64)
@@ -261,17 +274,17 @@ class Postings:
         return begin + base, end + base
 
     def _tokens(
-        self, sentences: NDArray[np.int64], places: NDArray[np.uint8]
+        self, sentences: NDArray[np.int64], deltas: NDArray[np.uint8]
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Positions of the tokens to which places lead, and which of the places are postings."""
-        begins = starts_sentence(places)
+        """Positions of the tokens to which deltas lead, and which of the deltas are postings."""
+        begins = starts_sentence(deltas)
         if (
             begins.sum() != len(sentences)
             or (begins.size and not begins[0])
             or (sentences.size and sentences.max() >= len(self._first_token) - 1)
         ):
             raise damaged(self._path, "postings out of order")
-        tokens, posted = walk(places, self._first_token[sentences])
+        tokens, posted = decode(deltas, self._first_token[sentences])
         if tokens.size and tokens.max() >= self._first_token[-1]:
             raise damaged(self._path, "positions beyond the last token")
         return tokens, posted
@@ -297,13 +310,14 @@ class PostingsWriter:
         n_features: Size of the tap's dictionary.
     """
 
-    def __init__(self, folder: Path, tap: str, n_features: int) -> None:
+    def __init__(self, folder: Folder, tap: str, n_features: int) -> None:
         self.tap = tap
         self.n_features = n_features
-        self._sentences = ArrayWriter(folder / f"{tap}.sentences.npy", np.uint16)
-        self._places = ArrayWriter(folder / f"{tap}.places.npy", np.uint8)
-        self._offsets = ArrayWriter(folder / f"{tap}.offsets.npy", np.uint32, (2, n_features + 1))
-        self._frequencies = ArrayWriter(folder / f"{tap}.frequencies.npy", np.uint64)
+        names = _Names.of(tap)
+        self._sentences = ArrayWriter(folder, names.sentences, np.uint16)
+        self._deltas = ArrayWriter(folder, names.deltas, np.uint8)
+        self._offsets = ArrayWriter(folder, names.offsets, np.uint32, (2, n_features + 1))
+        self._frequencies = ArrayWriter(folder, names.frequencies, np.uint64)
         self._counts = np.zeros(n_features, dtype=np.uint64)
         self._waiting: list[NDArray[np.int32]] = []
 
@@ -330,12 +344,12 @@ class PostingsWriter:
         within = _within(lengths)
         every = np.arange(self.n_features + 1, dtype=keys.dtype) << bits
         bounds = np.searchsorted(keys, every)
-        # How many sentences and places come before each feature, and in the end.
+        # How many sentences and deltas come before each feature, and in the end.
         before = np.zeros((2, self.n_features + 1), dtype=np.int64)
         for first, end in _parts(bounds):
             wanted = np.arange(first, end, dtype=keys.dtype)
-            found = self._write(keys[bounds[first] : bounds[end]], bits, within, wanted)
-            before[:, first + 1 : end + 1] = before[:, first, None] + found
+            until = self._write(keys[bounds[first] : bounds[end]], bits, within, wanted)
+            before[:, first + 1 : end + 1] = before[:, first, None] + until
         self._offsets.append(before)
         self._counts += np.diff(bounds).astype(np.uint64)
 
@@ -346,12 +360,12 @@ class PostingsWriter:
 
         Args:
             keys: As `_take` gives them.
-            bits: Likewise.
+            bits: As `_take` gives them.
             within: Of each token of the block.
             wanted: The features [f].
 
         Returns:
-            Sentences and places up to the end of each feature [2, f].
+            Sentences and deltas up to the end of each feature [2, f].
         """
         features = keys >> bits
         tokens = keys & keys.dtype.type((1 << bits) - 1)
@@ -362,7 +376,7 @@ class PostingsWriter:
         gaps[new] = within.place[tokens[new]]
         steps, ends = encode(gaps, new)
         self._sentences.append(sentences[new])
-        self._places.append(steps)
+        self._deltas.append(steps)
         until = np.searchsorted(features, wanted, side="right")
         return np.stack([np.append(0, np.cumsum(new))[until], np.append(0, ends)[until]])
 
@@ -378,7 +392,7 @@ class PostingsWriter:
             file.abort()
 
     def _files(self) -> list[ArrayWriter]:
-        return [self._sentences, self._places, self._offsets, self._frequencies]
+        return [self._sentences, self._deltas, self._offsets, self._frequencies]
 
     def _take(self, n: int) -> tuple[NDArray[Any], int]:
         """The first n tokens that wait, as `feature << bits | token`, sorted; and the bits."""
@@ -397,10 +411,12 @@ class PostingsWriter:
             tokens = np.arange(at, at + len(rows), dtype=dtype)
             keys.append(((rows.astype(dtype) << bits) | tokens[:, None])[fires])
             at += len(rows)
-        found = np.concatenate(keys)
-        found.sort()
+        postings = np.concatenate(keys)
+        postings.sort()
         # A feature fires at a token or does not: repetitions count once.
-        return found[np.append(True, found[1:] != found[:-1])] if found.size else found, bits
+        if postings.size:
+            postings = postings[np.append(True, postings[1:] != postings[:-1])]
+        return postings, bits
 
 
 class _Within(NamedTuple):

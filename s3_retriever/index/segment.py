@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import zlib
+from collections.abc import Iterator, Mapping
 from functools import cached_property
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from s3_retriever.index import tables
-from s3_retriever.index.arrays import open_array, open_bytes
-from s3_retriever.index.files import damaged, reading
-from s3_retriever.index.lexical import Lexical
-from s3_retriever.index.manifest import SegmentEntry, read_live
-from s3_retriever.index.postings import Postings
-from s3_retriever.index.tables import DocumentRow
-from s3_retriever.index.vectors import SentenceCodes
-
-_T = TypeVar("_T", bound=np.generic)
+from s3_retriever.index.documents import DocumentRow, Documents
+from s3_retriever.index.files import damaged
+from s3_retriever.index.manifest import SegmentEntry
+from s3_retriever.index.segment_files import SegmentFiles, read_live
+from s3_retriever.index.storage import Folder
+from s3_retriever.quantization import weights_of
 
 
 class Segment:
@@ -32,6 +27,8 @@ class Segment:
     Args:
         folder: The segment's folder.
         entry: Its entry in the manifest.
+        known: A segment that may have the same files, deleted documents aside; they are not
+            opened again, and what is known of them is shared.
 
     Attributes:
         name: Name of the segment.
@@ -39,47 +36,30 @@ class Segment:
         sentences: Table of sentences [n_sentences], fields as in `tables.SENTENCE`. In order, their
             tokens are all tokens of the segment.
         documents: Table of documents [n_documents], fields as in `tables.DOCUMENT`.
-        live: For every document whether it is not deleted [n_documents]; None where all are live.
+        blocks: The first sentence of each block of feature postings, and the end, int64
+            [blocks + 1].
+        live: For every document whether it is not deleted [n_documents]; None if all are live.
 
     Raises:
         IndexStoreError: A file is missing or damaged; also from the methods.
     """
 
-    def __init__(self, folder: Path, entry: SegmentEntry) -> None:
+    def __init__(self, folder: Folder, entry: SegmentEntry, known: Segment | None = None) -> None:
         self.name = entry.name
         self.entry = entry
-        self._folder = folder
-        for name, file in entry.files.items():
-            _check_size(folder / name, file.bytes)
-        self.documents = open_array(
-            folder / tables.DOCUMENTS_FILE, tables.DOCUMENT, (entry.documents,)
+        self._files: SegmentFiles = (
+            known._files
+            if known and known.entry.without_tombstones() == entry.without_tombstones()
+            else SegmentFiles(folder, entry)
         )
-        self.sentences = open_array(
-            folder / tables.SENTENCES_FILE, tables.SENTENCE, (entry.sentences,)
-        )
-        self._tokens = open_array(folder / tables.TOKENS_FILE, tables.TOKEN, (entry.tokens,))
-        self._text = open_bytes(folder / tables.TEXT_FILE)
-        self._rows = open_bytes(folder / tables.ROWS_FILE)
-        self._lexical = Lexical(folder, entry.sentences)
-        self._blocks = open_array(folder / tables.BLOCKS_FILE, tables.BLOCK, (None,)).astype(
-            np.int64
-        )
-        self._first_token = np.append(self.sentences["first_token"], entry.tokens).astype(np.int64)
-        self._check_order()
-        self._taps = {
-            tap: Postings(folder, tap, n, self._blocks, self._first_token)
-            for tap, n in entry.features.items()
-        }
-        self._codes = {
-            tap: SentenceCodes(folder, tap, (entry.sentences, size))
-            for tap, size in entry.codes.items()
-        }
+        self.sentences = self._files.sentences
+        self.documents = self._files.documents.table
+        self.blocks = self._files.blocks
+        self.live = read_live(folder, entry)
+        self._taps = self._files.taps
         self._live_frequencies = {
             tap: np.full(n, -1, dtype=np.int64) for tap, n in entry.features.items()
         }
-        self.live = (
-            read_live(folder / entry.tombstones, entry.documents) if entry.tombstones else None
-        )
 
     @property
     def n_tokens(self) -> int:
@@ -95,6 +75,17 @@ class Segment:
     def n_documents(self) -> int:
         """Number of documents, deleted ones included."""
         return self.entry.documents
+
+    @property
+    def n_live_documents(self) -> int:
+        """Number of documents that are not deleted."""
+        return self.entry.documents - self.entry.deleted
+
+    @cached_property
+    def n_live_tokens(self) -> int:
+        """Number of tokens of the documents that are not deleted."""
+        tokens = self._files.document_tokens
+        return self.n_tokens if self.live is None else int(tokens[self.live].sum())
 
     @property
     def taps(self) -> list[str]:
@@ -134,7 +125,7 @@ class Segment:
         known = self._live_frequencies[tap]
         new = features[known[features] < 0]
         if new.size:
-            known[new] = self._taps[tap].live_frequencies(new, self._live_sentences)
+            known[new] = self._taps[tap].live_frequencies(new, self.live_sentences)
         return known[features]
 
     def add_to_sentences(
@@ -205,13 +196,6 @@ class Segment:
         self._sentence_range(sentence, sentence)
         return self._taps[tap].of_sentence(sentence)
 
-    def block_at(self, token: int) -> tuple[int, int, int]:
-        """The block of postings that a token is in, the block's first token, and its end."""
-        sentence = np.searchsorted(self._first_token, token, side="right") - 1
-        block = int(np.searchsorted(self._blocks, sentence, side="right")) - 1
-        first, end = self._first_token[self._blocks[block : block + 2]].tolist()
-        return block, first, end
-
     def block_features(self, tap: str, block: int) -> NDArray[np.int32]:
         """The features of a block of tokens.
 
@@ -223,40 +207,31 @@ class Segment:
         """
         return self._taps[tap].block(block)
 
-    def where(self, conditions: Any) -> NDArray[np.bool_]:
-        flags = np.zeros(self.n_documents, dtype=np.bool_)
-        missing = object()
-        for ordinal in self.live_documents().tolist():
-            metadata = self.document(ordinal).metadata
-            flags[ordinal] = all(metadata.get(k, missing) == v for k, v in conditions.items())
-        return flags
-
     def similarity(self, direction: NDArray[np.float32]) -> NDArray[np.float64]:
-        (codes,) = self._codes.values()
-        return codes.likeness(direction)
-
-    def likeness(self, tap: str, direction: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The cosine of each sentence's mean state and a direction, float64 [n_sentences].
+        """The cosine of each sentence's vector and a direction, float64 [n_sentences].
 
         Args:
-            tap: Name of a tap of sentences.
-            direction: Along the axes of its codes [axes].
+            direction: Along the axes of the sentence vectors [axes], of length 1, or 0 for none.
 
         Raises:
-            KeyError: The segment has no such tap.
+            KeyError: The segment has no sentence vectors.
         """
-        return self._codes[tap].likeness(direction)
+        from s3_retriever.index.kernels import add_products
 
-    def document_codes(self, ordinal: int) -> dict[str, NDArray[np.uint8]]:
-        """Codes of all sentences of a document, by tap.
+        weights, offset = weights_of(direction)
+        scores = np.full(self.n_sentences, offset)
+        add_products(self.vectors(0, self.n_sentences), weights, scores)
+        return scores
+
+    def vectors(self, first_sentence: int, end: int) -> NDArray[np.uint8]:
+        """Quantized vectors of the sentences from one to before another [n, bytes].
 
         Raises:
-            IndexError: There is no such document.
+            KeyError: The segment has no sentence vectors.
         """
-        record = self._document_record(ordinal)
-        first = int(record["first_sentence"])
-        end = first + int(record["n_sentences"])
-        return {tap: codes.rows(first, end) for tap, codes in self._codes.items()}
+        if self._files.vectors is None:
+            raise KeyError(f"Segment {self.name} has no sentence vectors.")
+        return self._files.vectors[first_sentence:end]
 
     def lexical(
         self, hashes: NDArray[np.uint64]
@@ -264,13 +239,24 @@ class Segment:
         """All postings of the given terms.
 
         Args:
-            hashes: Hashes [t] of terms, as `lexicon.term_hash` gives them.
+            hashes: Hashes [t] of terms, as `text.term_hash` gives them.
 
         Returns:
             Sentence ordinals [n], ascending for each term; the index [n] into `hashes` that each
             belongs to; and the number of occurrences [n], at most 255.
         """
-        return self._lexical.find(np.asarray(hashes, dtype=np.uint64))
+        return self._files.lexical.find(np.asarray(hashes, dtype=np.uint64))
+
+    def lexical_blocks(
+        self,
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.uint8]]]:
+        """All lexical postings, in blocks of whole sentences.
+
+        Yields:
+            Sentence ordinals [n], ascending; the term hash of each; and the number of
+            occurrences, at most 255.
+        """
+        return self._files.lexical.blocks()
 
     def text(self, first_sentence: int, last_sentence: int) -> str:
         """The text from the start of one sentence to the end of another, of the same document.
@@ -280,11 +266,15 @@ class Segment:
             IndexStoreError: The text is not the one that was written.
         """
         first, last = self._sentence_range(first_sentence, last_sentence)
-        # A sentence's checksum goes on from that of the one before, so that one look covers all.
+        # A sentence's checksum goes on from that of the one before: one look covers all.
         begin, crc = self._before(first_sentence)
-        content = self._cut(self._text, tables.TEXT_FILE, begin, _byte_end(last))
-        self._compare(tables.TEXT_FILE, content, int(last["crc32"]), crc)
-        return self._decode(content[int(first["byte_start"]) - begin :], tables.TEXT_FILE)
+        return self._files.documents.read_text(
+            begin,
+            _byte_end(last),
+            int(last["crc32"]),
+            before=crc,
+            skip=int(first["byte_start"]) - begin,
+        )
 
     def token_starts(self, first_sentence: int, last_sentence: int) -> NDArray[np.uint32]:
         """Character starts [n] of the tokens from one sentence to another, of the same document.
@@ -294,7 +284,19 @@ class Segment:
         """
         first, last = self._sentence_range(first_sentence, last_sentence)
         end = int(last["first_token"]) + int(last["n_tokens"])
-        return self._cut(self._tokens, tables.TOKENS_FILE, int(first["first_token"]), end)
+        return self.tokens(int(first["first_token"]), end)
+
+    def tokens(self, start: int, end: int) -> NDArray[np.uint32]:
+        """Character starts [n] of the tokens from one position to before another."""
+        if not 0 <= start <= end <= self.n_tokens:
+            raise damaged(self._files.folder.path(tables.TOKENS_FILE), "a range beyond its end")
+        return self._files.tokens[start:end].copy()
+
+    def find(self, document_id: str) -> int | None:
+        """Ordinal of the live document of that id; None if there is none."""
+        ordinal = self._files.documents.find(document_id)
+        dead = ordinal is not None and self.live is not None and not self.live[ordinal]
+        return None if dead else ordinal
 
     def document(self, ordinal: int) -> DocumentRow:
         """Id, metadata and length of a document.
@@ -302,15 +304,8 @@ class Segment:
         Raises:
             IndexError: There is no such document.
         """
-        record = self._document_record(ordinal)
-        start = int(record["row_start"])
-        line = self._cut(self._rows, tables.ROWS_FILE, start, start + int(record["row_bytes"]))
-        self._compare(tables.ROWS_FILE, line, int(record["row_crc32"]))
-        try:
-            row = json.loads(line.tobytes())
-            return DocumentRow(str(row["id"]), dict(row["metadata"]), int(row["characters"]))
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise damaged(self._folder / tables.ROWS_FILE, error) from None
+        self._document_record(ordinal)
+        return self._files.documents.row(ordinal)
 
     def document_text(self, ordinal: int) -> str:
         """The whole text of a document.
@@ -318,11 +313,8 @@ class Segment:
         Raises:
             IndexError: There is no such document.
         """
-        record = self._document_record(ordinal)
-        start = int(record["byte_start"])
-        content = self._cut(self._text, tables.TEXT_FILE, start, _byte_end(record))
-        self._compare(tables.TEXT_FILE, content, int(record["text_crc32"]))
-        return self._decode(content, tables.TEXT_FILE)
+        self._document_record(ordinal)
+        return self._files.documents.text(ordinal)
 
     def document_tokens(self, ordinal: int) -> NDArray[np.uint32]:
         """Character starts [n] of all tokens of a document.
@@ -332,46 +324,55 @@ class Segment:
         """
         record = self._document_record(ordinal)
         first = int(record["first_token"])
-        end = first + int(record["n_tokens"])
-        return self._cut(self._tokens, tables.TOKENS_FILE, first, end)
+        return self.tokens(first, first + int(record["n_tokens"]))
 
     def live_documents(self) -> NDArray[np.int64]:
         """Ordinals [n] of the documents that are not deleted."""
         return np.arange(self.n_documents) if self.live is None else np.flatnonzero(self.live)
 
     def ids(self) -> list[str]:
-        """Ids of all documents, deleted ones included; read once."""
-        return self._ids
+        """Ids of all documents, deleted ones included."""
+        return self._files.documents.ids()
 
-    @cached_property
+    def metadata(self, ordinal: int) -> Mapping[str, Any]:
+        """Metadata of a document, read only; faster than `document` for many of them.
+
+        Raises:
+            IndexError: There is no such document.
+        """
+        self._document_record(ordinal)
+        return self._files.documents.metadata(ordinal)
+
+    def where(self, conditions: Mapping[str, Any]) -> NDArray[np.bool_]:
+        """Which live documents have the given values in their metadata, bool [n_documents].
+
+        Values are equal as in Python, except that `True` is not 1.
+        """
+        chosen = self._files.documents.where(conditions)
+        return chosen if self.live is None else chosen & self.live
+
+    @property
     def sentence_tokens(self) -> NDArray[np.int64]:
         """Number of tokens of each sentence [n_sentences]."""
-        return np.diff(self._first_token)
+        return self._files.sentence_tokens
+
+    @property
+    def documents_reader(self) -> Documents:
+        """The documents, for a merge to copy."""
+        return self._files.documents
 
     @cached_property
-    def _live_sentences(self) -> NDArray[np.bool_]:
-        assert self.live is not None
+    def live_sentences(self) -> NDArray[np.bool_]:
+        """For every sentence whether its document is not deleted [n_sentences]."""
+        if self.live is None:
+            return np.ones(self.n_sentences, dtype=np.bool_)
         return np.repeat(self.live, self.documents["n_sentences"].astype(np.int64))
-
-    @cached_property
-    def _ids(self) -> list[str]:
-        return [self.document(ordinal).id for ordinal in range(self.n_documents)]
 
     def _features(self, tap: str, features: NDArray[np.int64]) -> NDArray[np.int64]:
         features = np.asarray(features, dtype=np.int64)
         if features.size and not 0 <= features.min() <= features.max() < self.entry.features[tap]:
             raise IndexError(f"Tap {tap} has features 0..{self.entry.features[tap] - 1}.")
         return features
-
-    def _check_order(self) -> None:
-        """Postings are found through these tables: they must lead to nothing outside."""
-        blocks, tokens = self._blocks, self._first_token
-        for name, table, end in (
-            (tables.BLOCKS_FILE, blocks, self.n_sentences),
-            (tables.SENTENCES_FILE, tokens, self.n_tokens),
-        ):
-            if table.size == 0 or table[0] != 0 or table[-1] != end or (np.diff(table) <= 0).any():
-                raise damaged(self._folder / name, "not in order")
 
     def _sentence_range(self, first: int, last: int) -> tuple[np.void, np.void]:
         if not 0 <= first <= last < self.n_sentences:
@@ -396,31 +397,7 @@ class Segment:
         record: np.void = self.documents[ordinal]
         return record
 
-    def _cut(self, content: NDArray[_T], name: str, start: int, end: int) -> NDArray[_T]:
-        """A copy of a range that a table names, which may not be in the file if that is damaged."""
-        if not start <= end <= len(content):
-            raise damaged(self._folder / name, "a range beyond its end")
-        return content[start:end].copy()
-
-    def _compare(self, name: str, content: NDArray[np.uint8], crc32: int, before: int = 0) -> None:
-        """Refuse bytes that are not those that were written; `before` is what precedes them."""
-        if zlib.crc32(content.data, before) != crc32:
-            raise damaged(self._folder / name, "what was read is not what its checksum says")
-
-    def _decode(self, content: NDArray[np.uint8], name: str) -> str:
-        try:
-            return content.tobytes().decode()
-        except UnicodeDecodeError as error:
-            raise damaged(self._folder / name, error) from None
-
 
 def _byte_end(record: np.void) -> int:
     """Where in the file the text of a sentence or a document ends."""
     return int(record["byte_start"]) + int(record["n_bytes"])
-
-
-def _check_size(path: Path, size: int) -> None:
-    with reading(path):
-        actual = path.stat().st_size
-    if actual != size:
-        raise damaged(path, f"{actual} bytes where the manifest says {size}")

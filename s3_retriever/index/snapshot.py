@@ -1,4 +1,4 @@
-"""`Snapshot`: one generation of an index, as searches read it."""
+"""One generation of an index, as searches read it, its sentences numbered through."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ from s3_retriever.index.segment import Segment
 
 
 class Snapshot:
-    """The segments of one generation, their sentences numbered through. Never changes.
+    """The segments of one generation. Later commits do not touch it.
+
+    All sentences, those of deleted documents included, are numbered from 0 through all segments.
 
     Args:
         generation: Number of the commit.
         segments: Its segments, oldest first.
 
     Attributes:
+        generation: Number of the commit.
+        segments: Its segments, oldest first.
         bounds: Number of each segment's first sentence, and the total, int64 [segments + 1].
     """
 
@@ -29,38 +33,39 @@ class Snapshot:
         self.bounds = np.cumsum([0, *(segment.n_sentences for segment in segments)])
         self._columns: dict[str, NDArray[Any]] = {}
 
-    @property
-    def size(self) -> int:
+    def __len__(self) -> int:
         """Number of sentences, those of deleted documents included."""
         return int(self.bounds[-1])
 
+    def __contains__(self, document_id: str) -> bool:
+        """Whether there is a live document of that id."""
+        return self.find(document_id) is not None
+
     def find(self, document_id: str) -> tuple[Segment, int] | None:
-        """The segment of the live document with that id, and its ordinal there."""
-        return self._locations.get(document_id)
+        """Where the live document of that id is: its segment and its ordinal there."""
+        for segment in self.segments:
+            ordinal = segment.find(document_id)
+            if ordinal is not None:
+                return segment, ordinal
+        return None
 
     def ids(self) -> list[str]:
         """Ids of the live documents, in the order they were added."""
-        return list(self._locations)
+        return [
+            segment.ids()[ordinal]
+            for segment in self.segments
+            for ordinal in segment.live_documents().tolist()
+        ]
 
     @cached_property
     def n_documents(self) -> int:
         """Number of live documents."""
-        return sum(len(segment.live_documents()) for segment in self.segments)
+        return sum(segment.n_live_documents for segment in self.segments)
 
     @cached_property
     def n_tokens(self) -> int:
         """Number of tokens of live documents."""
-        return sum(
-            int(segment.documents["n_tokens"][segment.live_documents()].sum())
-            for segment in self.segments
-        )
-
-    @cached_property
-    def live(self) -> NDArray[np.bool_]:
-        """Which sentences belong to live documents, bool [size]."""
-        live = self.of_documents(lambda segment: segment.live)
-        live.flags.writeable = False
-        return live
+        return sum(segment.n_live_tokens for segment in self.segments)
 
     @cached_property
     def n_live(self) -> int:
@@ -68,54 +73,55 @@ class Snapshot:
         return int(np.count_nonzero(self.live))
 
     @cached_property
-    def mean_terms(self) -> float:
-        """Mean length in terms of the sentences of live documents; 0 if there are none."""
-        return float(self.column("n_terms")[self.live].mean()) if self.n_live else 0.0
+    def live(self) -> NDArray[np.bool_]:
+        """Which sentences are of documents that are not deleted, bool [n]."""
+        live = self.of_documents(lambda segment: segment.live)
+        live.flags.writeable = False
+        return live
 
     @cached_property
     def document_starts(self) -> NDArray[np.int64]:
         """Number of the first sentence of each document that has any, ascending [documents]."""
         documents = self.column("document")
-        starts = np.ones(self.size, dtype=np.bool_)
+        starts = np.ones(len(self), dtype=np.bool_)
         starts[1:] = documents[1:] != documents[:-1]
         firsts = self.bounds[:-1]
-        starts[firsts[firsts < self.size]] = True
+        starts[firsts[firsts < len(self)]] = True
         return np.flatnonzero(starts)
 
+    @cached_property
+    def mean_terms(self) -> float:
+        """Mean length of the live sentences in terms, 0 if there are none."""
+        return float(self.column("n_terms")[self.live].mean()) if self.n_live else 0.0
+
     def locate(self, number: int) -> tuple[int, Segment, int]:
-        """The place of a sentence's segment, the segment, and the sentence's ordinal there."""
+        """The segment's place in the snapshot, the segment, and the sentence's ordinal there."""
         place = int(np.searchsorted(self.bounds, number, side="right")) - 1
         return place, self.segments[place], number - int(self.bounds[place])
 
     def of_documents(
         self, chosen: Callable[[Segment], NDArray[np.bool_] | None]
     ) -> NDArray[np.bool_]:
-        """Which sentences belong to chosen documents, bool [size].
+        """Which sentences belong to chosen documents.
 
         Args:
             chosen: For a segment, a flag for each of its documents, or None for all of them.
+
+        Returns:
+            A flag for each sentence, bool [n].
         """
-        parts = []
+        parts = [np.zeros(0, dtype=np.bool_)]
         for segment in self.segments:
             flags = chosen(segment)
             if flags is None:
                 parts.append(np.ones(segment.n_sentences, dtype=np.bool_))
             else:
                 parts.append(np.repeat(flags, segment.documents["n_sentences"].astype(np.int64)))
-        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.bool_)
+        return np.concatenate(parts)
 
     def column(self, field: str) -> NDArray[Any]:
-        """One field of the sentence tables [size], copied out of the records once."""
+        """One field of the sentence tables [n], copied out of the rows once."""
         if field not in self._columns:
             parts = [segment.sentences[field] for segment in self.segments]
             self._columns[field] = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
         return self._columns[field]
-
-    @cached_property
-    def _locations(self) -> dict[str, tuple[Segment, int]]:
-        return {
-            ids[ordinal]: (segment, ordinal)
-            for segment in self.segments
-            for ids in [segment.ids()]
-            for ordinal in segment.live_documents().tolist()
-        }

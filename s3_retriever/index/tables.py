@@ -1,14 +1,13 @@
-"""The tables of a segment: rows of documents and sentences, and what a document's line says."""
+"""The tables of a segment: the fields of their rows and the names of their files."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from s3_retriever.index.arrays import ArrayWriter
+from s3_retriever.index.storage import ArrayWriter, Folder
 
 # Ranges of documents, counted from the start of the segment's tables and files.
 DOCUMENT = np.dtype(
@@ -21,6 +20,7 @@ DOCUMENT = np.dtype(
         ("n_bytes", "<u8"),
         ("row_start", "<u8"),  # of the line, in documents.jsonl
         ("row_bytes", "<u8"),
+        ("id_hash", "<u8"),  # as `documents.id_hash` gives it
         ("text_crc32", "<u4"),  # CRC-32 of the text
         ("row_crc32", "<u4"),  # and of the line
     ]
@@ -53,51 +53,44 @@ TOKENS_FILE = "tokens.npy"
 ROWS_FILE = "documents.jsonl"
 TEXT_FILE = "text.bin"
 BLOCKS_FILE = "blocks.npy"
+# Quantized sentence vectors, uint8 [sentences, bytes].
+VECTORS_FILE = "vectors.npy"
 
-_PENDING_RECORDS = 512
-
-
-@dataclass(frozen=True, slots=True)
-class DocumentRow:
-    """What an index knows of a document besides its text.
-
-    Attributes:
-        id: The document's id.
-        metadata: The document's metadata, as JSON gives it back.
-        characters: Length of the text.
-    """
-
-    id: str
-    metadata: dict[str, Any]
-    characters: int
+_PENDING_ROWS = 512
 
 
 class TableWriter(ArrayWriter):
-    """Writes a table one record at a time.
+    """Writes a table one row at a time, or many.
 
     Args:
-        path: A file that does not exist yet.
-        dtype: Fields of a record.
+        folder: The segment's folder.
+        name: A `.npy` file that does not exist yet.
+        dtype: Fields of a row.
 
     Raises:
         IndexStoreError: From every method: the file cannot be written.
     """
 
-    def __init__(self, path: Path, dtype: np.dtype[Any]) -> None:
-        super().__init__(path, dtype)
-        self._record = dtype
+    def __init__(self, folder: Folder, name: str, dtype: np.dtype[Any]) -> None:
+        super().__init__(folder, name, dtype)
+        self._row_type = dtype
         self._pending: list[tuple[int, ...]] = []
 
     @property
     def count(self) -> int:
-        """Number of records so far."""
+        """Number of rows so far."""
         return self.rows + len(self._pending)
 
-    def add(self, *record: int) -> None:
-        """Append one record."""
-        self._pending.append(record)
-        if len(self._pending) == _PENDING_RECORDS:
+    def add(self, *row: int) -> None:
+        """Append one row."""
+        self._pending.append(row)
+        if len(self._pending) == _PENDING_ROWS:
             self._flush()
+
+    def extend(self, rows: NDArray[Any]) -> None:
+        """Append rows [n]."""
+        self._flush()
+        self.append(rows)
 
     def close(self) -> None:
         """Write what is left and close the file."""
@@ -105,5 +98,5 @@ class TableWriter(ArrayWriter):
         super().close()
 
     def _flush(self) -> None:
-        self.append(np.array(self._pending, dtype=self._record))
+        self.append(np.array(self._pending, dtype=self._row_type))
         self._pending.clear()

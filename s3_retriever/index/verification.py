@@ -19,13 +19,13 @@ _TABLES = (DOCUMENTS_FILE, SENTENCES_FILE, BLOCKS_FILE)
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What a look at every file of an intact index came to.
+    """What reading every file of an intact index came to.
 
     Attributes:
-        files: Number of files, the manifest included.
-        bytes: Their size, the manifest left out.
-        strangers: What lies in segment folders, or beside them, and does not belong to the index:
-            paths from the folder of the index on.
+        files: Number of files; on disk that includes the manifest.
+        bytes: Their size without the manifest.
+        strangers: What is in segment folders, or beside them, and does not belong to the index:
+            paths relative to the folder of the index.
     """
 
     files: int
@@ -57,7 +57,7 @@ def find_damage(
 
 
 def refuse_damage(path: Path, problems: Mapping[Path, str]) -> None:
-    """Name all damaged files in one error, where there are any.
+    """Name all damaged files, if there are any, in one error.
 
     Raises:
         IndexStoreError: There are.
@@ -75,7 +75,7 @@ def refuse_damage(path: Path, problems: Mapping[Path, str]) -> None:
 
 
 def intact(path: Path, segments: Sequence[SegmentEntry]) -> Verification:
-    """What there is to say of segments in which nothing is damaged."""
+    """The verification of segments in which nothing is damaged."""
     return Verification(
         files=1 + len(named_files(path, segments)),
         bytes=_size(segments),
@@ -92,39 +92,44 @@ def named_files(path: Path, segments: Sequence[SegmentEntry]) -> dict[Path, File
     }
 
 
-def verify_tables(folder: Path, entry: SegmentEntry, known: SegmentEntry | None) -> None:
-    """Compare the tables of a segment with their checksums before anything relies on them.
+def check_files(folder: Path, entry: SegmentEntry, known: SegmentEntry | None) -> None:
+    """Check a segment's files before anything relies on them: all sizes, and tables' checksums.
 
-    Every search reads them whole, so that this costs little. All else is read in small parts,
-    which have checksums of their own or are checked as they are read.
+    Every search reads the tables whole, and comparing them costs little. All else is read in
+    small parts, which have checksums of their own or are checked as they are read.
 
     Args:
         folder: The segment's folder.
         entry: Its entry in the manifest.
-        known: An entry whose tables have been compared already.
+        known: An entry whose files have been checked already.
 
     Raises:
-        IndexStoreError: A table is missing or damaged.
+        IndexStoreError: A file is missing or damaged.
     """
-    for name in filter(None, (*_TABLES, entry.tombstones)):
-        file = entry.files.get(name)
-        if file is None:
-            raise damaged(folder / name, "the manifest does not name it")
-        if known is not None and known.files.get(name) == file:
-            continue
-        if problem := _problem(folder / name, file):
+    checked = known.files if known else {}
+    tables = {*_TABLES, entry.tombstones} - {None}
+    for name in sorted(filter(None, tables - entry.files.keys())):
+        raise damaged(folder / name, "the manifest does not name it")
+    for name, file in entry.files.items():
+        if checked.get(name) != file and (
+            problem := _problem(folder / name, file, compare=name in tables)
+        ):
             raise damaged(folder / name, problem)
 
 
 def _problem(
-    path: Path, file: FileEntry, advance: Callable[[int], object] | None = None
+    path: Path,
+    file: FileEntry,
+    advance: Callable[[int], object] | None = None,
+    *,
+    compare: bool = True,
 ) -> str | None:
-    """What is wrong with a file; None where nothing is."""
+    """What is wrong with a file's size or, to `compare`, its content; None if nothing is."""
     try:
         size = path.stat().st_size
         if size != file.bytes:
             return f"{size} bytes where the manifest says {file.bytes}"
-        if checksum(path, advance) != file.sha256:
+        if compare and checksum(path, advance) != file.sha256:
             return "its content is not what its checksum says"
     except (FileNotFoundError, NotADirectoryError):
         return "missing"
@@ -139,10 +144,10 @@ def _size(segments: Sequence[SegmentEntry]) -> int:
 
 def _strangers(path: Path, segments: Sequence[SegmentEntry]) -> tuple[str, ...]:
     names = {segment.name for segment in segments}
-    found = [folder for folder in path.glob(SEGMENT_FOLDERS) if folder.name not in names]
+    strangers = [folder for folder in path.glob(SEGMENT_FOLDERS) if folder.name not in names]
     for segment in segments:
-        # A segment that was merged away meanwhile has no strangers either.
+        # A segment that was merged away meanwhile has no strangers.
         with suppress(FileNotFoundError):
             items = (path / segment.name).glob("*")
-            found += [item for item in items if item.name not in segment.files]
-    return tuple(sorted(item.relative_to(path).as_posix() for item in found))
+            strangers += [item for item in items if item.name not in segment.files]
+    return tuple(sorted(item.relative_to(path).as_posix() for item in strangers))

@@ -1,48 +1,23 @@
-"""A segment under construction."""
+"""A segment under construction: documents as the encoder hands them on, or as another has them."""
 
 from __future__ import annotations
 
-import json
-import shutil
-import zlib
-from collections import Counter
-from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from s3_retriever.document import Document
 from s3_retriever.errors import IndexStoreError, InputError
+from s3_retriever.features import EncodedChunk
 from s3_retriever.index import postings as postings_writer
 from s3_retriever.index import tables
-from s3_retriever.index.arrays import ArrayWriter
-from s3_retriever.index.files import FileWriter, writing
+from s3_retriever.index.documents import DocumentsWriter
 from s3_retriever.index.lexical import LexicalWriter
-from s3_retriever.index.manifest import FileEntry, SegmentEntry
+from s3_retriever.index.manifest import SegmentEntry
 from s3_retriever.index.postings import PostingsWriter
-from s3_retriever.index.vectors import CodesWriter
-from s3_retriever.text.sentences import Sentence, SentenceCutter
-from s3_retriever.text.terms import analyze, term_hash
-
-_CHARACTERS = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class TokenChunk:
-    """Consecutive tokens of one document.
-
-    Attributes:
-        starts: Character start of each token [n], in ascending order over the whole document.
-        features: For every tap, the features [n, k] of each token, -1 where fewer than k fire.
-        codes: For every tap of sentences, the codes [m, size] of further sentences of the
-            document, which are those that the document is cut into here.
-    """
-
-    starts: NDArray[np.uint32]
-    features: Mapping[str, NDArray[np.int32]]
-    codes: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
+from s3_retriever.index.segment import Segment
+from s3_retriever.index.storage import ArrayWriter, FileWriter, Folder
 
 
 class SegmentWriter:
@@ -52,9 +27,9 @@ class SegmentWriter:
 
     Args:
         folder: The segment's folder, which must not exist yet.
-        features: Size of the dictionary of every tap of tokens.
-        taken: Ids that no document may have.
-        codes: Bytes of a sentence's code, for every tap of sentences.
+        features: Size of every tap's dictionary.
+        vector_bytes: Bytes of a sentence's vector; 0 for none.
+        taken: Whether an id is taken already; by default none is.
 
     Raises:
         IndexStoreError: From every method: a file cannot be written.
@@ -62,80 +37,109 @@ class SegmentWriter:
 
     def __init__(
         self,
-        folder: Path,
+        folder: Folder,
         features: Mapping[str, int],
-        taken: Container[str] = (),
-        codes: Mapping[str, int] | None = None,
+        vector_bytes: int = 0,
+        taken: Callable[[str], bool] | None = None,
     ) -> None:
         self._folder = folder
         self._features = dict(features)
-        self._code_sizes = dict(codes or {})
-        self._taken = taken
+        self._vector_bytes = vector_bytes
+        self._taken = taken or (lambda _: False)
         self._ids: dict[str, None] = {}
-        self._complete = True
-        self._n_tokens = 0
-        with writing(folder):
-            folder.mkdir(parents=True)
-        self._tokens = ArrayWriter(folder / tables.TOKENS_FILE, tables.TOKEN)
-        self._sentences = tables.TableWriter(folder / tables.SENTENCES_FILE, tables.SENTENCE)
-        self._documents = tables.TableWriter(folder / tables.DOCUMENTS_FILE, tables.DOCUMENT)
-        self._rows = FileWriter(folder / tables.ROWS_FILE)
-        self._text = FileWriter(folder / tables.TEXT_FILE)
+        self._document: _OpenDocument | None = None
+        self._finished = False
+        self._tokens = ArrayWriter(folder, tables.TOKENS_FILE, tables.TOKEN)
+        self._sentences = tables.TableWriter(folder, tables.SENTENCES_FILE, tables.SENTENCE)
+        self._documents = DocumentsWriter(folder)
         self._lexical = LexicalWriter(folder)
-        self._blocks = ArrayWriter(folder / tables.BLOCKS_FILE, tables.BLOCK)
-        self._blocks.append(0)
-        self._lengths: list[int] = []  # of the sentences of the current block
-        self._block_tokens = 0
         self._taps = [PostingsWriter(folder, tap, n) for tap, n in self._features.items()]
-        self._codes = [CodesWriter(folder, tap, size) for tap, size in self._code_sizes.items()]
+        self._vectors = (
+            ArrayWriter(folder, tables.VECTORS_FILE, np.uint8, (vector_bytes,))
+            if vector_bytes
+            else None
+        )
+        self._blocks = ArrayWriter(folder, tables.BLOCKS_FILE, tables.BLOCK)
+        self._blocks.append(0)
+        self._lengths: list[int] = []  # tokens of the sentences of the current block
+        self._block_tokens = 0
+        self._n_blocked = 0  # sentences in blocks that are written
 
     @property
     def ids(self) -> list[str]:
-        """Ids of the documents so far, in order."""
+        """Ids of the documents that were added, in order."""
         return list(self._ids)
 
-    def add(self, document: Document, chunks: Iterable[TokenChunk]) -> None:
-        """Add a document.
+    def add(self, chunk: EncodedChunk) -> None:
+        """Add the next tokens of a document, or the first ones of another.
 
         Args:
-            document: The document.
-            chunks: Its tokens, taken one chunk at a time. A document without tokens, or of white
-                space alone, has no sentences and can be found by its id only.
+            chunk: Tokens and sentences; a document ends with the chunk that says `last`.
 
         Raises:
-            InputError: An id that is taken, or tokens that do not fit the text or the taps.
-            IndexStoreError: The document before this one was not finished.
+            InputError: The document's id is taken, or the chunk does not fit the document's text
+                or the index.
+            IndexStoreError: The document before this one is not complete.
+        """
+        document = self._document or self._begin(chunk.document)
+        if document.document is not chunk.document:
+            raise _interrupted()
+        # What fails leaves the document open, and a segment with an open one is not finished.
+        self._document = document
+        self._check_tokens(chunk, document)
+        self._check_sentences(chunk, document)
+        self._append_tokens(chunk.starts, chunk.features)
+        for sentence, terms in zip(chunk.sentences, chunk.terms, strict=True):
+            begin = document.text.advance(sentence.start)
+            self._lexical.append(self._sentences.count, terms)
+            self._sentences.add(
+                document.sentence_token,
+                begin,
+                document.text.advance(sentence.end) - begin,
+                sentence.n_tokens,
+                self._documents.count,
+                sentence.start,
+                sentence.end,
+                sum(terms.values()),
+                document.text.crc32,
+            )
+            document.sentence_token += sentence.n_tokens
+            document.character = sentence.end
+            self._put_in_block(sentence.n_tokens)
+        if self._vectors is not None and chunk.vectors is not None:
+            self._vectors.append(chunk.vectors)
+        if len(chunk.starts):
+            document.start = int(chunk.starts[-1])
+        if chunk.last:
+            self._end(document)
+
+    def copy_live(self, segment: Segment) -> None:
+        """Add the live documents of a segment as they are, one block of them at a time.
+
+        Args:
+            segment: One of the same taps and vectors.
+
+        Raises:
+            IndexStoreError: The segment is damaged.
         """
         self._check_complete()
-        if document.id in self._taken or document.id in self._ids:
-            raise InputError(
-                f"Document {document.id!r} is there already; give it another id, or replace it."
-            )
-        self._complete = False
-        self._ids[document.id] = None
-        first_sentence, first_token = self._sentences.count, self._n_tokens
-        row_start, text = self._rows.size, _TextWriter(document.text, self._text)
-        self._add_tokens(document, text, chunks)
-        row = {
-            "id": document.id,
-            "metadata": dict(document.metadata),
-            "characters": len(document.text),
-        }
-        line = json.dumps(row, allow_nan=False).encode() + b"\n"
-        self._rows.write(line)
-        self._documents.add(
-            first_sentence,
-            self._sentences.count - first_sentence,
-            first_token,
-            self._n_tokens - first_token,
-            text.byte_start,
-            text.advance(len(document.text)) - text.byte_start,
-            row_start,
-            len(line),
-            text.crc32,
-            zlib.crc32(line),
-        )
-        self._complete = True
+        ordinals = segment.live_documents()
+        first_document, first_sentence = self._documents.count, self._sentences.count
+        source = segment.documents_reader
+        rows = self._documents.copy(source, ordinals, first_sentence, self._tokens.rows)
+        new = np.zeros(segment.n_documents, dtype=np.int64)
+        new[ordinals] = first_document + np.arange(len(ordinals))
+        shift = np.zeros(segment.n_documents, dtype=np.int64)  # of the bytes of a text
+        shift[ordinals] = rows["byte_start"].astype(np.int64) - source.table["byte_start"][
+            ordinals
+        ].astype(np.int64)
+        live = segment.live_sentences
+        for block in range(len(segment.blocks) - 1):
+            self._copy_block(segment, block, live, new, shift)
+        numbers = np.cumsum(live) - 1 + first_sentence
+        for sentences, terms, counts in segment.lexical_blocks():
+            kept = live[sentences]
+            self._lexical.extend(numbers[sentences[kept]], terms[kept], counts[kept])
 
     def close(self) -> SegmentEntry:
         """Finish the segment.
@@ -144,101 +148,109 @@ class SegmentWriter:
             The segment's entry for the manifest.
 
         Raises:
-            IndexStoreError: A document was not finished.
+            IndexStoreError: A document is not complete.
         """
         self._check_complete()
         self._flush()
         for file in self._files():
             file.close()
-        with writing(self._folder):
-            files = {path.name: FileEntry.of(path) for path in sorted(self._folder.iterdir())}
-        return SegmentEntry(
+        entry = SegmentEntry(
             name=self._folder.name,
             documents=self._documents.count,
             sentences=self._sentences.count,
-            tokens=self._n_tokens,
+            tokens=self._tokens.rows,
             features=self._features,
-            codes=self._code_sizes,
-            files=files,
+            vector_bytes=self._vector_bytes,
+            files=self._folder.entries(),
         )
+        self._finished = True
+        return entry
 
     def abort(self) -> None:
-        """Give the segment up and remove its folder."""
+        """Give the segment up and remove its folder, unless it is finished."""
+        if self._finished:
+            return
         for file in self._files():
             file.abort()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.remove()
 
-    def _check_complete(self) -> None:
-        if not self._complete:
-            raise IndexStoreError("A document was interrupted by an error; add the documents anew.")
-
-    def _files(self) -> list[FileWriter | LexicalWriter | PostingsWriter | CodesWriter]:
+    def _files(self) -> list[FileWriter | LexicalWriter | PostingsWriter | DocumentsWriter]:
         return [
             *self._taps,
-            *self._codes,
+            *([self._vectors] if self._vectors else []),
             self._blocks,
             self._lexical,
-            self._text,
-            self._rows,
             self._documents,
             self._sentences,
             self._tokens,
         ]
 
-    def _add_tokens(
-        self, document: Document, text: _TextWriter, chunks: Iterable[TokenChunk]
-    ) -> None:
-        if not document.text or document.text.isspace():
-            return
-        cutter = SentenceCutter(document.text)
-        title = Counter(map(term_hash, analyze(document.title)))
-        token = self._n_tokens
-        last = 0
-        for chunk in chunks:
-            _check(document, chunk, self._features, last)
-            _check_codes(document, chunk, self._code_sizes)
-            for tap in self._taps:
-                tap.append(chunk.features[tap.tap])
-            for codes in self._codes:
-                codes.append(chunk.codes[codes.tap])
-            self._tokens.append(chunk.starts)
-            self._n_tokens += len(chunk.starts)
-            last = int(chunk.starts[-1]) if len(chunk.starts) else last
-            for sentence in cutter.push(chunk.starts):
-                token = self._add_sentence(sentence, token, text, title)
-        for sentence in cutter.finish():
-            token = self._add_sentence(sentence, token, text, title)
-        for codes in self._codes:
-            if codes.count != self._sentences.count:
-                raise InputError(
-                    f"Document {document.id!r} has another number of sentences than tap "
-                    f"{codes.tap} has codes; give one for each sentence."
-                )
+    def _check_complete(self) -> None:
+        if self._document is not None:
+            raise _interrupted()
 
-    def _add_sentence(
-        self, sentence: Sentence, token: int, text: _TextWriter, title: Counter[int]
-    ) -> int:
-        """Write a sentence that begins at a token; returns the token after it."""
-        self._put_in_block(sentence.n_tokens)
-        terms = title.copy()
-        terms.update(map(term_hash, analyze(text.text[sentence.start : sentence.end])))
-        byte_start = text.advance(sentence.start)
-        self._lexical.append(self._sentences.count, terms)
-        self._sentences.add(
-            token,
-            byte_start,
-            text.advance(sentence.end) - byte_start,
-            sentence.n_tokens,
-            self._documents.count,
-            sentence.start,
-            sentence.end,
-            terms.total(),
-            text.crc32,
+    def _begin(self, document: Document) -> _OpenDocument:
+        if document.id in self._ids or self._taken(document.id):
+            raise InputError(
+                f"Document {document.id!r} is there already; give it another id, or replace it."
+            )
+        self._ids[document.id] = None
+        return _OpenDocument(self._documents, document, self._sentences.count, self._tokens.rows)
+
+    def _end(self, document: _OpenDocument) -> None:
+        if document.sentence_token != self._tokens.rows:
+            raise InputError(
+                f"Document {document.document.id!r} has tokens that belong to no sentence; "
+                "sentences must share out all tokens."
+            )
+        sentences = range(document.first_sentence, self._sentences.count)
+        tokens = range(document.first_token, self._tokens.rows)
+        self._documents.add(document.document, document.text, sentences, tokens)
+        self._document = None
+
+    def _append_tokens(
+        self, starts: NDArray[np.uint32], features: Mapping[str, NDArray[np.int32]]
+    ) -> None:
+        for tap in self._taps:
+            tap.append(features[tap.tap])
+        self._tokens.append(starts)
+
+    def _copy_block(
+        self,
+        segment: Segment,
+        block: int,
+        live: NDArray[np.bool_],
+        new: NDArray[np.int64],
+        shift: NDArray[np.int64],
+    ) -> None:
+        """Copy the live sentences of a block of postings, with all that belongs to them."""
+        first, end = segment.blocks[block : block + 2].tolist()
+        kept = live[first:end]
+        if not kept.any():
+            return
+        rows = segment.sentences[first:end]
+        lengths = segment.sentence_tokens[first:end]
+        kept_tokens = np.repeat(kept, lengths)
+        start = int(rows[0]["first_token"])
+        starts = segment.tokens(start, start + len(kept_tokens))[kept_tokens]
+        token = self._tokens.rows
+        self._append_tokens(
+            starts,
+            {tap: segment.block_features(tap, block)[kept_tokens] for tap in self._features},
         )
-        return token + sentence.n_tokens
+        if self._vectors is not None:
+            self._vectors.append(segment.vectors(first, end)[kept])
+        rows, lengths = rows[kept], lengths[kept]
+        documents = rows["document"].astype(np.int64)
+        rows["byte_start"] = rows["byte_start"].astype(np.int64) + shift[documents]
+        rows["document"] = new[documents]
+        rows["first_token"] = token + np.cumsum(lengths) - lengths
+        self._sentences.extend(rows)
+        for n_tokens in lengths.tolist():
+            self._put_in_block(n_tokens)
 
     def _put_in_block(self, n_tokens: int) -> None:
-        """Count a sentence to the current block, or to a new one where it does not fit."""
+        """Count a sentence to the current block, or to a new one if it does not fit."""
         if self._block_tokens + n_tokens > postings_writer.BLOCK_TOKENS:
             self._flush()
         self._lengths.append(n_tokens)
@@ -249,59 +261,79 @@ class SegmentWriter:
             return
         for tap in self._taps:
             tap.flush(self._lengths)
-        self._blocks.append(self._sentences.count)
+        self._n_blocked += len(self._lengths)
+        self._blocks.append(self._n_blocked)
         self._lengths, self._block_tokens = [], 0
 
+    def _check_tokens(self, chunk: EncodedChunk, document: _OpenDocument) -> None:
+        """Refuse tokens that would make a segment that cannot be read."""
+        starts = chunk.starts.astype(np.int64)
+        if (np.diff(starts, prepend=document.start) < 0).any() or (
+            starts > len(chunk.document.text)
+        ).any():
+            raise InputError(
+                f"Tokens of document {chunk.document.id!r} are out of order or beyond its end; "
+                "their starts must be ascending character positions of the text."
+            )
+        for tap in self._features:
+            rows = chunk.features.get(tap)
+            if rows is None or rows.ndim != 2 or len(rows) != len(starts):
+                raise InputError(
+                    f"Tap {tap} has no row of features for each of {len(starts)} tokens of "
+                    f"document {chunk.document.id!r}; give features of shape [tokens, k]."
+                )
 
-class _TextWriter:
-    """Writes one document's text from front to back, turning characters into bytes.
+    def _check_sentences(self, chunk: EncodedChunk, document: _OpenDocument) -> None:
+        character, left = document.character, self._tokens.rows - document.sentence_token
+        left += len(chunk.starts)
+        for start, end, n_tokens in chunk.sentences:
+            left -= n_tokens
+            if not character <= start < end <= len(chunk.document.text) or n_tokens < 1 or left < 0:
+                raise InputError(
+                    f"Sentences of document {chunk.document.id!r} are out of order, empty, or "
+                    "have tokens that are not there; they must share out its tokens, in order."
+                )
+            character = end
+        if len(chunk.terms) != len(chunk.sentences):
+            raise InputError(
+                f"Document {chunk.document.id!r} has {len(chunk.sentences)} sentences and the "
+                f"terms of {len(chunk.terms)}; give terms for each sentence."
+            )
+        self._check_vectors(chunk)
+
+    def _check_vectors(self, chunk: EncodedChunk) -> None:
+        shape = None if chunk.vectors is None else chunk.vectors.shape
+        dtype = None if chunk.vectors is None else chunk.vectors.dtype
+        wanted = (len(chunk.sentences), self._vector_bytes) if self._vector_bytes else None
+        if shape != wanted or dtype not in (None, np.uint8):
+            raise InputError(
+                f"Sentence vectors of document {chunk.document.id!r} have shape {shape} and type "
+                f"{dtype}, and this index takes uint8 of shape {wanted}; use the recipe and the "
+                "codebook that it was made with."
+            )
+
+
+class _OpenDocument:
+    """A document that is not complete.
 
     Attributes:
-        text: The text.
-        byte_start: Where in the file it begins.
-        crc32: CRC-32 of the bytes written so far.
+        text: Writes its text.
+        first_sentence: Ordinal of its first sentence.
+        first_token: Position of its first token.
+        sentence_token: Position of the first token of its next sentence.
+        character: Where its last sentence so far ends.
+        start: Where its last token so far starts.
     """
 
-    def __init__(self, text: str, file: FileWriter) -> None:
-        self.text = text
-        self.byte_start = file.size
-        self.crc32 = 0
-        self._file = file
-        self._written = 0
-
-    def advance(self, character: int) -> int:
-        """Write the text up to a character; returns where in the file that character begins."""
-        while self._written < character:
-            end = min(character, self._written + _CHARACTERS)
-            content = self.text[self._written : end].encode()
-            self._file.write(content)
-            self.crc32 = zlib.crc32(content, self.crc32)
-            self._written = end
-        return self._file.size
+    def __init__(
+        self, documents: DocumentsWriter, document: Document, first_sentence: int, first_token: int
+    ) -> None:
+        self.document = document
+        self.text = documents.text(document)
+        self.first_sentence = first_sentence
+        self.first_token = self.sentence_token = first_token
+        self.character = self.start = 0
 
 
-def _check(document: Document, chunk: TokenChunk, features: Mapping[str, int], last: int) -> None:
-    """Refuse tokens that would make a segment that cannot be read."""
-    starts = chunk.starts.astype(np.int64)
-    ascending = np.diff(starts, prepend=last) >= 0
-    if not ascending.all() or (starts > len(document.text)).any():
-        raise InputError(
-            f"Tokens of document {document.id!r} are out of order or beyond its end; their starts "
-            "must be ascending character positions of the text."
-        )
-    for tap in features:
-        rows = chunk.features.get(tap)
-        if rows is None or rows.ndim != 2 or len(rows) != len(starts):
-            raise InputError(
-                f"Tap {tap} has no row of features for each of {len(starts)} tokens of document "
-                f"{document.id!r}; give features of shape [tokens, k]."
-            )
-
-
-def _check_codes(document: Document, chunk: TokenChunk, taps: Mapping[str, int]) -> None:
-    for tap in taps:
-        if tap not in chunk.codes:
-            raise InputError(
-                f"Tap {tap} has no codes for the sentences of document {document.id!r}; give codes "
-                "with every chunk, of no sentences where none is complete."
-            )
+def _interrupted() -> IndexStoreError:
+    return IndexStoreError("A document was interrupted by an error; add the documents anew.")

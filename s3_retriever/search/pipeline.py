@@ -116,10 +116,10 @@ def _raw_scores(
         raw_scores["s3"] = coactivation.sentences()
     if mode != "s3":
         terms = term_gains(snapshot, count_terms(question))
-        raw_scores["bm25"] = terms.scores(snapshot.size)
+        raw_scores["bm25"] = terms.scores(len(snapshot))
     if mode == "hybrid" and isinstance(recipe.fusion, Interleave) and recipe.fusion.edge_tokens:
         raw_scores["edge"] = _edges(snapshot, allowed, recipe.fusion.edge_tokens)
-    matched = np.zeros(snapshot.size, dtype=np.bool_)
+    matched = np.zeros(len(snapshot), dtype=np.bool_)
     for scores in raw_scores.values():
         matched |= scores > 0
     # Every sentence is a little similar to every question: that alone does not find it.
@@ -127,7 +127,7 @@ def _raw_scores(
         raw_scores["sentence"] = cosines
     return Ranking(
         snapshot=snapshot,
-        scores=np.zeros(snapshot.size),
+        scores=np.zeros(len(snapshot)),
         eligible=allowed & matched,
         raw_scores=raw_scores,
         contributions={},
@@ -139,7 +139,7 @@ def _raw_scores(
 
 def _edges(snapshot: Snapshot, allowed: NDArray[np.bool_], tokens: int) -> Scores:
     """1 for the sentences at the first and last `tokens` tokens (M_bias of the paper), else 0."""
-    scores = np.zeros(snapshot.size)
+    scores = np.zeros(len(snapshot))
     numbers = np.flatnonzero(allowed)
     sizes = snapshot.column("n_tokens")[numbers].astype(np.int64)
     before = np.cumsum(sizes) - sizes

@@ -291,7 +291,7 @@ def bm25_each(snapshot: Snapshot, several: Sequence[Mapping[str, int]]) -> list[
     for counted in several:
         counts = np.array([counted.get(term, 0) for term in gains.terms], dtype=np.float64)
         weighted = gains.gains * counts[gains.which]
-        scores = np.bincount(gains.numbers, weighted, minlength=snapshot.size)
+        scores = np.bincount(gains.numbers, weighted, minlength=len(snapshot))
         rows.append(scores.astype(np.float64, copy=False))
     return rows
 
@@ -305,7 +305,7 @@ def _live_postings(
         ordinals, which, counts = segment.lexical(hashes)
         parts.append((ordinals + first, which, counts))
     numbers, which, counts = (np.concatenate(column) for column in zip(*parts, strict=True))
-    if snapshot.n_live == snapshot.size:
+    if snapshot.n_live == len(snapshot):
         return numbers, which, counts
     kept = snapshot.live[numbers]
     return numbers[kept], which[kept], counts[kept]

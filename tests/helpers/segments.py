@@ -1,4 +1,7 @@
-"""Random documents with random features, and what a segment should say of them."""
+"""Random documents with random features, and what a segment should say of them.
+
+Chunks are cut here as the encoder cuts them, without a host.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,13 @@ import re
 from collections import Counter
 
 import numpy as np
-import pytest
 
 from s3_retriever.document import Document
-from s3_retriever.index import SegmentWriter, TokenChunk, lexical
-from s3_retriever.index import postings as postings_writer
+from s3_retriever.features import EncodedChunk, Sentence
+from s3_retriever.index import Segment, SegmentWriter
 from s3_retriever.index.files import LOCK_NAME
-from s3_retriever.text.terms import analyze, term_hash
+from s3_retriever.index.storage import DiskFolder
+from s3_retriever.text import SentenceCutter, analyze, term_hash
 
 TAPS = {"hidden.5": 300, "key.3": 70_000}
 PIECES = [
@@ -50,10 +53,45 @@ def random_features(rng, n, taps=TAPS):
     return features
 
 
-def chunks(starts, features, size=50):
-    for first in range(0, len(starts), size):
+def chunks(document, starts, features, size=50, vectors=None):
+    """A document as the encoder hands it on, `size` tokens at a time.
+
+    `vectors`, uint8 [sentences, bytes], are handed out to the sentences as they are complete.
+    """
+    if not document.text.strip():
+        starts, features = starts[:0], {tap: rows[:0] for tap, rows in features.items()}
+    cutter = SentenceCutter(document.text)
+    title = Counter(map(term_hash, analyze(document.title)))
+    done = 0
+    for first in range(0, len(starts) or 1, size):
         part = slice(first, first + size)
-        yield TokenChunk(starts[part], {tap: rows[part] for tap, rows in features.items()})
+        last = first + size >= len(starts)
+        ready = [*cutter.push(starts[part]), *(cutter.finish() if last else ())]
+        yield EncodedChunk(
+            document=document,
+            starts=starts[part],
+            sentences=tuple(Sentence(*sentence) for sentence in ready),
+            terms=tuple(
+                title + Counter(map(term_hash, analyze(document.text[start:end])))
+                for start, end, _ in ready
+            ),
+            features={tap: rows[part] for tap, rows in features.items()},
+            vectors=None if vectors is None else vectors[done : done + len(ready)],
+            last=last,
+        )
+        done += len(ready)
+
+
+def add(writer, document, starts, features, **options):
+    for chunk in chunks(document, starts, features, **options):
+        writer.add(chunk)
+
+
+def bare(document, taps=TAPS):
+    """A document without tokens."""
+    features = {tap: np.zeros((0, 1), dtype=np.int32) for tap in taps}
+    (chunk,) = chunks(document, np.zeros(0, dtype=np.uint32), features)
+    return chunk
 
 
 class Corpus:
@@ -72,7 +110,7 @@ class Corpus:
     def write(self, writer, ids=None):
         for document, starts, features in self.items:
             if ids is None or document.id in ids:
-                writer.add(document, chunks(starts, features))
+                add(writer, document, starts, features)
 
 
 def postings_by_brute_force(items, tap):
@@ -153,19 +191,21 @@ def check_lexical(segment, items):
     assert found == table
 
 
-@pytest.fixture
-def small_blocks(monkeypatch):
-    monkeypatch.setattr(postings_writer, "BLOCK_TOKENS", 64)
-    monkeypatch.setattr(lexical, "BLOCK_ENTRIES", 40)
+def writer_at(path, features=TAPS, vector_bytes=0):
+    return SegmentWriter(DiskFolder(path), features, vector_bytes)
 
 
-def build(folder, corpus):
-    writer = SegmentWriter(folder, TAPS)
+def opened(path, entry):
+    return Segment(DiskFolder(path), entry)
+
+
+def build(path, corpus):
+    writer = writer_at(path)
     corpus.write(writer)
     return writer.close()
 
 
-CODEBOOK = {"host": "minilm", "taps": ["hidden.5"], "revision": None}
+ORIGIN = {"host": "minilm", "taps": ["hidden.5"], "revision": None}
 
 
 def tree(path):

@@ -7,15 +7,17 @@ from functools import cache
 
 import numpy as np
 
+from helpers.segments import chunks
 from s3_retriever.document import Document
-from s3_retriever.index import Store, TokenChunk
+from s3_retriever.features import EncodedChunk
+from s3_retriever.index import Store
 
 TAPS = {"hidden.5": 100, "key.3": 200}
 IDS = [f"d{i}" for i in range(40)]
 
 
 @cache
-def made_up(name: str, version: int) -> tuple[Document, TokenChunk]:
+def made_up(name: str, version: int) -> tuple[Document, EncodedChunk]:
     """A version of a document: from one sentence to some hundred, with features at two taps."""
     rng = random.Random(f"{name}/{version}")
     numbers = np.random.default_rng(rng.getrandbits(32))
@@ -28,7 +30,8 @@ def made_up(name: str, version: int) -> tuple[Document, TokenChunk]:
     starts = np.flatnonzero([i == 0 or text[i - 1] == " " for i in range(len(text))])
     features = {tap: numbers.integers(-1, n, (len(starts), 4), np.int32) for tap, n in TAPS.items()}
     document = Document(text, id=name, metadata={"version": version})
-    return document, TokenChunk(starts.astype(np.uint32), features)
+    (chunk,) = chunks(document, starts.astype(np.uint32), features, size=len(starts))
+    return document, chunk
 
 
 def read_documents(store: Store):

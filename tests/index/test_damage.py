@@ -16,7 +16,7 @@ SEGMENT = "segment-000001"
 
 @pytest.fixture
 def path(tmp_path):
-    store = Store.create(tmp_path / "x.s3", {"host": "minilm"})
+    store = Store.create(tmp_path / "x.s3r", {"host": "minilm"})
     with store.append(TAPS) as writer:
         Corpus(6).write(writer)
     store.delete(["d2"])
@@ -70,12 +70,18 @@ def test_no_index(tmp_path):
 
 
 def test_newer_schema(path):
-    edit(path, lambda m: m.update(schema_version=2, something="new"))
-    with pytest.raises(IndexStoreError, match=r"schema 2.*upgrade s3-retriever"):
+    edit(path, lambda m: m.update(schema_version=3, something="new"))
+    with pytest.raises(IndexStoreError, match=r"schema 3.*upgrade s3-retriever"):
         Store.open(path)
     manifest = json.loads((path / "manifest.json").read_text())
     (path / "manifest.json").write_text(json.dumps(manifest))  # nothing is sure of its layout
-    with pytest.raises(IndexStoreError, match=r"schema 2.*upgrade s3-retriever"):
+    with pytest.raises(IndexStoreError, match=r"schema 3.*upgrade s3-retriever"):
+        Store.open(path)
+
+
+def test_older_schema(path):
+    edit(path, lambda m: m.update(schema_version=1, codebook=m.pop("origin")))
+    with pytest.raises(IndexStoreError, match=r"older release; index the documents again"):
         Store.open(path)
 
 
@@ -110,7 +116,7 @@ def test_any_bit_of_the_manifest_counts(path):
         b'"x"',
         b"\xff\xfe",
         b"[" * 100_000,
-        b'{"schema_version": 1}',
+        b'{"schema_version": 2}',
     ],
 )
 def test_manifest_that_is_none(path, content):
@@ -124,13 +130,13 @@ def segment(change):
 
 
 CHANGES = {
-    "schema_version is no number": lambda m: m.update(schema_version="1"),
+    "schema_version is no number": lambda m: m.update(schema_version="2"),
     "uuid": lambda m: m.update(uuid="../.."),
     "negative generation": lambda m: m.update(generation=-1),
     "unknown key": lambda m: m.update(extra=1),
     "no segments": lambda m: m.pop("segments") and m.update(segments=None),
     "segment twice": lambda m: m["segments"].append(m["segments"][0]),
-    "segment path": segment(lambda s: s.update(name="../x.s3/segment-000001")),
+    "segment path": segment(lambda s: s.update(name="../x.s3r/segment-000001")),
     "segment path, absolute": segment(lambda s: s.update(name="/etc")),
     "segment path, up": segment(lambda s: s.update(name="..")),
     "segment path, line break": segment(lambda s: s.update(name="segment-000001\n")),
@@ -151,7 +157,14 @@ CHANGES = {
     "documents": segment(lambda s: s.update(documents=7)),
     "sentences": segment(lambda s: s.update(sentences=0)),
     "tokens": segment(lambda s: s.update(tokens=s["tokens"] + 1)),
+    "documents, many": segment(lambda s: s.update(documents=1 << 40)),
+    "sentences, many": segment(lambda s: s.update(sentences=1 << 40)),
     "tokens, many": segment(lambda s: s.update(tokens=10**15)),
+    "a dictionary, large": segment(lambda s: s["features"].update({"hidden.5": 1 << 40})),
+    "deleted": segment(lambda s: s.update(deleted=2)),
+    "none deleted": segment(lambda s: s.update(deleted=0)),
+    "all deleted": segment(lambda s: s.update(deleted=6)),
+    "vectors": segment(lambda s: s.update(vector_bytes=96)),
 }
 
 
@@ -232,22 +245,60 @@ def test_random_damage_is_refused_or_harmless_and_always_found(path):
 
 
 @pytest.mark.parametrize(
-    ("file", "field"),
+    ("file", "field", "problem"),
     [
-        ("sentences.npy", "n_bytes"),
-        ("sentences.npy", "n_tokens"),
-        ("documents.npy", "row_bytes"),
-        ("documents.npy", "n_bytes"),
-        ("documents.npy", "n_tokens"),
+        ("sentences.npy", "n_bytes", "a range beyond its end"),
+        ("sentences.npy", "n_tokens", "not in order"),
+        ("sentences.npy", "document", "not in order"),
+        ("documents.npy", "row_bytes", "a range beyond its end"),
+        ("documents.npy", "n_bytes", "a range beyond its end"),
+        ("documents.npy", "n_tokens", "not in order"),
+        ("documents.npy", "n_sentences", "not in order"),
     ],
 )
-def test_ranges_beyond_the_end(path, file, field):
+@pytest.mark.parametrize("much", [1000, 1 << 31])
+def test_ranges_beyond_the_end(path, file, field, problem, much):
     table = np.load(path / SEGMENT / file)
-    table[field][-1] += 1000
+    table[field][-1] += much
     np.save(path / SEGMENT / file, table)
     describe(path, file)
-    with pytest.raises(IndexStoreError, match="a range beyond its end"):
+    with pytest.raises(IndexStoreError, match=problem):
         read_everything(Store.open(path))
+
+
+@pytest.mark.parametrize("dead", [[6], [1 << 31]])
+def test_tombstones_of_no_document(path, dead):
+    name = "tombstones.000002.npy"
+    np.save(path / SEGMENT / name, np.array(dead, dtype=np.uint32))
+    describe(path, name)
+    with pytest.raises(IndexStoreError, match="not documents of the segment"):
+        Store.open(path)
+
+
+@pytest.mark.parametrize("dead", [[3, 2], [2, 2]])
+def test_tombstones_out_of_order(path, dead):
+    name = "tombstones.000002.npy"
+    np.save(path / SEGMENT / name, np.array(dead, dtype=np.uint32))
+    describe(path, name)
+    edit(path, segment(lambda s: s.update(deleted=2)))
+    with pytest.raises(IndexStoreError, match="not documents of the segment"):
+        Store.open(path)
+
+
+@pytest.mark.parametrize("tap", TAPS)
+def test_postings_of_no_sentence_score_nothing(path, tap):
+    """Sentence numbers are checked before they index scores."""
+    name = f"{tap}.sentences.npy"
+    np.save(path / SEGMENT / name, np.load(path / SEGMENT / name) | 0xFF00)
+    describe(path, name)
+    (opened,) = Store.open(path).snapshot().segments
+    features = np.arange(300)
+    for scores, score in (
+        (np.zeros(opened.n_sentences), opened.add_to_sentences),
+        (np.zeros(opened.n_tokens), opened.add_to_tokens),
+    ):
+        with pytest.raises(IndexStoreError, match="is damaged"):
+            score(tap, features, np.ones(300), scores)
 
 
 def test_damage_does_not_survive_a_compaction_unnoticed(path):

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from s3_retriever import Document, IndexStoreError, S3Index
 from s3_retriever.cli.app import app
 from s3_retriever.index import Store
+from s3_retriever.index.backends import DiskBackend
 
 FLIPS = int(os.environ.get("S3_FAULT_FLIPS", "500"))
 # What is compared with its checksum before anything else is read.
@@ -44,7 +45,7 @@ def documents(sentences):
 @pytest.fixture(scope="module")
 def path(tmp_path_factory, tiny_bert, tiny_codebook, sentences):
     """An index of three segments, two of them with tombstones."""
-    folder = tmp_path_factory.mktemp("bits") / "x.s3"
+    folder = tmp_path_factory.mktemp("bits") / "x.s3r"
     made, deleted = documents(sentences)
     options = {"codebook": tiny_codebook, "dtype": "float32", "device": "cpu"}
     with S3Index.create(folder, str(tiny_bert), **options) as index:
@@ -85,7 +86,7 @@ def ask_damaged(path: Path) -> None:
     """For every bit on stdin: flip it, use the index, flip it back, and tell on stdout."""
     from s3_retriever import Codebook, Host
 
-    made_with = json.loads((path / "manifest.json").read_text())["codebook"]
+    made_with = json.loads((path / "manifest.json").read_text())["origin"]
     host = Host.load(made_with["host"], device="cpu", dtype="float32")
     codebook = Codebook.load(made_with["codebook_source"])
     texts = json.loads(path.with_name("texts.json").read_text())
@@ -114,7 +115,7 @@ def flip(file: Path, bit: int) -> None:
 def verified(path: Path) -> str | None:
     """What `verify` complains of."""
     try:
-        Store(path).verify()
+        Store(DiskBackend(path)).verify()
     except IndexStoreError as error:
         return str(error)
     return None

@@ -19,6 +19,7 @@ from helpers.writers import TAPS, made_up, read_documents
 
 from s3_retriever.errors import IndexStoreError
 from s3_retriever.index import Store
+from s3_retriever.index.backends import DiskBackend
 from s3_retriever.index.files import LOCK_NAME
 
 FULL = Path("/dev/full")
@@ -33,8 +34,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX")
 def add(store, *names, version=0, replace=False):
     with store.append(TAPS, replace=replace) as writer:
         for name in names:
-            document, chunk = made_up(name, version)
-            writer.add(document, [chunk])
+            writer.add(made_up(name, version)[1])
 
 
 # Each makes a change, and says which documents there are after it.
@@ -51,7 +51,7 @@ CHANGES = {
 def prepare(path):
     """An index one addition short of a merge, some of it in one segment and some in many."""
     Store.create(path, {"host": "none"})
-    store = Store(path, durable=False)
+    store = Store(DiskBackend(path, durable=False))
     add(store, *(f"p{i}" for i in range(10)))
     for name, long in zip(KEPT, LONG, strict=True):
         add(store, name, long)
@@ -100,9 +100,9 @@ def in_child(function, *arguments):
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_disk_that_fills_up_during_a_change(tmp_path, change):
-    path = tmp_path / "x.s3"
+    path = tmp_path / "x.s3r"
     prepare(path)
-    after = tmp_path / "after.s3"
+    after = tmp_path / "after.s3r"
     shutil.copytree(path, after)
     CHANGES[change](Store.open(after))
     refused, silent = json.loads(in_child("fill_up", path, after, change))
@@ -150,7 +150,7 @@ def fill_up(path, after, change):
 @pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("change", CHANGES)
 def test_no_room_for_the_manifest(tmp_path, change):
-    path = tmp_path / "x.s3"
+    path = tmp_path / "x.s3r"
     store = prepare(path)
     before = held(path)
     (path / "manifest.json.tmp").symlink_to(FULL)
@@ -181,14 +181,14 @@ def open_folder():
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_permissions_that_end_during_a_change(open_folder, change):
-    in_child("lose_permissions", open_folder / "x.s3", change)
+    in_child("lose_permissions", open_folder / "x.s3r", change)
 
 
 def lose_permissions(path, change):
     """Try a change where new names are refused in the index, and then in its segments."""
     path = Path(path)
     # Imports all that is needed: the user to be may see nothing of the installation.
-    CHANGES[change](prepare(path.with_name("first.s3")))
+    CHANGES[change](prepare(path.with_name("first.s3r")))
     store = prepare(path)
     before = held(path)
     if os.geteuid() == 0:  # whom permissions do not bind
@@ -215,13 +215,13 @@ def lose_permissions(path, change):
     if not done:
         CHANGES[change](store)
     assert refused > 0
-    assert held(path) == held(path.with_name("first.s3"))
+    assert held(path) == held(path.with_name("first.s3r"))
     add(store, "last")
     tidy(path)
 
 
 def test_a_permission_that_ends_while_documents_are_added(open_folder):
-    in_child("lose_permission_midway", open_folder / "x.s3")
+    in_child("lose_permission_midway", open_folder / "x.s3r")
 
 
 def lose_permission_midway(path):
@@ -234,8 +234,7 @@ def lose_permission_midway(path):
         os.setuid(65534)
     try:
         with store.append(TAPS) as writer:
-            document, chunk = made_up("new", 0)
-            writer.add(document, [chunk])
+            writer.add(made_up("new", 0)[1])
             path.chmod(0o555)
     except IndexStoreError as error:
         assert "failed (Permission denied)" in str(error), error
@@ -251,7 +250,7 @@ def lose_permission_midway(path):
 @pytest.mark.parametrize("blocked", ["draft", "segment-000009", "manifest.json.tmp"])
 def test_something_else_in_the_way(tmp_path, blocked):
     """A folder or a file where the index wants to write its own."""
-    path = tmp_path / "x.s3"
+    path = tmp_path / "x.s3r"
     store = prepare(path)
     before = held(path)
     if blocked == "draft":

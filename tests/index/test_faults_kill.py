@@ -21,6 +21,7 @@ import pytest
 from helpers.writers import IDS, TAPS, made_up, read_documents
 
 from s3_retriever.index import Store
+from s3_retriever.index.backends import DiskBackend
 from s3_retriever.index.files import hold, write_lock
 
 KILLS = int(os.environ.get("S3_FAULT_KILLS", "200"))
@@ -39,7 +40,7 @@ State = dict[str, int]
 def write_on(path: Path, ledger: int, state: State, seed: int) -> None:
     """Change the index until killed; the ledger has each change before and after it is made."""
     rng = random.Random(seed)
-    store = Store(path, durable=rng.random() < 0.25)
+    store = Store(DiskBackend(path, durable=rng.random() < 0.25))
     while True:
         kind = rng.choices(["add", "replace", "delete", "compact"], [6, 3, 3, 1])[0]
         after, change = _planned(store, kind, state, rng)
@@ -65,8 +66,7 @@ def _planned(store, kind, state, rng):
     def add():
         with store.append(TAPS, replace=kind == "replace") as writer:
             for name, version in new.items():
-                document, chunk = made_up(name, version)
-                writer.add(document, [chunk])
+                writer.add(made_up(name, version)[1])
 
     return {**state, **new}, add
 
@@ -164,7 +164,7 @@ def test_killed_writers_leave_a_whole_index(tmp_path):
         "assert 'torch' not in sys.modules;"
         "faults.kill_writers(Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))"
     )
-    arguments = [str(Path(__file__).parents[1]), str(tmp_path / "x.s3"), str(KILLS), str(SECONDS)]
+    arguments = [str(Path(__file__).parents[1]), str(tmp_path / "x.s3r"), str(KILLS), str(SECONDS)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", script, *arguments], capture_output=True, text=True, env=environment

@@ -60,7 +60,7 @@ def codebook(tiny_codebook):
 
 @pytest.fixture
 def index(tmp_path, host, codebook, sentences):
-    made = S3Index.create(tmp_path / "x.s3", host, codebook=codebook)
+    made = S3Index.create(tmp_path / "x.s3r", host, codebook=codebook)
     made.add([Document(text, f"d{n}") for n, text in enumerate(sentences[::12])], progress=False)
     return made
 

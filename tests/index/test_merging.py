@@ -4,24 +4,32 @@ import logging
 import math
 import os
 import random
+import subprocess
+import sys
 import threading
+import tracemalloc
+from dataclasses import replace
 
+import numpy as np
 import pytest
-from helpers.segments import CODEBOOK, size
+from helpers import segments
+from helpers.segments import ORIGIN, size
 from helpers.writers import TAPS, made_up, read_documents
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from s3_retriever import text
 from s3_retriever.errors import IndexStoreError
-from s3_retriever.index import Store
+from s3_retriever.index import Store, lexical, postings
+from s3_retriever.index.backends import DiskBackend
 from s3_retriever.index.merging import SMALL, WIDTH, Size, most_segments, next_merge
 
 
 @pytest.fixture
 def store(tmp_path):
     """One that does not wait for the disk, which changes nothing else."""
-    Store.create(tmp_path / "x.s3", CODEBOOK)
-    return Store(tmp_path / "x.s3", durable=False)
+    Store.create(tmp_path / "x.s3r", ORIGIN)
+    return Store(DiskBackend(tmp_path / "x.s3r", durable=False))
 
 
 def grow(additions):
@@ -76,8 +84,7 @@ def test_what_is_mostly_deleted_is_rewritten():
 def add(store, *names, version=0, replace=False):
     with store.append(TAPS, replace=replace) as writer:
         for name in names:
-            document, chunk = made_up(name, version)
-            writer.add(document, [chunk])
+            writer.add(made_up(name, version)[1])
 
 
 def held(store):
@@ -98,8 +105,8 @@ def test_many_small_additions_leave_few_segments(store):
     assert not (store.path / "draft").exists()
 
 
-def test_a_temporary_index_is_merged_too():
-    store = Store.create(None, CODEBOOK)
+def test_an_index_in_memory_is_merged_too():
+    store = Store.create(None, ORIGIN)
     for i in range(8):
         add(store, f"d{i}")
     assert len(store.snapshot().segments) == 1
@@ -127,7 +134,7 @@ def test_replacing_gives_the_room_back(store, tmp_path):
         for name in names:
             add(store, name, version=version, replace=True)
     assert sorted(held(store)) == sorted((name, 7) for name in names)
-    other = Store.create(tmp_path / "y.s3", CODEBOOK)
+    other = Store.create(tmp_path / "y.s3r", ORIGIN)
     add(other, *names, version=7)
     n_segments = len(store.snapshot().segments)
     assert size(store.path) < 3 * size(other.path) + n_segments * 30_000
@@ -188,7 +195,7 @@ def test_damage_gets_no_new_checksum(store, caplog):
 
 @pytest.mark.skipif(os.name == "nt", reason="needs folders that can be synced")
 def test_a_merge_is_on_disk_for_good_before_it_counts(tmp_path, monkeypatch):
-    store = Store.create(tmp_path / "x.s3", CODEBOOK)
+    store = Store.create(tmp_path / "x.s3r", ORIGIN)
     for i in range(7):
         add(store, f"d{i}")
     inodes = set()
@@ -198,3 +205,155 @@ def test_a_merge_is_on_disk_for_good_before_it_counts(tmp_path, monkeypatch):
     merged = store.path / "segment-000009"
     assert [entry.name for entry in store.manifest.segments] == [merged.name]
     assert {path.stat().st_ino for path in [merged, *merged.iterdir(), store.path]} <= inodes
+
+
+# Rows are copied
+
+
+def everything(store):
+    """By id, all that an index knows of its live documents, and where each term occurs in them."""
+    known, numbers = {}, {}
+    for segment in store.snapshot().segments:
+        for ordinal in segment.live_documents().tolist():
+            row, record = segment.document(ordinal), segment.documents[ordinal]
+            first, n = int(record["first_sentence"]), int(record["n_sentences"])
+            table = segment.sentences[first : first + n]
+            known[row.id] = (
+                row,
+                segment.document_text(ordinal),
+                segment.document_tokens(ordinal).tolist(),
+                table[["start", "end", "n_bytes", "n_tokens", "n_terms", "crc32"]].tolist(),
+                [segment.text(i, i) for i in range(first, first + n)],
+                [
+                    [part.tolist() for part in segment.sentence_features(tap, i)]
+                    for tap in segments.TAPS
+                    for i in range(first, first + n)
+                ],
+                segment.vectors(first, first + n).tolist(),
+            )
+            numbers.update({(segment, first + i): (row.id, i) for i in range(n)})
+    terms = set()
+    for segment in store.snapshot().segments:
+        for block in segment.lexical_blocks():
+            for sentence, term, count in zip(*(part.tolist() for part in block), strict=True):
+                if (segment, sentence) in numbers:
+                    terms.add((term, *numbers[segment, sentence], count))
+    return known, terms
+
+
+def scores(store):
+    """What all features, and a direction, add to live sentences and tokens, in order."""
+    numbers = np.random.default_rng(0)
+    parts = store.snapshot().segments
+    scored = []
+    for tap, n in segments.TAPS.items():
+        features, weights = np.arange(n), numbers.random(n)
+        sentences, tokens = [], []
+        for segment in parts:
+            of_sentences, of_tokens = np.zeros(segment.n_sentences), np.zeros(segment.n_tokens)
+            segment.add_to_sentences(tap, features, weights, of_sentences)
+            segment.add_to_tokens(tap, features, weights, of_tokens)
+            live = segment.live_sentences
+            sentences.append(of_sentences[live])
+            tokens.append(of_tokens[np.repeat(live, segment.sentence_tokens)])
+        scored += [np.concatenate(sentences), np.concatenate(tokens)]
+        scored.append(sum(segment.frequencies(tap, features) for segment in parts))
+    direction = numbers.standard_normal(2 * VECTOR_BYTES).astype(np.float32)
+    similar = [segment.similarity(direction)[segment.live_sentences] for segment in parts]
+    return [*scored, np.concatenate(similar)]
+
+
+VECTOR_BYTES = 6
+
+
+@pytest.fixture(params=["disk", "memory"])
+def merged(request, tmp_path, small_blocks):
+    """A store of some segments with deleted documents, and what those that are left should be."""
+    store = Store.create(tmp_path / "m.s3r" if request.param == "disk" else None, ORIGIN)
+    corpora = [segments.Corpus(n, seed, f"{seed}-") for seed, n in enumerate((12, 1, 25, 7))]
+    for corpus in corpora:
+        with store.append(segments.TAPS, VECTOR_BYTES) as writer:
+            write(corpus, writer)
+    store.delete(["0-0", "0-7", "1-0", "2-3", "2-4", "2-24", "3-1"])
+    return store, corpora
+
+
+def write(corpus, writer, ids=None):
+    numbers = np.random.default_rng(len(corpus.items))
+    for document, starts, features in corpus.items:
+        vectors = numbers.integers(0, 256, (len(starts), VECTOR_BYTES), dtype=np.uint8)
+        if ids is None or document.id in ids:
+            segments.add(writer, document, starts, features, vectors=vectors)
+
+
+def test_a_merge_changes_nothing_whatever_splitter_and_stemmer_are_installed(merged, monkeypatch):
+    store, _ = merged
+    before, scored = everything(store), scores(store)
+
+    def cut_otherwise(*arguments):
+        raise AssertionError("a merge cuts no text")
+
+    for module in (text, text.sentences, text.terms):
+        for name in ("SentenceCutter", "split_sentences", "analyze", "term_hash"):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, cut_otherwise)
+    assert len(store.snapshot().segments) > 1
+    store.compact()
+    (segment,) = store.snapshot().segments
+    assert segment.live is None
+    assert everything(store) == before
+    assert all(np.array_equal(*pair) for pair in zip(scores(store), scored, strict=True))
+    store.verify()
+
+
+def test_a_merged_segment_is_the_one_that_would_have_been_written(merged, tmp_path):
+    store, corpora = merged
+    left = store.snapshot().ids()
+    store.compact()
+    other = Store.create(tmp_path / "other.s3r", ORIGIN)
+    with other.append(segments.TAPS, VECTOR_BYTES) as writer:
+        for corpus in corpora:
+            write(corpus, writer, left)
+    (copied,), (written,) = (s.snapshot().segments for s in (store, other))
+    assert copied.entry.files.keys() == written.entry.files.keys()
+    for name in written.entry.files:
+        assert np.array_equal(*(s._files.folder.bytes(name) for s in (copied, written)))
+
+
+def test_merging_does_not_import_the_text_room(store):
+    for i in range(3):
+        add(store, f"d{i}")
+    script = (
+        "import sys; from pathlib import Path; from s3_retriever.index import Store;"
+        "store = Store.open(Path(sys.argv[1])); store.delete(['d1']); store.compact();"
+        "rooms = ('s3_retriever.text', 'sentencex', 'Stemmer', 'torch');"
+        "assert not [name for name in sys.modules if name.startswith(rooms)]"
+    )
+    subprocess.run([sys.executable, "-c", script, str(store.path)], check=True)
+    assert held(store) == [("d0", 0), ("d2", 0)]
+    assert len(store.snapshot().segments) == 1
+
+
+def test_the_memory_of_a_merge_does_not_grow_with_the_segments(monkeypatch):
+    monkeypatch.setattr(postings, "BLOCK_TOKENS", 256)
+    monkeypatch.setattr(lexical, "BLOCK_ENTRIES", 256)
+
+    def peak(n):
+        store = Store.create(None, ORIGIN)
+        for _ in range(2):
+            with store.append(TAPS) as writer:
+                for _ in range(n):
+                    name = f"x{len(writer.ids)}-{store.manifest.generation}"
+                    chunk = made_up("d8", 0)[1]
+                    writer.add(replace(chunk, document=replace(chunk.document, id=name)))
+        size = sum(file.bytes for s in store.manifest.segments for file in s.files.values())
+        tracemalloc.start()
+        store.compact()
+        _, highest = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return highest, size
+
+    peak(2)
+    (small, _), (large, size) = peak(40), peak(400)
+    # The new segment, which is in memory here, and a little more.
+    assert large - small < 1.6 * size

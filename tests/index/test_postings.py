@@ -1,13 +1,14 @@
 """Postings of features: what is counted and added up is what was written."""
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from helpers.segments import add
 
 from s3_retriever.document import Document
-from s3_retriever.index import Store, TokenChunk
-from s3_retriever.index import postings as places
+from s3_retriever.index import Store
 from s3_retriever.index import postings as postings_writer
 
 TAP, FEATURES = "hidden.0", 40
@@ -28,11 +29,11 @@ def written(request, monkeypatch):
             features[numbers.random(features.shape) < 0.7] = -1
             features[:, 0][numbers.random(len(text)) < 0.1] = 7  # frequent
             starts = np.arange(len(text), dtype=np.uint32)
-            writer.add(Document(text, str(number)), [TokenChunk(starts, {TAP: features})])
+            add(writer, Document(text, str(number)), starts, {TAP: features})
             rows.append(features)
     store.delete("1")
     (segment,) = store.snapshot().segments
-    assert segment.sentences["n_tokens"].max() > 2 * places.STEP
+    assert segment.sentences["n_tokens"].max() > 2 * postings_writer.STEP
     return segment, np.concatenate(rows)
 
 
@@ -79,17 +80,14 @@ def test_some_sentences_are_told_by_the_features_that_are_asked_for(written):
 
 def test_blocks_give_back_what_was_written(written):
     segment, rows = written
-    token, blocks = 0, set()
-    while token < segment.n_tokens:
-        block, first, end = segment.block_at(token)
-        blocks.add(block)
-        assert (first, segment.block_at(end - 1)) == (token, (block, first, end))
-        found = segment.block_features(TAP, block)
-        for given, back in zip(rows[first:end].tolist(), found.tolist(), strict=True):
+    assert (segment.blocks[0], segment.blocks[-1]) == (0, segment.n_sentences)
+    assert len(segment.blocks) > 6
+    first_tokens = np.append(segment.sentences["first_token"], segment.n_tokens).astype(np.int64)
+    tokens = first_tokens[segment.blocks]
+    for block, (first, end) in enumerate(pairwise(tokens.tolist())):
+        read = segment.block_features(TAP, block)
+        for given, back in zip(rows[first:end].tolist(), read.tolist(), strict=True):
             assert set(given) - {-1} == set(back) - {-1}
-        token = end
-    assert blocks == set(range(len(blocks)))
-    assert len(blocks) > 5
 
 
 def test_a_sentence_has_the_features_of_its_tokens(written):

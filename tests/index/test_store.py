@@ -1,6 +1,5 @@
 """The store: commits that happen whole or not at all."""
 
-import gc
 import os
 import shutil
 import signal
@@ -13,20 +12,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.segments import (
-    CODEBOOK,
+    ORIGIN,
     TAPS,
     Corpus,
+    bare,
     check_lexical,
     check_postings,
     check_texts,
+    chunks,
     size,
-    small_blocks,  # noqa: F401
     tree,
 )
+from helpers.segments import add as write
 
 from s3_retriever.document import Document
 from s3_retriever.errors import IndexStoreError, InputError
-from s3_retriever.index import Store, TokenChunk
+from s3_retriever.index import Store
 from s3_retriever.index import files as lock
 
 DESCRIPTORS = Path("/proc/self/fd")
@@ -69,22 +70,27 @@ def texts(corpus, ids=None):
 
 @pytest.fixture
 def store(tmp_path):
-    return Store.create(tmp_path / "x.s3", CODEBOOK)
+    return Store.create(tmp_path / "x.s3r", ORIGIN)
 
 
-def test_a_new_index_is_empty(store):
-    assert (store.manifest.schema_version, store.manifest.generation) == (1, 0)
-    assert store.manifest.codebook == CODEBOOK
-    snapshot = store.snapshot()
-    assert (snapshot.n_documents, snapshot.n_sentences, snapshot.n_tokens) == (0, 0, 0)
+@pytest.fixture(params=["disk", "memory"])
+def any_store(request, tmp_path):
+    return Store.create(tmp_path / "x.s3r" if request.param == "disk" else None, ORIGIN)
+
+
+def test_a_new_index_is_empty(any_store):
+    assert (any_store.manifest.schema_version, any_store.manifest.generation) == (2, 0)
+    assert any_store.manifest.origin == ORIGIN
+    snapshot = any_store.snapshot()
+    assert (snapshot.n_documents, snapshot.n_live, snapshot.n_tokens) == (0, 0, 0)
     assert snapshot.segments == snapshot.ids() == []
     assert snapshot.find("d0") is None
-    store.compact()
-    assert store.delete([]) == 0
-    assert store.manifest.generation == 0
+    any_store.compact()
+    assert any_store.delete([]) == 0
+    assert any_store.manifest.generation == 0
 
 
-def test_reopened_index_is_the_same(store, small_blocks):  # noqa: F811
+def test_reopened_index_is_the_same(store, small_blocks):
     corpora = [Corpus(5, 0, "a"), Corpus(6, 1, "b")]
     for corpus in corpora:
         add(store, corpus)
@@ -101,12 +107,12 @@ def test_reopened_index_is_the_same(store, small_blocks):  # noqa: F811
     assert segment.document_text(ordinal) == corpora[1].items[3][0].text
 
 
-def test_a_snapshot_is_kept_until_something_is_committed(store):
-    add(store, Corpus(2, 0, "a"))
-    first = store.snapshot()
-    assert store.snapshot() is first
-    add(store, Corpus(2, 1, "b"))
-    second = store.snapshot()
+def test_a_snapshot_is_kept_until_something_is_committed(any_store):
+    add(any_store, Corpus(2, 0, "a"))
+    first = any_store.snapshot()
+    assert any_store.snapshot() is first
+    add(any_store, Corpus(2, 1, "b"))
+    second = any_store.snapshot()
     assert second.generation == first.generation + 1
     assert second.segments[0] is first.segments[0]  # still open
     assert first.ids() == ["a0", "a1"]
@@ -129,7 +135,7 @@ def test_delete(store):
         assert snapshot.n_documents == 5
         documents = segment.documents[segment.live]
         assert snapshot.n_tokens == documents["n_tokens"].sum() < segment.n_tokens
-        assert snapshot.n_sentences == documents["n_sentences"].sum()
+        assert snapshot.n_live == documents["n_sentences"].sum()
     assert before.segments[0].live is None
     # Superseded tombstones are gone.
     assert len(list(store.path.rglob("tombstones.*"))) == 1
@@ -146,13 +152,13 @@ def test_delete_of_unknown_ids_deletes_nothing(store):
         store.delete(["d0"])
 
 
-def test_delete_may_pass_over_unknown_ids(store):
-    add(store, Corpus(3))
-    assert store.delete(["d0", "x1", "d0"], missing_ok=True) == 1
-    generation = store.manifest.generation
-    assert store.delete(["d0", "x1"], missing_ok=True) == 0
-    assert store.manifest.generation == generation
-    assert store.snapshot().ids() == ["d1", "d2"]
+def test_delete_may_pass_over_unknown_ids(any_store):
+    add(any_store, Corpus(3))
+    assert any_store.delete(["d0", "x1", "d0"], missing_ok=True) == 1
+    generation = any_store.manifest.generation
+    assert any_store.delete(["d0", "x1"], missing_ok=True) == 0
+    assert any_store.manifest.generation == generation
+    assert any_store.snapshot().ids() == ["d1", "d2"]
 
 
 def test_a_segment_without_live_documents_goes(store):
@@ -165,40 +171,64 @@ def test_a_segment_without_live_documents_goes(store):
     assert store.snapshot().ids() == ["b0", "b1", "a0", "a1"]
 
 
+TEXT_ANALYSIS = {"splitter": "1.0", "terms": "1"}
+
+
+@pytest.mark.parametrize("path", ["x.s3r", None])
+def test_an_index_of_another_text_analysis_is_searched_but_not_added_to(tmp_path, path):
+    store = Store.create(path and tmp_path / path, ORIGIN, TEXT_ANALYSIS)
+    assert store.manifest.text_analysis == TEXT_ANALYSIS
+    corpus = Corpus(3)
+    for document_id in ("d0", "d1"):
+        with store.append(TAPS, text_analysis=dict(TEXT_ANALYSIS)) as writer:
+            corpus.write(writer, [document_id])
+    for other in (None, {}, {**TEXT_ANALYSIS, "splitter": "1.1"}):
+        with (
+            pytest.raises(IndexStoreError, match=r"splitter 1\.0, terms 1.*index the documents"),
+            store.append(TAPS, text_analysis=other) as writer,
+        ):
+            corpus.write(writer, ["d2"])
+    assert live_texts(store) == texts(corpus, ["d0", "d1"])
+    store.compact()
+    store.delete(["d0"])
+    assert live_texts(store) == texts(corpus, ["d1"])
+    assert store.manifest.text_analysis == TEXT_ANALYSIS
+
+
 def test_ids_are_unique(store):
     add(store, Corpus(3))
     state = tree(store.path)
     for ids in (["d1"], ["e0", "d2"]):
         with pytest.raises(InputError, match="is there already"), store.append(TAPS) as writer:
             for name in ids:
-                writer.add(Document("new", id=name), [])
+                writer.add(bare(Document("new", id=name)))
     with (
         pytest.raises(InputError, match="is there already"),
         store.append(TAPS, replace=True) as writer,
     ):
         for _ in range(2):
-            writer.add(Document("new", id="twice"), [])
+            writer.add(bare(Document("new", id="twice")))
     assert tree(store.path) == state
     store.delete(["d1"])
     add(store, Corpus(3), ["d1"])
     assert store.snapshot().n_documents == 3
 
 
-def test_replace_happens_in_one_commit(store):
+def test_replace_happens_in_one_commit(any_store):
     old, new = Corpus(4, 0), Corpus(6, 1)
-    add(store, old)
-    before = store.manifest.generation
-    add(store, new, ["d1", "d3", "d5"], replace=True)
-    assert store.manifest.generation == before + 1
+    add(any_store, old)
+    before = any_store.manifest.generation
+    add(any_store, new, ["d1", "d3", "d5"], replace=True)
+    assert any_store.manifest.generation == before + 1
     expected = {**texts(old), **texts(new, ["d1", "d3", "d5"])}
-    assert live_texts(store) == expected
-    assert store.snapshot().n_documents == 5
-    add(store, new, replace=True)
-    assert live_texts(store) == texts(new)
-    assert len(store.snapshot().segments) == 1
+    assert live_texts(any_store) == expected
+    assert any_store.snapshot().n_documents == 5
+    add(any_store, new, replace=True)
+    assert live_texts(any_store) == texts(new)
+    assert len(any_store.snapshot().segments) == 1
 
 
-def test_compact(store, small_blocks):  # noqa: F811
+def test_compact(store, small_blocks):
     corpora = [Corpus(12, 0, "a"), Corpus(1, 1, "b"), Corpus(12, 2, "c")]
     for corpus in corpora:
         add(store, corpus)
@@ -227,7 +257,7 @@ def test_a_compacted_segment_is_the_one_that_would_have_been_written(store, tmp_
     for item in corpus.items:
         add(store, corpus, [item[0].id])
     store.compact()
-    other = Store.create(tmp_path / "y.s3", CODEBOOK)
+    other = Store.create(tmp_path / "y.s3r", ORIGIN)
     add(other, corpus)
     assert store.manifest.segments[0].files == other.manifest.segments[0].files
 
@@ -241,26 +271,27 @@ def test_an_interrupted_append_leaves_nothing(store, error):
     add(store, Corpus(3))
     state = tree(store.path)
 
-    def broken_chunks(starts, features):
-        yield TokenChunk(starts[:1], {tap: rows[:1] for tap, rows in features.items()})
+    item = max(Corpus(5, 1, "e").items, key=lambda item: len(item[1]))
+
+    def break_off(writer):
+        writer.add(next(chunks(*item)))
         raise error
 
-    document, starts, features = max(Corpus(5, 1, "e").items, key=lambda item: len(item[1]))
     with pytest.raises(error), store.append(TAPS) as writer:
         Corpus(3, 2, "f").write(writer)
-        writer.add(document, broken_chunks(starts, features))
+        break_off(writer)
     assert tree(store.path) == state
     with (
         pytest.raises(IndexStoreError, match="interrupted"),
         store.append(TAPS) as writer,
         suppress(error),
     ):
-        writer.add(document, broken_chunks(starts, features))
+        break_off(writer)
     assert tree(store.path) == state
     with pytest.raises(IndexStoreError, match="interrupted"), store.append(TAPS) as writer:
         with suppress(error):
-            writer.add(document, broken_chunks(starts, features))
-        writer.add(Document("after that", id="after"), [])
+            break_off(writer)
+        writer.add(bare(Document("after that", id="after")))
     assert tree(store.path) == state
     add(store, Corpus(5, 1, "e"))
     assert store.snapshot().n_documents == 8
@@ -273,9 +304,9 @@ def test_an_append_without_documents_is_no_commit(store):
     assert tree(store.path) == state
 
 
-def test_taps_must_be_those_of_the_index(store):
-    add(store, Corpus(1))
-    with pytest.raises(IndexStoreError, match="has the taps"), store.append({"key.0": 4}):
+def test_taps_must_be_those_of_the_index(any_store):
+    add(any_store, Corpus(1))
+    with pytest.raises(IndexStoreError, match="has the taps"), any_store.append({"key.0": 4}):
         pass
 
 
@@ -410,7 +441,7 @@ def test_a_read_only_folder_opens():
     folder = Path(tempfile.mkdtemp())
     try:
         folder.chmod(0o755)
-        store = Store.create(folder / "x.s3", CODEBOOK)
+        store = Store.create(folder / "x.s3r", ORIGIN)
         add(store, Corpus(3))
         for path in [store.path, *store.path.rglob("*")]:
             path.chmod(0o555 if path.is_dir() else 0o444)
@@ -440,21 +471,6 @@ assert store.snapshot().ids() == ["d0", "d1", "d2"]
         shutil.rmtree(folder)
 
 
-def test_a_temporary_index_goes_with_its_store():
-    first, second = Store.create(None, CODEBOOK), Store.create(None, CODEBOOK)
-    paths = [first.path, second.path]
-    add(first, Corpus(3))
-    snapshot = first.snapshot()
-    first.close()
-    assert not paths[0].exists()
-    assert snapshot.segments[0].document_text(0) == Corpus(3).items[0][0].text
-    with pytest.raises(IndexStoreError, match="no index"):
-        first.snapshot()
-    del second
-    gc.collect()
-    assert not paths[1].exists()
-
-
 @pytest.fixture
 def synced(monkeypatch):
     """Files and folders that were brought to disk for good, by inode."""
@@ -468,7 +484,7 @@ def synced(monkeypatch):
 
 @pytest.mark.skipif(os.name == "nt", reason="needs folders that can be synced")
 def test_all_that_a_commit_names_is_on_disk_for_good(tmp_path, synced):
-    store = Store.create(tmp_path / "x.s3", CODEBOOK)
+    store = Store.create(tmp_path / "x.s3r", ORIGIN)
 
     def assert_all_synced():
         found = [path for path in store.path.rglob("*") if path.name != lock.LOCK_NAME]
@@ -486,37 +502,27 @@ def test_all_that_a_commit_names_is_on_disk_for_good(tmp_path, synced):
     assert_all_synced()
 
 
-def test_a_temporary_index_is_never_synced(synced):
-    store = Store.create(None, CODEBOOK)
-    add(store, Corpus(3, 0, "a"))
-    add(store, Corpus(3, 1, "b"))
-    store.delete(["a1"])
-    store.compact()
-    assert store.snapshot().n_documents == 5
-    assert synced == set()
-
-
 def test_create_touches_nothing_that_is_there(store, tmp_path):
     add(store, Corpus(1))
     state = tree(store.path)
     with pytest.raises(IndexStoreError, match=r"already; open it"):
-        Store.create(store.path, CODEBOOK)
+        Store.create(store.path, ORIGIN)
     assert tree(store.path) == state
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     for path in (tmp_path / "mine", tmp_path / "mine" / "notes.txt"):
         with pytest.raises(IndexStoreError, match="in use by other files"):
-            Store.create(path, CODEBOOK)
+            Store.create(path, ORIGIN)
     assert [item.name for item in (tmp_path / "mine").iterdir()] == ["notes.txt"]
     (tmp_path / "empty").mkdir()
-    assert Store.create(tmp_path / "empty", CODEBOOK).manifest.generation == 0
+    assert Store.create(tmp_path / "empty", ORIGIN).manifest.generation == 0
 
 
 def test_another_index_in_the_same_place(store, tmp_path):
     shutil.rmtree(store.path)
     with pytest.raises(IndexStoreError, match="no index"):
         store.snapshot()
-    Store.create(store.path, CODEBOOK)
+    Store.create(store.path, ORIGIN)
     with pytest.raises(IndexStoreError, match="replaced by another one"):
         store.snapshot()
 
@@ -535,7 +541,7 @@ def test_many_small_segments_hold_few_files_open(store):
         with store.append({"key.0": 16}) as writer:
             rows = numbers.integers(0, 16, (1, 2), dtype=np.int32)
             starts = np.zeros(1, dtype=np.uint32)
-            writer.add(Document("text", id=str(i)), [TokenChunk(starts, {"key.0": rows})])
+            write(writer, Document("text", id=str(i)), starts, {"key.0": rows})
     before = len(list(DESCRIPTORS.iterdir()))
     opened = Store.open(store.path)
     after = len(list(DESCRIPTORS.iterdir()))
