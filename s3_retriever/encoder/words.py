@@ -51,7 +51,7 @@ class WordsEncoder(Encoder):
         none = TapFeatures(np.empty((0, 1), dtype=np.int64), np.empty((0, 1), dtype=np.float32))
         return EncodedQuestion(dict.fromkeys(recipe.taps, none))
 
-    def recipe(self, recipe: str | Recipe) -> Recipe:
+    def named_recipe(self, recipe: str | Recipe) -> Recipe:
         """The recipe `bm25`, or fusion and edges of the caller's own without its taps."""
         if isinstance(recipe, str):
             return self.codebook.recipe

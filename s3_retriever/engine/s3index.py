@@ -190,12 +190,6 @@ class S3Index:
             InputError: A document cannot be used or its id is taken.
             IndexStoreError: Another process is writing, or the disk refuses.
         """
-        if isinstance(documents, (str, Document)):
-            documents = [documents]
-        if not isinstance(documents, Iterable):
-            raise InputError(
-                f"Documents are an iterable of Document or str, not {type(documents).__name__}."
-            )
         encoder = self.encoder
         with (
             self._store.append(
@@ -215,7 +209,7 @@ class S3Index:
             waiting: Any = deque()
 
             def texts() -> Any:
-                for document in _each(documents):
+                for document in as_documents(documents):
                     waiting.append(document)
                     yield document.title, document.text
 
@@ -404,12 +398,18 @@ def _check_codebook(store: Store, origin: Origin, codebook: str | Path | Codeboo
     origin.check_codebook(store.path, Codebook.from_pretrained(str(codebook)).identity)
 
 
-def _each(documents: Iterable[Document | str]) -> Iterator[Document]:
-    """Documents, of texts too.
+def as_documents(documents: Iterable[Document | str] | Document | str) -> Iterator[Document]:
+    """Iterate over documents, of texts too; a lone document or text is one document.
 
     Raises:
-        InputError: Something is neither a document nor a text.
+        InputError: `documents` or an item is of another type.
     """
+    if isinstance(documents, (str, Document)):
+        documents = [documents]
+    if not isinstance(documents, Iterable):
+        raise InputError(
+            f"Documents are an iterable of Document or str, not {type(documents).__name__}."
+        )
     for item in documents:
         document = Document(item) if isinstance(item, str) else item
         if not isinstance(document, Document):
@@ -424,9 +424,13 @@ def _reached(chunk: EncodedChunk, before: int) -> int:
     return int(chunk.starts[-1]) if len(chunk.starts) else before
 
 
-def _scanning_bar(documents: Iterable[Document | str], shown: bool) -> AbstractContextManager[Bar]:
+def _scanning_bar(
+    documents: Iterable[Document | str] | Document | str, shown: bool
+) -> AbstractContextManager[Bar]:
     """A bar of characters; with the time left if all documents are at hand."""
     total = None
+    if isinstance(documents, (str, Document)):
+        documents = [documents]
     if isinstance(documents, (list, tuple)):
         total = sum(
             len(item.text if isinstance(item, Document) else item)

@@ -25,8 +25,8 @@ from s3_retriever import (
     S3Index,
     TapRecipe,
 )
-from s3_retriever.answer import context as pieces_module
-from s3_retriever.answer import scanned as scanning
+from s3_retriever.answer import context as context_module
+from s3_retriever.answer import long_context as long_context_module
 from s3_retriever.answer.context import pieces
 from s3_retriever.answer.prompt import PLAIN_PROMPT, Prompt, fit_evidence, join_evidence
 from s3_retriever.host import FAMILIES
@@ -251,7 +251,7 @@ def test_two_questions_need_one_scan(model, text, monkeypatch):
     # The host reads each question, once.
     assert len(forwards) - scan == 2
     assert sum(forwards[:scan]) > 4
-    assert not context.path.exists()
+    assert context.path is None
 
 
 @pytest.fixture
@@ -263,7 +263,7 @@ def bare(answerer, tmp_path) -> Path:
 
 
 def test_edges_and_words_without_a_codebook(bare, tmp_path, text, monkeypatch):
-    with pytest.raises(CodebookError, match=r"s3 fit .*; or let the fallback 'bm25'"):
+    with pytest.raises(CodebookError, match=r"s3r fit .*; or let the fallback 'bm25'"):
         LongContext(str(bare), **CPU)
     with pytest.raises(InputError, match="'bm25' or None, not 'dense'"):
         LongContext(str(bare), fallback="dense", **CPU)
@@ -282,7 +282,7 @@ def test_edges_and_words_without_a_codebook(bare, tmp_path, text, monkeypatch):
     with model.scan(text, path=tmp_path / "kept", progress=False) as kept:
         assert kept.compress(QUESTION, token_budget=200) == spans
     assert model.open(tmp_path / "kept").answer(QUESTION, **BUDGET).evidence
-    recipe = Recipe(name="bare", taps={"key.1": TapRecipe()}, edges=0)
+    recipe = Recipe(name="bare", taps={"key.1": TapRecipe()})
     plain = LongContext(str(bare), fallback="bm25", recipe=recipe, **CPU)
     spans = plain.compress(QUESTION, text, token_budget=200, progress=False)
     assert {span.sources for span in spans} == {("bm25",)}
@@ -404,10 +404,10 @@ def test_a_prompt_of_ones_own(model, scanned):
         ("Who?", {"token_budget": 0}, "token_budget must be a whole number of at least 1, not 0"),
         ("Who?", {"token_budget": True}, "token_budget must be"),
         ("Who?", {"max_new_tokens": 0}, "max_new_tokens must be"),
-        ("Who?", {"token_budget": 511}, r"token_budget of 511 is too much: .*reads 512 tokens"),
-        ("Who?", {}, r"token_budget of 1024 is too much"),
-        ("Who is it? " * 200, {}, r"No evidence has room: .*shorten the question"),
-        ("Who?", {"max_new_tokens": 600}, "No evidence has room"),
+        ("Who?", {"token_budget": 511}, r"token_budget of 511 is too large: .*reads 512 tokens"),
+        ("Who?", {}, r"token_budget of 1024 is too large"),
+        ("Who is it? " * 200, {}, r"There is no room for evidence: .*shorten the question"),
+        ("Who?", {"max_new_tokens": 600}, "There is no room for evidence"),
         (
             "Who?",
             {"prompt": "{context}"},
@@ -456,7 +456,7 @@ def test_files_that_cannot_be_read(model, tmp_path):
 
 
 def test_a_question_without_evidence(words, text):
-    recipe = Recipe(name="bare", taps={"key.1": TapRecipe()}, edges=0)
+    recipe = Recipe(name="bare", taps={"key.1": TapRecipe()})
     model = LongContext(words.host, fallback="bm25", recipe=recipe)
     assert model.compress("zzz", text, token_budget=20, progress=False) == []
 
@@ -499,7 +499,7 @@ def test_decoding_is_greedy_and_silent_whatever_the_model_prefers(
 
 
 def test_a_file_gives_what_its_text_gives(model, text, tmp_path, monkeypatch):
-    monkeypatch.setattr(pieces_module, "_BLOCK_CHARACTERS", 40_000)
+    monkeypatch.setattr(context_module, "_BLOCK_CHARACTERS", 40_000)
     long = "\r\n\r\n".join([text, "naïve 🤖 words. " * 900, text[:30_000]])
     path = tmp_path / "long.txt"
     path.write_bytes(b"\xef\xbb\xbf" + long.encode())
@@ -540,7 +540,7 @@ def test_a_file_is_read_in_blocks(tmp_path):
 @pytest.fixture
 def commits(monkeypatch):
     """Commits of one piece each."""
-    monkeypatch.setattr(scanning, "_COMMITTED_PIECES", 1)
+    monkeypatch.setattr(long_context_module, "_COMMITTED_PIECES", 1)
 
 
 def test_an_interrupted_scan_goes_on_where_it_was(model, text, tmp_path, commits, monkeypatch):
@@ -557,7 +557,7 @@ def test_an_interrupted_scan_goes_on_where_it_was(model, text, tmp_path, commits
     monkeypatch.setattr(HostClass, "forward", interrupted)
     with pytest.raises(KeyboardInterrupt):
         model.scan(text, path=path, progress=False)
-    with pytest.raises(IndexStoreError, match="no whole context"):
+    with pytest.raises(IndexStoreError, match="is incomplete"):
         model.open(path)
     with S3Index.open(path, host=model.host) as index:
         done = len(index)
@@ -731,7 +731,7 @@ def test_a_batch_that_does_not_fit_is_halved(answerer, text, small_device, caplo
 def test_a_prompt_that_does_not_fit(bare, text, small_device):
     model = LongContext(str(bare), fallback="bm25", **CPU)
     small_device(0)
-    with pytest.raises(HostError, match=r"no memory to answer a prompt of \d+ tokens"):
+    with pytest.raises(HostError, match=r"too little memory to answer a prompt of \d+ tokens"):
         model.answer(QUESTION, text, progress=False, **BUDGET)
 
 
