@@ -61,9 +61,9 @@ class ScannedContext:
     def path(self) -> Path | None:
         """Folder of the scan; None if it lives in memory.
 
-        The folder is an index, whose documents are pieces of the context: `S3Index.open` and
-        `s3r search` read it as well. They find the codebook as for any index: beside the host's
-        files, or where `codebook` named it; one that was passed as an object must be passed again.
+        The folder is an index whose documents are pieces of the context; `S3Index.open` and
+        `s3r search` read it as well. If `LongContext` was given the codebook as an object, give it
+        to `S3Index.open` too; with the fallback, neither needs one.
         """
         return self._store.path
 

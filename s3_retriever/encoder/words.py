@@ -12,13 +12,13 @@ from s3_retriever.encoder import Encoder, TokenFeatures
 from s3_retriever.features import EncodedQuestion, TapFeatures
 from s3_retriever.host import Host
 from s3_retriever.host.taps import Tap
-from s3_retriever.recipe import Interleave, Recipe, TapRecipe
+from s3_retriever.recipe import Interleave, Recipe
 from s3_retriever.sae import TopKSAE
 
 _TAP = "hidden.0"
 # M_BM25 U M_bias of S3-Attention, section 4; the paper does not state the size of the edges, and
 # the recipe `paper` takes as many.
-_RECIPE = Recipe(name="bm25", taps={_TAP: TapRecipe()}, fusion=Interleave(edge_tokens=32))
+_RECIPE = Recipe(name="bm25", taps={}, fusion=Interleave(edge_tokens=32))
 
 
 class WordsEncoder(Encoder):
@@ -55,4 +55,4 @@ class WordsEncoder(Encoder):
         """The recipe `bm25`, or fusion and edges of the caller's own without its taps."""
         if isinstance(recipe, str):
             return self.codebook.recipe
-        return recipe.model_copy(update={"taps": {_TAP: TapRecipe()}, "hop": None})
+        return recipe.model_copy(update={"taps": {}, "sentence": None, "hop": None})

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s3_retriever.document import Document
-from s3_retriever.engine.hosting import codebook_name, find_codebook, shared_host
+from s3_retriever.engine.hosting import codebook_name, find_codebook, shared_host, words_host
 from s3_retriever.engine.origin import Origin
 from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.index import Store, Verification
@@ -115,18 +115,27 @@ class S3Index:
         store = Store.open(Path(path))
         origin = Origin.read(store)
         host = host or origin.host
-        if codebook is None:
+        # Made with `LongContext(..., fallback="bm25")`.
+        words_only = not origin.recipe.taps and origin.recipe.sentence is None
+        if codebook is None and not words_only:
             codebook = codebook_name(host, origin.codebook_source)
-        _check_codebook(store, origin, codebook)
+        if codebook is not None:
+            _check_codebook(store, origin, codebook)
 
         def load() -> Encoder:
             from s3_retriever.encoder import Encoder
+            from s3_retriever.encoder.words import WordsEncoder
 
-            book = find_codebook(host, codebook)
-            origin.check_codebook(store.path, book.identity)
             shape = {"window": origin.window, "overlap": origin.overlap}
             options = shape | host_options if isinstance(host, str) else host_options
-            return Encoder(shared_host(host, book, options), book)
+            encoder: Encoder
+            if words_only:
+                encoder = WordsEncoder(words_host(host, options))
+            else:
+                book = find_codebook(host, codebook)
+                encoder = Encoder(shared_host(host, book, options), book)
+            origin.check_codebook(store.path, encoder.identity)
+            return encoder
 
         return cls(store, load, origin.recipe)
 

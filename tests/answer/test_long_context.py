@@ -14,6 +14,7 @@ from helpers.answering import CPU, make_answerer
 from helpers.families import CASES, folder_of, model_type, scramble, taps_of, window
 
 from s3_retriever import (
+    Codebook,
     CodebookError,
     Document,
     Host,
@@ -619,9 +620,39 @@ def test_a_kept_scan_goes_on_with_what_was_added(model, text, tmp_path, monkeypa
 
 
 def test_a_kept_scan_is_an_index(model, text, tmp_path):
-    model.scan(text, path=tmp_path / "kept", progress=False)
-    with S3Index.open(tmp_path / "kept") as index:
-        assert index.search(QUESTION, k=1)
+    scanned = model.scan(text, path=tmp_path / "kept", progress=False)
+    with S3Index.open(scanned.path) as index:
+        assert index.ids() == [piece.id for piece in pieces(text)]
+        assert {"s3", "bm25"} <= set(index.search(QUESTION, k=1)[0].sources)
+
+
+def test_the_index_of_a_scan_finds_a_codebook_that_was_named(bare, answerer, text, tmp_path):
+    book = answerer / "s3-codebook"
+    named = LongContext(str(bare), codebook=book, window=64, **CPU)
+    named.scan(text, path=tmp_path / "named", progress=False)
+    with S3Index.open(tmp_path / "named") as index:
+        assert "s3" in index.search(QUESTION, k=1)[0].sources
+    given = LongContext(named.host, codebook=Codebook.load(book))
+    given.scan(text, path=tmp_path / "given", progress=False)
+    with pytest.raises(CodebookError, match=r"none was named .*pass codebook="):
+        S3Index.open(tmp_path / "given")
+    with S3Index.open(tmp_path / "given", codebook=Codebook.load(book)) as index:
+        assert "s3" in index.search(QUESTION, k=1)[0].sources
+
+
+def test_the_index_of_a_scan_by_words_needs_no_codebook(bare, answerer, text, tmp_path):
+    model = LongContext(str(bare), fallback="bm25", **CPU)
+    scanned = model.scan(text, path=tmp_path / "kept", progress=False)
+    with S3Index.open(scanned.path) as index:
+        for mode, sources in (("bm25", {"bm25"}), ("hybrid", {"bm25", "edge"})):
+            spans = index.search(QUESTION, k=9, mode=mode)
+            assert any("captain paints" in span.text for span in spans)
+            assert {source for span in spans for source in span.sources} == sources
+        assert index.search(QUESTION, mode="s3") == []
+        index.add("The old captain paints a kite.", progress=False)
+        assert index.search("kite", k=1)[0].text == "The old captain paints a kite."
+    with pytest.raises(IndexStoreError, match="made with another codebook"):
+        S3Index.open(scanned.path, codebook=answerer / "s3-codebook")
 
 
 # Streams

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -63,8 +64,36 @@ def test_the_budget_holds_and_repeated_documents_do_no_harm(compressor):
     assert 0 < sum(span.tokens for span in spans) <= 15
     assert spans == compressor.compress("captain bread", DOCUMENTS, token_budget=15)
     assert compressor.compress("captain bread", []) == []
+    first = Document("The old captain counts warm bread.", "a")
+    (span,) = compressor.compress("captain bread", [first, *DOCUMENTS[:1]])
+    assert span.text == first.text
     with pytest.raises(InputError, match="empty"):
         compressor.compress(" ", DOCUMENTS)
+
+
+def test_a_single_document_needs_no_list(compressor):
+    text = "The old captain paints seven boats. A baker mends bread."
+    expected = compressor.compress("captain boats", [text], k=1)
+    assert [span.text for span in expected] == ["The old captain paints seven boats."]
+    assert compressor.compress("captain boats", text, k=1) == expected
+    assert compressor.compress("captain boats", Document(text), k=1) == expected
+
+
+@pytest.mark.parametrize(
+    ("documents", "problem"),
+    [
+        (7, "Documents are an iterable of Document or str, not int"),
+        (["text", 7], "A document is a Document or a string, not int"),
+    ],
+)
+def test_anything_else_is_refused(compressor, documents, problem):
+    with pytest.raises(InputError, match=problem):
+        compressor.compress("captain", documents)
+
+
+def test_it_writes_no_files(compressor, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    assert compressor.compress("captain boats", DOCUMENTS)
 
 
 def test_overlapping_chunks_bring_nothing_twice(compressor):
