@@ -43,8 +43,8 @@ class LongContext:
             `generates=True`. An encoder such as `minilm` can `scan` and `compress`, not answer.
         codebook: The host's codebook, or its name; found as in `S3Index.create`.
         recipe: `default`, `paper`, or your own.
-        fallback: `bm25` retrieves a host without codebook by BM25 and the edges of the context;
-            the host then scans nothing. By default a codebook is required.
+        fallback: `bm25`: if the host has no codebook, retrieve by BM25 and the edges of the
+            context; the host then does not run until it answers. By default that is an error.
         chat_options: Passed on to the tokenizer's chat template, such as
             `{"enable_thinking": False}`.
         host_options: For `Host.load`, such as `device="cuda"`.

@@ -68,13 +68,13 @@ def test_a_real_causal_model_finds_the_sections_that_answer(tmp_path):
                 if story not in chosen:
                     continue
                 gold = {f"{story}/{place}" for _, place in row["support"]}
-                found = {
+                results = {
                     "s3": index.search(row["question"], k=3, mode="s3"),
                     "paper": index.search(row["question"], k=3, mode="s3", recipe=paper),
                     "bm25": index.search(row["question"], k=3, mode="bm25"),
                 }
                 asked += 1
-                for name, spans in found.items():
+                for name, spans in results.items():
                     hits[name] += bool(gold & {span.document_id for span in spans})
     chance = 3 * groups / sections
     rates = {name: count / asked for name, count in hits.items()}

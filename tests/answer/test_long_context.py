@@ -207,7 +207,7 @@ def test_an_encoder_compresses_but_does_not_answer(tiny_bert, tiny_codebook, tex
 # Evidence and answers
 
 
-def test_evidence_is_in_order_within_the_budget_and_says_where_it_stands(model, scanned, text):
+def test_evidence_is_in_order_within_the_budget_and_has_offsets(model, scanned, text):
     tokenizer = model.host.tokenizer
     for budget in (16, 64, 200):
         spans = scanned.compress(QUESTION, token_budget=budget)
@@ -337,8 +337,8 @@ def test_several_threads_share_one_context(scanned):
     questions = ["captain boats", "warm bread", "broken clock", "blue ledger"] * 2
     expected = [scanned.answer(question, **BUDGET).text for question in questions]
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda question: scanned.answer(question, **BUDGET).text, questions))
-    assert found == expected
+        texts = list(pool.map(lambda question: scanned.answer(question, **BUDGET).text, questions))
+    assert texts == expected
 
 
 # Prompts
@@ -386,7 +386,7 @@ def test_a_chat_template_that_cannot_be_used(chatty, template, problem, monkeypa
         Prompt(chatty.host)
 
 
-def test_a_prompt_of_ones_own(model, scanned):
+def test_a_prompt_of_the_callers(model, scanned):
     own = "{{{question}}}\n{context}\n="
     answer = scanned.answer("Who?", prompt=own, **BUDGET)
     expected = f"{{Who?}}\n{join_evidence(answer.evidence)}\n="
@@ -419,7 +419,7 @@ def test_a_prompt_of_ones_own(model, scanned):
         ("Who?", {"prompt": " "}, "prompt is empty"),
     ],
 )
-def test_it_is_told_before_any_work(model, question, options, problem):
+def test_requests_are_checked_before_any_work(model, question, options, problem):
     def context():
         raise AssertionError("the context was read")
         yield
@@ -442,7 +442,7 @@ def test_an_empty_context(model, context, tmp_path):
 
 
 @pytest.mark.parametrize("context", [7, None, ["text", 7]])
-def test_what_is_no_context(model, context):
+def test_anything_else_is_refused(model, context):
     with pytest.raises(InputError, match="A context is a string"):
         model.compress("Who?", context, progress=False)
 
@@ -573,8 +573,8 @@ def test_an_interrupted_scan_goes_on_where_it_was(model, text, tmp_path, commits
         assert kept.tokens == whole.tokens
         expected = kept.compress(QUESTION, token_budget=64)
         check_offsets(expected, text)
-        found = whole.compress(QUESTION, token_budget=64)
-        assert [span.id for span in expected] == [span.id for span in found]
+        in_memory = whole.compress(QUESTION, token_budget=64)
+        assert [span.id for span in expected] == [span.id for span in in_memory]
     batches.clear()
     with model.scan(text, path=path, progress=False) as again:
         assert batches == []
@@ -662,9 +662,9 @@ def test_a_stream_gives_the_answer_in_pieces(scanned):
     expected = scanned.answer(QUESTION, token_budget=64, max_new_tokens=24)
     stream = scanned.stream(QUESTION, token_budget=64, max_new_tokens=24)
     assert stream.evidence == expected.evidence
-    found = list(stream)
-    assert len(found) > 3
-    assert "".join(found) == stream.answer.text == expected.text
+    parts = list(stream)
+    assert len(parts) > 3
+    assert "".join(parts) == stream.answer.text == expected.text
     assert stream.answer.new_tokens == expected.new_tokens
     assert stream.answer.prompt_tokens == expected.prompt_tokens
     assert list(stream) == []
@@ -692,7 +692,7 @@ def test_errors_of_the_thread_come_out(scanned, monkeypatch, model):
         list(scanned.stream(QUESTION, **BUDGET))
 
 
-def test_a_stream_that_nobody_wants_ends(scanned, model):
+def test_a_stream_ends_when_it_is_closed_or_forgotten(scanned, model):
     with scanned.stream(
         QUESTION, token_budget=64, max_new_tokens=300, min_new_tokens=300
     ) as stream:
