@@ -634,7 +634,7 @@ def test_the_index_of_a_scan_finds_a_codebook_that_was_named(bare, answerer, tex
         assert "s3" in index.search(QUESTION, k=1)[0].sources
     given = LongContext(named.host, codebook=Codebook.load(book))
     given.scan(text, path=tmp_path / "given", progress=False)
-    with pytest.raises(CodebookError, match=r"none was named .*pass codebook="):
+    with pytest.raises(CodebookError, match="pass codebook="):
         S3Index.open(tmp_path / "given")
     with S3Index.open(tmp_path / "given", codebook=Codebook.load(book)) as index:
         assert "s3" in index.search(QUESTION, k=1)[0].sources
