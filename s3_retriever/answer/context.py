@@ -1,10 +1,10 @@
-"""Pieces: contexts of any length as documents of bounded size that know where they stand."""
+"""Pieces: a context of any length, cut into short documents that know their place in it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,49 +17,49 @@ from s3_retriever.text.pieces import split_pieces
 Part = str | Path | Document
 Context = Part | Iterable[Part]
 
-# A few paragraphs. The second hop leads from one document to others, and so from piece to piece:
-# on HotpotQA as one text (17 questions, 512 tokens, minilm) evidence recall was .81 with pieces of
-# 32,768 characters, .84 with 4,000 and .91 with 1,000; on stories all were alike.
+# A few paragraphs. The second hop leads from one document to others, here from piece to piece: on
+# HotpotQA as one text (17 questions, 512 tokens, minilm) evidence recall was .81 with pieces of
+# 32,768 characters, .84 with 4,000 and .91 with 1,000; on stories the size made no difference.
 _PIECE_CHARACTERS = 1_000
-# Characters of a file in memory at once.
+# Characters of a file that are in memory at once.
 _BLOCK_CHARACTERS = 1 << 20
-# Where a piece keeps its place; the rest of its metadata is the document's own.
+# Metadata key of a piece's place; the other keys are the document's own.
 _PLACE = "s3_piece"
 
 
 def pieces(context: Context) -> Iterator[Document]:
-    """Cut a context into pieces, holding no more of a file than a block.
+    """Cut a context into pieces, reading files in blocks.
 
-    A piece has 1,000 characters at most and ends with a paragraph where it can. Its id holds its
-    number and a digest of its title and text. Pieces of white space are left out.
+    A piece has at most 1,000 characters and ends with a paragraph if it can. Its id is its number
+    and a digest of its title and text. Pieces of white space are skipped.
 
     Args:
         context: A text, a file of UTF-8 text, a document, or any number of these.
 
     Raises:
-        InputError: Something is none of these, or a file cannot be read.
+        InputError: The context has anything else in it, or a file that cannot be read.
     """
     number = 0
-    waiting: Document | None = None
-    for document, start, text in _stretches(context):
+    piece: Document | None = None
+    for document, start, text in _cut(context):
         if not text.strip():
             continue
-        if waiting is not None:
-            yield waiting
-        waiting = _piece(number, document, start, text, last=False)
+        if piece is not None:
+            yield piece
+        piece = _piece(number, document, start, text)
         number += 1
-    if waiting is not None:
-        place = waiting.metadata[_PLACE] | {"last": True}
-        yield replace(waiting, metadata={**waiting.metadata, _PLACE: place})
+    if piece is not None:
+        place = piece.metadata[_PLACE] | {"last": True}
+        yield replace(piece, metadata={**piece.metadata, _PLACE: place})
 
 
-def is_last(metadata: dict[str, Any]) -> bool:
+def is_last(metadata: Mapping[str, Any]) -> bool:
     """Whether a piece with this metadata is the last one of its context."""
     return bool(metadata.get(_PLACE, {}).get("last"))
 
 
-def placed(span: Span) -> Span:
-    """A span of a piece as a span of the piece's document."""
+def in_document(span: Span) -> Span:
+    """Turn a span of a piece into one of the document that the piece was cut from."""
     metadata = dict(span.metadata)
     place = metadata.pop(_PLACE)
     start = int(place["start"])
@@ -72,44 +72,36 @@ def placed(span: Span) -> Span:
     )
 
 
-def _piece(number: int, document: Document, start: int, text: str, *, last: bool) -> Document:
+def _piece(number: int, document: Document, start: int, text: str) -> Document:
     digest = hashlib.blake2b(digest_size=12)
     digest.update(json.dumps([document.title, text]).encode())
-    place = {"document": document.id, "start": start, "last": last}
+    place = {"document": document.id, "start": start, "last": False}
     metadata = {**document.metadata, _PLACE: place}
     return Document(text, f"{number}-{digest.hexdigest()}", metadata)
 
 
-def _stretches(context: Context) -> Iterator[tuple[Document, int, str]]:
-    """Documents (of a file, without its text), and where in each which piece of text stands."""
-    for part in _parts(context):
+def _cut(context: Context) -> Iterator[tuple[Document, int, str]]:
+    """Each piece's document (that of a file without its text), start and text."""
+    if isinstance(context, (str, Path, Document)) or not isinstance(context, Iterable):
+        context = [context]
+    for part in context:
         if isinstance(part, Path):
-            document = Document("", str(part))
-            yield from ((document, start, text) for start, text in _file_pieces(part))
-            continue
-        document = Document(part) if isinstance(part, str) else part
-        if not isinstance(document, Document):
+            document, stretches = Document("", str(part)), _cut_file(part)
+        elif isinstance(part, (str, Document)):
+            document = Document(part) if isinstance(part, str) else part
+            stretches = split_pieces(document.text, _PIECE_CHARACTERS)
+        else:
             raise InputError(
                 "A context is a string, a pathlib.Path, a Document, or an iterable of these, not "
                 f"{type(part).__name__}."
             )
-        yield from ((document, start, text) for start, text in _cut(document.text))
+        yield from ((document, start, text) for start, text in stretches)
 
 
-def _parts(context: Context) -> Iterable[Part]:
-    if isinstance(context, (str, Path, Document)) or not isinstance(context, Iterable):
-        return [context]
-    return context
+def _cut_file(path: Path) -> Iterator[tuple[int, str]]:
+    """Cut a text file; the last piece of a block waits for the next block, which may continue it.
 
-
-def _cut(text: str) -> Iterator[tuple[int, str]]:
-    return split_pieces(text, _PIECE_CHARACTERS)
-
-
-def _file_pieces(path: Path) -> Iterator[tuple[int, str]]:
-    """Offsets and pieces of a text file; its end is held back until more is read, to be cut well.
-
-    Characters count as they stand in the file, line ends included, a byte order mark excluded.
+    Offsets count the file's characters, line ends included, without a byte order mark.
     """
     start, rest = 0, ""
     try:
@@ -117,7 +109,7 @@ def _file_pieces(path: Path) -> Iterator[tuple[int, str]]:
             while block := file.read(_BLOCK_CHARACTERS):
                 if "\0" in block:
                     raise InputError(f"{path} is binary; convert it to UTF-8 text first.")
-                *whole, (_, rest) = _cut(rest + block)
+                *whole, (_, rest) = split_pieces(rest + block, _PIECE_CHARACTERS)
                 for _, text in whole:
                     yield start, text
                     start += len(text)

@@ -1,4 +1,4 @@
-"""Generating: the whole answer at once, or piece by piece from a thread."""
+"""Generation: the whole answer at once, or in pieces from a thread."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Answer:
     """An answer and its evidence.
 
     Attributes:
-        text: What the host generated, without white space at its ends.
-        evidence: All that it read of the context, in the context's order.
-        prompt_tokens: Length of the prompt, evidence, question and template together.
-        new_tokens: Length of the answer, the token that ended it included.
+        text: What the host generated, stripped of white space at both ends.
+        evidence: What it read of the context, in the context's order.
+        prompt_tokens: Tokens of the prompt: evidence, question and template.
+        new_tokens: Tokens of the answer, including the one that ended it.
         retrieval_seconds: Time to find the evidence in the scanned context.
         generation_seconds: Time to read the prompt and to generate.
     """
@@ -44,38 +44,43 @@ class Answer:
     generation_seconds: float
 
 
-# An incomplete character is decoded to this one.
+# What an incomplete character is decoded to.
 _INCOMPLETE = "\ufffd"
 
 
 def generate(request: Request, evidence: list[Span], retrieval_seconds: float) -> Answer:
-    """Let the host answer from its evidence.
+    """Let the host answer a request from evidence.
+
+    Args:
+        request: The question.
+        evidence: What the host reads of the context.
+        retrieval_seconds: How long finding the evidence took, for the answer.
 
     Raises:
-        InputError: `generate` of the model refuses an option.
-        HostError: The device has no memory for the prompt.
+        InputError: The model's `generate` refuses an option.
+        HostError: The device has too little memory for the prompt.
     """
     ids = request.ids(evidence)
     began = time.perf_counter()
-    new = _run(request, ids)
+    new_ids = _generate(request, ids)
     seconds = time.perf_counter() - began
-    text = _decode(request.host, new).strip()
-    return Answer(text, evidence, len(ids), len(new), retrieval_seconds, seconds)
+    text = _decode(request.host, new_ids).strip()
+    return Answer(text, evidence, len(ids), len(new_ids), retrieval_seconds, seconds)
 
 
 class AnswerStream(Iterator[str]):
-    """The pieces of an answer while it is generated; joined they are its text.
+    """The pieces of an answer while it is generated; joined, they are its text.
 
-    Generation runs in a thread of its own and ends when the stream is closed or forgotten. An
-    error in it is raised by the iteration.
+    Generation runs in a thread of its own and stops when the stream is closed or garbage
+    collected. Its errors are raised by the iteration.
 
     Args:
-        request: What to answer.
-        evidence: From what.
-        retrieval_seconds: For the answer.
+        request: The question.
+        evidence: What the host reads of the context.
+        retrieval_seconds: How long finding the evidence took, for the answer.
 
     Attributes:
-        evidence: What the answer is made from; known before the first piece.
+        evidence: What the host reads of the context; known before the first piece.
     """
 
     def __init__(self, request: Request, evidence: list[Span], retrieval_seconds: float) -> None:
@@ -84,13 +89,13 @@ class AnswerStream(Iterator[str]):
         self._ids = request.ids(evidence)
         self._retrieval_seconds = retrieval_seconds
         self._tokens = _Tokens()
-        self._seen: list[int] = []
+        self._new_ids: list[int] = []
         self._text = ""
         self._answer: Answer | None = None
         self._thread = threading.Thread(
-            target=_work, args=(request, self._ids, self._tokens), daemon=True
+            target=_generate_into, args=(self._tokens, request, self._ids), daemon=True
         )
-        self._forget = weakref.finalize(self, self._tokens.stop.set)
+        self._stop = weakref.finalize(self, self._tokens.stop.set)
         self._began = time.perf_counter()
         self._thread.start()
 
@@ -98,16 +103,16 @@ class AnswerStream(Iterator[str]):
         """Wait for the next piece.
 
         Raises:
-            S3Error: As `LongContext.answer` would.
+            S3Error: Those of `LongContext.answer`.
         """
         while self._answer is None:
             token = self._tokens.queue.get()
             if isinstance(token, BaseException):
-                self._tokens.queue.put(token)  # for whoever asks again
+                self._tokens.queue.put(token)  # for the next call
                 raise token
             if token is None:
                 return self._finish()
-            self._seen.append(token)
+            self._new_ids.append(token)
             if piece := self._advance(whole=False):
                 return piece
         raise StopIteration
@@ -120,10 +125,10 @@ class AnswerStream(Iterator[str]):
 
     @property
     def answer(self) -> Answer:
-        """The whole answer; waits for what is still to come.
+        """The whole answer; waits until it is complete.
 
         Raises:
-            S3Error: As the iteration does.
+            S3Error: Those of the iteration.
         """
         for _ in self:
             pass
@@ -131,18 +136,18 @@ class AnswerStream(Iterator[str]):
         return self._answer
 
     def close(self) -> None:
-        """End the generation after the token that is being made."""
-        self._forget()
+        """Stop the generation after the current token."""
+        self._stop()
         self._thread.join()
 
     def _advance(self, *, whole: bool) -> str:
-        """The text that is new, without white space at the answer's ends."""
-        text = _decode(self._host, self._seen).lstrip()
+        """The text since the last piece, stripped at both ends of the answer."""
+        text = _decode(self._host, self._new_ids).lstrip()
         if not whole and text.endswith(_INCOMPLETE):
             return ""
         text = text.rstrip()
         if not text.startswith(self._text):
-            return ""  # the decoder joined it otherwise; the end settles it
+            return ""  # more tokens changed how earlier ones are decoded; a later piece makes up
         piece = text[len(self._text) :]
         self._text = text
         return piece
@@ -154,7 +159,7 @@ class AnswerStream(Iterator[str]):
             self._text,
             self.evidence,
             len(self._ids),
-            len(self._seen),
+            len(self._new_ids),
             self._retrieval_seconds,
             seconds,
         )
@@ -164,11 +169,11 @@ class AnswerStream(Iterator[str]):
 
 
 class _Tokens(BaseStreamer, StoppingCriteria):
-    """Hands tokens from the generating thread to the waiting one, and the wish to stop back.
+    """Hands tokens from the generating thread to the waiting one, and back the wish to stop.
 
     Attributes:
-        queue: New tokens; at the end None or an error.
-        stop: Set once nobody waits any more.
+        queue: New tokens, then None or an error.
+        stop: Set when nobody waits any more.
     """
 
     def __init__(self) -> None:
@@ -184,25 +189,25 @@ class _Tokens(BaseStreamer, StoppingCriteria):
         self._prompt_passed = True
 
     def end(self) -> None:
-        """Nothing: the thread itself says when it is done."""
+        """Do nothing: the thread itself puts the end into the queue."""
 
     def __call__(self, input_ids: Tensor, scores: Any, **options: Any) -> Any:  # noqa: ARG002
-        """Whether each sequence is to end [sequences]."""
+        """Whether to stop each sequence, bool [sequences]."""
         stop = self.stop.is_set()
         return torch.full((len(input_ids),), stop, dtype=torch.bool, device=input_ids.device)
 
 
-def _work(request: Request, ids: list[int], tokens: _Tokens) -> None:
+def _generate_into(tokens: _Tokens, request: Request, ids: list[int]) -> None:
     end: BaseException | None = None
     try:
-        _run(request, ids, tokens)
+        _generate(request, ids, tokens)
     except BaseException as error:
         end = error
     tokens.queue.put(end)
 
 
-def _run(request: Request, ids: list[int], tokens: _Tokens | None = None) -> list[int]:
-    """The new tokens, the KV cache being that of the prompt and of the answer alone."""
+def _generate(request: Request, ids: list[int], tokens: _Tokens | None = None) -> list[int]:
+    """The new tokens after a prompt; the KV cache holds prompt and answer only."""
     host, options = request.host, dict(request.options)
     if tokens is not None:
         criteria = [*options.pop("stopping_criteria", ()), tokens]
@@ -211,16 +216,16 @@ def _run(request: Request, ids: list[int], tokens: _Tokens | None = None) -> lis
     causal: Any = host.causal
     settings = _settings(host)
     try:
-        # `generate` takes settings and other arguments apart, and so it is to be given them.
-        others = settings.update(max_new_tokens=request.max_new_tokens, **options)
+        # Settings go into the configuration; `update` returns the other arguments of `generate`.
+        arguments = settings.update(max_new_tokens=request.max_new_tokens, **options)
         settings.return_dict_in_generate = False
-        # Not while taps of another thread are on the modules.
+        # The lock keeps the taps of other threads off the modules.
         with host.lock, torch.inference_mode():
-            found = causal.generate(
+            sequences = causal.generate(
                 prompt,
                 attention_mask=torch.ones_like(prompt),
                 generation_config=settings,
-                **others,
+                **arguments,
             )
     except (ValueError, TypeError) as error:
         raise InputError(f"The host cannot generate with these options: {error}") from error
@@ -228,18 +233,19 @@ def _run(request: Request, ids: list[int], tokens: _Tokens | None = None) -> lis
         if not is_out_of_memory(error):
             raise
         raise HostError(
-            f"The device has no memory to answer a prompt of {len(ids)} tokens; lower token_budget."
+            f"The device has too little memory to answer a prompt of {len(ids)} tokens; lower "
+            "token_budget."
         ) from error
-    new: list[int] = found[0, len(ids) :].tolist()
-    return new
+    new_ids: list[int] = sequences[0, len(ids) :].tolist()
+    return new_ids
 
 
 def _settings(host: Host) -> Any:
-    """The model's own settings, with greedy decoding (S3-Attention, section 5) as the default."""
+    """The model's own settings, but greedy by default (S3-Attention, section 5)."""
     config = copy.deepcopy(host.causal.generation_config)
     assert config is not None
     config.do_sample = False
-    # Left as they are, these would only raise warnings about what greedy decoding leaves unused.
+    # Greedy decoding ignores these, and warns about other values.
     for name, neutral in (("temperature", 1.0), ("top_p", 1.0), ("top_k", 50), ("min_p", None)):
         if hasattr(config, name):
             setattr(config, name, neutral)

@@ -2,57 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
-from s3_retriever.answer.context import Context, pieces
+from s3_retriever.answer.context import Context, is_last, pieces
 from s3_retriever.answer.generation import Answer, AnswerStream, generate
-from s3_retriever.answer.prompt import check_count, check_text
-from s3_retriever.answer.scanned import (
-    MAX_NEW_TOKENS,
-    TOKEN_BUDGET,
-    Reader,
-    ScannedContext,
-    check_whole,
-    keep_pieces,
-    open_kept,
-    scan_pieces,
-)
+from s3_retriever.answer.prompt import Prompt, Request
+from s3_retriever.answer.scanned import MAX_NEW_TOKENS, TOKEN_BUDGET, ScannedContext
 from s3_retriever.codebook import Codebook
+from s3_retriever.document import Document
 from s3_retriever.encoder import Encoder
 from s3_retriever.encoder.words import WordsEncoder
-from s3_retriever.engine import find_codebook
+from s3_retriever.engine import S3Index, find_codebook
 from s3_retriever.engine.hosting import answering_host
-from s3_retriever.errors import CodebookError, InputError
+from s3_retriever.engine.origin import Origin
+from s3_retriever.engine.s3index import new_store
+from s3_retriever.errors import CodebookError, IndexStoreError, InputError
 from s3_retriever.host import Host
+from s3_retriever.index import Store
+from s3_retriever.index.manifest import MANIFEST_NAME
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import Span
+from s3_retriever.types import check_count, check_text
+
+# Pieces of one commit, about half a million characters: an interruption loses no more.
+_COMMITTED_PIECES = 512
 
 
 class LongContext:
     """Answers questions about contexts that are longer than the model could read at once.
 
     The model is loaded once. It scans a context window by window, up to the deepest tap and
-    without a KV cache; the features go into an index on the CPU. To a question it generates an
-    answer from the evidence alone, so that the KV cache is that of a short prompt
-    (S3-Attention, section 4).
+    without a KV cache; the features go into an index on the CPU. Asked a question, it reads only
+    the evidence, and the KV cache is that of a short prompt (S3-Attention, section 4).
 
     Args:
         host: A local folder, a model id on the Hugging Face Hub, or a host that was loaded with
             `generates=True`. An encoder such as `minilm` can `scan` and `compress`, not answer.
-        codebook: The host's codebook, or where it is; found as in `S3Index.create`.
+        codebook: The host's codebook, or its name; found as in `S3Index.create`.
         recipe: `default`, `paper`, or your own.
-        fallback: `bm25` retrieves with BM25 and the edges of the context where the host has no
-            codebook; the host then does not scan at all.
+        fallback: `bm25`: if the host has no codebook, retrieve by BM25 and the edges of the
+            context; the host then does not run until it answers. By default that is an error.
         chat_options: Passed on to the tokenizer's chat template, such as
             `{"enable_thinking": False}`.
         host_options: For `Host.load`, such as `device="cuda"`.
 
+    Attributes:
+        host: The one model that scans and generates.
+
     Raises:
         HostError: The host cannot be loaded.
         CodebookError: There is no codebook for the host, or it does not fit host or recipe.
-        InputError: There is no such fallback, or an option does not fit the host.
+        InputError: The fallback is unknown, or an option does not fit the host.
     """
 
     def __init__(
@@ -68,16 +71,13 @@ class LongContext:
         if fallback not in (None, "bm25"):
             raise InputError(f"The fallback is 'bm25' or None, not {fallback!r}.")
         book = _codebook(host, codebook, fallback)
-        chosen = book.named_recipe(recipe) if book else None
+        if book is not None:
+            recipe = book.named_recipe(recipe)  # fails before the host is loaded, which takes long
         self.host = answering_host(host, host_options)
-        encoder: Encoder
-        if book is None or chosen is None:
-            encoder = words = WordsEncoder(self.host)
-            chosen = words.recipe(recipe)
-        else:
-            encoder = Encoder(self.host, book)
-        named = None if isinstance(codebook, Codebook) else codebook
-        self._reader = Reader(encoder, chosen, named, dict(chat_options or {}))
+        self._encoder = WordsEncoder(self.host) if book is None else Encoder(self.host, book)
+        self._recipe = self._encoder.named_recipe(recipe)
+        self._codebook = codebook
+        self._chat_options = dict(chat_options or {})
 
     def scan(
         self, context: Context, *, path: str | Path | None = None, progress: bool = True
@@ -88,35 +88,53 @@ class LongContext:
             context: A text (str), a file of UTF-8 text (pathlib.Path), which is read in blocks, a
                 `Document`, or any number of these, also from an iterator, each a document of its
                 own.
-            path: A folder that keeps the scan. It is committed about every half a million
-                characters; after an interruption the same call goes on from there, and a context
-                that was scanned already is not scanned again. Left out, the scan vanishes with
-                the object.
-            progress: Whether a bar shows how far it is (only in a terminal).
+            path: A folder that keeps the scan. A scan is committed about every half a million
+                characters; after an interruption the same call continues from there, and a
+                context that is scanned already is not scanned again. Without a path the scan
+                lives in memory.
+            progress: Whether a terminal shows a progress bar.
 
         Raises:
             InputError: The context is empty or cannot be read.
-            IndexStoreError: There is something else at `path`, or the scan of another context or
-                with another host, codebook or recipe.
-            HostError: The device has no memory for a single window.
+            IndexStoreError: `path` has something else, or the scan of another context or with
+                another host, codebook or recipe; or it cannot be written.
+            HostError: The device has too little memory for a single window.
         """
         stream = pieces(context)
-        if path is None:
-            store = scan_pieces(stream, self._reader, progress=progress)
+        first = next(stream, None)
+        if first is None:
+            raise InputError("The context is empty; give a text to answer from.")
+        stream = chain([first], stream)
+        folder = None if path is None else Path(path)
+        if folder is not None and (folder / MANIFEST_NAME).exists():
+            store = self._open_store(folder)
+            _skip_scanned(stream, store)
         else:
-            store = keep_pieces(stream, self._reader, Path(path), progress=progress)
-        return ScannedContext(store, self._reader)
+            store = new_store(folder, self._encoder, self._recipe, self._codebook)
+        index = S3Index(store, self._encoder, self._recipe)
+        commits: Iterable[Iterable[Document]] = [stream]
+        if folder is not None:
+            commits = iter(lambda: list(islice(stream, _COMMITTED_PIECES)), [])
+        for documents in commits:
+            index.add(documents, progress=progress)
+        return self._scanned(store)
 
     def open(self, path: str | Path) -> ScannedContext:
-        """Open a scan that was kept, without its context at hand.
+        """Open a kept scan; the context itself is not needed.
 
         Raises:
             IndexStoreError: There is none, it was interrupted, or it was made with another host,
                 codebook or recipe.
         """
-        store = open_kept(self._reader, Path(path))
-        check_whole(store)
-        return ScannedContext(store, self._reader)
+        store = self._open_store(Path(path))
+        segments = store.snapshot().segments
+        last = segments[-1].document(segments[-1].n_documents - 1) if segments else None
+        if last is None or not is_last(last.metadata):
+            raise IndexStoreError(
+                f"The scan at {path} is incomplete: it was interrupted, or this is another kind "
+                "of index; scan the context with that path again, which continues from there."
+            )
+        return self._scanned(store)
 
     def compress(
         self,
@@ -129,8 +147,7 @@ class LongContext:
     ) -> list[Span]:
         """Scan a context and find the evidence for a question.
 
-        Args and errors are those of `scan` and of `ScannedContext.compress`, which returns the
-        same.
+        Args, result and errors are those of `scan` and of `ScannedContext.compress`.
         """
         check_text(question, "question")
         check_count(token_budget, "token_budget")
@@ -151,10 +168,11 @@ class LongContext:
     ) -> Answer:
         """Scan a context and answer a question from the evidence for it.
 
-        What is wrong with the question is told before the scan begins. Args and errors are those
-        of `scan` and of `ScannedContext.answer`.
+        The question is checked before the scan begins. Args and errors are those of `scan` and of
+        `ScannedContext.answer`.
         """
-        request = self._reader.request(question, token_budget, max_new_tokens, prompt, generation)
+        written = Prompt(self.host, prompt, self._chat_options)
+        request = Request(self.host, question, token_budget, max_new_tokens, written, generation)
         with self.scan(context, path=path, progress=progress) as scanned:
             return generate(request, *scanned.find(request))
 
@@ -170,16 +188,37 @@ class LongContext:
         progress: bool = True,
         **generation: Any,
     ) -> AnswerStream:
-        """As `answer`, but gives the text as it is generated, and the answer at the end."""
-        request = self._reader.request(question, token_budget, max_new_tokens, prompt, generation)
+        """Like `answer`, but yields the text while it is generated, and has the answer at the end.
+
+        Args and errors are those of `answer`.
+        """
+        written = Prompt(self.host, prompt, self._chat_options)
+        request = Request(self.host, question, token_budget, max_new_tokens, written, generation)
         with self.scan(context, path=path, progress=progress) as scanned:
             return AnswerStream(request, *scanned.find(request))
+
+    def _scanned(self, store: Store) -> ScannedContext:
+        return ScannedContext(store, self._encoder, self._recipe, self._chat_options)
+
+    def _open_store(self, path: Path) -> Store:
+        """Open a kept scan, complete or not, if it was made as this object would make it."""
+        store = Store.open(path)
+        origin = Origin.read(store)
+        own = Origin.of(self._encoder, self._recipe, self._codebook)
+        for field in ("fingerprint", "codebook", "window", "overlap", "recipe"):
+            if getattr(origin, field) != getattr(own, field):
+                what = "host" if field == "fingerprint" else field
+                raise IndexStoreError(
+                    f"The scan at {path} was made with another {what}; use that one, or scan to "
+                    "another path."
+                )
+        return store
 
 
 def _codebook(
     host: str | Host, codebook: str | Path | Codebook | None, fallback: str | None
 ) -> Codebook | None:
-    """The host's codebook; None where there is none and the fallback takes its place."""
+    """The host's codebook; None if it has none and the fallback is allowed."""
     try:
         return find_codebook(host, codebook)
     except CodebookError as error:
@@ -190,3 +229,14 @@ def _codebook(
         raise CodebookError(
             f"{error}; or let the fallback 'bm25' retrieve by words alone."
         ) from error
+
+
+def _skip_scanned(stream: Iterator[Document], store: Store) -> None:
+    """Take the pieces from a stream that are in a store already."""
+    for known in store.snapshot().ids():
+        piece = next(stream, None)
+        if piece is None or piece.id != known:
+            raise IndexStoreError(
+                f"The scan at {store.path} is of another context; give the context that it was "
+                "begun with, or another path."
+            )

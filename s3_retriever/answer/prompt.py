@@ -1,9 +1,9 @@
-"""From evidence and question to the prompt that a host goes on from."""
+"""Prompts: evidence as text, the template around it, and the question as a checked request."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from string import Formatter
@@ -15,13 +15,20 @@ from s3_retriever.document import title_of
 from s3_retriever.errors import HostError, InputError
 from s3_retriever.host import Host
 from s3_retriever.search import Span
+from s3_retriever.types import check_count, check_text
+
+CHAT_PROMPT = "Answer the question from the context.\n\nContext:\n{context}\n\nQuestion: {question}"
+PLAIN_PROMPT = f"{CHAT_PROMPT}\nAnswer:"
+
+# The user's message while the chat template is rendered.
+_MESSAGE = "S3-USER-MESSAGE"
 
 
 def join_evidence(spans: Sequence[Span]) -> str:
-    """Spans as one text, in the order they are given.
+    """Join spans into one text, in the given order.
 
-    Sentences that followed each other do so again, what was left out between others is a line
-    break, and a blank line and the next one's title, where it has one, part documents.
+    Adjacent sentences stay adjacent; a line break marks what lies between others. A blank line
+    separates documents, and a document with a title starts with it.
     """
     if not spans:
         return ""
@@ -31,31 +38,21 @@ def join_evidence(spans: Sequence[Span]) -> str:
     return "".join(parts)
 
 
-def append_span(spans: list[Span], span: Span) -> None:
-    """Add a span to others, as one with the last of them where it begins at that one's end."""
-    last = spans[-1] if spans else None
-    if last is None or (last.document_id, last.end) != (span.document_id, span.start):
-        spans.append(span)
-    else:
-        text, tokens = last.text + span.text, last.tokens + span.tokens
-        spans[-1] = replace(last, text=text, end=span.end, tokens=tokens)
-
-
 def fit_evidence(
-    spans: Sequence[Span], tokens: Callable[[Sequence[Span]], int], budget: int
+    spans: Sequence[Span], count: Callable[[Sequence[Span]], int], token_budget: int
 ) -> list[Span]:
-    """Leave out the worst spans until the rest fits.
+    """Drop the worst spans until the rest fits into the budget once joined.
 
-    The spans' own tokens are within the budget already; joining them costs a few more.
+    The spans' own tokens fit already; joining them adds a few.
 
     Args:
         spans: In any order, which is kept.
-        tokens: Counts the tokens of spans joined.
-        budget: Tokens at most.
+        count: Counts the tokens of spans joined.
+        token_budget: Most tokens.
     """
     kept = list(spans)
-    while kept and tokens(kept) > budget:
-        # Of equals the later one goes.
+    while kept and count(kept) > token_budget:
+        # Among equals the last one goes.
         worst = min(range(len(kept)), key=lambda i: (kept[i].score, -i))
         del kept[worst]
     return kept
@@ -73,26 +70,20 @@ def _title(span: Span) -> str:
     return f"{title}\n" if title else ""
 
 
-CHAT_PROMPT = "Answer the question from the context.\n\nContext:\n{context}\n\nQuestion: {question}"
-PLAIN_PROMPT = f"{CHAT_PROMPT}\nAnswer:"
-
-# Stands for the user's message while the chat template is rendered.
-_MESSAGE = "S3-USER-MESSAGE"
-
-
 class Prompt:
-    """Writes prompts: as a chat's only message where the tokenizer has a chat template.
+    """Writes prompts: the only message of a chat if the tokenizer has a chat template.
 
-    Only the chat template brings control tokens in: what looks like one in context, question or
-    template is read as plain text.
+    Control tokens come from the chat template alone; in context, question and template they are
+    read as plain text.
 
     Args:
-        host: Whose tokenizer it is for.
-        template: A text with `{context}` and `{question}`; a plain one where left out.
+        host: The host, whose tokenizer is used.
+        template: A text with `{context}` and `{question}`; defaults to `CHAT_PROMPT` or
+            `PLAIN_PROMPT`.
         chat_options: Passed on to the chat template, such as `{"enable_thinking": False}`.
 
     Raises:
-        InputError: The template lacks a field, has another one, or is no Unicode text.
+        InputError: The template lacks a field, has an unknown one, or is not valid Unicode.
         HostError: The chat template cannot be rendered.
     """
 
@@ -108,7 +99,7 @@ class Prompt:
         _check_template(self._template)
         self._before, self._after = list(self._tokenizer.prefix), list[int]()
         if chat:
-            before, after = _around(host, chat_options or {})
+            before, after = _around_message(host, chat_options or {})
             self._before = self._tokenizer.control_ids(before)
             self._after = self._tokenizer.control_ids(after)
 
@@ -116,24 +107,6 @@ class Prompt:
         """Token ids of the prompt."""
         text = self._template.format(context=context, question=question)
         return [*self._before, *self._tokenizer.ids(text), *self._after]
-
-
-def check_text(text: object, what: str) -> str:
-    """Refuse what is no text with something in it.
-
-    Raises:
-        InputError: It is not.
-    """
-    if not isinstance(text, str) or not text.strip():
-        raise InputError(f"The {what} is empty; write something.")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise InputError(
-            f"The {what} has a lone surrogate, which is no Unicode text; decode its source with "
-            "errors='replace'."
-        ) from None
-    return text
 
 
 def _check_template(template: str) -> None:
@@ -151,7 +124,7 @@ def _check_template(template: str) -> None:
         )
 
 
-def _around(host: Host, options: Mapping[str, Any]) -> tuple[str, str]:
+def _around_message(host: Host, options: Mapping[str, Any]) -> tuple[str, str]:
     """What the chat template puts before and after a user's message."""
     chat = [{"role": "user", "content": _MESSAGE}]
     try:
@@ -159,35 +132,36 @@ def _around(host: Host, options: Mapping[str, Any]) -> tuple[str, str]:
             chat, tokenize=False, add_generation_prompt=True, **options
         )
     except (TemplateError, TypeError, ValueError, KeyError) as error:
-        raise HostError(
-            f"The chat template of host {host.name!r} cannot be rendered ({error}); mend it, or "
-            "set the tokenizer's chat_template to None for a plain prompt."
-        ) from error
+        raise _unusable_template(host, f"cannot be rendered ({error})") from error
     before, message, after = str(text).partition(_MESSAGE)
     if not message:
-        raise HostError(
-            f"The chat template of host {host.name!r} leaves the user's message out; mend it, or "
-            "set the tokenizer's chat_template to None for a plain prompt."
-        )
+        raise _unusable_template(host, "leaves the user's message out")
     return before, after
+
+
+def _unusable_template(host: Host, problem: str) -> HostError:
+    return HostError(
+        f"The chat template of host {host.name!r} {problem}; correct it, or set the tokenizer's "
+        "chat_template to None for a plain prompt."
+    )
 
 
 @dataclass(frozen=True)
 class Request:
-    """A question that a host is to answer from evidence.
+    """A question for a host to answer from evidence, checked before any work.
 
     Attributes:
-        host: Who answers.
+        host: The host.
         question: Any text.
-        token_budget: Tokens of evidence at most.
-        max_new_tokens: Tokens of the answer at most.
+        token_budget: Most tokens of evidence.
+        max_new_tokens: Most tokens of the answer.
         prompt: Writes the prompt.
-        options: Passed on to `generate`.
+        options: Passed on to the model's `generate`.
 
     Raises:
         HostError: The host cannot generate.
         InputError: The question is empty, a number is below 1, or question, evidence and answer
-            together are more than the host has positions for.
+            together need more positions than the host has.
     """
 
     host: Host
@@ -198,7 +172,7 @@ class Request:
     options: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        """Check what can be checked."""
+        """Check everything that does not need the evidence."""
         _ = self.host.causal
         check_text(self.question, "question")
         check_count(self.token_budget, "token_budget")
@@ -212,10 +186,12 @@ class Request:
             f"{self.overhead} and the answer up to {self.max_new_tokens}"
         )
         if room < 1:
-            raise InputError(f"No evidence has room: {facts}; shorten the question or the answer.")
+            raise InputError(
+                f"There is no room for evidence: {facts}; shorten the question or the answer."
+            )
         if self.token_budget > room:
             raise InputError(
-                f"A token_budget of {self.token_budget} is too much: {facts}; {room} are left."
+                f"A token_budget of {self.token_budget} is too large: {facts}; {room} are left."
             )
 
     @cached_property
@@ -226,13 +202,3 @@ class Request:
     def ids(self, spans: Sequence[Span]) -> list[int]:
         """Token ids of the prompt with this evidence."""
         return self.prompt.ids(join_evidence(spans), self.question)
-
-
-def check_count(value: object, name: str) -> None:
-    """Refuse what is no number of things.
-
-    Raises:
-        InputError: It is not a whole number of at least 1.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{name} must be a whole number of at least 1, not {value!r}.")

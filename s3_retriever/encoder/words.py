@@ -24,12 +24,12 @@ class WordsEncoder(Encoder):
     def __init__(self, host: Host) -> None:
         super().__init__(host, Codebook(host.name, host.fingerprint(1), {}, _RECIPE))
 
-    def recipe(self, recipe: str | Recipe) -> Recipe:
+    def named_recipe(self, recipe: str | Recipe) -> Recipe:
         """Choose a recipe.
 
         Args:
             recipe: Any name, for BM25 and the edges interleaved, or a recipe of the caller's own,
-                which is kept but for all that needs features.
+                of which only what needs no features is kept.
         """
         if isinstance(recipe, str):
             return self.codebook.recipe

@@ -1,4 +1,4 @@
-"""`Compressor`: the evidence that given documents hold for a question."""
+"""`Compressor`: the evidence for a question in documents that something else retrieved."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from s3_retriever.codebook import Codebook
 from s3_retriever.document import Document
 from s3_retriever.encoder import CachingEncoder
 from s3_retriever.engine.hosting import find_codebook, shared_host
-from s3_retriever.engine.s3index import S3Index
+from s3_retriever.engine.s3index import S3Index, as_documents, new_store
 from s3_retriever.host import Host
-from s3_retriever.index import Store
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import Span
 from s3_retriever.types import Mode, Order, Where
@@ -21,15 +20,19 @@ from s3_retriever.types import Mode, Order, Where
 class Compressor:
     """Reduces documents that something else retrieved to the spans that answer a question.
 
-    Documents are scanned by the host; what was scanned lately is remembered, so that a document
-    that comes again is not scanned again. May be used from several threads at once.
+    The host scans the documents, and everything stays in memory: no files are written, and a
+    document that was scanned lately is not scanned again. Several threads may share a compressor.
 
     Args:
         host: `minilm`, a local folder, a model id on the Hugging Face Hub, or a loaded host.
-        codebook: The host's codebook, or where it is; found as in `S3Index.create`.
+        codebook: The host's codebook, or its name; found as in `S3Index.create`.
         recipe: `default`, `paper`, or your own.
-        cache_tokens: Tokens whose features are remembered at most.
-        host_options: For `Host.load`.
+        cache_tokens: Most tokens whose features are remembered.
+        host_options: For `Host.load`, such as `device="cuda"`.
+
+    Attributes:
+        recipe: How documents and questions are scored.
+        encoder: The host and its codebook.
 
     Raises:
         HostError: The host cannot be loaded.
@@ -52,7 +55,7 @@ class Compressor:
     def compress(
         self,
         question: str,
-        documents: Iterable[Document | str],
+        documents: Iterable[Document | str] | Document | str,
         *,
         k: int | None = None,
         token_budget: int | None = None,
@@ -64,28 +67,30 @@ class Compressor:
 
         Args:
             question: Any text.
-            documents: What to compress; of several with the same id the first counts.
-            k: Spans at most.
-            token_budget: Tokens of the host at most, all spans together; 1,024 where neither
-                `k` nor `token_budget` is given.
+            documents: Documents or plain texts, any number; the first of those with the same id
+                counts.
+            k: Most spans.
+            token_budget: Most tokens of the host, all spans together; 1,024 if neither `k` nor
+                `token_budget` is given.
             mode: As in `S3Index.search`.
             where: As in `S3Index.search`.
             order: As in `S3Index.search`.
 
         Returns:
-            Spans that do not overlap or repeat each other, also where the documents do.
+            Spans that do not overlap or repeat each other, even if the documents do.
 
         Raises:
-            InputError: The question is empty, a document is not usable, a number is below 1.
+            InputError: The question is empty, a document cannot be used, a number is below 1, or
+                a name is unknown.
         """
         if k is None and token_budget is None:
             token_budget = 1024
-        named: dict[str, Document] = {}
-        for item in documents:
-            document = Document(item) if isinstance(item, str) else item
-            named.setdefault(document.id, document)
-        with S3Index(Store.create(None, {}), self.encoder, self.recipe) as index:
-            index.add(named.values(), progress=False)
+        unique: dict[str, Document] = {}
+        for document in as_documents(documents):
+            unique.setdefault(document.id, document)
+        store = new_store(None, self.encoder, self.recipe, None)
+        with S3Index(store, self.encoder, self.recipe) as index:
+            index.add(unique.values(), progress=False)
             return index.search(
                 question, k, mode=mode, token_budget=token_budget, where=where, order=order
             )

@@ -68,6 +68,16 @@ def shared_host(host: str | Host, codebook: Codebook, options: dict[str, Any]) -
     return _load_once(host, {"layers": codebook.depth}, options)
 
 
+def words_host(host: str | Host, options: dict[str, Any]) -> Host:
+    """A host by name, loaded once per process for its tokenizer, with a single layer.
+
+    Raises:
+        HostError: It cannot be loaded.
+        InputError: Options for a host that is loaded already.
+    """
+    return _load_once(host, {"layers": 1}, options)
+
+
 def answering_host(host: str | Host, options: dict[str, Any]) -> Host:
     """A host by name, loaded whole and once per process so that it can also generate.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s3_retriever.document import Document
-from s3_retriever.engine.hosting import codebook_name, find_codebook, shared_host
+from s3_retriever.engine.hosting import codebook_name, find_codebook, shared_host, words_host
 from s3_retriever.engine.origin import Origin
 from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.index import Store, Verification
@@ -115,18 +115,27 @@ class S3Index:
         store = Store.open(Path(path))
         origin = Origin.read(store)
         host = host or origin.host
-        if codebook is None:
+        # Made with `LongContext(..., fallback="bm25")`.
+        words_only = not origin.recipe.taps and origin.recipe.sentence is None
+        if codebook is None and not words_only:
             codebook = codebook_name(host, origin.codebook_source)
-        _check_codebook(store, origin, codebook)
+        if codebook is not None:
+            _check_codebook(store, origin, codebook)
 
         def load() -> Encoder:
             from s3_retriever.encoder import Encoder
+            from s3_retriever.encoder.words import WordsEncoder
 
-            book = find_codebook(host, codebook)
-            origin.check_codebook(store.path, book.identity)
             shape = {"window": origin.window, "overlap": origin.overlap}
             options = shape | host_options if isinstance(host, str) else host_options
-            return Encoder(shared_host(host, book, options), book)
+            encoder: Encoder
+            if words_only:
+                encoder = WordsEncoder(words_host(host, options))
+            else:
+                book = find_codebook(host, codebook)
+                encoder = Encoder(shared_host(host, book, options), book)
+            origin.check_codebook(store.path, encoder.identity)
+            return encoder
 
         return cls(store, load, origin.recipe)
 
@@ -190,12 +199,6 @@ class S3Index:
             InputError: A document cannot be used or its id is taken.
             IndexStoreError: Another process is writing, or the disk refuses.
         """
-        if isinstance(documents, (str, Document)):
-            documents = [documents]
-        if not isinstance(documents, Iterable):
-            raise InputError(
-                f"Documents are an iterable of Document or str, not {type(documents).__name__}."
-            )
         encoder = self.encoder
         with (
             self._store.append(
@@ -215,7 +218,7 @@ class S3Index:
             waiting: Any = deque()
 
             def texts() -> Any:
-                for document in _each(documents):
+                for document in as_documents(documents):
                     waiting.append(document)
                     yield document.title, document.text
 
@@ -404,12 +407,18 @@ def _check_codebook(store: Store, origin: Origin, codebook: str | Path | Codeboo
     origin.check_codebook(store.path, Codebook.from_pretrained(str(codebook)).identity)
 
 
-def _each(documents: Iterable[Document | str]) -> Iterator[Document]:
-    """Documents, of texts too.
+def as_documents(documents: Iterable[Document | str] | Document | str) -> Iterator[Document]:
+    """Iterate over documents, of texts too; a lone document or text is one document.
 
     Raises:
-        InputError: Something is neither a document nor a text.
+        InputError: `documents` or an item is of another type.
     """
+    if isinstance(documents, (str, Document)):
+        documents = [documents]
+    if not isinstance(documents, Iterable):
+        raise InputError(
+            f"Documents are an iterable of Document or str, not {type(documents).__name__}."
+        )
     for item in documents:
         document = Document(item) if isinstance(item, str) else item
         if not isinstance(document, Document):
@@ -424,9 +433,13 @@ def _reached(chunk: EncodedChunk, before: int) -> int:
     return int(chunk.starts[-1]) if len(chunk.starts) else before
 
 
-def _scanning_bar(documents: Iterable[Document | str], shown: bool) -> AbstractContextManager[Bar]:
+def _scanning_bar(
+    documents: Iterable[Document | str] | Document | str, shown: bool
+) -> AbstractContextManager[Bar]:
     """A bar of characters; with the time left if all documents are at hand."""
     total = None
+    if isinstance(documents, (str, Document)):
+        documents = [documents]
     if isinstance(documents, (list, tuple)):
         total = sum(
             len(item.text if isinstance(item, Document) else item)

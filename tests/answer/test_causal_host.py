@@ -1,6 +1,6 @@
 """The whole flow with a real causal model and real stories; runs where they are named.
 
-    S3_CAUSAL_HOST=FOLDER S3_STORIES=QUESTIONS.jsonl pytest tests/test_causal_host.py
+    S3_CAUSAL_HOST=FOLDER S3_STORIES=QUESTIONS.jsonl pytest tests/answer/test_causal_host.py
 
 The file has rows of `question`, `doc_ids` (one story) and `support` (pairs of 0 and a section); a
 file of the same name with `.docs.jsonl` has the stories as `title` and `sents`, the sections.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from s3_retriever import Codebook, Document, Host, Recipe, S3Index, TapRecipe
+from s3_retriever import Advanced, Codebook, Document, Host, MaxToken, Recipe, S3Index, TapRecipe
 
 HOST, STORIES = os.environ.get("S3_CAUSAL_HOST"), os.environ.get("S3_STORIES")
 pytestmark = pytest.mark.skipif(
@@ -35,9 +35,11 @@ def test_a_real_causal_model_finds_the_sections_that_answer(tmp_path):
     host = Host.load(HOST)
     taps = ["key.1", "key.2", "key.3"]
     recipe = Recipe(
-        name="default", taps={tap: TapRecipe() for tap in taps}, query_k=8, document_k=8,
-        idf_power=2.0, kernel=32,
-    )  # fmt: skip
+        name="default",
+        taps={tap: TapRecipe() for tap in taps},
+        scoring=MaxToken(kernel=32),
+        advanced=Advanced(doc_top_k=8, query_top_k=8, idf_power=2.0),
+    )
     book = Codebook.fit(
         host, texts, taps=taps, features=1024, k=8, tokens=400_000, batch_size=1024, recipe=recipe
     )
@@ -66,13 +68,13 @@ def test_a_real_causal_model_finds_the_sections_that_answer(tmp_path):
                 if story not in chosen:
                     continue
                 gold = {f"{story}/{place}" for _, place in row["support"]}
-                found = {
+                results = {
                     "s3": index.search(row["question"], k=3, mode="s3"),
                     "paper": index.search(row["question"], k=3, mode="s3", recipe=paper),
                     "bm25": index.search(row["question"], k=3, mode="bm25"),
                 }
                 asked += 1
-                for name, spans in found.items():
+                for name, spans in results.items():
                     hits[name] += bool(gold & {span.document_id for span in spans})
     chance = 3 * groups / sections
     rates = {name: count / asked for name, count in hits.items()}

@@ -14,6 +14,7 @@ from helpers.answering import CPU, make_answerer
 from helpers.families import CASES, folder_of, model_type, scramble, taps_of, window
 
 from s3_retriever import (
+    Codebook,
     CodebookError,
     Document,
     Host,
@@ -25,8 +26,8 @@ from s3_retriever import (
     S3Index,
     TapRecipe,
 )
-from s3_retriever.answer import context as pieces_module
-from s3_retriever.answer import scanned as scanning
+from s3_retriever.answer import context as context_module
+from s3_retriever.answer import long_context as long_context_module
 from s3_retriever.answer.context import pieces
 from s3_retriever.answer.prompt import PLAIN_PROMPT, Prompt, fit_evidence, join_evidence
 from s3_retriever.host import FAMILIES
@@ -206,7 +207,7 @@ def test_an_encoder_compresses_but_does_not_answer(tiny_bert, tiny_codebook, tex
 # Evidence and answers
 
 
-def test_evidence_is_in_order_within_the_budget_and_says_where_it_stands(model, scanned, text):
+def test_evidence_is_in_order_within_the_budget_and_has_offsets(model, scanned, text):
     tokenizer = model.host.tokenizer
     for budget in (16, 64, 200):
         spans = scanned.compress(QUESTION, token_budget=budget)
@@ -251,7 +252,7 @@ def test_two_questions_need_one_scan(model, text, monkeypatch):
     # The host reads each question, once.
     assert len(forwards) - scan == 2
     assert sum(forwards[:scan]) > 4
-    assert not context.path.exists()
+    assert context.path is None
 
 
 @pytest.fixture
@@ -263,7 +264,7 @@ def bare(answerer, tmp_path) -> Path:
 
 
 def test_edges_and_words_without_a_codebook(bare, tmp_path, text, monkeypatch):
-    with pytest.raises(CodebookError, match=r"s3 fit .*; or let the fallback 'bm25'"):
+    with pytest.raises(CodebookError, match=r"s3r fit .*; or let the fallback 'bm25'"):
         LongContext(str(bare), **CPU)
     with pytest.raises(InputError, match="'bm25' or None, not 'dense'"):
         LongContext(str(bare), fallback="dense", **CPU)
@@ -282,7 +283,7 @@ def test_edges_and_words_without_a_codebook(bare, tmp_path, text, monkeypatch):
     with model.scan(text, path=tmp_path / "kept", progress=False) as kept:
         assert kept.compress(QUESTION, token_budget=200) == spans
     assert model.open(tmp_path / "kept").answer(QUESTION, **BUDGET).evidence
-    recipe = Recipe(name="bare", taps={"key.1": TapRecipe()}, edges=0)
+    recipe = Recipe(name="bare", taps={"key.1": TapRecipe()})
     plain = LongContext(str(bare), fallback="bm25", recipe=recipe, **CPU)
     spans = plain.compress(QUESTION, text, token_budget=200, progress=False)
     assert {span.sources for span in spans} == {("bm25",)}
@@ -336,8 +337,8 @@ def test_several_threads_share_one_context(scanned):
     questions = ["captain boats", "warm bread", "broken clock", "blue ledger"] * 2
     expected = [scanned.answer(question, **BUDGET).text for question in questions]
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda question: scanned.answer(question, **BUDGET).text, questions))
-    assert found == expected
+        texts = list(pool.map(lambda question: scanned.answer(question, **BUDGET).text, questions))
+    assert texts == expected
 
 
 # Prompts
@@ -385,7 +386,7 @@ def test_a_chat_template_that_cannot_be_used(chatty, template, problem, monkeypa
         Prompt(chatty.host)
 
 
-def test_a_prompt_of_ones_own(model, scanned):
+def test_a_prompt_of_the_callers(model, scanned):
     own = "{{{question}}}\n{context}\n="
     answer = scanned.answer("Who?", prompt=own, **BUDGET)
     expected = f"{{Who?}}\n{join_evidence(answer.evidence)}\n="
@@ -404,10 +405,10 @@ def test_a_prompt_of_ones_own(model, scanned):
         ("Who?", {"token_budget": 0}, "token_budget must be a whole number of at least 1, not 0"),
         ("Who?", {"token_budget": True}, "token_budget must be"),
         ("Who?", {"max_new_tokens": 0}, "max_new_tokens must be"),
-        ("Who?", {"token_budget": 511}, r"token_budget of 511 is too much: .*reads 512 tokens"),
-        ("Who?", {}, r"token_budget of 1024 is too much"),
-        ("Who is it? " * 200, {}, r"No evidence has room: .*shorten the question"),
-        ("Who?", {"max_new_tokens": 600}, "No evidence has room"),
+        ("Who?", {"token_budget": 511}, r"token_budget of 511 is too large: .*reads 512 tokens"),
+        ("Who?", {}, r"token_budget of 1024 is too large"),
+        ("Who is it? " * 200, {}, r"There is no room for evidence: .*shorten the question"),
+        ("Who?", {"max_new_tokens": 600}, "There is no room for evidence"),
         (
             "Who?",
             {"prompt": "{context}"},
@@ -418,7 +419,7 @@ def test_a_prompt_of_ones_own(model, scanned):
         ("Who?", {"prompt": " "}, "prompt is empty"),
     ],
 )
-def test_it_is_told_before_any_work(model, question, options, problem):
+def test_requests_are_checked_before_any_work(model, question, options, problem):
     def context():
         raise AssertionError("the context was read")
         yield
@@ -441,7 +442,7 @@ def test_an_empty_context(model, context, tmp_path):
 
 
 @pytest.mark.parametrize("context", [7, None, ["text", 7]])
-def test_what_is_no_context(model, context):
+def test_anything_else_is_refused(model, context):
     with pytest.raises(InputError, match="A context is a string"):
         model.compress("Who?", context, progress=False)
 
@@ -456,7 +457,7 @@ def test_files_that_cannot_be_read(model, tmp_path):
 
 
 def test_a_question_without_evidence(words, text):
-    recipe = Recipe(name="bare", taps={"key.1": TapRecipe()}, edges=0)
+    recipe = Recipe(name="bare", taps={"key.1": TapRecipe()})
     model = LongContext(words.host, fallback="bm25", recipe=recipe)
     assert model.compress("zzz", text, token_budget=20, progress=False) == []
 
@@ -499,7 +500,7 @@ def test_decoding_is_greedy_and_silent_whatever_the_model_prefers(
 
 
 def test_a_file_gives_what_its_text_gives(model, text, tmp_path, monkeypatch):
-    monkeypatch.setattr(pieces_module, "_BLOCK_CHARACTERS", 40_000)
+    monkeypatch.setattr(context_module, "_BLOCK_CHARACTERS", 40_000)
     long = "\r\n\r\n".join([text, "naïve 🤖 words. " * 900, text[:30_000]])
     path = tmp_path / "long.txt"
     path.write_bytes(b"\xef\xbb\xbf" + long.encode())
@@ -540,7 +541,7 @@ def test_a_file_is_read_in_blocks(tmp_path):
 @pytest.fixture
 def commits(monkeypatch):
     """Commits of one piece each."""
-    monkeypatch.setattr(scanning, "_COMMITTED_PIECES", 1)
+    monkeypatch.setattr(long_context_module, "_COMMITTED_PIECES", 1)
 
 
 def test_an_interrupted_scan_goes_on_where_it_was(model, text, tmp_path, commits, monkeypatch):
@@ -557,7 +558,7 @@ def test_an_interrupted_scan_goes_on_where_it_was(model, text, tmp_path, commits
     monkeypatch.setattr(HostClass, "forward", interrupted)
     with pytest.raises(KeyboardInterrupt):
         model.scan(text, path=path, progress=False)
-    with pytest.raises(IndexStoreError, match="no whole context"):
+    with pytest.raises(IndexStoreError, match="is incomplete"):
         model.open(path)
     with S3Index.open(path, host=model.host) as index:
         done = len(index)
@@ -572,8 +573,8 @@ def test_an_interrupted_scan_goes_on_where_it_was(model, text, tmp_path, commits
         assert kept.tokens == whole.tokens
         expected = kept.compress(QUESTION, token_budget=64)
         check_offsets(expected, text)
-        found = whole.compress(QUESTION, token_budget=64)
-        assert [span.id for span in expected] == [span.id for span in found]
+        in_memory = whole.compress(QUESTION, token_budget=64)
+        assert [span.id for span in expected] == [span.id for span in in_memory]
     batches.clear()
     with model.scan(text, path=path, progress=False) as again:
         assert batches == []
@@ -619,9 +620,39 @@ def test_a_kept_scan_goes_on_with_what_was_added(model, text, tmp_path, monkeypa
 
 
 def test_a_kept_scan_is_an_index(model, text, tmp_path):
-    model.scan(text, path=tmp_path / "kept", progress=False)
-    with S3Index.open(tmp_path / "kept") as index:
-        assert index.search(QUESTION, k=1)
+    scanned = model.scan(text, path=tmp_path / "kept", progress=False)
+    with S3Index.open(scanned.path) as index:
+        assert index.ids() == [piece.id for piece in pieces(text)]
+        assert {"s3", "bm25"} <= set(index.search(QUESTION, k=1)[0].sources)
+
+
+def test_the_index_of_a_scan_finds_a_codebook_that_was_named(bare, answerer, text, tmp_path):
+    book = answerer / "s3-codebook"
+    named = LongContext(str(bare), codebook=book, window=64, **CPU)
+    named.scan(text, path=tmp_path / "named", progress=False)
+    with S3Index.open(tmp_path / "named") as index:
+        assert "s3" in index.search(QUESTION, k=1)[0].sources
+    given = LongContext(named.host, codebook=Codebook.load(book))
+    given.scan(text, path=tmp_path / "given", progress=False)
+    with pytest.raises(CodebookError, match="pass codebook="):
+        S3Index.open(tmp_path / "given")
+    with S3Index.open(tmp_path / "given", codebook=Codebook.load(book)) as index:
+        assert "s3" in index.search(QUESTION, k=1)[0].sources
+
+
+def test_the_index_of_a_scan_by_words_needs_no_codebook(bare, answerer, text, tmp_path):
+    model = LongContext(str(bare), fallback="bm25", **CPU)
+    scanned = model.scan(text, path=tmp_path / "kept", progress=False)
+    with S3Index.open(scanned.path) as index:
+        for mode, sources in (("bm25", {"bm25"}), ("hybrid", {"bm25", "edge"})):
+            spans = index.search(QUESTION, k=9, mode=mode)
+            assert any("captain paints" in span.text for span in spans)
+            assert {source for span in spans for source in span.sources} == sources
+        assert index.search(QUESTION, mode="s3") == []
+        index.add("The old captain paints a kite.", progress=False)
+        assert index.search("kite", k=1)[0].text == "The old captain paints a kite."
+    with pytest.raises(IndexStoreError, match="made with another codebook"):
+        S3Index.open(scanned.path, codebook=answerer / "s3-codebook")
 
 
 # Streams
@@ -631,9 +662,9 @@ def test_a_stream_gives_the_answer_in_pieces(scanned):
     expected = scanned.answer(QUESTION, token_budget=64, max_new_tokens=24)
     stream = scanned.stream(QUESTION, token_budget=64, max_new_tokens=24)
     assert stream.evidence == expected.evidence
-    found = list(stream)
-    assert len(found) > 3
-    assert "".join(found) == stream.answer.text == expected.text
+    parts = list(stream)
+    assert len(parts) > 3
+    assert "".join(parts) == stream.answer.text == expected.text
     assert stream.answer.new_tokens == expected.new_tokens
     assert stream.answer.prompt_tokens == expected.prompt_tokens
     assert list(stream) == []
@@ -661,7 +692,7 @@ def test_errors_of_the_thread_come_out(scanned, monkeypatch, model):
         list(scanned.stream(QUESTION, **BUDGET))
 
 
-def test_a_stream_that_nobody_wants_ends(scanned, model):
+def test_a_stream_ends_when_it_is_closed_or_forgotten(scanned, model):
     with scanned.stream(
         QUESTION, token_budget=64, max_new_tokens=300, min_new_tokens=300
     ) as stream:
@@ -731,7 +762,7 @@ def test_a_batch_that_does_not_fit_is_halved(answerer, text, small_device, caplo
 def test_a_prompt_that_does_not_fit(bare, text, small_device):
     model = LongContext(str(bare), fallback="bm25", **CPU)
     small_device(0)
-    with pytest.raises(HostError, match=r"no memory to answer a prompt of \d+ tokens"):
+    with pytest.raises(HostError, match=r"too little memory to answer a prompt of \d+ tokens"):
         model.answer(QUESTION, text, progress=False, **BUDGET)
 
 

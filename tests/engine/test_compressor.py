@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -47,13 +48,13 @@ def test_a_document_seen_before_is_not_scanned_again(compressor, monkeypatch):
     assert forwards == [3, 1, 1, 1]  # the new question
 
 
-def test_a_small_cache_forgets_the_oldest_but_not_the_result(tiny_bert, tiny_codebook):
+def test_a_small_cache_changes_no_result(tiny_bert, tiny_codebook):
     host = Host.load(str(tiny_bert), device="cpu", dtype="float32")
     book = Codebook.load(tiny_codebook)
     tiny, ample = (Compressor(host, codebook=book, cache_tokens=n) for n in (15, 10_000))
     for documents in (DOCUMENTS, DOCUMENTS[::-1], DOCUMENTS[:1], DOCUMENTS):
-        found = [c.compress("captain bread clock", documents, k=9) for c in (tiny, ample)]
-        assert found[0] == found[1]
+        spans = [c.compress("captain bread clock", documents, k=9) for c in (tiny, ample)]
+        assert spans[0] == spans[1]
     assert tiny.encoder._tokens <= 15
 
 
@@ -63,8 +64,36 @@ def test_the_budget_holds_and_repeated_documents_do_no_harm(compressor):
     assert 0 < sum(span.tokens for span in spans) <= 15
     assert spans == compressor.compress("captain bread", DOCUMENTS, token_budget=15)
     assert compressor.compress("captain bread", []) == []
+    first = Document("The old captain counts warm bread.", "a")
+    (span,) = compressor.compress("captain bread", [first, *DOCUMENTS[:1]])
+    assert span.text == first.text
     with pytest.raises(InputError, match="empty"):
         compressor.compress(" ", DOCUMENTS)
+
+
+def test_a_single_document_needs_no_list(compressor):
+    text = "The old captain paints seven boats. A baker mends bread."
+    expected = compressor.compress("captain boats", [text], k=1)
+    assert [span.text for span in expected] == ["The old captain paints seven boats."]
+    assert compressor.compress("captain boats", text, k=1) == expected
+    assert compressor.compress("captain boats", Document(text), k=1) == expected
+
+
+@pytest.mark.parametrize(
+    ("documents", "problem"),
+    [
+        (7, "Documents are an iterable of Document or str, not int"),
+        (["text", 7], "A document is a Document or a string, not int"),
+    ],
+)
+def test_anything_else_is_refused(compressor, documents, problem):
+    with pytest.raises(InputError, match=problem):
+        compressor.compress("captain", documents)
+
+
+def test_it_writes_no_files(compressor, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    assert compressor.compress("captain boats", DOCUMENTS)
 
 
 def test_overlapping_chunks_bring_nothing_twice(compressor):
@@ -85,10 +114,8 @@ def test_threads_share_one_compressor(compressor):
     questions = ["captain boats", "bread", "release manager", "broken clock"] * 4
     expected = [compressor.compress(question, DOCUMENTS, k=2) for question in questions]
     with ThreadPoolExecutor(8) as pool:
-        found = list(
-            pool.map(lambda question: compressor.compress(question, DOCUMENTS, k=2), questions)
-        )
-    assert found == expected
+        spans = pool.map(lambda question: compressor.compress(question, DOCUMENTS, k=2), questions)
+        assert list(spans) == expected
 
 
 def test_hosts_by_name_are_loaded_once(tiny_bert, tiny_codebook, compressor):

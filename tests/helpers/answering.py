@@ -6,10 +6,7 @@ from pathlib import Path
 
 import torch
 
-from s3_retriever import (
-    Codebook,
-    Host,
-)
+from s3_retriever import Codebook, Host
 
 CPU = {"device": "cpu", "dtype": "float32"}
 
