@@ -66,11 +66,9 @@ def find_folder(name: str, revision: str | None = None) -> Path:
     Raises:
         CodebookError: There is no such codebook.
     """
-    for shipped in _SHIPPED.iterdir():
-        if shipped.name == name:
-            return shipped
-    if Path(name).is_dir():
-        return Path(name)
+    folder = local_folder(name)
+    if folder is not None:
+        return folder
     from huggingface_hub import snapshot_download
 
     try:
@@ -80,6 +78,14 @@ def find_folder(name: str, revision: str | None = None) -> Path:
             f"There is no codebook {name!r}: no folder has that name, and the Hugging Face Hub "
             "does not have it or cannot be reached."
         ) from error
+
+
+def local_folder(name: str) -> Path | None:
+    """The folder of a codebook that is shipped or on this machine; None for a Hub id."""
+    shipped = {folder.name: folder for folder in _SHIPPED.iterdir()}
+    if name in shipped:
+        return shipped[name]
+    return Path(name) if Path(name).is_dir() else None
 
 
 def read_codebook_file(folder: Path) -> CodebookFile:

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from s3_retriever.codebook.files import local_folder, read_codebook_file
 from s3_retriever.document import Document
 from s3_retriever.engine.hosting import codebook_name, find_codebook, shared_host, words_host
 from s3_retriever.engine.origin import Origin
@@ -16,6 +17,7 @@ from s3_retriever.index import Store, Verification
 from s3_retriever.progress import Bar, progress_bar
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import Explanation, Span, explain, rank, search
+from s3_retriever.text import TEXT_ANALYSIS
 from s3_retriever.types import Mode, Order, Where, check_choice, check_count, check_text
 
 if TYPE_CHECKING:
@@ -205,31 +207,16 @@ class S3Index:
                 encoder.feature_sizes(self.recipe),
                 encoder.vector_bytes(self.recipe),
                 replace=replace,
+                text_analysis=TEXT_ANALYSIS,
             ) as writer,
             _scanning_bar(documents, progress) as bar,
         ):
-            from collections import deque
-            from itertools import groupby
-
-            import numpy as np
-
-            from s3_retriever.index import TokenChunk
-
-            waiting: Any = deque()
-
-            def texts() -> Any:
-                for document in as_documents(documents):
-                    waiting.append(document)
-                    yield document.title, document.text
-
-            stream = encoder.documents(texts(), self.recipe)
-            for _, chunks in groupby(stream, key=lambda found: found.document):
-                document = waiting.popleft()
-                bar.update(len(document.text))
-                writer.add(
-                    document,
-                    (TokenChunk(c.starts.astype(np.uint32), c.features, c.codes) for c in chunks),
-                )
+            done = 0
+            for chunk in encoder.documents(as_documents(documents), self.recipe):
+                writer.add(chunk)
+                reached = _reached(chunk, done)
+                bar.update(reached - done)
+                done = 0 if chunk.last else reached
             return list(writer.ids)
 
     def delete(self, ids: str | Iterable[str], *, missing_ok: bool = False) -> int:
@@ -394,17 +381,20 @@ def new_store(
         IndexStoreError: `path` is in use, or it cannot be written.
     """
     origin = Origin.of(encoder, recipe, codebook)
-    return Store.create(path, origin.model_dump())
+    return Store.create(path, origin.model_dump(), TEXT_ANALYSIS)
 
 
 def _check_codebook(store: Store, origin: Origin, codebook: str | Path | Codebook) -> None:
-    """Compare a codebook at hand with the one that the index was made with; load no weights."""
+    """Compare a codebook at hand with the one that the index was made with; load no weights.
+
+    Raises:
+        IndexStoreError: It is another one.
+        CodebookError: It cannot be read.
+    """
     if not isinstance(codebook, (str, Path)):
         origin.check_codebook(store.path, codebook.identity)
-        return
-    from s3_retriever.codebook import Codebook
-
-    origin.check_codebook(store.path, Codebook.from_pretrained(str(codebook)).identity)
+    elif folder := local_folder(str(codebook)):
+        origin.check_codebook(store.path, read_codebook_file(folder).identity)
 
 
 def as_documents(documents: Iterable[Document | str] | Document | str) -> Iterator[Document]:

@@ -15,7 +15,7 @@ from s3_retriever.index.files import damaged
 from s3_retriever.index.manifest import SegmentEntry
 from s3_retriever.index.segment_files import SegmentFiles, read_live
 from s3_retriever.index.storage import Folder
-from s3_retriever.quantization import weights_of
+from s3_retriever.quantization import cosine_weights
 
 
 class Segment:
@@ -218,7 +218,7 @@ class Segment:
         """
         from s3_retriever.index.kernels import add_products
 
-        weights, offset = weights_of(direction)
+        weights, offset = cosine_weights(direction)
         scores = np.full(self.n_sentences, offset)
         add_products(self.vectors(0, self.n_sentences), weights, scores)
         return scores

@@ -24,7 +24,7 @@ from s3_retriever.index import Segment, documents, lexical
 from s3_retriever.index import postings as postings_writer
 from s3_retriever.index.segment_files import write_tombstones
 from s3_retriever.index.storage import DiskFolder
-from s3_retriever.quantization import weights_of
+from s3_retriever.quantization import cosine_weights
 from s3_retriever.text import term_hash
 
 
@@ -197,7 +197,7 @@ def test_vectors_are_those_of_their_sentences(tmp_path, small_blocks):
     expected = np.concatenate(expected)
     assert np.array_equal(segment.vectors(0, segment.n_sentences), expected)
     direction = numbers.standard_normal(10).astype(np.float32)
-    weights, offset = weights_of(direction)
+    weights, offset = cosine_weights(direction)
     similarity = offset + (expected & 15) @ weights[0] + (expected >> 4) @ weights[1]
     np.testing.assert_allclose(segment.similarity(direction), similarity, rtol=1e-5)
     with pytest.raises(KeyError):
