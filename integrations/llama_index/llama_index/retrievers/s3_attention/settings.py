@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from llama_index.core.vector_stores import MetadataFilters
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from llama_index.retrievers.s3.filters import predicate
+from llama_index.retrievers.s3_attention.filters import predicate
 
 Mode = Literal["hybrid", "s3", "bm25"]
 Order = Literal["score", "document"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from llama_index.retrievers.s3.settings import Settings
+from llama_index.retrievers.s3_attention.settings import Settings
 
 if TYPE_CHECKING:
     from s3_retriever import S3Index
