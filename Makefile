@@ -70,7 +70,7 @@ docs: $(STAMP)  ## Write the command's reference and build the site in site/.
 # The shipped codebook is made by this command from plain text (see docs/codebooks.md).
 codebook: $(STAMP)
 	@test -n "$(TEXT)" || { echo 'Say which text to use: make codebook TEXT="a.jsonl b.jsonl"'; exit 2; }
-	$(BIN)/s3 fit minilm --taps key.5,hidden.5 --features 6144 --k 32 --tokens 2800000 \
+	$(BIN)/s3r fit minilm --taps key.5,hidden.5 --features 6144 --k 32 --tokens 2800000 \
 	  $(foreach file,$(TEXT),--text $(file)) --out s3_retriever/codebook/shipped/minilm
 
 clean:

@@ -16,6 +16,7 @@ from s3_retriever.calibration.evaluation import Located
 from s3_retriever.calibration.questions import GoldSpan
 from s3_retriever.document import Document
 from s3_retriever.errors import InputError
+from s3_retriever.types import Split
 
 
 class Piece(Located, Protocol):
@@ -203,8 +204,6 @@ def parse_row(row: Mapping[str, Any], known: Mapping[str, Source]) -> Labelled:
         source.range(piece)
     return Labelled(str(row["id"]), row["question"], tuple(row.get("answers", ())), own, support)
 
-
-Split = Literal["dev", "test", "all"]
 
 _DEV_TENTHS = 4
 

@@ -1,4 +1,4 @@
-"""`python -m s3_retriever.cli`, for where the command `s3` is not on the path."""
+"""`python -m s3_retriever.cli`, for when the command `s3r` is not on the path."""
 
 from s3_retriever.cli import main
 

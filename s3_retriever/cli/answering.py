@@ -1,11 +1,10 @@
-"""`s3 answer`: a question about texts that are longer than the model could read at once."""
+"""`s3r answer`: answer a question about texts that the model could not read at once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -13,11 +12,10 @@ from rich.text import Text
 
 from s3_retriever.cli import options
 from s3_retriever.cli.console import results, warn, write_json
-from s3_retriever.cli.files import Counts, FoundFile, documents, find_files
+from s3_retriever.cli.files import Counts, FoundFile, documents, find_files, none_readable
 from s3_retriever.cli.options import prepare
 from s3_retriever.cli.readers import UnreadableError, check_head, read_text, reader_for
-from s3_retriever.cli.searching import show_text, span_json
-from s3_retriever.errors import InputError
+from s3_retriever.cli.searching import show_text, size, span_json
 from s3_retriever.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -26,10 +24,8 @@ if TYPE_CHECKING:
     from s3_retriever.search import Span
 
 
-class Fallback(str, Enum):
-    """What retrieves where the host has no codebook."""
-
-    bm25 = "bm25"
+# What retrieves for a host without a codebook.
+Fallback = Literal["bm25"]
 
 
 def answer(
@@ -57,18 +53,18 @@ def answer(
             "--fallback",
             metavar="bm25",
             show_default="an error",
-            help="Where the host has no codebook, retrieve by words and the context's edges.",
+            help="For a host without a codebook: retrieve by words and the edges of the context.",
         ),
     ] = None,
     token_budget: Annotated[
         int,
         typer.Option(
-            "--token-budget", metavar="N", min=1, help="Tokens of evidence that the host reads."
+            "--token-budget", metavar="N", min=1, help="Maximum tokens of evidence to read."
         ),
     ] = 1024,
     max_new_tokens: Annotated[
         int,
-        typer.Option("--max-new-tokens", metavar="N", min=1, help="Tokens of the answer at most."),
+        typer.Option("--max-new-tokens", metavar="N", min=1, help="Maximum tokens of the answer."),
     ] = 256,
     prompt: Annotated[
         str | None,
@@ -76,7 +72,7 @@ def answer(
             "--prompt",
             metavar="TEXT",
             show_default="a plain one",
-            help="A text with {context} and {question}.",
+            help="A template with {context} and {question}.",
         ),
     ] = None,
     keep: Annotated[
@@ -85,28 +81,28 @@ def answer(
             "--keep",
             metavar="PATH",
             show_default="no",
-            help="Keep the scan in a folder, which further questions and s3 search read.",
+            help="Keep the scan in this folder for further questions and s3r search.",
         ),
     ] = None,
     device: options.Device = "auto",
-    dtype: options.DtypeName = options.Dtype.auto,
+    dtype: options.DtypeName = "auto",
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Only the answer, without its evidence.")
+        bool, typer.Option("--quiet", "-q", help="Print only the answer, without its evidence.")
     ] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Answer a question from files of any length, on bounded memory.
 
     The model is loaded once: it scans the files window by window, keeping no KV cache, and then
-    answers from the evidence alone. With --keep, an interrupted scan goes on where it was, and
-    the same files are not scanned again for the next question.
+    answers from the evidence alone. With --keep, an interrupted scan continues where it stopped,
+    and the next question about the same files needs no scan.
     """
-    chosen, found = options.recipe(recipe), _readable(find_files(files))
+    chosen, readable = options.recipe(recipe), _readable(find_files(files))
     model = _load(host, codebook, chosen or "default", fallback, device, dtype)
     try:
         with model.stream(
             question,
-            _context(found),
+            _context(readable),
             path=keep,
             token_budget=token_budget,
             max_new_tokens=max_new_tokens,
@@ -132,17 +128,17 @@ def _load(
         options.location(host) or host,
         codebook=options.location(codebook),
         recipe=recipe,
-        fallback="bm25" if fallback else None,
+        fallback=fallback,
         device=device,
-        dtype=dtype.value,
+        dtype=dtype,
     )
 
 
 def _readable(files: Sequence[FoundFile]) -> list[FoundFile]:
-    """The files that are not binary where text is expected."""
+    """The files that are not binary."""
     readable = [file for file in files if _is_readable(file)]
     if not readable:
-        raise InputError(f"None of the {len(files)} files could be read.")
+        raise none_readable(files)
     return readable
 
 
@@ -157,7 +153,7 @@ def _is_readable(file: FoundFile) -> bool:
 
 
 def _context(files: Sequence[FoundFile]) -> Iterator[Path | Document]:
-    """Plain texts by their paths, so that they are read in blocks; what other files say."""
+    """Plain texts as paths, to be read in blocks; other files as documents."""
     for file in files:
         if reader_for(file.path) is read_text:
             yield file.path
@@ -166,7 +162,7 @@ def _context(files: Sequence[FoundFile]) -> Iterator[Path | Document]:
 
 
 def _give(question: str, stream: AnswerStream, quiet: bool, as_json: bool) -> None:
-    """The answer as it comes, then its evidence; or all of it as JSON at the end."""
+    """Print the answer as it comes, then its evidence; or all of it as JSON at the end."""
     if as_json:
         write_json(_json(question, stream.answer))
         return
@@ -180,10 +176,9 @@ def _give(question: str, stream: AnswerStream, quiet: bool, as_json: bool) -> No
 
 def _show_evidence(console: Console, spans: Sequence[Span]) -> None:
     for span in spans:
-        size = f"{span.tokens} token{'' if span.tokens == 1 else 's'}"
-        facts = ", ".join([" + ".join(span.sources) or "whole", size])
+        sources = " + ".join(span.sources) or "whole"
         console.print()
-        console.print(Text(f"{span.id}  ({facts})", "dim"), soft_wrap=True)
+        console.print(Text(f"{span.id}  ({sources}, {size(span)})", "dim"), soft_wrap=True)
         show_text(console, Text(" ".join(span.text.split())))
 
 
@@ -201,5 +196,5 @@ def _json(question: str, answer: Answer) -> dict[str, object]:
 
 def _kept(keep: Path | None) -> str:
     if keep is not None and (keep / "manifest.json").exists():
-        return f"The scan is kept in {keep}; the same command goes on from there."
+        return f"The scan is kept in {keep}; the same command continues from there."
     return ""

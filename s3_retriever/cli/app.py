@@ -1,4 +1,4 @@
-"""The application: its commands and what they have in common."""
+"""The command `s3r`: its subcommands and the options they all have."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from s3_retriever.cli.calibrating import calibrate
 from s3_retriever.cli.console import Commands, log_to_stderr, results
 from s3_retriever.cli.fitting import fit
 from s3_retriever.cli.indexing import add, compact, delete, index, info, verify
-from s3_retriever.cli.searching import ask, explain, search
+from s3_retriever.cli.searching import explain, search
 
 app = typer.Typer(
-    name="s3",
+    name="s3r",
     cls=Commands,
     add_completion=False,
     no_args_is_help=True,
@@ -35,13 +35,13 @@ def _show_version(wanted: bool) -> None:
 
 
 def _paragraphs(command: Callable[..., None]) -> str:
-    """A command's help, one line for each paragraph: the terminal is to wrap it."""
+    """A command's help with one line per paragraph, for the terminal to wrap."""
     paragraphs = inspect.getdoc(command) or ""
     return re.sub(r"(?<!\n)\n(?!\n)", " ", paragraphs)
 
 
-def s3(
-    version: Annotated[  # noqa: ARG001 - its callback does it all
+def s3r(
+    version: Annotated[  # noqa: ARG001 - the callback does the work
         bool,
         typer.Option(
             "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
@@ -49,25 +49,23 @@ def s3(
     ] = False,
     verbose: Annotated[
         bool,
-        typer.Option("--verbose", "-v", help="Log to stderr, and show where an error came from."),
+        typer.Option("--verbose", "-v", help="Log to stderr, and show the traceback of an error."),
     ] = False,
 ) -> None:
-    """Any Hugging Face transformer as its own retriever.
+    """Use any Hugging Face transformer as its own retriever.
 
-    Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed (one sentence
-    says why), 2 wrong command line, 3 nothing found, 130 interrupted.
+    Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed (with one
+    sentence on why), 2 wrong command line, 3 nothing found, 130 interrupted.
     """
     log_to_stderr(verbose)
 
 
-app.callback(help=_paragraphs(s3))(s3)
-
-
+app.callback(help=_paragraphs(s3r))(s3r)
 for _command in (
-    *(index, add, search, ask, answer, explain, info, delete, compact, verify, fit, calibrate),
+    *(index, add, search, answer, explain, info, delete, compact, verify, fit, calibrate),
 ):
     app.command(help=_paragraphs(_command))(_command)
 
-# Distributions beside this one add commands of their own.
+# Other distributions, such as the benchmarks, add commands of their own.
 for _point in entry_points(group="s3_retriever.commands"):
     app.add_typer(_point.load(), name=_point.name)

@@ -1,4 +1,4 @@
-"""`s3 calibrate`: the recipe that suits a codebook and the user's own documents."""
+"""`s3r calibrate`: the recipe that suits a codebook and your own documents."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
-from s3_retriever_bench.commands.quality import SplitName
 
 from s3_retriever.cli import options
 from s3_retriever.cli.console import results, say, show_table, write_json
 from s3_retriever.cli.files import Counts, FoundFile, TextFiles, documents, find_files
 from s3_retriever.cli.options import check_codebook_target, prepare
 from s3_retriever.document import Document
+from s3_retriever.types import Split
 
 if TYPE_CHECKING:
     from s3_retriever.calibration import Calibration, Sample, Trial
@@ -31,8 +31,8 @@ def show(console: Console, calibration: Calibration) -> None:
     budgets = ", ".join(map(str, calibration.token_budgets))
     console.print()
     console.print(
-        f"Recall is the mean of budgets of {budgets} tokens, above of the {deciding} questions "
-        f"that decided, below of the {held_out} that were held out.",
+        f"Recall is the mean over {budgets} tokens: above, of the {deciding} questions that "
+        f"decided; below, of the {held_out} that were held out.",
         soft_wrap=True,
     )
     console.print(
@@ -45,13 +45,10 @@ def show(console: Console, calibration: Calibration) -> None:
 
 def _verdict(calibration: Calibration) -> str:
     if calibration.recipe == calibration.start:
-        return "Nothing was better than the recipe that the codebook has; it stays."
+        return "Nothing was better than the recipe of the codebook, which stays."
     if calibration.gain.low > 0:
         return "The new recipe finds more."
-    return (
-        "Held-out questions do not confirm that the new recipe finds more; more questions would "
-        "tell."
-    )
+    return "Held-out questions do not confirm that the new recipe finds more; try more questions."
 
 
 def _table(trials: tuple[Trial, ...]) -> Table:
@@ -74,12 +71,7 @@ def _table(trials: tuple[Trial, ...]) -> Table:
 
 
 def calibrate(
-    host: Annotated[
-        str,
-        typer.Argument(
-            metavar="HOST", help="minilm, a local folder, or a model id on the Hugging Face Hub."
-        ),
-    ],
+    host: options.HostArgument,
     codebook: options.CodebookName = None,
     questions: Annotated[
         str | None,
@@ -87,35 +79,35 @@ def calibrate(
             "--questions",
             metavar="FILE",
             show_default="questions made from the documents",
-            help="Questions with labelled evidence, in JSON Lines as s3 bench quality reads them.",
+            help="Questions with labelled evidence, in JSON Lines as s3r bench quality reads them.",
         ),
     ] = None,
     split: Annotated[
-        SplitName,
+        Split,
         typer.Option(
-            metavar="SPLIT",
-            help="Questions of --questions: all, dev (which leaves test for s3 bench quality) "
-            "or test.",
+            "--split",
+            metavar=options.choices(Split),
+            help="Which of --questions to use: all, dev (which leaves test for s3r bench "
+            "quality) or test.",
         ),
-    ] = SplitName.ALL,
+    ] = "all",
     text: Annotated[
         list[str] | None,
         typer.Option(
             "--text",
-            metavar="FILE...",
+            metavar="PATH",
             show_default="the documents of the questions",
-            help="Documents to make questions from, instead of --questions: files, folders and "
-            "globs. Of a .jsonl file, the field text of every line.",
+            help="Documents to make questions from, instead of --questions: a file, folder or "
+            "glob; repeatable. A .jsonl file has a document in the field text of every line.",
         ),
     ] = None,
-    more_text: Annotated[list[str] | None, typer.Argument(metavar="FILE", hidden=True)] = None,
     out: Annotated[
         Path | None,
         typer.Option(
             "--out",
             metavar="DIR",
             show_default="not written",
-            help="Folder of the codebook with the chosen recipe.",
+            help="Folder for the codebook with the chosen recipe.",
         ),
     ] = None,
     recipe_only: Annotated[
@@ -124,92 +116,91 @@ def calibrate(
             "--recipe-only",
             metavar="FILE",
             show_default="not written",
-            help="JSON file of the chosen recipe alone, for --recipe of other commands.",
+            help="JSON file for the chosen recipe alone, to use with --recipe.",
         ),
     ] = None,
-    budget: Annotated[
+    token_budget: Annotated[
         int,
         typer.Option(
-            "--budget",
+            "--token-budget",
             metavar="N",
             min=1,
-            help="Tokens that a search may return; half and twice of it count too.",
+            help="Tokens that a search may return; half and twice as many count too.",
         ),
     ] = 512,
     count: Annotated[
-        int, typer.Option("--count", metavar="N", min=1, help="Questions at most.")
+        int, typer.Option("--count", metavar="N", min=1, help="Maximum number of questions.")
     ] = 200,
     seed: Annotated[
         int,
         typer.Option(
             "--seed",
             metavar="N",
-            help="Of the choice of questions, and of which half a question falls in.",
+            help="Seed of the choice of questions and of their split into halves.",
         ),
     ] = 0,
     device: options.Device = "auto",
-    dtype: options.DtypeName = options.Dtype.auto,
+    dtype: options.DtypeName = "auto",
     as_json: options.AsJson = False,
 ) -> None:
-    """Choose the recipe of a codebook by questions with labels, or by documents alone.
+    """Choose the recipe of a codebook with labelled questions, or with documents alone.
 
-    Sets out from the codebook's recipe and changes one setting after the other; a change is kept
-    where it finds more of the evidence of one half of the questions than chance would. Reports
-    the share of evidence found with every value that was tried (recall), its gain over the recipe
-    at that point with the standard error, and what the chosen recipe is worth on the other half.
+    Starts from the recipe of the codebook and changes one setting after another; a change is kept
+    if, on one half of the questions, it finds more of the evidence than chance explains. Reports
+    the share of evidence found with every value tried (recall), its gain over the recipe at that
+    point with the standard error, and what the chosen recipe gains on the other half.
     """
-    paths = [*(text or ()), *(more_text or ())]
-    _check(questions, paths, out, recipe_only)
+    _check(questions, text, out, recipe_only)
     samples = _labelled(questions, split, count, seed) if questions else None
-    found = find_files(paths)
+    files = find_files(text or ())
     prepare()
     from s3_retriever.calibration import questions_from
     from s3_retriever.calibration.calibrate import calibrate_samples, check_questions
 
     if samples is None:
-        samples = [questions_from(_documents(found), count, seed)]
+        samples = [questions_from(_documents(files), count, seed)]
     check_questions(samples)
     try:
-        done = calibrate_samples(
+        calibration = calibrate_samples(
             *_load(host, codebook, device, dtype),
             samples,
             labelled=bool(questions),
-            token_budget=budget,
+            token_budget=token_budget,
             seed=seed,
         )
     except KeyboardInterrupt:
         raise KeyboardInterrupt("Nothing was written.") from None
-    _write(done, out, recipe_only)
+    _write(calibration, out, recipe_only)
     if as_json:
-        write_json(done.report())
+        write_json(calibration.report())
     else:
-        show(results(), done)
+        show(results(), calibration)
 
 
 def _check(
-    questions: str | None, paths: list[str], out: Path | None, recipe_only: Path | None
+    questions: str | None, text: list[str] | None, out: Path | None, recipe_only: Path | None
 ) -> None:
     """Refuse what cannot be done or written, before the work."""
-    if bool(questions) == bool(paths):
-        raise typer.BadParameter("Give --questions or --text, one of them.")
+    if bool(questions) == bool(text):
+        raise typer.BadParameter("Give either --questions or --text.")
     if out is None and recipe_only is None:
-        raise typer.BadParameter("Say with --out or --recipe-only where the result goes.")
+        raise typer.BadParameter("Name a file for the result with --out or --recipe-only.")
     if out is not None:
         check_codebook_target(out)
     if recipe_only is not None:
         if recipe_only.exists():
-            # Only a recipe is replaced; anything else is refused here.
+            # Only a recipe may be overwritten; this refuses anything else.
             options.recipe(str(recipe_only.absolute()))
         recipe_only.parent.mkdir(parents=True, exist_ok=True)
 
 
-def _labelled(source: str, split: SplitName, count: int, seed: int) -> list[Sample]:
+def _labelled(source: str, split: Split, count: int, seed: int) -> list[Sample]:
     """The contexts of a question set."""
     from s3_retriever.calibration import LabelledQuestion, Sample
     from s3_retriever.calibration.public_sets import load_set
     from s3_retriever.calibration.question_sets import Choice, build_task
 
-    task = build_task(load_set(source), Choice(split.value, questions=count, seed=seed))
+    task = build_task(load_set(source), Choice(split, questions=count, seed=seed))
     return [
         Sample(
             context.documents,
@@ -222,7 +213,7 @@ def _labelled(source: str, split: SplitName, count: int, seed: int) -> list[Samp
 
 
 def _documents(files: list[FoundFile]) -> Iterator[Document]:
-    """Files as s3 index reads them; of JSON Lines each line is a document, as for s3 fit."""
+    """Files as s3r index reads them; each line of JSON Lines is a document, as for s3r fit."""
     lines = [file.path for file in files if file.path.suffix.lower() == ".jsonl"]
     yield from (Document(text) for text in TextFiles(lines))
     yield from documents((file for file in files if file.path not in lines), Counts())
@@ -236,13 +227,13 @@ def _load(
 
     name = options.location(host) or host
     book = find_codebook(name, options.location(codebook))
-    return Host.load(name, layers=book.depth, device=device, dtype=dtype.value), book
+    return Host.load(name, layers=book.depth, device=device, dtype=dtype), book
 
 
-def _write(done: Calibration, out: Path | None, recipe_only: Path | None) -> None:
+def _write(calibration: Calibration, out: Path | None, recipe_only: Path | None) -> None:
     if out is not None:
-        done.codebook.save(out)
+        calibration.codebook.save(out)
         say(f"Written: {out}")
     if recipe_only is not None:
-        recipe_only.write_text(done.recipe.model_dump_json(indent=2) + "\n")
+        recipe_only.write_text(calibration.recipe.model_dump_json(indent=2) + "\n")
         say(f"Written: {recipe_only}")

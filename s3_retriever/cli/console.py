@@ -18,7 +18,7 @@ from s3_retriever.errors import S3Error
 
 
 def results() -> Console:
-    """The console of results. Colours and wide lines are left out where it is no terminal."""
+    """The console of results; outside a terminal it writes no colours."""
     return Console(highlight=False, markup=False, emoji=False)
 
 
@@ -28,7 +28,7 @@ def messages() -> Console:
 
 
 def show_table(console: Console, table: Table) -> None:
-    """Print a table, without the white space that fills its lines where it is no terminal."""
+    """Print a table; outside a terminal, without padding at the ends of lines."""
     if console.is_terminal:
         console.print(table)
         return
@@ -38,17 +38,17 @@ def show_table(console: Console, table: Table) -> None:
 
 
 def say(sentence: str) -> None:
-    """Tell how things stand."""
+    """Print a status line."""
     messages().print(Text(_printable(sentence), "dim"), soft_wrap=True)
 
 
 def warn(sentence: str) -> None:
-    """Tell of something that was left out."""
+    """Warn that something was skipped."""
     _labelled("Warning", "yellow", sentence)
 
 
 def fail(sentence: str) -> None:
-    """Tell why the command ends here."""
+    """Print why the command failed."""
     _labelled("Error", "bold red", sentence)
 
 
@@ -58,7 +58,7 @@ def write_json(value: Any) -> None:
 
 
 def log_to_stderr(verbose: bool) -> None:
-    """Show log messages of every library where asked to, else only their errors."""
+    """Log messages of all libraries if verbose, otherwise only their errors."""
     handler = RichHandler(console=messages(), show_path=False)
     level = logging.INFO if verbose else logging.ERROR
     logging.basicConfig(level=level, format="%(name)s: %(message)s", handlers=[handler])
@@ -70,12 +70,12 @@ def _labelled(label: str, style: str, sentence: str) -> None:
 
 
 def _printable(text: str) -> str:
-    """A text without lone surrogates, which file names may have and streams refuse."""
+    """Escape lone surrogates, which file names may contain and streams refuse."""
     return text.encode(errors="backslashreplace").decode()
 
 
 class ExitCode(IntEnum):
-    """Exit codes of `s3`; 2, a wrong command line, is given by the parser."""
+    """Exit codes of `s3r`; the parser itself exits with 2 on a wrong command line."""
 
     FAILED = 1
     NOTHING_FOUND = 3
@@ -83,9 +83,9 @@ class ExitCode(IntEnum):
 
 
 class Commands(TyperGroup):
-    """The group of all commands, which turns their errors into a sentence and an exit code.
+    """The group of all commands; turns their errors into one sentence and an exit code.
 
-    A command that keeps something when it is interrupted says what in its `KeyboardInterrupt`.
+    A command that keeps its progress when interrupted says so in its `KeyboardInterrupt`.
     """
 
     def invoke(self, ctx: Any) -> Any:
@@ -96,16 +96,16 @@ class Commands(TyperGroup):
             fail(f"Interrupted. {interrupt}".rstrip())
             raise typer.Exit(ExitCode.INTERRUPTED) from None
         except S3Error as error:
-            _tell(ctx, str(error))
+            _report(ctx, str(error))
             raise typer.Exit(ExitCode.FAILED) from None
         except BrokenPipeError:
             raise
         except OSError as error:
-            _tell(ctx, f"{error.filename or 'A file'}: {error.strerror or error}.")
+            _report(ctx, f"{error.filename or 'A file'}: {error.strerror or error}.")
             raise typer.Exit(ExitCode.FAILED) from None
 
 
-def _tell(ctx: Any, sentence: str) -> None:
+def _report(ctx: Any, sentence: str) -> None:
     if ctx.params.get("verbose"):
         messages().print_exception()
     fail(sentence)

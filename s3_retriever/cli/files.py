@@ -1,4 +1,4 @@
-"""Files on the command line: found, read and turned into documents or texts."""
+"""Files on the command line: find them, and read them as documents or as plain texts."""
 
 from __future__ import annotations
 
@@ -26,53 +26,11 @@ from s3_retriever.errors import InputError
 from s3_retriever.index import Store
 from s3_retriever.text.pieces import split_pieces
 
-
-def interleave(sources: Sequence[Iterable[str]]) -> Iterator[str]:
-    """The texts of all sources, in the order that keeps their shares even.
-
-    The next text is drawn from the source that gave the fewest characters so far, the earlier one
-    among equals, until all are exhausted.
-    """
-    queue = [(0, position, iter(source)) for position, source in enumerate(sources)]
-    while queue:
-        drawn, position, source = queue[0]
-        text = next(source, None)
-        if text is None:
-            heapq.heappop(queue)
-        else:
-            heapq.heapreplace(queue, (drawn + len(text), position, source))
-            yield text
-
+logger = logging.getLogger(__name__)
 
 _SKIPPED_FOLDERS = frozenset({"node_modules", "__pycache__"})
-# What every index folder has; its files are not the user's.
+# Every index folder has these; its files are not documents.
 _INDEX_FILES = ("manifest.json", "write.lock")
-
-
-class Indexed:
-    """The documents of an index when a command began.
-
-    Args:
-        path: Folder of the index.
-
-    Raises:
-        IndexStoreError: There is no index, or it is damaged.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._snapshot = Store.open(path).snapshot()
-
-    def __contains__(self, document_id: str) -> bool:
-        return self._snapshot.find(document_id) is not None
-
-    def sha256(self, document_id: str) -> str | None:
-        """The digest of the file that a document was read from; None where it is unknown."""
-        found = self._snapshot.find(document_id)
-        if found is None:
-            return None
-        segment, ordinal = found
-        digest = segment.document(ordinal).metadata.get("sha256")
-        return digest if isinstance(digest, str) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +39,7 @@ class FoundFile:
 
     Attributes:
         path: Where it is.
-        named: Whether it was named, or met on the way through a folder.
+        named: Whether the command line names it, rather than a folder above it.
     """
 
     path: Path
@@ -89,31 +47,31 @@ class FoundFile:
 
     @property
     def id(self) -> str:
-        """Its path from the current folder, or from the root where it is outside."""
+        """Its path relative to the current folder; absolute if it lies outside."""
         path = Path(os.path.abspath(self.path))  # noqa: PTH100 - resolve() would follow links
         here = Path.cwd()
         return (path.relative_to(here) if path.is_relative_to(here) else path).as_posix()
 
 
 def find_files(paths: Iterable[str]) -> list[FoundFile]:
-    """All files that the paths stand for, each once.
+    """Find all files that the paths name, each once.
 
-    Hidden files, folders of packages and caches, and indexes are passed over on the way through
-    folders. Links are followed; a folder that is reached twice is read once.
+    Inside folders, hidden files, packages, caches and indexes are skipped. Links are followed; a
+    folder that is reached twice is read once.
 
     Args:
         paths: Files, folders and globs.
 
     Raises:
-        InputError: A path stands for nothing.
+        InputError: A path matches nothing.
     """
-    found: dict[str, FoundFile] = {}
+    files: dict[str, FoundFile] = {}
     visited: set[tuple[int, int]] = set()
     for path in paths:
         for match in _matches(path):
             for file in _below(match, visited) if match.is_dir() else [FoundFile(match, True)]:
-                found.setdefault(file.id, file)
-    return list(found.values())
+                files.setdefault(file.id, file)
+    return list(files.values())
 
 
 def _matches(path: str) -> list[Path]:
@@ -129,7 +87,7 @@ def _matches(path: str) -> list[Path]:
 
 
 def _below(folder: Path, visited: set[tuple[int, int]]) -> Iterator[FoundFile]:
-    """The files of a folder and its folders, by name."""
+    """The files of a folder and its subfolders, sorted by name."""
     try:
         status = folder.stat()
         entries = sorted(folder.iterdir())
@@ -149,19 +107,133 @@ def _below(folder: Path, visited: set[tuple[int, int]]) -> Iterator[FoundFile]:
             yield FoundFile(entry, named=False)
 
 
+class Indexed:
+    """The documents of an index when a command began.
+
+    Args:
+        path: Folder of the index.
+
+    Raises:
+        IndexStoreError: There is no index, or it is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._snapshot = Store.open(path).snapshot()
+
+    def __contains__(self, document_id: str) -> bool:
+        return self._snapshot.find(document_id) is not None
+
+    def sha256(self, document_id: str) -> str | None:
+        """The digest of the file that a document was read from; None if unknown."""
+        place = self._snapshot.find(document_id)
+        if place is None:
+            return None
+        segment, ordinal = place
+        digest = segment.document(ordinal).metadata.get("sha256")
+        return digest if isinstance(digest, str) else None
+
+
+@dataclass(slots=True)
+class Counts:
+    """How many files were added, replaced, left unchanged and skipped."""
+
+    added: int = 0
+    replaced: int = 0
+    unchanged: int = 0
+    skipped: int = 0
+
+    @property
+    def read(self) -> int:
+        """Files that could be read."""
+        return self.added + self.replaced + self.unchanged
+
+    def __str__(self) -> str:
+        return (
+            f"{self.added} added, {self.replaced} replaced, {self.unchanged} unchanged, "
+            f"{self.skipped} skipped"
+        )
+
+
+def documents(
+    files: Iterable[FoundFile], counts: Counts, indexed: Indexed | None = None, again: bool = False
+) -> Iterator[Document]:
+    """Read files one at a time; warn about those that cannot be read, and skip them.
+
+    Args:
+        files: The files.
+        counts: Counts unchanged and skipped files.
+        indexed: The documents of the index; unchanged files are skipped.
+        again: Whether unchanged files are read as well.
+    """
+    for file in files:
+        try:
+            data = read_file(file.path)
+            digest = hashlib.sha256(data).hexdigest()
+            if indexed and not again and indexed.sha256(file.id) == digest:
+                counts.unchanged += 1
+                continue
+            yield _document(file, data, digest)
+        except InputError as error:
+            counts.skipped += 1
+            _warn(file, error)
+
+
+def none_readable(files: Sequence[FoundFile]) -> InputError:
+    """The error of a command that could not read any of its files."""
+    return InputError(f"None of the {len(files)} files could be read.")
+
+
+def batches(stream: Iterable[Document], characters: int) -> Iterator[list[Document]]:
+    """Group documents into lists of at least that many characters; the last may be shorter."""
+    batch: list[Document] = []
+    size = 0
+    for document in stream:
+        batch.append(document)
+        size += len(document.text)
+        if size >= characters:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _document(file: FoundFile, data: bytes, digest: str) -> Document:
+    try:
+        file.id.encode()
+    except UnicodeEncodeError:
+        raise UnreadableError("its name is not UTF-8; rename it.") from None
+    content = reader_for(file.path)(data)
+    metadata = {
+        "path": file.id,
+        "title": content.title or file.path.stem,
+        "bytes": len(data),
+        "sha256": digest,
+    }
+    return Document(content.text, id=file.id, metadata=metadata)
+
+
+def _warn(file: FoundFile, error: InputError) -> None:
+    """Warn, unless a folder merely happens to contain the file, such as a picture."""
+    sentence = f"{file.path} is skipped: {error}"
+    if file.named or is_known(file.path):
+        warn(sentence)
+    else:
+        logger.info(sentence)
+
+
 _BLOCK_CHARACTERS = 1 << 20
 
 
 class TextFiles:
-    """The texts of files, interleaved; every iteration reads the files anew, a part at a time.
+    """The texts of files, interleaved; every iteration reads the files again, block by block.
 
-    A line of a `.jsonl` file is one text, its field `text`; other files are cut into pieces.
+    Each line of a `.jsonl` file is a text, its field `text`; other files are cut into pieces.
 
     Args:
         paths: The files.
 
     Raises:
-        InputError: While iterating: a file cannot be read.
+        InputError: A file cannot be read; raised while iterating.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -201,14 +273,14 @@ def _field(path: Path, number: int, line: str) -> str:
     text = record.get("text") if isinstance(record, dict) else None
     if not isinstance(text, str):
         raise InputError(
-            f"{path} cannot be used: line {number} is no JSON object with a string as its field "
-            "'text'."
+            f"{path} cannot be used: line {number} is not a JSON object with a string in its "
+            "field 'text'."
         )
     return text
 
 
 def _pieces(path: Path) -> Iterator[str]:
-    """Pieces of a plain text; its end is held back until more is read, to be cut well."""
+    """Pieces of a plain text; the last one waits for the next block, to be cut well."""
     rest = ""
     check_head(path)
     with path.open(encoding="utf-8-sig") as file:
@@ -219,87 +291,18 @@ def _pieces(path: Path) -> Iterator[str]:
         yield rest
 
 
-logger = logging.getLogger(__name__)
+def interleave(sources: Sequence[Iterable[str]]) -> Iterator[str]:
+    """Interleave the texts of all sources so that each contributes as many characters.
 
-
-@dataclass(slots=True)
-class Counts:
-    """What became of the files."""
-
-    added: int = 0
-    replaced: int = 0
-    unchanged: int = 0
-    skipped: int = 0
-
-    @property
-    def read(self) -> int:
-        """Files that could be read."""
-        return self.added + self.replaced + self.unchanged
-
-    def __str__(self) -> str:
-        return (
-            f"{self.added} added, {self.replaced} replaced, {self.unchanged} unchanged, "
-            f"{self.skipped} skipped"
-        )
-
-
-def documents(
-    files: Iterable[FoundFile], counts: Counts, indexed: Indexed | None = None, again: bool = False
-) -> Iterator[Document]:
-    """Read files one at a time; what cannot be read is told and skipped.
-
-    Args:
-        files: What to read.
-        counts: Counts unchanged and skipped files.
-        indexed: What there is already: files that did not change are passed over.
-        again: Whether also those are read.
+    The next text always comes from the source that contributed the fewest characters so far, the
+    earlier one of equals, until all are exhausted.
     """
-    for file in files:
-        try:
-            data = read_file(file.path)
-            digest = hashlib.sha256(data).hexdigest()
-            if indexed and not again and indexed.sha256(file.id) == digest:
-                counts.unchanged += 1
-                continue
-            yield _document(file, data, digest)
-        except InputError as error:
-            counts.skipped += 1
-            _tell(file, error)
-
-
-def batches(stream: Iterable[Document], characters: int) -> Iterator[list[Document]]:
-    """Documents in lists, each full once it has that many characters."""
-    batch: list[Document] = []
-    size = 0
-    for document in stream:
-        batch.append(document)
-        size += len(document.text)
-        if size >= characters:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def _document(file: FoundFile, data: bytes, digest: str) -> Document:
-    try:
-        file.id.encode()
-    except UnicodeEncodeError:
-        raise UnreadableError("its name is not UTF-8; rename it.") from None
-    content = reader_for(file.path)(data)
-    metadata = {
-        "path": file.id,
-        "title": content.title or file.path.stem,
-        "bytes": len(data),
-        "sha256": digest,
-    }
-    return Document(content.text, id=file.id, metadata=metadata)
-
-
-def _tell(file: FoundFile, error: InputError) -> None:
-    """Warn, unless a folder just happens to have the file, as with pictures."""
-    sentence = f"{file.path} is skipped: {error}"
-    if file.named or is_known(file.path):
-        warn(sentence)
-    else:
-        logger.info(sentence)
+    queue = [(0, position, iter(source)) for position, source in enumerate(sources)]
+    while queue:
+        drawn, position, source = queue[0]
+        text = next(source, None)
+        if text is None:
+            heapq.heappop(queue)
+        else:
+            heapq.heapreplace(queue, (drawn + len(text), position, source))
+            yield text

@@ -1,4 +1,4 @@
-"""`s3 fit`: a codebook for a host, from plain text."""
+"""`s3r fit`: a codebook for a host, from plain text."""
 
 from __future__ import annotations
 
@@ -20,30 +20,24 @@ if TYPE_CHECKING:
 
 
 def fit(
-    host: Annotated[
-        str,
-        typer.Argument(
-            metavar="HOST", help="minilm, a local folder, or a model id on the Hugging Face Hub."
-        ),
-    ],
+    host: options.HostArgument,
     text: Annotated[
         list[str],
         typer.Option(
             "--text",
-            metavar="FILE...",
-            help="Plain text to fit on: files, folders and globs. Of a .jsonl file, the field "
-            "text of every line. Several files take turns, so that each gives as many characters.",
+            metavar="PATH",
+            help="Plain text to fit on: a file, folder or glob; repeatable. A .jsonl file has a "
+            "text in the field text of every line. All files contribute equally many characters.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the codebook.")],
-    more_text: Annotated[list[str] | None, typer.Argument(metavar="FILE", hidden=True)] = None,
     taps: Annotated[
         str | None,
         typer.Option(
             "--taps",
             metavar="TAPS",
             show_default="key and hidden, of an encoder's last or a decoder's middle layer",
-            help="Sites to fit, such as key.5,hidden.5.",
+            help="Taps to fit, such as key.5,hidden.5.",
         ),
     ] = None,
     features: Annotated[
@@ -57,7 +51,7 @@ def fit(
         ),
     ] = None,
     k: Annotated[
-        int, typer.Option("--k", metavar="N", min=1, help="Features of a token that stay active.")
+        int, typer.Option("--k", metavar="N", min=1, help="Active features per token.")
     ] = 32,
     tokens: Annotated[
         int | None,
@@ -66,30 +60,31 @@ def fit(
             metavar="N",
             min=1,
             show_default="all of the text once",
-            help="Tokens to read; the text is repeated where it is shorter.",
+            help="Tokens to read; a shorter text is repeated.",
         ),
     ] = None,
     reuse: Annotated[
         float,
-        typer.Option("--reuse", metavar="X", help="How often a token is trained on, on average."),
+        typer.Option("--reuse", metavar="X", help="Average number of times a token is trained on."),
     ] = 2.0,
     seed: Annotated[
-        int, typer.Option("--seed", metavar="N", help="Of the initial weights and the mixing.")
+        int,
+        typer.Option("--seed", metavar="N", help="Seed of initial weights and shuffling."),
     ] = 0,
     device: options.Device = "auto",
-    dtype: options.DtypeName = options.Dtype.auto,
+    dtype: options.DtypeName = "auto",
     as_json: options.AsJson = False,
 ) -> None:
     """Fit a codebook for a host, from plain text.
 
     Progress is kept once a minute in the folder DIR.checkpoint, which is removed at the end:
-    after an interruption, the same command goes on from there. Reports for every tap the
-    share of the variance that stays unexplained, the share of features that never fire, how many
-    are active on a token, and on which share of the tokens a feature fires (50 % of the features
-    fire on no more than the first of those shares, and so on). Of an encoder, sentences of the
-    first text are then read alone, for the map of their mean states.
+    after an interruption, the same command continues from there. Reports for every tap the share
+    of the variance that stays unexplained, the share of features that never fire, how many
+    features are active per token, and on which share of the tokens features fire (the median
+    feature on the first of these shares, and so on). For an encoder, sentences of the first text
+    are then read alone to fit the map of their mean states.
     """
-    texts = TextFiles([file.path for file in find_files([*text, *(more_text or ())])])
+    texts = TextFiles([file.path for file in find_files(text)])
     check_codebook_target(out)
     checkpoint = out.with_name(f"{out.name}.checkpoint")
     prepare()
@@ -116,17 +111,17 @@ def fit(
 
 
 def _load(host: str, sites: list[str] | None, device: str, dtype: options.Dtype) -> Host:
-    """The host, as deep as the taps need it."""
+    """Load the host as deep as the taps need it."""
     from s3_retriever.host import Host
     from s3_retriever.host.taps import Tap
 
     layers = max(Tap.parse(site).layer for site in sites) + 1 if sites else None
-    return Host.load(location(host) or host, layers=layers, device=device, dtype=dtype.value)
+    return Host.load(location(host) or host, layers=layers, device=device, dtype=dtype)
 
 
 def _kept(checkpoint: Path) -> str:
     if checkpoint.is_dir():
-        return f"Progress is kept in {checkpoint}; the same command goes on from there."
+        return f"Progress is kept in {checkpoint}; the same command continues from there."
     return "Nothing was kept yet; progress is kept once a minute."
 
 
@@ -145,9 +140,9 @@ def _give(codebook: Codebook, out: Path, as_json: bool) -> None:
 
 
 def _table(taps: dict[str, dict[str, Any]]) -> Table:
-    """One line for each tap.
+    """One line per tap.
 
-    Unexplained variance, dead features, active features of a token, and on which share of the
+    Its unexplained variance, dead features, active features per token, and on which share of the
     tokens features fire, at quantiles of the features.
     """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")

@@ -1,9 +1,8 @@
-"""`s3 index`, `add`, `info`, `delete`, `compact` and `verify`."""
+"""`s3r index`, `add`, `info`, `delete`, `compact` and `verify`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +10,15 @@ from rich.table import Table
 
 from s3_retriever.cli import options
 from s3_retriever.cli.console import results, say, show_table, warn, write_json
-from s3_retriever.cli.files import Counts, FoundFile, Indexed, batches, documents, find_files
+from s3_retriever.cli.files import (
+    Counts,
+    FoundFile,
+    Indexed,
+    batches,
+    documents,
+    find_files,
+    none_readable,
+)
 from s3_retriever.cli.options import create_index, open_index
 from s3_retriever.errors import InputError
 from s3_retriever.index import Store
@@ -20,9 +27,8 @@ from s3_retriever.recipe import Recipe
 if TYPE_CHECKING:
     from s3_retriever.document import Document
     from s3_retriever.engine import S3Index
-    from s3_retriever.index import Store
 
-# Committed at once; an interruption loses no more than that.
+# Files of a batch are committed together; an interruption loses at most the batch at hand.
 BATCH_CHARACTERS = 2_000_000
 
 
@@ -33,70 +39,65 @@ def index(
     codebook: options.CodebookName = None,
     recipe: options.RecipeName = None,
     device: options.Device = "auto",
-    dtype: options.DtypeName = options.Dtype.auto,
+    dtype: options.DtypeName = "auto",
 ) -> None:
-    """Make an index of files, or go on with one.
+    """Make an index of files, or continue one.
 
-    A document's id is its file's path from the current folder. Files are committed in batches:
-    after an interruption, the same command goes on where it was. Where the index exists, this is
-    s3 add: unchanged files are passed over and changed ones take the place of what they were.
+    The id of a document is its file's path relative to the current folder. Files are committed in
+    batches: after an interruption, the same command continues where it stopped. If the index
+    exists, this is s3r add: unchanged files are skipped and changed ones replaced.
     """
     files = find_files(paths)
     chosen = options.recipe(recipe)
     if not (to / "manifest.json").exists():
-        _take_in(files, None, lambda: create_index(to, host, codebook, chosen, device, dtype))
-        return
-    if host or codebook or chosen:
-        # The index refuses what it was not made with, also where no file has changed.
+        _add_files(files, None, lambda: create_index(to, host, codebook, chosen, device, dtype))
+    elif host or codebook or chosen:
+        # What does not fit the index is refused even if there is nothing to add.
         opened = open_index(to, host, codebook, device, dtype)
-        _check_recipe(opened, chosen)
-        _take_in(files, _indexed(to), lambda: opened)
+        _check_origin(opened, chosen)
+        _add_files(files, Indexed(to), lambda: opened)
     else:
-        _take_in(files, _indexed(to), lambda: open_index(to, None, None, device, dtype))
+        _add_files(files, Indexed(to), lambda: open_index(to, None, None, device, dtype))
 
 
 def add(
     paths: options.Paths,
     to: options.To,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Scan also the files that did not change.")
+        bool, typer.Option("--replace", help="Scan unchanged files again as well.")
     ] = False,
     host: options.MovedHost = None,
     codebook: options.MovedCodebook = None,
     device: options.Device = "auto",
-    dtype: options.DtypeName = options.Dtype.auto,
+    dtype: options.DtypeName = "auto",
 ) -> None:
     """Add files to an index.
 
-    Unchanged files are passed over and changed ones take the place of what they were. Files are
-    committed in batches: after an interruption, the same command goes on where it was.
+    Unchanged files are skipped and changed ones replaced. Files are committed in batches: after an
+    interruption, the same command continues where it stopped.
     """
-    indexed = _indexed(to)
+    indexed = Indexed(to)
     files = find_files(paths)
-    _take_in(files, indexed, lambda: open_index(to, host, codebook, device, dtype), again=replace)
+    _add_files(files, indexed, lambda: open_index(to, host, codebook, device, dtype), again=replace)
 
 
-def _indexed(path: Path) -> Indexed:
-
-    return Indexed(path)
-
-
-def _check_recipe(opened: S3Index, chosen: str | Recipe | None) -> None:
-    if chosen is None or opened.encoder.codebook.named_recipe(chosen) == opened.recipe:
-        return
-    raise InputError(
-        f"The index at {opened.path} was made with another recipe ({opened.recipe.name!r}); "
-        "leave out --recipe, or choose another folder."
-    )
+def _check_origin(opened: S3Index, chosen: str | Recipe | None) -> None:
+    """Refuse a host, codebook or recipe that the index was not made with."""
+    encoder = opened.encoder
+    if chosen is not None and encoder.named_recipe(chosen) != opened.recipe:
+        raise InputError(
+            f"The index at {opened.path} was made with another recipe ({opened.recipe.name!r}); "
+            "omit --recipe, or choose another folder."
+        )
 
 
-def _take_in(
+def _add_files(
     files: Sequence[FoundFile],
     indexed: Indexed | None,
     load: Callable[[], S3Index],
     again: bool = False,
 ) -> None:
-    """Read, scan and commit; the host is loaded once there is something to scan."""
+    """Read, scan and commit; the host is loaded only if there is something to scan."""
     counts = Counts()
     target: S3Index | None = None
     try:
@@ -109,10 +110,10 @@ def _take_in(
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"Kept in the index: {counts.added + counts.replaced} files of this run; the same "
-            "command goes on from there."
+            "command continues from there."
         ) from None
     if not counts.read:
-        raise InputError(f"None of the {len(files)} files could be read.")
+        raise none_readable(files)
     results().print(f"{counts}.")
 
 
@@ -123,23 +124,21 @@ def _count(counts: Counts, batch: Sequence[Document], indexed: Indexed | None) -
 
 
 def info(index: options.IndexPath, as_json: options.AsJson = False) -> None:
-    """Show sizes and settings of an index. Does not load the host."""
-    from s3_retriever.index import Store
-
-    found = facts(Store.open(index))
+    """Show sizes and settings of an index, without loading the host."""
+    values = facts(Store.open(index))
     if as_json:
-        write_json(found)
+        write_json(values)
         return
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in found.items():
+    for name, value in values.items():
         table.add_row(name.replace("_", " "), _shown(value))
     show_table(results(), table)
 
 
 def facts(store: Store) -> dict[str, Any]:
-    """Sizes and settings, as JSON values."""
+    """Sizes and settings of an index, as JSON values."""
     manifest, snapshot = store.manifest, store.snapshot()
     size = sum(file.bytes for segment in manifest.segments for file in segment.files.values())
     return {
@@ -177,25 +176,21 @@ def _inline(value: Any) -> str:
 
 def delete(
     ids: Annotated[
-        list[str], typer.Argument(metavar="ID", help="Ids of documents: for files, their paths.")
+        list[str], typer.Argument(metavar="ID", help="Ids of documents; of files, their paths.")
     ],
     index: options.In,
     missing_ok: Annotated[
-        bool, typer.Option("--missing-ok", help="Pass over ids that are not in the index.")
+        bool, typer.Option("--missing-ok", help="Ignore ids that are not in the index.")
     ] = False,
 ) -> None:
-    """Delete documents from an index; all of them or, with an error, none."""
-    from s3_retriever.index import Store
-
+    """Delete documents from an index, all of them or, after an error, none."""
     store = Store.open(index)
     deleted = store.delete(ids, missing_ok=missing_ok)
     results().print(f"{deleted} deleted, {store.snapshot().n_documents} left.", soft_wrap=True)
 
 
 def compact(index: options.IndexPath) -> None:
-    """Merge all segments into one, and give the room of deleted documents back."""
-    from s3_retriever.index import Store
-
+    """Merge all segments into one, and free the space of deleted documents."""
     store = Store.open(index)
     before = facts(store)["bytes"]
     store.compact()
@@ -204,13 +199,13 @@ def compact(index: options.IndexPath) -> None:
 
 
 def verify(index: options.IndexPath) -> None:
-    """Read every file of an index and compare it with its checksum.
+    """Check every file of an index against its checksum, without loading the host.
 
-    Names all files that are damaged or missing. Does not load the host.
+    Names all files that are damaged or missing.
     """
-    from s3_retriever.index import Store
-
-    found = Store(index).verify(progress=True)
-    for name in found.strangers:
+    verification = Store(DiskBackend(index)).verify(progress=True)
+    for name in verification.strangers:
         warn(f"{index / name} does not belong to the index.")
-    results().print(f"{found.files} files, {found.bytes:,} bytes: intact.", soft_wrap=True)
+    results().print(
+        f"{verification.files} files, {verification.bytes:,} bytes: intact.", soft_wrap=True
+    )

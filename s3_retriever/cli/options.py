@@ -1,12 +1,11 @@
-"""Options that commands share, and what their texts stand for."""
+"""Options that several commands share, and what their values mean."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 from pydantic import ValidationError
@@ -14,50 +13,34 @@ from pydantic import ValidationError
 from s3_retriever.cli.console import messages, say
 from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.recipe import Recipe
+from s3_retriever.types import Mode, Order
 
 if TYPE_CHECKING:
     from s3_retriever.engine import S3Index
 
-
-class Mode(str, Enum):
-    """How spans are ranked."""
-
-    hybrid = "hybrid"
-    s3 = "s3"
-    bm25 = "bm25"
+Dtype = Literal["auto", "bfloat16", "float32"]
 
 
-class Order(str, Enum):
-    """How results are ordered."""
-
-    score = "score"
-    document = "document"
-
-
-class Dtype(str, Enum):
-    """Number format of the host."""
-
-    auto = "auto"
-    bfloat16 = "bfloat16"
-    float32 = "float32"
+def choices(literal: Any) -> str:
+    """The values of a `Literal` as a metavar, such as `hybrid|s3|bm25`."""
+    return "|".join(get_args(literal))
 
 
 Paths = Annotated[
     list[str],
-    typer.Argument(metavar="PATH", help="Files, folders (with all below them) and globs."),
+    typer.Argument(metavar="PATH", help="Files, folders (with everything below them) and globs."),
 ]
 Question = Annotated[str, typer.Argument(metavar="QUESTION", help="Any text.")]
 IndexPath = Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the index.")]
 To = Annotated[Path, typer.Option("--to", metavar="INDEX", help="Folder of the index.")]
 In = Annotated[Path, typer.Option("--in", metavar="INDEX", help="Folder of the index.")]
 
+HOST_NAMES = "minilm, a local folder, or a model id on the Hugging Face Hub"
+HostArgument = Annotated[str, typer.Argument(metavar="HOST", help=f"Host model: {HOST_NAMES}.")]
 HostName = Annotated[
     str | None,
     typer.Option(
-        "--host",
-        metavar="HOST",
-        show_default="minilm",
-        help="Host model: minilm, a local folder, or a model id on the Hugging Face Hub.",
+        "--host", metavar="HOST", show_default="minilm", help=f"Host model: {HOST_NAMES}."
     ),
 ]
 MovedHost = Annotated[
@@ -66,7 +49,7 @@ MovedHost = Annotated[
         "--host",
         metavar="HOST",
         show_default="the one the index was made with",
-        help="The host, where it is to be found elsewhere than when the index was made.",
+        help="The host model, if it has moved since the index was made.",
     ),
 ]
 CodebookName = Annotated[
@@ -75,7 +58,7 @@ CodebookName = Annotated[
         "--codebook",
         metavar="DIR",
         show_default="the one shipped for the host, or s3-codebook in its folder",
-        help="The host's codebook, made with s3 fit: a folder or an id on the Hugging Face Hub.",
+        help="The host's codebook, made with s3r fit: a folder or an id on the Hugging Face Hub.",
     ),
 ]
 MovedCodebook = Annotated[
@@ -84,7 +67,7 @@ MovedCodebook = Annotated[
         "--codebook",
         metavar="DIR",
         show_default="the one the index was made with",
-        help="The codebook, where it is to be found elsewhere than when the index was made.",
+        help="The codebook, if it has moved since the index was made.",
     ),
 ]
 RecipeName = Annotated[
@@ -93,7 +76,7 @@ RecipeName = Annotated[
         "--recipe",
         metavar="RECIPE",
         show_default="default",
-        help="default (what measures best), paper, or a JSON file with a recipe of your own.",
+        help="default (measures best), paper, or a JSON file with your own recipe.",
     ),
 ]
 SearchRecipe = Annotated[
@@ -113,8 +96,8 @@ DtypeName = Annotated[
     Dtype,
     typer.Option(
         "--dtype",
-        metavar="auto|bfloat16|float32",
-        help="Number format of the host; auto picks the faster one.",
+        metavar=choices(Dtype),
+        help="Number format of the host; auto picks the fastest.",
     ),
 ]
 
@@ -124,25 +107,25 @@ Spans = Annotated[
         "-k",
         metavar="N",
         min=1,
-        show_default="5, or no limit with --budget",
-        help="Spans at most.",
+        show_default="5, or no limit with --token-budget",
+        help="Maximum number of spans.",
     ),
 ]
-Budget = Annotated[
+TokenBudget = Annotated[
     int | None,
     typer.Option(
-        "--budget",
+        "--token-budget",
         metavar="N",
         min=1,
         show_default="no limit",
-        help="Tokens of the host at most, all spans together.",
+        help="Maximum tokens of all spans together, as the host counts them.",
     ),
 ]
 ModeName = Annotated[
     Mode,
     typer.Option(
         "--mode",
-        metavar="hybrid|s3|bm25",
+        metavar=choices(Mode),
         help="Rank by co-activation of features (s3), by words (bm25), or by both (hybrid).",
     ),
 ]
@@ -152,26 +135,26 @@ Conditions = Annotated[
         "--where",
         metavar="KEY=VALUE",
         show_default="all documents",
-        help="Only documents with this metadata; may be given several times. A value that reads "
-        "as JSON is taken as JSON (2024, true), any other as text.",
+        help="Search only documents with this metadata; repeatable. Values that parse as JSON "
+        "(2024, true) are JSON, all others text.",
     ),
 ]
 OrderName = Annotated[
     Order,
     typer.Option(
         "--order",
-        metavar="score|document",
-        help="Best span first (score), or as in the documents (document).",
+        metavar=choices(Order),
+        help="Best span first (score), or in the order of the documents (document).",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Write one JSON document to stdout.")]
 
 
 def conditions(texts: Sequence[str] | None) -> dict[str, Any] | None:
-    """The metadata filter that `KEY=VALUE` texts describe; None where there are none.
+    """Parse `KEY=VALUE` texts into a metadata filter; None without any.
 
     Raises:
-        typer.BadParameter: A text is no `KEY=VALUE`.
+        typer.BadParameter: A text is not `KEY=VALUE`.
     """
     pairs = {}
     for text in texts or ():
@@ -182,37 +165,6 @@ def conditions(texts: Sequence[str] | None) -> dict[str, Any] | None:
     return pairs or None
 
 
-def recipe(text: str | None) -> str | Recipe | None:
-    """A recipe's name, or the recipe in the JSON file of that name.
-
-    Raises:
-        InputError: The file is missing or holds no recipe.
-    """
-    if text is None or text in ("default", "paper"):
-        return text
-    try:
-        return Recipe.model_validate_json(Path(text).read_bytes())
-    except OSError as error:
-        raise InputError(
-            f"The recipe {text!r} is neither default nor paper nor a readable JSON file "
-            f"({error.strerror})."
-        ) from error
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"])) or "the file"
-        raise InputError(f"{text} holds no recipe: {problem['msg']} at {where}.") from error
-
-
-def location(name: str | None) -> str | None:
-    """A host's or codebook's name; a local folder as an absolute path.
-
-    An index remembers where its host and codebook are, and is opened from other folders too.
-    """
-    if name is not None and Path(name).expanduser().is_dir():
-        return str(Path(name).expanduser().resolve())
-    return name
-
-
 def _json_or_text(value: str) -> Any:
     try:
         return json.loads(value)
@@ -220,15 +172,74 @@ def _json_or_text(value: str) -> Any:
         return value
 
 
+# Fields at the top of a recipe before it had parts.
+# fmt: off
+_OLD_FIELDS = frozenset({
+    "candidates", "coverage", "document", "document_k", "edges", "idf_power", "kernel",
+    "length_power", "lexical_weight", "pooling", "query_k", "radius", "second_hop", "weight_power",
+})
+# fmt: on
+
+
+def recipe(text: str | None) -> str | Recipe | None:
+    """The name of a recipe, or the recipe in a JSON file.
+
+    Raises:
+        InputError: The file is missing or is not a recipe.
+    """
+    if text is None or text in ("default", "paper"):
+        return text
+    try:
+        content = Path(text).read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"The recipe {text!r} is neither default nor paper nor a readable JSON file "
+            f"({error.strerror})."
+        ) from error
+    try:
+        return Recipe.model_validate_json(content)
+    except ValidationError as error:
+        if _is_old(content):
+            raise InputError(
+                f"{text} is a recipe of an older release: write it anew as docs/recipes.md shows."
+            ) from error
+        problem = error.errors()[0]
+        field = ".".join(map(str, problem["loc"]))
+        message = problem["msg"].removeprefix("Value error, ")
+        where = f"{field}: " if field else ""
+        raise InputError(f"{text} is not a valid recipe: {where}{message}.") from error
+
+
+def _is_old(content: bytes) -> bool:
+    """Whether a recipe has the flat shape of older releases."""
+    fields = _json_or_text(content.decode(errors="replace"))
+    if not isinstance(fields, dict):
+        return False
+    flat = any(isinstance(fields.get(name), str) for name in ("scoring", "fusion"))
+    sentence = fields.get("sentence")
+    layerless = isinstance(sentence, dict) and "tap" in sentence
+    return flat or layerless or not _OLD_FIELDS.isdisjoint(fields)
+
+
+def location(name: str | None) -> str | None:
+    """The name of a host or codebook; a local folder as an absolute path.
+
+    An index remembers where its host and codebook are, and may be opened from another folder.
+    """
+    if name is not None and Path(name).expanduser().is_dir():
+        return str(Path(name).expanduser().resolve())
+    return name
+
+
 def check_codebook_target(out: Path) -> None:
-    """Refuse a folder that cannot take a codebook now, not after hours.
+    """Refuse a folder that cannot take a codebook now rather than after hours of work.
 
     Raises:
         CodebookError: It holds something else.
     """
     taken = out.exists() and not (out / "codebook.json").is_file()
     if taken and (not out.is_dir() or any(out.iterdir())):
-        raise CodebookError(f"{out} holds something that is no codebook; choose another.")
+        raise CodebookError(f"{out} holds something other than a codebook; choose another folder.")
     out.parent.mkdir(parents=True, exist_ok=True)
 
 
@@ -240,7 +251,7 @@ def create_index(
     device: str,
     dtype: Dtype,
 ) -> S3Index:
-    """`S3Index.create`, by what the command line says."""
+    """`S3Index.create` with the values of the command line."""
     prepare()
     from s3_retriever.engine import S3Index
 
@@ -250,28 +261,40 @@ def create_index(
         codebook=location(codebook),
         recipe=recipe or "default",
         device=device,
-        dtype=dtype.value,
+        dtype=dtype,
     )
 
 
 def open_index(
-    path: Path, host: str | None, codebook: str | None, device: str, dtype: Dtype
+    path: Path,
+    host: str | None,
+    codebook: str | None,
+    device: str,
+    dtype: Dtype,
+    *,
+    needs_host: bool = True,
 ) -> S3Index:
-    """`S3Index.open`, by what the command line says."""
-    prepare()
+    """`S3Index.open` with the values of the command line.
+
+    Args:
+        path: Folder of the index.
+        host: The host, if it has moved.
+        codebook: The codebook, if it has moved.
+        device: Device of the host.
+        dtype: Number format of the host.
+        needs_host: Whether the command goes on to load the host.
+    """
+    if needs_host:
+        prepare()
     from s3_retriever.engine import S3Index
 
     return S3Index.open(
-        path,
-        location(host),
-        codebook=location(codebook),
-        device=device,
-        dtype=dtype.value,
+        path, location(host), codebook=location(codebook), device=device, dtype=dtype
     )
 
 
 def prepare() -> None:
-    """Import the slow libraries and keep their own progress bars out of the way."""
+    """Say that the host is about to load, and silence the progress bars of transformers."""
     if messages().is_terminal:
         say("Loading the host")
     from transformers.utils import logging

@@ -1,4 +1,4 @@
-"""Readers: from the bytes of a file to its text and title, chosen by the file's extension."""
+"""Readers: turn the bytes of a file into text and title, chosen by the file's extension."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ EXTRA = "pip install 's3-retriever[files]'"
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a file says.
+    """The content of a file.
 
     Attributes:
         text: Its text.
-        title: The title that it gives itself; empty where it gives none.
+        title: The title that it gives itself; empty without one.
     """
 
     text: str
@@ -33,7 +33,7 @@ class Content:
 
 
 class UnreadableError(InputError):
-    """A file without usable text; the message goes on from the file's name and a colon."""
+    """A file without usable text; the message follows the file's name and a colon."""
 
 
 SNIFFED_BYTES = 8_192
@@ -45,7 +45,7 @@ def read_text(data: bytes) -> Content:
 
 
 def decode(data: bytes) -> str:
-    """The text of UTF-8 bytes.
+    """Decode UTF-8 bytes, without a byte order mark.
 
     Raises:
         UnreadableError: They are binary data or in another encoding.
@@ -61,10 +61,10 @@ def decode(data: bytes) -> str:
 
 
 def check_not_binary(data: bytes) -> None:
-    """Refuse binary data, which has a NUL byte early on.
+    """Refuse binary data, recognised by an early NUL byte.
 
     Raises:
-        UnreadableError: There is one.
+        UnreadableError: The data is binary.
     """
     offset = data.find(0, 0, SNIFFED_BYTES)
     if offset >= 0:
@@ -86,7 +86,7 @@ _CELLS = frozenset({"td", "th"})
 
 
 def read_html(data: bytes) -> Content:
-    """The visible text, block elements on lines of their own, titled by `<title>`.
+    """The visible text with block elements on lines of their own; the title is `<title>`.
 
     Raises:
         UnreadableError: The data is binary, or the library is missing.
@@ -112,7 +112,7 @@ def _parse(data: bytes) -> BeautifulSoup:
 
 
 def _pieces(root: Any) -> Iterator[str]:
-    """The text in order. A stack, not recursion: pages may be nested without limit."""
+    """The text in order; uses a stack, because pages may be nested without limit."""
     from bs4.element import CData, NavigableString, Tag
 
     stack: list[tuple[Any, bool]] = [(root, False)]
@@ -124,7 +124,7 @@ def _pieces(root: Any) -> Iterator[str]:
             before, after = _edges(node.name)
             yield before
             inside = preformatted or node.name == "pre"
-            # Not a NavigableString, but passed on in the same way.
+            # A plain string, which the branch below emits like a NavigableString.
             stack.append((after, True))
             stack += [(child, inside) for child in reversed(node.contents)]
         elif type(node) in (str, NavigableString, CData):
@@ -132,7 +132,7 @@ def _pieces(root: Any) -> Iterator[str]:
 
 
 def _edges(name: str) -> tuple[str, str]:
-    """What separates an element from what comes before and after it."""
+    """The white space before and after an element."""
     if name in _BLOCKS:
         return "\n", "\n"
     if name == "br":
@@ -146,7 +146,7 @@ _UNDERLINE = re.compile(r" {0,3}(=+|-+)[ \t]*")
 
 
 def read_markdown(data: bytes) -> Content:
-    """The raw text, titled by its first heading."""
+    """The raw text; the title is its first heading."""
     text = decode(data)
     return Content(text, _first_heading(text))
 
@@ -155,22 +155,22 @@ def _first_heading(text: str) -> str:
     fence = previous = ""
     for line in re.finditer(r"[^\n]+", text):
         content = line[0].rstrip("\r")
-        if found := _FENCE.match(content):
-            fence = "" if fence == found[1] else fence or found[1]
+        if opened := _FENCE.match(content):
+            fence = "" if fence == opened[1] else fence or opened[1]
         elif fence:
             continue
         elif (heading := _HEADING.fullmatch(content)) and heading["title"]:
             return heading["title"]
         elif previous and _UNDERLINE.fullmatch(content):
             return previous
-        # A line below a blank one, or below a rule, is no underline.
+        # Below a blank line or a rule, dashes are not an underline.
         after_blank = text.startswith("\n", line.end() + 1)
         previous = "" if after_blank or _UNDERLINE.fullmatch(content) else content.strip()
     return ""
 
 
 def read_pdf(data: bytes) -> Content:
-    """The pages' text, joined by blank lines, titled by the file's metadata.
+    """The text of the pages, joined by blank lines; the title is in the file's metadata.
 
     Raises:
         UnreadableError: The file is damaged, locked or without text, or the library is missing.
@@ -183,9 +183,9 @@ def read_pdf(data: bytes) -> Content:
         reader = PdfReader(BytesIO(data))
         pages = [page.extract_text() for page in reader.pages]
         title = str((reader.metadata and reader.metadata.title) or "")
-    except Exception as error:  # pypdf lets errors of every kind through on damaged files
+    except Exception as error:  # pypdf raises errors of every kind on damaged files
         raise UnreadableError(
-            f"it cannot be read as PDF ({error}); repair it or take its password off."
+            f"it cannot be read as PDF ({error}); repair it or remove its password."
         ) from error
     text = "\n\n".join(pages).encode(errors="replace").decode()
     if not text.strip():
@@ -213,18 +213,18 @@ _TEXT = frozenset({
 
 
 def is_known(path: Path) -> bool:
-    """Whether the extension promises text, so that a file without any is worth a warning."""
+    """Whether the extension promises text, which makes a failure worth a warning."""
     extension = path.suffix.lower()
     return extension in _READERS or extension in _TEXT
 
 
 def reader_for(path: Path) -> Reader:
-    """The reader of a file; whatever has no reader of its own is tried as text."""
+    """The reader of a file; files without a reader of their own are tried as text."""
     return _READERS.get(path.suffix.lower(), read_text)
 
 
 def check_head(path: Path) -> None:
-    """Refuse a file that is binary where text is expected, by its first bytes.
+    """Refuse a file that should be text but whose first bytes are binary.
 
     Raises:
         UnreadableError: It is binary, or cannot be read.
@@ -239,10 +239,10 @@ def check_head(path: Path) -> None:
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of a file; one that is binary is refused before all of it is in memory.
+    """Read the bytes of a file; a binary one is refused before all of it is in memory.
 
     Raises:
-        UnreadableError: It is binary where text is expected, or cannot be read.
+        UnreadableError: It is binary but should be text, or cannot be read.
     """
     check_head(path)
     try:

@@ -21,7 +21,7 @@ This page is generated from the commands themselves with
 
 def reference() -> str:
     """The whole page."""
-    return "\n".join([_START, *_group("s3", typer.main.get_command(app))])
+    return "\n".join([_START, *_group("s3r", typer.main.get_command(app))])
 
 
 def _group(name: str, group: Any) -> Iterator[str]:
@@ -37,19 +37,18 @@ def _group(name: str, group: Any) -> Iterator[str]:
 
 
 def _command(name: str, command: Any, usage: str) -> Iterator[str]:
-    shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
     yield f"## {name}\n"
     yield f"```\n{usage}\n```\n"
     yield f"{inspect.cleandoc(command.help)}\n"
-    if not shown:
+    if not command.params:
         return
     yield "| Parameter | Meaning | Default |\n| --- | --- | --- |"
-    yield from map(_row, shown)
+    yield from map(_row, command.params)
     yield ""
 
 
 def _usage(name: str, command: Any) -> str:
-    """Arguments and required options, in order."""
+    """A command with its arguments and required options, in order."""
     words = [_syntax(parameter) for parameter in command.params if parameter.required]
     return " ".join([name, *words, "[OPTIONS]"])
 
@@ -60,7 +59,7 @@ def _row(parameter: Any) -> str:
 
 
 def _syntax(parameter: Any, names: str = "") -> str:
-    """How a parameter is written, with all its names where they are to be joined by something."""
+    """How a parameter is written: with its longest name, or all of them joined by `names`."""
     if isinstance(parameter, TyperArgument):
         return f"{parameter.metavar}..." if parameter.nargs == -1 else str(parameter.metavar)
     name = names.join(parameter.opts) if names else max(parameter.opts, key=len)

@@ -1,10 +1,11 @@
-"""`s3 search`, `ask` and `explain`."""
+"""`s3r search` and `explain`."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,13 +17,13 @@ from rich.text import Text
 
 from s3_retriever.cli import options
 from s3_retriever.cli.console import ExitCode, results, say, show_table, write_json
-from s3_retriever.cli.files import Counts, documents, find_files
+from s3_retriever.cli.files import Counts, documents, find_files, none_readable
 from s3_retriever.cli.options import create_index, open_index
-from s3_retriever.errors import InputError
+from s3_retriever.recipe import Recipe
 
 if TYPE_CHECKING:
+    from s3_retriever.engine import S3Index
     from s3_retriever.search import Explanation, Span
-
 
 # Wider lines are hard to read.
 _WIDEST = 100
@@ -45,7 +46,7 @@ def span_json(span: Span) -> dict[str, Any]:
 
 
 def show_spans(console: Console, spans: Sequence[Span]) -> None:
-    """Print spans, best first, with a blank line between."""
+    """Print spans in order, with a blank line between them."""
     for rank, span in enumerate(spans, 1):
         if rank > 1:
             console.print()
@@ -54,60 +55,95 @@ def show_spans(console: Console, spans: Sequence[Span]) -> None:
 
 
 def show_heading(console: Console, rank: int, span: Span) -> None:
-    """Print where a span is from and why it was found, on two lines."""
+    """Print two lines: where a span comes from and why it was found."""
     title = " ".join(str(span.metadata.get("title") or span.document_id).split())
     console.print(Text.assemble((f"{rank}. ", "cyan"), (title, "bold")), soft_wrap=True)
-    size = f"{span.tokens} token{'' if span.tokens == 1 else 's'}"
-    facts = f"score {span.score:.2f}, {' + '.join(span.sources)}, {size}"
-    console.print(Text(f"{_INDENT}{span.id}  ({facts})", "dim"), soft_wrap=True)
+    sources = " + ".join(span.sources)
+    line = f"{_INDENT}{span.id}  (score {span.score:.2f}, {sources}, {size(span)})"
+    console.print(Text(line, "dim"), soft_wrap=True)
+
+
+def size(span: Span) -> str:
+    """The length of a span, such as `12 tokens`."""
+    return f"{span.tokens} token{'' if span.tokens == 1 else 's'}"
 
 
 def show_text(console: Console, text: Text) -> None:
     """Print a text, wrapped and indented."""
-    for line in _lines(console, text):
-        console.print(Text(_INDENT) + line, soft_wrap=True)
-
-
-def _lines(console: Console, text: Text) -> Iterator[Text]:
     for line in text.wrap(console, max(min(console.width, _WIDEST) - len(_INDENT), 20)):
         line.rstrip()
-        yield line
+        console.print(Text(_INDENT) + line, soft_wrap=True)
 
 
 def search(
     question: options.Question,
-    index: options.In,
+    index: Annotated[
+        Path | None,
+        typer.Option(
+            "--in", metavar="INDEX", show_default="none", help="Folder of the index to search."
+        ),
+    ] = None,
+    files: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--files",
+            metavar="PATH",
+            show_default="none",
+            help="File, folder (with everything below it) or glob to search without keeping an "
+            "index; repeatable.",
+        ),
+    ] = None,
     k: options.Spans = None,
-    budget: options.Budget = None,
-    mode: options.ModeName = options.Mode.hybrid,
+    token_budget: options.TokenBudget = None,
+    mode: options.ModeName = "hybrid",
     where: options.Conditions = None,
-    order: options.OrderName = options.Order.score,
+    order: options.OrderName = "score",
     recipe: options.SearchRecipe = None,
-    host: options.MovedHost = None,
-    codebook: options.MovedCodebook = None,
+    host: Annotated[
+        str | None,
+        typer.Option(
+            "--host",
+            metavar="HOST",
+            show_default="the one the index was made with; minilm for --files",
+            help=f"Host model: {options.HOST_NAMES}. With --in, only if it has moved.",
+        ),
+    ] = None,
+    codebook: Annotated[
+        str | None,
+        typer.Option(
+            "--codebook",
+            metavar="DIR",
+            show_default="the one the index was made with, or the host's own",
+            help="The host's codebook: a folder or an id on the Hugging Face Hub. With --in, only "
+            "if it has moved.",
+        ),
+    ] = None,
     device: options.Device = "auto",
-    dtype: options.DtypeName = options.Dtype.auto,
+    dtype: options.DtypeName = "auto",
     as_json: options.AsJson = False,
 ) -> None:
-    """Find the spans of an index that answer a question.
+    """Find the spans that answer a question, in an index or in files.
 
-    Exit code 3 says that nothing was found.
+    With --in, mode bm25 does not load the host. Exits with code 3 if nothing is found.
     """
+    if (index is None) == (not files):
+        raise typer.BadParameter("Give either an index with --in or files with --files.")
     wanted, chosen = options.conditions(where), options.recipe(recipe)
-    spans = open_index(index, host, codebook, device, dtype).search(
-        question,
-        k,
-        mode=mode.value,
-        token_budget=budget,
-        where=wanted,
-        order=order.value,
-        recipe=chosen,
-    )
-    give(question, spans, as_json)
-
-
-def give(question: str, spans: Sequence[Span], as_json: bool) -> None:
-    """Print what was found, or end the command with the exit code that says nothing was."""
+    if index is not None:
+        needs_host = mode != "bm25" or chosen is not None
+        opened = open_index(index, host, codebook, device, dtype, needs_host=needs_host)
+    else:
+        opened = _index_of(files or [], host, codebook, chosen, device, dtype)
+    with opened:
+        spans = opened.search(
+            question,
+            k,
+            mode=mode,
+            token_budget=token_budget,
+            where=wanted,
+            order=order,
+            recipe=chosen,
+        )
     if as_json:
         write_json({"question": question, "spans": [span_json(span) for span in spans]})
     else:
@@ -117,81 +153,76 @@ def give(question: str, spans: Sequence[Span], as_json: bool) -> None:
         raise typer.Exit(ExitCode.NOTHING_FOUND)
 
 
-def ask(
-    question: options.Question,
-    paths: options.Paths,
-    host: options.HostName = None,
-    codebook: options.CodebookName = None,
-    k: options.Spans = None,
-    budget: options.Budget = None,
-    mode: options.ModeName = options.Mode.hybrid,
-    device: options.Device = "auto",
-    dtype: options.DtypeName = options.Dtype.auto,
-    as_json: options.AsJson = False,
-) -> None:
-    """Search files at once, without keeping an index.
-
-    Exit code 3 says that nothing was found.
-    """
+def _index_of(
+    paths: Sequence[str],
+    host: str | None,
+    codebook: str | None,
+    recipe: str | Recipe | None,
+    device: str,
+    dtype: options.Dtype,
+) -> S3Index:
+    """An index in memory of the files that paths name."""
     files = find_files(paths)
     texts = list(documents(files, Counts()))
     if not texts:
-        raise InputError(f"None of the {len(files)} files could be read.")
-    with create_index(None, host, codebook, None, device, dtype) as index:
-        index.add(texts)
-        give(question, index.search(question, k, mode=mode.value, token_budget=budget), as_json)
+        raise none_readable(files)
+    index = create_index(None, host, codebook, recipe, device, dtype)
+    index.add(texts)
+    return index
 
 
 _SHOWN_FEATURES = 10
 _SHOWN_TOKENS = 8
-# From the palest to the strongest background; the text on it is black.
+# Backgrounds of the weakest and the strongest token; their text is black.
 _PALE, _STRONG = (255, 249, 219), (255, 170, 0)
 
 
-def explanation_json(found: Explanation) -> dict[str, Any]:
+def explanation_json(explanation: Explanation) -> dict[str, Any]:
     """An explanation as JSON values."""
     return {
-        "span": span_json(found.span),
-        "parts": dict(found.contributions),
-        "bridge": None if found.bridge is None else span_json(found.bridge),
-        "features": [asdict(feature) for feature in found.features],
-        "terms": [asdict(term) for term in found.terms],
-        "tokens": [{"text": token.text, **asdict(token)} for token in found.tokens],
+        "span": span_json(explanation.span),
+        "contributions": dict(explanation.contributions),
+        "bridge": None if explanation.bridge is None else span_json(explanation.bridge),
+        "features": [asdict(feature) for feature in explanation.features],
+        "terms": [asdict(term) for term in explanation.terms],
+        "tokens": [{"text": token.text, **asdict(token)} for token in explanation.tokens],
     }
 
 
-def show_explanation(console: Console, rank: int, found: Explanation) -> None:
-    """Print a span with its tokens highlighted, and what its score is made of."""
-    show_heading(console, rank, found.span)
-    show_text(console, _highlighted(found))
-    _show_parts(console, found)
-    _show_tokens(console, found)
-    _show_features(console, found)
-    _show_terms(console, found)
+def show_explanation(console: Console, rank: int, explanation: Explanation) -> None:
+    """Print a span with its tokens highlighted, and what its score consists of."""
+    show_heading(console, rank, explanation.span)
+    show_text(console, _highlighted(explanation))
+    _show_contributions(console, explanation)
+    _show_tokens(console, explanation)
+    _show_features(console, explanation)
+    _show_terms(console, explanation)
 
 
-def _show_parts(console: Console, found: Explanation) -> None:
-    parts = ", ".join(f"{source} {part:+.2f}" for source, part in found.contributions.items())
-    if parts:
-        console.print(f"  score = {parts}", highlight=False)
-    if found.bridge is not None:
-        text = " ".join(found.bridge.text.split())
-        console.print(f"  by way of {found.bridge.id}: {text}", markup=False, highlight=False)
+def _show_contributions(console: Console, explanation: Explanation) -> None:
+    contributions = ", ".join(
+        f"{name} {value:+.2f}" for name, value in explanation.contributions.items()
+    )
+    if contributions:
+        console.print(f"  score = {contributions}", highlight=False)
+    if explanation.bridge is not None:
+        text = " ".join(explanation.bridge.text.split())
+        console.print(f"  by way of {explanation.bridge.id}: {text}", markup=False, highlight=False)
 
 
-def _highlighted(found: Explanation) -> Text:
-    # Characters are replaced one by one, so that the tokens' offsets still hold.
-    text = Text(re.sub(r"\s", " ", found.span.text))
-    highest = max((token.score for token in found.tokens), default=0.0)
-    for token in found.tokens:
+def _highlighted(explanation: Explanation) -> Text:
+    # Replaced character by character, which keeps the offsets of the tokens.
+    text = Text(re.sub(r"\s", " ", explanation.span.text))
+    highest = max((token.score for token in explanation.tokens), default=0.0)
+    for token in explanation.tokens:
         if token.score > 0:
-            begin = found.span.start
+            begin = explanation.span.start
             text.stylize(_background(token.score / highest), token.start - begin, token.end - begin)
     return text
 
 
 def _background(strength: float) -> Style:
-    """A background between pale and strong, for a strength of 0 to 1."""
+    """A background between pale (strength 0) and strong (1)."""
     red, green, blue = (
         round(pale + (strong - pale) * strength)
         for pale, strong in zip(_PALE, _STRONG, strict=True)
@@ -199,27 +230,27 @@ def _background(strength: float) -> Style:
     return Style(color="black", bgcolor=Color.from_rgb(red, green, blue))
 
 
-def _show_tokens(console: Console, found: Explanation) -> None:
-    best = sorted(found.tokens, key=lambda token: -token.score)[:_SHOWN_TOKENS]
+def _show_tokens(console: Console, explanation: Explanation) -> None:
+    best = sorted(explanation.tokens, key=lambda token: -token.score)[:_SHOWN_TOKENS]
     strongest = [f"{token.text} {token.score:.2f}" for token in best if token.score > 0]
     _show_section(console, "Strongest tokens", ", ".join(strongest) or "none")
 
 
-def _show_features(console: Console, found: Explanation) -> None:
+def _show_features(console: Console, explanation: Explanation) -> None:
     console.print()
     title = "Features by share of the co-activation score"
-    if not found.features:
+    if not explanation.features:
         console.print(Text.assemble((f"{title}: ", "bold"), "none"), soft_wrap=True)
         return
-    if len(found.features) > _SHOWN_FEATURES:
-        title += f" (the first {_SHOWN_FEATURES} of {len(found.features)})"
+    if len(explanation.features) > _SHOWN_FEATURES:
+        title += f" (the first {_SHOWN_FEATURES} of {len(explanation.features)})"
     console.print(Text(title, "bold"), soft_wrap=True)
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
     table.add_column("share", justify="right", no_wrap=True)
     table.add_column("feature", no_wrap=True)
     table.add_column("in the question", overflow="fold")
     table.add_column("in the span", overflow="fold")
-    for feature in found.features[:_SHOWN_FEATURES]:
+    for feature in explanation.features[:_SHOWN_FEATURES]:
         table.add_row(
             f"{feature.share:.1%}",
             f"{feature.tap}/{feature.feature}",
@@ -229,8 +260,8 @@ def _show_features(console: Console, found: Explanation) -> None:
     show_table(console, table)
 
 
-def _show_terms(console: Console, found: Explanation) -> None:
-    terms = [f"{term.term} {term.share:.1%}" for term in found.terms]
+def _show_terms(console: Console, explanation: Explanation) -> None:
+    terms = [f"{term.term} {term.share:.1%}" for term in explanation.terms]
     _show_section(console, "Words by share of the BM25 score", ", ".join(terms) or "none")
 
 
@@ -248,30 +279,30 @@ def explain(
     question: options.Question,
     index: options.In,
     rank: Annotated[
-        int, typer.Option("--rank", metavar="N", min=1, help="Which span of the search: 1 is best.")
+        int, typer.Option("--rank", metavar="N", min=1, help="Rank of the span; 1 is best.")
     ] = 1,
-    mode: options.ModeName = options.Mode.hybrid,
+    mode: options.ModeName = "hybrid",
     where: options.Conditions = None,
     recipe: options.SearchRecipe = None,
     host: options.MovedHost = None,
     codebook: options.MovedCodebook = None,
     device: options.Device = "auto",
-    dtype: options.DtypeName = options.Dtype.auto,
+    dtype: options.DtypeName = "auto",
     as_json: options.AsJson = False,
 ) -> None:
-    """Show why a span was found: its tokens' scores, its features and its words.
+    """Show why a span was found: the scores of its tokens, its features and its words.
 
-    Takes the span of that rank from the search that the same options give. In a terminal, the
-    stronger a token's background, the higher its co-activation with the question.
+    Explains the span at the given rank of a search with the same options. In a terminal, a
+    stronger background marks tokens with a higher co-activation with the question.
     """
     wanted, chosen = options.conditions(where), options.recipe(recipe)
     opened = open_index(index, host, codebook, device, dtype)
-    spans = opened.search(question, rank, mode=mode.value, where=wanted, recipe=chosen)
+    spans = opened.search(question, rank, mode=mode, where=wanted, recipe=chosen)
     if len(spans) < rank:
         say(f"Nothing found at rank {rank}; the search gives {len(spans)} spans.")
         raise typer.Exit(ExitCode.NOTHING_FOUND)
-    found = opened.explain(question, spans[rank - 1], recipe=chosen)
+    explanation = opened.explain(question, spans[rank - 1], recipe=chosen)
     if as_json:
-        write_json({"question": question, "rank": rank, **explanation_json(found)})
+        write_json({"question": question, "rank": rank, **explanation_json(explanation)})
     else:
-        show_explanation(results(), rank, found)
+        show_explanation(results(), rank, explanation)

@@ -1,7 +1,22 @@
 """The engine: `S3Index` and `Compressor`, the objects that users hold."""
 
-from s3_retriever.engine.compressor import Compressor
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from s3_retriever.engine.hosting import find_codebook, shared_host
 from s3_retriever.engine.s3index import S3Index
 
+if TYPE_CHECKING:
+    from s3_retriever.engine.compressor import Compressor
+
 __all__ = ["Compressor", "S3Index", "find_codebook", "shared_host"]
+
+
+def __getattr__(name: str) -> object:
+    # A compressor imports torch, which an index searched by BM25 does without.
+    if name == "Compressor":
+        from s3_retriever.engine.compressor import Compressor
+
+        return Compressor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

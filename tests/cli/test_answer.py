@@ -1,4 +1,4 @@
-"""`s3 answer` on real files with a tiny causal model."""
+"""`s3r answer` on real files with a tiny causal model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUESTION = "What does the old captain paint?"
 LIMITS = ["--token-budget", "60", "--max-new-tokens", "8"]
 
 
-def s3(*arguments: object):
+def s3r(*arguments: object):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
@@ -46,46 +46,48 @@ def command(answerer) -> list[object]:
 
 
 def test_an_answer_and_its_evidence_with_offsets(home, command):
-    done = s3(*command, "long.txt", "page.html")
+    done = s3r(*command, "long.txt", "page.html")
     assert (done.exit_code, done.stderr) == (0, "")
     text = (home / "long.txt").read_text()
     first, *blocks = done.stdout.split("\n\n")
     assert first.strip()
-    found = json.loads(s3(*command, "long.txt", "page.html", "--json").stdout)
-    assert found["question"] == QUESTION
-    assert first == found["answer"]
-    assert len(blocks) == len(found["evidence"]) > 1
-    for block, span in zip(blocks, found["evidence"], strict=True):
+    output = json.loads(s3r(*command, "long.txt", "page.html", "--json").stdout)
+    assert output["question"] == QUESTION
+    assert first == output["answer"]
+    assert len(blocks) == len(output["evidence"]) > 1
+    for block, span in zip(blocks, output["evidence"], strict=True):
         assert block.startswith(f"{span['id']}  (")
         if span["document_id"] == "long.txt":
             assert text[span["start"] : span["end"]] == span["text"]
         assert span["text"] in block
-    assert any("captain paints" in span["text"] for span in found["evidence"])
-    assert 0 < found["new_tokens"] <= 8
-    quiet = s3(*command, "long.txt", "page.html", "--quiet")
-    assert quiet.stdout.strip() == found["answer"]
+    assert any("captain paints" in span["text"] for span in output["evidence"])
+    assert 0 < output["new_tokens"] <= 8
+    quiet = s3r(*command, "long.txt", "page.html", "--quiet")
+    assert quiet.stdout.strip() == output["answer"]
 
 
 def test_options_reach_the_model(home, command):
-    page = json.loads(s3(*command, "page.html", "--json").stdout)
+    page = json.loads(s3r(*command, "page.html", "--json").stdout)
     (span,) = page["evidence"]
     assert (span["metadata"]["title"], span["sources"]) == ("The bakery", [])
-    assert "(whole, " in s3(*command, "page.html").stdout
-    own = json.loads(s3(*command, "page.html", "--prompt", "{context}={question}", "--json").stdout)
+    assert "(whole, " in s3r(*command, "page.html").stdout
+    own = json.loads(
+        s3r(*command, "page.html", "--prompt", "{context}={question}", "--json").stdout
+    )
     assert own["prompt_tokens"] < page["prompt_tokens"]
-    done = s3(*command, "long.txt", "--recipe", "paper", "--token-budget", "400", "--json")
+    done = s3r(*command, "long.txt", "--recipe", "paper", "--token-budget", "400", "--json")
     assert "edge" in json.loads(done.stdout)["evidence"][0]["sources"]
 
 
 def test_a_kept_scan_serves_the_next_question(home, command, monkeypatch):
-    assert s3(*command, "long.txt", "--keep", "scan").exit_code == 0
+    assert s3r(*command, "long.txt", "--keep", "scan").exit_code == 0
     from s3_retriever.encoder import Encoder
 
     monkeypatch.setattr(Encoder, "documents", None)
-    done = s3(*command, "long.txt", "--keep", "scan", "--question", "Who mends warm bread?")
+    done = s3r(*command, "long.txt", "--keep", "scan", "--question", "Who mends warm bread?")
     assert (done.exit_code, done.stderr) == (0, "")
     assert "bread" in done.stdout
-    done = s3("search", QUESTION, "--in", "scan", "--json")
+    done = s3r("search", QUESTION, "--in", "scan", "--json")
     assert any("captain" in span["text"] for span in json.loads(done.stdout)["spans"])
 
 
@@ -109,7 +111,7 @@ def test_failures_in_one_sentence(home, command, arguments, problem):
     (home / "empty.txt").write_text(" \n")
     (home / "binary.txt").write_bytes(b"a\0b")
     (home / "latin.txt").write_bytes(b"caf\xe9")
-    done = s3(*command, *arguments)
+    done = s3r(*command, *arguments)
     assert (done.exit_code, done.stdout) == (1, "")
     assert problem in done.stderr
     assert "Traceback" not in done.stderr
@@ -117,7 +119,7 @@ def test_failures_in_one_sentence(home, command, arguments, problem):
 
 
 def test_an_encoder_is_told_apart_before_the_scan(home, command, tiny_bert, tiny_codebook):
-    done = s3(*command, "long.txt", "--host", tiny_bert, "--codebook", tiny_codebook)
+    done = s3r(*command, "long.txt", "--host", tiny_bert, "--codebook", tiny_codebook)
     assert done.exit_code == 1
     assert "is an encoder (bert) and cannot generate" in done.stderr
 
@@ -126,7 +128,7 @@ def test_an_encoder_is_told_apart_before_the_scan(home, command, tiny_bert, tiny
     "arguments", [[], ["long.txt"], ["long.txt", "--token-budget", "0"], ["--fallback", "dense"]]
 )
 def test_wrong_command_line(arguments):
-    assert s3("answer", *arguments).exit_code == 2
+    assert s3r("answer", *arguments).exit_code == 2
 
 
 def test_defaults_are_those_of_the_library():
@@ -169,9 +171,9 @@ def test_an_interrupted_scan_says_what_was_kept(home, command):
         check=False,
     )
     assert (process.returncode, process.stdout) == (130, "")
-    assert "Interrupted. The scan is kept in scan; the same command goes on" in process.stderr
-    kept = json.loads(s3("info", "scan", "--json").stdout)["documents"]
+    assert "Interrupted. The scan is kept in scan; the same command continues" in process.stderr
+    kept = json.loads(s3r("info", "scan", "--json").stdout)["documents"]
     assert 0 < kept < 10 * len(text) / 1_000
-    done = s3(*command, "long.txt", "--keep", "scan")
+    done = s3r(*command, "long.txt", "--keep", "scan")
     assert (done.exit_code, done.stderr) == (0, "")
-    assert json.loads(s3("info", "scan", "--json").stdout)["documents"] > kept
+    assert json.loads(s3r("info", "scan", "--json").stdout)["documents"] > kept

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import get_args
 
 import pytest
 from rich.cells import cell_len
@@ -26,7 +25,7 @@ PAGE = "<title>The bakery</title><p>A baker carries warm bread before dawn.</p>"
 QUESTION = "Who signs every release?"
 
 
-def s3(*arguments: object):
+def s3r(*arguments: object):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
@@ -53,20 +52,20 @@ def made(tmp_path_factory, tiny_bert, tiny_codebook):
     folder = tmp_path_factory.mktemp("made")
     (folder / "handbook.md").write_text(HANDBOOK)
     (folder / "page.html").write_text(PAGE)
-    index = folder / "made.s3"
-    done = s3("index", folder, "--to", index, "--host", tiny_bert, "--codebook", tiny_codebook)
+    index = folder / "made.s3r"
+    done = s3r("index", folder, "--to", index, "--host", tiny_bert, "--codebook", tiny_codebook)
     assert done.exit_code == 0, done.stderr
     return index
 
 
 def test_round_trip(home, model):
-    done = s3("index", "docs", "--to", "idx.s3", *model)
+    done = s3r("index", "docs", "--to", "idx.s3r", *model)
     assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout == "2 added, 0 replaced, 0 unchanged, 1 skipped.\n"
 
-    found = json.loads(s3("search", QUESTION, "--in", "idx.s3", "--json").stdout)
-    best = found["spans"][0]
-    assert found["question"] == QUESTION
+    output = json.loads(s3r("search", QUESTION, "--in", "idx.s3r", "--json").stdout)
+    best = output["spans"][0]
+    assert output["question"] == QUESTION
     assert best["document_id"] == "docs/handbook.md"
     assert best["text"] == "The release manager signs every release on Friday."
     assert HANDBOOK[best["start"] : best["end"]] == best["text"]
@@ -78,47 +77,47 @@ def test_round_trip(home, model):
         "bytes": len(HANDBOOK),
     }
 
-    done = s3("delete", "docs/handbook.md", "--in", "idx.s3")
+    done = s3r("delete", "docs/handbook.md", "--in", "idx.s3r")
     assert (done.exit_code, done.stdout) == (0, "1 deleted, 1 left.\n")
-    assert s3("delete", "docs/handbook.md", "--in", "idx.s3").exit_code == 1
-    done = s3("delete", "docs/handbook.md", "--in", "idx.s3", "--missing-ok")
+    assert s3r("delete", "docs/handbook.md", "--in", "idx.s3r").exit_code == 1
+    done = s3r("delete", "docs/handbook.md", "--in", "idx.s3r", "--missing-ok")
     assert (done.exit_code, done.stdout) == (0, "0 deleted, 1 left.\n")
-    done = s3("compact", "idx.s3")
+    done = s3r("compact", "idx.s3r")
     assert done.exit_code == 0
     assert "bytes before" in done.stdout
-    found = json.loads(s3("search", QUESTION, "--in", "idx.s3", "--json").stdout)
-    assert {span["document_id"] for span in found["spans"]} == {"docs/page.html"}
+    output = json.loads(s3r("search", QUESTION, "--in", "idx.s3r", "--json").stdout)
+    assert {span["document_id"] for span in output["spans"]} == {"docs/page.html"}
 
 
 def test_again_only_changes_are_scanned(home, model, monkeypatch):
-    s3("index", "docs", "--to", "idx.s3", *model)
+    s3r("index", "docs", "--to", "idx.s3r", *model)
     (home / "docs/page.html").write_text(PAGE.replace("bread", "cake"))
     (home / "docs/new.txt").write_text("Seven boats.")
-    done = s3("add", "docs", "--to", "idx.s3")
+    done = s3r("add", "docs", "--to", "idx.s3r")
     assert done.stdout == "1 added, 1 replaced, 1 unchanged, 1 skipped.\n"
-    found = json.loads(
-        s3("search", "warm cake", "--in", "idx.s3", "--mode", "bm25", "--json").stdout
+    output = json.loads(
+        s3r("search", "warm cake", "--in", "idx.s3r", "--mode", "bm25", "--json").stdout
     )
-    assert "cake" in found["spans"][0]["text"]
-    assert json.loads(s3("info", "idx.s3", "--json").stdout)["documents"] == 3
+    assert "cake" in output["spans"][0]["text"]
+    assert json.loads(s3r("info", "idx.s3r", "--json").stdout)["documents"] == 3
 
     # Where nothing changed, the host is not even loaded.
     monkeypatch.setattr(indexing, "open_index", None)
-    done = s3("index", "docs", "--to", "idx.s3")
+    done = s3r("index", "docs", "--to", "idx.s3r")
     assert done.stdout == "0 added, 0 replaced, 3 unchanged, 1 skipped.\n"
 
 
 def test_replace_scans_everything_again(home, model):
-    s3("index", "docs", "--to", "idx.s3", *model)
-    done = s3("add", "docs", "--to", "idx.s3", "--replace")
+    s3r("index", "docs", "--to", "idx.s3r", *model)
+    done = s3r("add", "docs", "--to", "idx.s3r", "--replace")
     assert done.stdout == "0 added, 2 replaced, 0 unchanged, 1 skipped.\n"
 
 
 def test_batches_are_committed_one_by_one(home, model, monkeypatch):
     monkeypatch.setattr(indexing, "BATCH_CHARACTERS", 1)
-    done = s3("index", "docs", "--to", "idx.s3", *model)
+    done = s3r("index", "docs", "--to", "idx.s3r", *model)
     assert "Kept so far: 1 of 3 files" in done.stderr
-    assert json.loads(s3("info", "idx.s3", "--json").stdout)["segments"] == 2
+    assert json.loads(s3r("info", "idx.s3r", "--json").stdout)["segments"] == 2
 
 
 def test_interruption_says_what_was_kept(home, model, monkeypatch):
@@ -127,19 +126,19 @@ def test_interruption_says_what_was_kept(home, model, monkeypatch):
 
     monkeypatch.setattr(indexing, "BATCH_CHARACTERS", 1)
     monkeypatch.setattr(indexing, "say", interrupted)
-    done = s3("index", "docs", "--to", "idx.s3", *model)
+    done = s3r("index", "docs", "--to", "idx.s3r", *model)
     assert done.exit_code == 130
     assert "Interrupted. Kept in the index: 1 files of this run" in done.stderr
-    assert json.loads(s3("info", "idx.s3", "--json").stdout)["documents"] == 1
+    assert json.loads(s3r("info", "idx.s3r", "--json").stdout)["documents"] == 1
 
 
 def test_index_goes_on_only_with_what_it_was_made_with(home, model, tiny_llama):
-    s3("index", "docs", "--to", "idx.s3", *model)
-    assert s3("index", "docs", "--to", "idx.s3", *model).exit_code == 0
-    done = s3("index", "docs", "--to", "idx.s3", "--host", tiny_llama)
+    s3r("index", "docs", "--to", "idx.s3r", *model)
+    assert s3r("index", "docs", "--to", "idx.s3r", *model).exit_code == 0
+    done = s3r("index", "docs", "--to", "idx.s3r", "--host", tiny_llama)
     assert done.exit_code == 1
     assert done.stderr.startswith("Error: ")
-    done = s3("index", "docs", "--to", "idx.s3", "--recipe", "paper")
+    done = s3r("index", "docs", "--to", "idx.s3r", "--recipe", "paper")
     assert done.exit_code == 1
     assert "another recipe ('default')" in done.stderr
 
@@ -147,28 +146,56 @@ def test_index_goes_on_only_with_what_it_was_made_with(home, model, tiny_llama):
 def test_index_is_found_from_another_folder(home, tiny_bert, tiny_codebook, monkeypatch):
     (home / "host").symlink_to(tiny_bert)
     (home / "book").symlink_to(tiny_codebook)
-    done = s3("index", "docs", "--to", "idx.s3", "--host", "host", "--codebook", "book")
+    done = s3r("index", "docs", "--to", "idx.s3r", "--host", "host", "--codebook", "book")
     assert done.exit_code == 0
     monkeypatch.chdir(home / "docs")
-    assert s3("search", QUESTION, "--in", "../idx.s3").exit_code == 0
+    assert s3r("search", QUESTION, "--in", "../idx.s3r").exit_code == 0
 
 
 def test_recipe_from_a_file(home, model):
-    recipe = {"name": "mine", "taps": {"key.1": {}}, "kernel": 4}
+    scoring = {"kind": "max_token", "kernel": 4}
+    recipe = {"name": "mine", "taps": {"key.1": {}}, "scoring": scoring}
     (home / "mine.json").write_text(json.dumps(recipe))
-    done = s3("index", "docs", "--to", "idx.s3", "--recipe", "mine.json", *model)
+    done = s3r("index", "docs", "--to", "idx.s3r", "--recipe", "mine.json", *model)
     assert done.exit_code == 0
-    assert json.loads(s3("info", "idx.s3", "--json").stdout)["recipe"]["kernel"] == 4
+    assert json.loads(s3r("info", "idx.s3r", "--json").stdout)["recipe"]["scoring"] == scoring
 
 
 @pytest.mark.parametrize(
     ("content", "problem"),
-    [(None, "neither default nor paper"), ("{", "holds no recipe"), ("{}", "at taps")],
+    [
+        (None, "neither default nor paper"),
+        ("{", "mine.json is not a valid recipe: Invalid JSON"),
+        ("[]", "mine.json is not a valid recipe: "),
+        ("{}", "taps: Field required"),
+        ('{"taps": {}, "kernal": 4}', "kernal: Extra inputs"),
+        (
+            '{"taps": {}, "scoring": {"kind": "max_token", "kernel": 0}}',
+            r"kernel: Input should",
+        ),
+        ('{"taps": {}, "fusion": {"kind": "interleave"}, "hop": {}}', "hop needs fusion z_score"),
+    ],
 )
-def test_recipe_that_is_none(home, content, problem):
+def test_recipe_files_that_are_not_recipes(home, content, problem):
     if content is not None:
         (home / "mine.json").write_text(content)
     with pytest.raises(InputError, match=problem):
+        options.recipe("mine.json")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"scoring": "cover"},
+        {"fusion": "union"},
+        {"kernel": 4},
+        {"second_hop": {"lexical_weight": 0.5}},
+        {"sentence": {"tap": "sentence.5"}},
+    ],
+)
+def test_recipe_files_of_older_releases_are_refused(home, part):
+    (home / "mine.json").write_text(json.dumps({"taps": {"key.1": {}}, **part}))
+    with pytest.raises(InputError, match="recipe of an older release: write it anew"):
         options.recipe("mine.json")
 
 
@@ -176,7 +203,7 @@ def test_unusable_files_are_named_and_skipped(home, model):
     (home / "docs/binary.txt").write_bytes(b"a\0b")
     (home / "docs/latin.txt").write_bytes(b"caf\xe9")
     (home / "docs/broken.pdf").write_bytes(b"%PDF-1.4 broken")
-    done = s3("index", "docs", "--to", "idx.s3", *model)
+    done = s3r("index", "docs", "--to", "idx.s3r", *model)
     assert done.exit_code == 0
     assert done.stdout == "2 added, 0 replaced, 0 unchanged, 4 skipped.\n"
     warnings = done.stderr.splitlines()
@@ -188,28 +215,28 @@ def test_unusable_files_are_named_and_skipped(home, model):
 
 
 def test_nothing_readable(home, model):
-    done = s3("index", "docs/picture.png", "--to", "idx.s3", *model)
+    done = s3r("index", "docs/picture.png", "--to", "idx.s3r", *model)
     assert done.exit_code == 1
     assert done.stderr.startswith("Warning: docs/picture.png is skipped: it is binary")
     assert "None of the 1 files could be read." in done.stderr
-    assert not Path("idx.s3").exists()
+    assert not Path("idx.s3r").exists()
 
 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["search", "x", "--in", "none.s3"], "There is no index at none.s3"),
-        (["info", "none.s3"], "There is no index at none.s3"),
-        (["add", "docs", "--to", "none.s3"], "There is no index at none.s3"),
-        (["index", "none", "--to", "idx.s3"], "There is no file or folder 'none'"),
-        (["index", "docs", "--to", "idx.s3", "--host", "./none"], "No codebook"),
+        (["search", "x", "--in", "none.s3r"], "There is no index at none.s3r"),
+        (["info", "none.s3r"], "There is no index at none.s3r"),
+        (["add", "docs", "--to", "none.s3r"], "There is no index at none.s3r"),
+        (["index", "none", "--to", "idx.s3r"], "There is no file or folder 'none'"),
+        (["index", "docs", "--to", "idx.s3r", "--host", "./none"], "There is no codebook"),
         (["index", "docs", "--to", "docs"], "in use by other files"),
     ],
 )
 def test_failures_in_one_sentence(home, tiny_bert, tiny_codebook, arguments, problem):
     if arguments[-1] == "docs":
         arguments = [*arguments, "--host", tiny_bert, "--codebook", tiny_codebook]
-    done = s3(*arguments)
+    done = s3r(*arguments)
     assert done.exit_code == 1
     assert done.stdout == ""
     assert done.stderr.startswith("Error: ")
@@ -219,7 +246,7 @@ def test_failures_in_one_sentence(home, tiny_bert, tiny_codebook, arguments, pro
 
 
 def test_verbose_shows_where_an_error_came_from():
-    done = s3("--verbose", "info", "none.s3")
+    done = s3r("--verbose", "info", "none.s3r")
     assert done.exit_code == 1
     assert "Traceback" in done.stderr
 
@@ -229,32 +256,32 @@ def test_verbose_shows_where_an_error_came_from():
     [
         ["search"],
         ["search", "x"],
-        ["search", "x", "--in", "idx.s3", "-k", "0"],
-        ["search", "x", "--in", "idx.s3", "--mode", "other"],
-        ["search", "x", "--in", "idx.s3", "--where", "year"],
+        ["search", "x", "--in", "idx.s3r", "-k", "0"],
+        ["search", "x", "--in", "idx.s3r", "--mode", "other"],
+        ["search", "x", "--in", "idx.s3r", "--where", "year"],
         ["nonsense"],
     ],
 )
 def test_wrong_command_line(arguments):
-    assert s3(*arguments).exit_code == 2
+    assert s3r(*arguments).exit_code == 2
 
 
 def test_nothing_found(made):
-    done = s3("search", "x", "--in", made, "--where", "year=2024")
+    done = s3r("search", "x", "--in", made, "--where", "year=2024")
     assert (done.exit_code, done.stdout, done.stderr) == (3, "", "Nothing found.\n")
-    done = s3("search", "x", "--in", made, "--where", "year=2024", "--json")
+    done = s3r("search", "x", "--in", made, "--where", "year=2024", "--json")
     assert done.exit_code == 3
     assert json.loads(done.stdout) == {"question": "x", "spans": []}
-    assert s3("explain", "x", "--in", made, "--rank", "99").exit_code == 3
+    assert s3r("explain", "x", "--in", made, "--rank", "99").exit_code == 3
 
 
 def test_empty_question(made):
-    done = s3("search", " ", "--in", made)
+    done = s3r("search", " ", "--in", made)
     assert (done.exit_code, done.stdout) == (1, "")
 
 
 def test_search_for_a_reader(made):
-    done = s3("search", QUESTION, "--in", made, "-k", "2")
+    done = s3r("search", QUESTION, "--in", made, "-k", "2")
     lines = done.stdout.splitlines()
     assert lines[0] == "1. Release handbook"
     assert "handbook.md:20-70  (score " in lines[1]
@@ -268,7 +295,7 @@ def test_search_for_a_reader(made):
 def test_long_spans_are_wrapped(home, model, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     (home / "docs/long.txt").write_text("warm bread 面包 " * 60)
-    done = s3("ask", "warm bread", "docs/long.txt", "-k", "1", *model)
+    done = s3r("search", "warm bread", "--files", "docs/long.txt", "-k", "1", *model)
     text = done.stdout.splitlines()[2:]
     assert len(text) > 5
     assert all(line.startswith("   ") and line == line.rstrip() for line in text)
@@ -277,11 +304,11 @@ def test_long_spans_are_wrapped(home, model, monkeypatch):
 
 def test_search_options(made):
     def search(*arguments):
-        done = s3("search", QUESTION, "--in", made, "--json", *arguments)
+        done = s3r("search", QUESTION, "--in", made, "--json", *arguments)
         return json.loads(done.stdout)["spans"]
 
     assert len(search("-k", "1")) == 1
-    assert sum(span["tokens"] for span in search("--budget", "12")) <= 12
+    assert sum(span["tokens"] for span in search("--token-budget", "12")) <= 12
     assert {tuple(span["sources"]) for span in search("--mode", "bm25")} == {("bm25",)}
     assert {span["metadata"]["title"] for span in search("--where", "title=The bakery")} == {
         "The bakery"
@@ -290,38 +317,50 @@ def test_search_options(made):
     starts = [span["start"] for span in search("--order", "document", "--where", handbook)]
     assert len(starts) > 1
     assert starts == sorted(starts)
-    done = s3("search", QUESTION, "--in", made, "--recipe", "paper")
+    done = s3r("search", QUESTION, "--in", made, "--recipe", "paper")
     assert done.exit_code == 1
     assert "key.1" in done.stderr
 
 
-def test_ask(home, model):
-    done = s3(
-        "ask", "Who carries warm bread?", "docs/*", "-k", "1", "--mode", "bm25", "--json", *model
-    )
+def test_search_in_files(home, model):
+    def search(*arguments):
+        return s3r("search", "Who carries warm bread?", *arguments, "--json", *model)
+
+    done = search("--files", "docs/*", "-k", "1", "--mode", "bm25")
     assert done.exit_code == 0
     assert json.loads(done.stdout)["spans"][0]["document_id"] == "docs/page.html"
     assert sorted(path.name for path in home.iterdir()) == ["docs"]
-    done = s3("ask", "x", "docs/picture.png", *model)
+    files = ["--files", "docs/page.html", "--files", "docs/handbook.md"]
+    spans = json.loads(search(*files, "--where", "path=docs/handbook.md").stdout)["spans"]
+    assert {span["document_id"] for span in spans} == {"docs/handbook.md"}
+    done = search("--files", "docs/picture.png")
     assert done.exit_code == 1
+    assert "None of the 1 files could be read." in done.stderr
+
+
+@pytest.mark.parametrize("where", [[], ["--in", "idx.s3r", "--files", "docs"]])
+def test_search_wants_an_index_or_files(where):
+    done = s3r("search", "x", *where)
+    assert done.exit_code == 2
+    assert "Give either an index with --in or files with --files." in done.stderr
 
 
 def test_explain(made):
-    done = s3("explain", QUESTION, "--in", made, "--json")
-    found = json.loads(done.stdout)
-    text = found["span"]["text"]
+    done = s3r("explain", QUESTION, "--in", made, "--json")
+    output = json.loads(done.stdout)
+    text = output["span"]["text"]
     assert text == "The release manager signs every release on Friday."
-    assert sum(feature["share"] for feature in found["features"]) == pytest.approx(1)
-    assert sum(term["share"] for term in found["terms"]) == pytest.approx(1)
-    begin = found["span"]["start"]
-    for token in found["tokens"]:
+    assert sum(feature["share"] for feature in output["features"]) == pytest.approx(1)
+    assert sum(term["share"] for term in output["terms"]) == pytest.approx(1)
+    begin = output["span"]["start"]
+    for token in output["tokens"]:
         assert text[token["start"] - begin : token["end"] - begin] == token["text"]
 
-    shown = s3("explain", QUESTION, "--in", made).stdout
+    shown = s3r("explain", QUESTION, "--in", made).stdout
     assert "   The release manager signs every release on Friday.\n" in shown
     assert "Strongest tokens: " in shown
     assert "Features by share of the co-activation score" in shown
-    assert f"hidden.1/{found['features'][0]['feature']} " in shown
+    assert f"hidden.1/{output['features'][0]['feature']} " in shown
     assert "Words by share of the BM25 score: " in shown
 
 
@@ -330,16 +369,16 @@ def test_explanation_in_colour(made, monkeypatch):
     monkeypatch.setenv("COLORTERM", "truecolor")
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    shown = s3("explain", QUESTION, "--in", made).stdout
+    shown = s3r("explain", QUESTION, "--in", made).stdout
     # The best token has the strongest background.
     assert "48;2;255;170;0" in shown
 
 
 def test_info(made):
-    found = json.loads(s3("info", made, "--json").stdout)
-    assert found["documents"] == 2
-    assert found["bytes_per_token"] == pytest.approx(found["bytes"] / found["tokens"], abs=0.1)
-    shown = s3("info", made).stdout
+    output = json.loads(s3r("info", made, "--json").stdout)
+    assert output["documents"] == 2
+    assert output["bytes_per_token"] == pytest.approx(output["bytes"] / output["tokens"], abs=0.1)
+    shown = s3r("info", made).stdout
     assert "documents         2\n" in shown
     assert "taps: hidden.1 (weight 1.0, query_side same)" in shown
 
@@ -347,10 +386,10 @@ def test_info(made):
 def test_info_agrees_with_the_engine(made):
     from s3_retriever import S3Index
 
-    found = json.loads(s3("info", made, "--json").stdout)
-    found.pop("bytes_per_token")
+    output = json.loads(s3r("info", made, "--json").stdout)
+    output.pop("bytes_per_token")
     with S3Index.open(made) as index:
-        assert found == index.stats()
+        assert output == index.stats()
 
 
 def test_conditions_read_json_or_text():
@@ -363,9 +402,15 @@ def test_conditions_read_json_or_text():
     assert options.conditions(None) is None
 
 
-def test_choices_are_those_of_the_engine():
-    from s3_retriever.search import Mode
-    from s3_retriever.search.selection import Order
-
-    assert tuple(mode.value for mode in options.Mode) == get_args(Mode)
-    assert tuple(order.value for order in options.Order) == get_args(Order)
+@pytest.mark.parametrize(
+    ("option", "value", "values"),
+    [
+        ("--mode", "dense", ("hybrid", "s3", "bm25")),
+        ("--order", "size", ("score", "document")),
+        ("--dtype", "int8", ("auto", "bfloat16", "float32")),
+    ],
+)
+def test_choices_are_listed(option, value, values):
+    done = s3r("search", "x", "--in", "idx.s3r", option, value)
+    assert done.exit_code == 2
+    assert all(f"'{name}'" in done.stderr for name in values)

@@ -106,6 +106,6 @@ def test_pipes_are_passed_over(tree):
 
 def test_an_index_is_no_document(tree):
     for name in ("manifest.json", "write.lock", "other"):
-        (tree / "docs/idx.s3").mkdir(exist_ok=True)
-        (tree / "docs/idx.s3" / name).write_text("{}")
-    assert "docs/idx.s3/other" not in ids("docs")
+        (tree / "docs/idx.s3r").mkdir(exist_ok=True)
+        (tree / "docs/idx.s3r" / name).write_text("{}")
+    assert "docs/idx.s3r/other" not in ids("docs")

@@ -1,4 +1,4 @@
-"""`s3 fit` and the texts it reads."""
+"""`s3r fit` and the texts it reads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from s3_retriever.cli.app import app
 from s3_retriever.cli.files import TextFiles, interleave
 
 
-def s3(*arguments: object):
+def s3r(*arguments: object):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
@@ -63,8 +63,8 @@ def test_long_texts_come_in_pieces_and_are_read_in_blocks(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("name", "data", "problem"),
     [
-        ("a.jsonl", b'{"text": "a"}\n{"body": "b"}\n', "line 2 is no JSON object"),
-        ("a.jsonl", b"nonsense\n", "line 1 is no JSON object"),
+        ("a.jsonl", b'{"text": "a"}\n{"body": "b"}\n', "line 2 is not a JSON object"),
+        ("a.jsonl", b"nonsense\n", "line 1 is not a JSON object"),
         ("a.txt", b"caf\xe9", "not UTF-8"),
         ("a.txt", b"a\0b", "binary"),
         ("a.pdf", b"%PDF broken", "cannot be read as PDF"),
@@ -82,8 +82,8 @@ def test_fit(tmp_path, tiny_bert, sentences, monkeypatch):
     lines = [json.dumps({"text": sentence}) for sentence in sentences]
     (tmp_path / "b.jsonl").write_text("\n".join(lines))
     sizes = ["--features", "64", "--k", "4", "--tokens", "9000", "--reuse", "1"]
-    # Several files after one --text, as a shell's glob gives them.
-    done = s3("fit", tiny_bert, "--text", "a.txt", "b.jsonl", "--out", "book", *sizes)
+    texts = ["--text", "a.txt", "--text", "*.jsonl"]
+    done = s3r("fit", tiny_bert, *texts, "--out", "book", *sizes)
     assert done.exit_code == 0, done.stderr
     heading, key, hidden = done.stdout.splitlines()
     assert heading.split()[:3] == ["tap", "unexplained", "dead"]
@@ -93,7 +93,9 @@ def test_fit(tmp_path, tiny_bert, sentences, monkeypatch):
     settings = Codebook.load("book").report["settings"]
     assert (settings["features"], settings["k"], settings["tokens"]) == (64, 4, 9000)
 
-    done = s3("ask", "warm bread", "a.txt", "--host", tiny_bert, "--codebook", "book")
+    done = s3r(
+        *("search", "warm bread", "--files", "a.txt"), "--host", tiny_bert, "--codebook", "book"
+    )
     assert done.exit_code == 0, done.stderr
 
 
@@ -102,11 +104,11 @@ def test_fit_of_some_taps(tmp_path, tiny_llama, sentences):
     book = tmp_path / "book"
     sizes = ["--features", "64", "--k", "4", "--tokens", "9000", "--reuse", "1"]
     taps = ["--taps", "key.0, hidden.0", "--json"]
-    done = s3("fit", tiny_llama, "--text", tmp_path / "a.txt", "--out", book, *sizes, *taps)
+    done = s3r("fit", tiny_llama, "--text", tmp_path / "a.txt", "--out", book, *sizes, *taps)
     assert done.exit_code == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert sorted(found["report"]["taps"]) == ["hidden.0", "key.0"]
-    assert found["codebook"] == Codebook.load(book).identity
+    output = json.loads(done.stdout)
+    assert sorted(output["report"]["taps"]) == ["hidden.0", "key.0"]
+    assert output["codebook"] == Codebook.load(book).identity
 
 
 def test_fit_fails_before_it_begins(tmp_path, tiny_bert):
@@ -115,9 +117,9 @@ def test_fit_fails_before_it_begins(tmp_path, tiny_bert):
     for out, more, problem in (
         (tmp_path / "book", [], "tokens of text"),
         (tmp_path / "book", ["--taps", "other.1"], "is no tap"),
-        (tmp_path, [], "no codebook"),
+        (tmp_path, [], "something other than a codebook"),
     ):
-        done = s3(*arguments, out, *more)
+        done = s3r(*arguments, out, *more)
         assert done.exit_code == 1
         assert problem in done.stderr
         assert len(done.stderr.splitlines()) == 1

@@ -15,7 +15,7 @@ from s3_retriever.cli.reference import reference
 
 REFERENCE = Path(__file__).parents[2] / "docs/cli.md"
 COMMANDS = [
-    *("index", "add", "search", "ask", "explain", "info", "delete", "compact"),
+    *("index", "add", "search", "answer", "explain", "info", "delete", "compact", "verify"),
     *("fit", "calibrate"),
 ]
 
@@ -25,8 +25,31 @@ def test_version():
     assert (done.exit_code, done.stdout) == (0, f"s3-retriever {__version__}\n")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["index", "--help"], ["info", "none.s3"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["index", "--help"], ["search", "--help"], ["info", "none.s3r"]]
+)
 def test_slow_libraries_are_not_imported_in_vain(arguments):
+    _, imported = run_and_list_slow_imports(*arguments)
+    assert imported == "set()"
+
+
+@pytest.mark.xfail(reason="opening an index reads the codebook's identity with torch")
+def test_a_search_by_words_loads_no_model_library(tmp_path, tiny_bert, tiny_codebook):
+    (tmp_path / "a.txt").write_text("A baker carries warm bread before dawn.")
+    index, model = tmp_path / "idx.s3r", ["--host", tiny_bert, "--codebook", tiny_codebook]
+    done = CliRunner().invoke(
+        app, list(map(str, ["index", tmp_path / "a.txt", "--to", index, *model]))
+    )
+    assert done.exit_code == 0, done.stderr
+    stdout, imported = run_and_list_slow_imports(
+        "search", "warm bread", "--in", str(index), "--mode", "bm25"
+    )
+    assert "A baker carries warm bread before dawn." in stdout
+    assert imported == "set()"
+
+
+def run_and_list_slow_imports(*arguments: str) -> tuple[str, str]:
+    """What a command in a process of its own prints, and which slow libraries it imported."""
     code = (
         "import atexit, sys; from s3_retriever.cli import main; "
         "slow = {'torch', 'transformers'}; "
@@ -35,7 +58,7 @@ def test_slow_libraries_are_not_imported_in_vain(arguments):
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
     )
-    assert done.stderr.splitlines()[-1] == "set()"
+    return done.stdout, done.stderr.splitlines()[-1]
 
 
 def test_module_runs_as_the_command():
@@ -64,8 +87,8 @@ def test_reference_does_not_depend_on_the_terminal(monkeypatch):
 def test_reference_names_everything():
     page = reference()
     for command in COMMANDS:
-        assert f"## s3 {command}\n" in page
+        assert f"## s3r {command}\n" in page
     assert "`--verbose, -v`" in page
-    assert "| `-k N` | Spans at most. | 5, or no limit with --budget |" in page
-    assert "hidden" not in page.split("## s3 fit")[1].split("| Parameter")[0]
-    assert "FILE... HOST" not in page
+    assert "| `-k N` | Maximum number of spans. | 5, or no limit with --token-budget |" in page
+    assert "| `--mode hybrid\\|s3\\|bm25` |" in page
+    assert "s3r fit HOST --text PATH --out DIR [OPTIONS]" in page

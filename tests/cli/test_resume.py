@@ -23,7 +23,7 @@ CHECKPOINTS = (
 
 
 def start(folder, prepare, *arguments):
-    """Run `s3` in a process of its own, with a constant made smaller."""
+    """Run `s3r` in a process of its own, with a constant made smaller."""
     code = f"{prepare}; from s3_retriever.cli import main; main()"
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
@@ -35,7 +35,7 @@ def start(folder, prepare, *arguments):
     )
 
 
-def s3(*arguments):
+def s3r(*arguments):
     return CliRunner().invoke(app, list(map(str, arguments)))
 
 
@@ -54,7 +54,7 @@ def test_index_goes_on_after_an_end_in_the_middle(
     corpus, tiny_bert, tiny_codebook, end, monkeypatch
 ):
     model = ["--host", tiny_bert, "--codebook", tiny_codebook, "--device", "cpu"]
-    command = ["index", "docs", "--to", "idx.s3", *model]
+    command = ["index", "docs", "--to", "idx.s3r", *model]
     process = start(corpus, BATCHES, *command)
     for line in process.stderr:
         if line.startswith("Kept so far: 3 "):
@@ -69,13 +69,13 @@ def test_index_goes_on_after_an_end_in_the_middle(
         assert process.returncode == -signal.SIGKILL
 
     monkeypatch.chdir(corpus)
-    kept = json.loads(s3("info", "idx.s3", "--json").stdout)["documents"]
+    kept = json.loads(s3r("info", "idx.s3r", "--json").stdout)["documents"]
     assert 3 <= kept < 40
-    done = s3(*command)
+    done = s3r(*command)
     assert done.exit_code == 0
     assert done.stdout == f"{40 - kept} added, 0 replaced, {kept} unchanged, 0 skipped.\n"
-    found = json.loads(s3("search", "warm bread", "--in", "idx.s3", "--json").stdout)
-    assert found["spans"]
+    output = json.loads(s3r("search", "warm bread", "--in", "idx.s3r", "--json").stdout)
+    assert output["spans"]
 
 
 def test_fit_goes_on_after_a_kill(tmp_path, tiny_bert, sentences):

@@ -1,4 +1,4 @@
-"""`S3Compressor`: what other retrievers returned, reduced to the evidence."""
+"""`S3Compressor`: reduces the documents of any retriever to the evidence."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from pydantic import ConfigDict, Field, PrivateAttr
 
 import s3_retriever
 from langchain_s3_retriever.documents import to_evidence
-from langchain_s3_retriever.options import Mode, Order
+from s3_retriever.types import Mode, Order
 
 if TYPE_CHECKING:
     from langchain_core.callbacks import Callbacks
 
     from s3_retriever import Codebook, Compressor, Host, Recipe, Span
 else:
-    # Importing the classes takes seconds; `s3_retriever.Compressor` checks what it is given.
+    # Importing the classes takes seconds; `s3_retriever.Compressor` checks its arguments itself.
     Codebook = Host = Recipe = Any
 
 _LOADING = threading.Lock()
 
 
 class Retrieved(TypedDict):
-    """What the runnable takes.
+    """Input of the runnable.
 
     Attributes:
         query: The question.
-        documents: What was retrieved for it.
+        documents: The documents retrieved for it.
     """
 
     query: str
@@ -42,35 +42,35 @@ class Retrieved(TypedDict):
 class S3Compressor(BaseDocumentCompressor):
     """Reduces retrieved documents to the spans that answer the question.
 
-    The host is loaded at the first use, once per process; documents that come again are not
-    scanned again. Nothing is returned twice: of documents with the same text the first counts, of
-    a document and a part of it the whole, and a sentence that stands in several comes once.
+    The host is loaded on first use, once per process; documents that come again are not scanned
+    again. Nothing is returned twice: of documents with the same text only the first counts, of a
+    document and a part of it only the whole, and a sentence in several documents comes once.
 
-    What is returned is as with `S3Retriever`, with the metadata of the document that a span
-    stands in, whatever it holds; `source_document_id` is that document's id, or one derived from
-    its text. Spans of an `S3Retriever` keep the id of the document they come from.
+    Returned documents are as described for `S3Retriever`, with the metadata of the document that
+    contains the span, JSON or not; `source_document_id` is that document's id, or a hash of its
+    text. Spans that come from an `S3Retriever` keep the id of their original document.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     k: int | None = Field(default=None, ge=1)
-    """Spans at most; None for no such limit."""
+    """Maximum number of spans; None for no limit."""
     token_budget: int | None = Field(default=None, ge=1)
-    """Tokens of the host at most, all spans together; 1,024 where `k` is None as well."""
+    """Maximum tokens of all spans together, as the host counts them; 1,024 if `k` is None too."""
     mode: Mode = "hybrid"
-    """`s3` (co-activation of features), `bm25`, or `hybrid`, both fused."""
+    """`s3` (co-activation of features), `bm25`, or `hybrid`, which fuses both."""
     order: Order = "score"
     """`score`, best first, or `document`, as in the documents."""
     host: str | Host = "minilm"
     """`minilm`, a local folder, a model id on the Hugging Face Hub, or a loaded host."""
     codebook: str | Path | Codebook | None = None
-    """The host's codebook, or where it is; left out, the one that belongs to it."""
+    """The host's codebook, or its name; defaults to the one that belongs to the host."""
     recipe: str | Recipe = "default"
     """`default`, `paper`, or your own."""
     host_options: Mapping[str, Any] = Field(default_factory=dict)
-    """For loading the host, such as `{"device": "cuda"}`."""
+    """Options for loading the host, such as `{"device": "cuda"}`."""
     cache_tokens: int = Field(default=1_000_000, ge=0)
-    """Tokens whose features are remembered at most."""
+    """Maximum number of tokens whose features are remembered."""
 
     _compressor: Compressor | None = PrivateAttr(default=None)
 
@@ -83,12 +83,12 @@ class S3Compressor(BaseDocumentCompressor):
         """Find the spans of the documents that answer a question.
 
         Args:
-            documents: What was retrieved; not changed.
+            documents: The retrieved documents; not modified.
             query: The question.
-            callbacks: Not used; nothing here has events of its own.
+            callbacks: Ignored; compressing has no events of its own.
 
         Raises:
-            InputError: The question is empty, or a text is not usable.
+            InputError: The question is empty, or a text cannot be used.
             HostError: The host cannot be loaded.
             CodebookError: There is no codebook for the host, or it does not fit.
         """
@@ -113,11 +113,11 @@ class S3Compressor(BaseDocumentCompressor):
         query: str,
         callbacks: Callbacks | None = None,
     ) -> list[Document]:
-        """As `compress_documents`, in a thread."""
+        """Run `compress_documents` in a thread."""
         return await run_in_executor(None, self.compress_documents, documents, query, callbacks)
 
     def as_runnable(self) -> Runnable[Retrieved, list[Document]]:
-        """The compressor as a step of a chain; takes `{"query": ..., "documents": ...}`."""
+        """Make a step of a chain, which takes `{"query": ..., "documents": ...}`."""
 
         def compress(retrieved: Retrieved) -> list[Document]:
             return self.compress_documents(retrieved["documents"], retrieved["query"])
@@ -142,7 +142,7 @@ class S3Compressor(BaseDocumentCompressor):
 
 
 def _distinct(documents: Sequence[Document]) -> list[Document]:
-    """Without those whose text is, or is part of, the text of another one."""
+    """Drop documents whose text equals, or is part of, that of another."""
     first: dict[str, Document] = {}
     for document in documents:
         first.setdefault(document.page_content, document)
@@ -154,14 +154,14 @@ def _distinct(documents: Sequence[Document]) -> list[Document]:
 
 
 def _to_scan(document: Document, number: str) -> s3_retriever.Document:
-    """Text and title; the other metadata, which JSON need not be able to hold, stays here."""
+    """Convert text and title; other metadata may not be JSON and is not needed."""
     title = document.metadata.get("title")
     metadata = {"title": title} if isinstance(title, str) else {}
     return s3_retriever.Document(document.page_content, id=number, metadata=metadata)
 
 
 def _evidence(span: Span, source: Document) -> Document:
-    """A span with the metadata of its document and the id of the one that offsets count in."""
+    """A span with the metadata of its document, and the id of the document its offsets refer to."""
     name = source.metadata.get("source_document_id")
     if not isinstance(name, str):
         name = source.id or s3_retriever.Document(source.page_content).id

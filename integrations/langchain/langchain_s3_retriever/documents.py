@@ -1,4 +1,4 @@
-"""LangChain's documents to S3's, and S3's spans to LangChain's documents."""
+"""Conversion: LangChain's documents to those of S3, and spans to LangChain's documents."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def to_index(
     """Convert documents, one at a time.
 
     Args:
-        documents: LangChain's documents; they are not changed.
-        ids: Their ids, where they are not the documents' own. A document without any gets one
-            that is derived from its text and metadata.
+        documents: LangChain's documents; not modified.
+        ids: Id of each document; defaults to the document's own, or to a hash of its text and
+            metadata.
 
     Raises:
-        InputError: A text, an id or metadata that an index cannot hold.
+        InputError: A text, an id or metadata cannot be stored in an index.
         ValueError: There are more or fewer ids than documents.
     """
     own: Iterable[tuple[Document, str | None]] = ((document, document.id) for document in documents)
@@ -40,27 +40,27 @@ def to_index(
 
 
 def json_values(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy with values that JSON can hold: dates as ISO 8601, UUIDs and paths as strings.
+    """Copy metadata as JSON values: dates as ISO 8601, UUIDs and paths as strings.
 
     Raises:
-        InputError: A value has no such form.
+        InputError: A value has no JSON form.
     """
     try:
         return dict(to_jsonable_python(dict(metadata)))
     except ValueError as error:
-        raise InputError(f"Metadata that an index cannot hold: {error}.") from None
+        raise InputError(f"Metadata cannot be stored as JSON: {error}.") from None
 
 
 def to_evidence(span: Span, metadata: Mapping[str, Any], source_document_id: str) -> Document:
-    """A span as a LangChain document.
+    """Convert a span to a LangChain document.
 
-    Offsets count from the start of the text that a splitter cut: where the metadata of the
-    searched document says `start_index`, that is added.
+    Offsets refer to the text that a splitter cut: `start_index` in the metadata of the searched
+    document is added to them.
 
     Args:
         span: The span.
-        metadata: Of the document it was found in; the new document takes it over.
-        source_document_id: Id of the document that offsets count in.
+        metadata: Metadata of the document it was found in; the new document takes it over.
+        source_document_id: Id of the document that the offsets refer to.
     """
     shift = metadata.get("start_index")
     shift = shift if type(shift) is int else 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
@@ -12,9 +14,8 @@ from langchain_core.runnables import run_in_executor
 from pydantic import ConfigDict, Field, field_validator
 
 import s3_retriever
-from langchain_s3_retriever.creation import new_index
 from langchain_s3_retriever.documents import json_values, to_evidence, to_index
-from langchain_s3_retriever.options import Mode, Order, SearchOptions, Settings, Where
+from s3_retriever.types import Mode, Order, Where
 
 if TYPE_CHECKING:
     from langchain_core.callbacks import (
@@ -25,45 +26,79 @@ if TYPE_CHECKING:
 
     from s3_retriever import Codebook, Host, Recipe, S3Index
 else:
-    # Importing the class takes seconds; the validator below does it when there is an index.
+    # Importing the class takes long; the validator below does so once there is an index.
     S3Index = Any
+
+
+class SearchOptions(TypedDict, total=False):
+    """Options of one search; each defaults to the retriever's own setting.
+
+    Attributes:
+        k: Maximum number of spans; None for no limit, or for 5 if `token_budget` is None as well.
+        mode: `s3` (co-activation of features), `bm25`, or `hybrid`, which fuses both.
+        token_budget: Maximum tokens of all spans together, as the host counts them; None for no
+            limit.
+        where: Metadata that documents must have, such as `{"year": 2024}`, or a function of a
+            document's metadata. Applied before ranking.
+        order: `score`, best first, or `document`, as in the documents.
+        unique: Whether a sentence that occurs in several places is returned once.
+    """
+
+    k: int | None
+    mode: Mode
+    token_budget: int | None
+    where: Where | None
+    order: Order
+    unique: bool
+
+
+class Settings(SearchOptions, total=False):
+    """Settings of a new retriever.
+
+    Attributes:
+        name: Name of the retriever in traces.
+        tags: Tags of every call in traces.
+        metadata: Metadata of every call in traces.
+    """
+
+    name: str | None
+    tags: list[str] | None
+    metadata: dict[str, Any] | None
 
 
 class S3Retriever(BaseRetriever):
     """Retrieves evidence spans with a transformer as its own index.
 
-    Make one with `from_texts`, `from_documents`, `from_index` or `load`. The limits `k` and
-    `token_budget` hold both where both are set. A call may say otherwise than the retriever:
+    Make one with `from_texts`, `from_documents`, `from_index` or `load`. If both `k` and
+    `token_budget` are set, both limits apply. A call may override any setting:
     `retriever.invoke(question, k=2, where={"year": 2024})`.
 
-    A returned document's `page_content` is the text of a span. Its metadata is a copy of that of
-    the document it stands in, and:
+    Each returned document is a span: `page_content` is its text, and `id` is the same whenever the
+    same place of the same document is found. Its metadata is a copy of its document's, plus:
 
-    - `relevance_score`: higher is better; comparable within one call only,
-    - `start_index`, `end_index`: where it stands in the text; where the document is a chunk whose
-      splitter wrote `start_index`, in the text that was split,
-    - `sources`: what found it, of `s3`, `bm25`, `hop` and `edge`,
+    - `relevance_score`: higher is better; comparable only within one call,
+    - `start_index`, `end_index`: offsets in the text of the document; in the text that was split,
+      if the document is a chunk whose splitter wrote `start_index`,
+    - `sources`: what found it: any of `s3`, `sentence`, `bm25`, `edge` and `hop`,
     - `source_document_id`: id of the document that was added.
-
-    Its `id` is the same for the same place of the same document.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     index: S3Index = Field(repr=False)
-    """What is searched; it may be shared with other retrievers."""
+    """The index to search; several retrievers may share it."""
     k: int | None = Field(default=4, ge=1)
-    """Spans at most; None for no such limit, or for 5 where `token_budget` is None as well."""
+    """Maximum number of spans; None for no limit, or for 5 if `token_budget` is None as well."""
     mode: Mode = "hybrid"
-    """`s3` (co-activation of features), `bm25`, or `hybrid`, both fused."""
+    """`s3` (co-activation of features), `bm25`, or `hybrid`, which fuses both."""
     token_budget: int | None = Field(default=None, ge=1)
-    """Tokens of the host at most, all spans together; None for no such limit."""
+    """Maximum tokens of all spans together, as the host counts them; None for no limit."""
     where: Where | None = None
     """Metadata that documents must have, or a function of a document's metadata."""
     order: Order = "score"
     """`score`, best first, or `document`, as in the documents."""
     unique: bool = True
-    """Whether a sentence that stands in several places comes once."""
+    """Whether a sentence that occurs in several places is returned once."""
 
     @field_validator("index", mode="after")
     @classmethod
@@ -93,9 +128,9 @@ class S3Retriever(BaseRetriever):
         """Index texts.
 
         Args:
-            texts: Any texts; they need not be split.
-            metadatas: Of each text.
-            ids: Of each text.
+            texts: Texts of any length; there is no need to split them.
+            metadatas: Metadata of each text.
+            ids: Id of each text.
             host: As in `from_documents`.
             codebook: As in `from_documents`.
             recipe: As in `from_documents`.
@@ -141,26 +176,27 @@ class S3Retriever(BaseRetriever):
         progress: bool = True,
         **settings: Unpack[Settings],
     ) -> Self:
-        """Index documents; with an error, what is at `path` is as it was.
+        """Index documents; after an error, `path` is as it was before.
 
         Args:
-            documents: Any number, also from an iterator. They need not be split.
+            documents: Documents of any length and number, also from an iterator; there is no need
+                to split them.
             ids: As in `add_documents`.
             host: `minilm`, a local folder, a model id on the Hugging Face Hub, or a loaded host.
-            codebook: The host's codebook, or where it is; left out, the one that belongs to it.
+            codebook: The host's codebook, or its name; defaults to the one that belongs to it.
             recipe: `default`, `paper`, or your own.
-            path: Folder of the index, empty or not there yet, to be opened with `load` later.
-                Left out, the index vanishes with the retriever.
-            host_options: For loading the host, such as `{"device": "cuda"}`.
-            progress: Whether a bar shows rate and time left (only in a terminal).
+            path: New or empty folder for the index, which `load` opens later. Without it, the
+                index lives in memory.
+            host_options: Options for loading the host, such as `{"device": "cuda"}`.
+            progress: Whether a terminal shows a bar with rate and time left.
             settings: Fields of the retriever: `k`, `mode`, `token_budget`, `where`, `order`,
                 `unique`, `name`, `tags`, `metadata`.
 
         Raises:
-            ValidationError: There is no such setting, or its value is not usable.
-            S3Error: The host, the codebook, a document or the folder is not usable.
+            ValidationError: A setting is unknown or has a wrong value.
+            S3Error: The host, the codebook, a document or the folder cannot be used.
         """
-        with new_index(
+        with _new_index(
             path, host=host, codebook=codebook, recipe=recipe, **(host_options or {})
         ) as index:
             retriever = cls.from_index(index, **settings)
@@ -169,7 +205,7 @@ class S3Retriever(BaseRetriever):
 
     @classmethod
     def from_index(cls, index: S3Index, **settings: Unpack[Settings]) -> Self:
-        """Retrieve from an index that is there already.
+        """Retrieve from an existing index.
 
         Args:
             index: The index.
@@ -187,17 +223,17 @@ class S3Retriever(BaseRetriever):
         host_options: Mapping[str, Any] | None = None,
         **settings: Unpack[Settings],
     ) -> Self:
-        """Open an index on disk. The index keeps documents and host, not the settings.
+        """Open an index on disk, which keeps documents and host but not the settings.
 
         Args:
             path: Folder of the index.
-            host: The host, where it is to be found elsewhere than when the index was made.
-            codebook: The codebook, likewise.
-            host_options: For loading the host.
+            host: The host, if it has moved since the index was made.
+            codebook: The codebook, if it has moved since the index was made.
+            host_options: Options for loading the host.
             settings: As in `from_documents`.
 
         Raises:
-            S3Error: There is no usable index at `path`, or its host cannot be loaded.
+            S3Error: There is no usable index at `path`, or there is no codebook for its host.
         """
         index = s3_retriever.S3Index.open(path, host, codebook=codebook, **(host_options or {}))
         return cls.from_index(index, **settings)
@@ -209,22 +245,21 @@ class S3Retriever(BaseRetriever):
         ids: Iterable[str] | None = None,
         progress: bool = True,
     ) -> list[str]:
-        """Add documents, all of them or, with an error, none.
+        """Add documents, all of them or, after an error, none.
 
-        A document takes the place of the one with its id. Of equal documents without an id one
-        is kept.
+        A document replaces the one with its id. Equal documents without ids are added once.
 
         Args:
-            documents: Any number, also from an iterator.
-            ids: Of each document; left out, the documents' own. A document without any gets one
-                that is derived from its text and metadata.
-            progress: Whether a bar shows rate and time left (only in a terminal).
+            documents: Any number of documents, also from an iterator.
+            ids: Id of each document; defaults to the document's own, or to a hash of its text and
+                metadata.
+            progress: Whether a terminal shows a bar with rate and time left.
 
         Returns:
             The id of each document.
 
         Raises:
-            S3Error: A document is not usable, or the index cannot be written.
+            S3Error: A document cannot be used, or the index cannot be written.
         """
         added: list[str] = []
         self.index.add(_once_each(to_index(documents, ids), added), replace=True, progress=progress)
@@ -237,13 +272,19 @@ class S3Retriever(BaseRetriever):
         ids: Iterable[str] | None = None,
         progress: bool = True,
     ) -> list[str]:
-        """As `add_documents`, in a thread."""
+        """Run `add_documents` in a thread."""
         return await run_in_executor(
             None, self.add_documents, documents, ids=ids, progress=progress
         )
 
     def delete(self, ids: str | Iterable[str]) -> int:
-        """Delete documents; ids that are not there do no harm. Returns how many were there.
+        """Delete documents.
+
+        Args:
+            ids: Ids of documents; unknown ones are ignored.
+
+        Returns:
+            How many documents were deleted.
 
         Raises:
             S3Error: The index cannot be written.
@@ -251,7 +292,7 @@ class S3Retriever(BaseRetriever):
         return self.index.delete(ids, missing_ok=True)
 
     async def adelete(self, ids: str | Iterable[str]) -> int:
-        """As `delete`, in a thread."""
+        """Run `delete` in a thread."""
         return await run_in_executor(None, self.delete, ids)
 
     def _get_relevant_documents(
@@ -283,7 +324,7 @@ class S3Retriever(BaseRetriever):
             **options,
         }
         if isinstance(settings["where"], Mapping):
-            # As the metadata was when it was added.
+            # In the same form as the metadata of indexed documents.
             settings["where"] = json_values(settings["where"])
         spans = self.index.search(query, **settings)
         return [to_evidence(span, span.metadata, span.document_id) for span in spans]
@@ -291,19 +332,44 @@ class S3Retriever(BaseRetriever):
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
         params = super()._get_ls_params(**kwargs)
         params["ls_vector_store_provider"] = "S3Index"
-        params["ls_embedding_model"] = self.index.encoder.host.name
+        params["ls_embedding_model"] = self.index.stats()["host"]
         return params
+
+
+@contextmanager
+def _new_index(path: str | Path | None, **options: Any) -> Iterator[S3Index]:
+    """Create an index to fill; after an error, `path` is as it was before.
+
+    Args:
+        path: As in `S3Index.create`.
+        options: As in `S3Index.create`.
+
+    Raises:
+        S3Error: The host, the codebook or the folder cannot be used.
+    """
+    had_folder = path is not None and Path(path).is_dir()
+    index = s3_retriever.S3Index.create(path, **options)
+    try:
+        yield index
+    except BaseException:
+        index.close()
+        if path is not None:
+            # `create` takes only an empty folder: everything in it belongs to the index.
+            shutil.rmtree(path, ignore_errors=True)
+            if had_folder:
+                Path(path).mkdir(exist_ok=True)
+        raise
 
 
 def _once_each(
     documents: Iterable[s3_retriever.Document], ids: list[str]
 ) -> Iterator[s3_retriever.Document]:
-    """Pass on each document once and note the ids of all; of an id's other content, complain."""
+    """Yield each distinct document once and append the ids of all to `ids`."""
     seen: dict[str, str] = {}
     for document in documents:
         ids.append(document.id)
         content = s3_retriever.Document(document.text, metadata=document.metadata).id
         if seen.get(document.id) != content:
-            # With a known id and other content it is for the index to refuse.
+            # The index refuses two different documents with the same id.
             seen[document.id] = content
             yield document

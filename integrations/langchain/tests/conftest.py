@@ -53,6 +53,6 @@ def index_path(tmp_path_factory):
     """Folder of an index of the handbook."""
     from langchain_s3_retriever import S3Retriever
 
-    path = tmp_path_factory.mktemp("langchain") / "handbook.s3"
+    path = tmp_path_factory.mktemp("langchain") / "handbook.s3r"
     S3Retriever.from_documents(make_handbook(), path=path, progress=False).index.close()
     return path

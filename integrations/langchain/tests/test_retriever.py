@@ -6,7 +6,6 @@ import copy
 import datetime
 import uuid
 from pathlib import Path
-from typing import get_args
 
 import pytest
 from conftest import TEXTS
@@ -16,9 +15,7 @@ from langchain_core.tracers.base import BaseTracer
 from pydantic import ValidationError
 
 from langchain_s3_retriever import S3Retriever
-from langchain_s3_retriever.options import Mode, Order
 from s3_retriever import IndexStoreError, InputError, S3Index
-from s3_retriever import search as s3_search
 
 QUESTION = "How much holiday do I get?"
 
@@ -109,7 +106,7 @@ def test_values_that_json_has_no_type_for():
 
 @pytest.mark.parametrize("value", [object(), float("nan"), b"\xff"], ids=str)
 def test_metadata_that_has_no_json_form_is_refused(value, tmp_path):
-    path = tmp_path / "index.s3"
+    path = tmp_path / "index.s3r"
     document = Document("A text.", metadata={"value": value})
     with pytest.raises(InputError, match="etadata"):
         S3Retriever.from_documents([document], path=path, progress=False)
@@ -121,9 +118,9 @@ def test_unknown_and_unusable_settings_are_refused(wrong, retriever, tmp_path):
     with pytest.raises(ValidationError):
         S3Retriever(index=retriever.index, **wrong)
     with pytest.raises(ValidationError):
-        S3Retriever.from_texts(["A text."], path=tmp_path / "index.s3", **wrong)
+        S3Retriever.from_texts(["A text."], path=tmp_path / "index.s3r", **wrong)
     # Nothing is left that would be in the way of a second attempt.
-    S3Retriever.from_texts(["A text."], path=tmp_path / "index.s3", progress=False)
+    S3Retriever.from_texts(["A text."], path=tmp_path / "index.s3r", progress=False)
 
 
 def test_an_empty_folder_is_empty_again_after_an_error(tmp_path):
@@ -140,7 +137,7 @@ def test_what_is_at_the_path_already_stays(index_path):
 
 def test_only_an_index_is_an_index():
     with pytest.raises(ValidationError, match="from_texts"):
-        S3Retriever(index="handbook.s3")
+        S3Retriever(index="handbook.s3r")
 
 
 CALLS = [
@@ -268,9 +265,10 @@ def test_an_index_of_the_core_package(retriever):
     assert len(S3Retriever.from_index(index).invoke(QUESTION)) == 1
 
 
-def test_choices_are_those_of_the_core_package():
-    assert get_args(Mode) == get_args(s3_search.Mode)
-    assert get_args(Order) == get_args(s3_search.Order)
+def test_mode_bm25_needs_no_host(index_path, monkeypatch):
+    monkeypatch.setattr(S3Index, "encoder", None)
+    reopened = S3Retriever.load(index_path, mode="bm25")
+    assert reopened.invoke("paid leave")[0].metadata["source_document_id"] == "leave"
 
 
 def test_repr_does_not_show_the_index(retriever):

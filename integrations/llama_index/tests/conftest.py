@@ -7,7 +7,7 @@ import os
 import pytest
 from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
 
-from llama_index.retrievers.s3 import S3Retriever
+from llama_index.retrievers.s3_attention import S3Retriever
 
 # Nothing in the tests may ask the network.
 os.environ["HF_HUB_OFFLINE"] = "1"

@@ -9,7 +9,7 @@ import pytest
 from llama_index.core.schema import NodeWithScore, QueryBundle
 from s3_retriever import Host
 
-from llama_index.retrievers.s3 import S3NodePostprocessor
+from llama_index.retrievers.s3_attention import S3NodePostprocessor
 
 TOPICS = [
     "leave",

@@ -6,7 +6,7 @@ import pytest
 from llama_index.core.schema import TextNode
 from s3_retriever import InputError
 
-from llama_index.retrievers.s3 import S3Retriever
+from llama_index.retrievers.s3_attention import S3Retriever
 
 QUESTION = "How much holiday do I get?"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-import llama_index.retrievers.s3 as package
+import llama_index.retrievers.s3_attention as package
 
 FOLDER = Path(__file__).parent.parent
 DOCS = FOLDER.parent.parent / "docs"
@@ -72,10 +72,10 @@ def test_importing_loads_no_model_library():
 import sys
 import llama_index.core
 before = set(sys.modules)
-import llama_index.retrievers.s3
+import llama_index.retrievers.s3_attention
 new = set(sys.modules) - before
 assert not {"torch", "transformers"} & new, new
-from llama_index.retrievers.s3 import S3NodePostprocessor
+from llama_index.retrievers.s3_attention import S3NodePostprocessor
 S3NodePostprocessor().postprocess_nodes([], query_str="Anything?")
 assert not {"torch", "transformers"} & set(sys.modules)
 """
@@ -86,4 +86,4 @@ def test_the_namespaces_are_nobodys():
     for folder in ("llama_index", "llama_index/retrievers"):
         assert not (FOLDER / folder / "__init__.py").exists()
     assert package.__all__ == ["S3NodePostprocessor", "S3Retriever"]
-    assert (FOLDER / "llama_index/retrievers/s3/py.typed").is_file()
+    assert (FOLDER / "llama_index/retrievers/s3_attention/py.typed").is_file()

@@ -10,7 +10,7 @@ from llama_index.core.vector_stores import (
     utils,
 )
 
-from llama_index.retrievers.s3.filters import predicate
+from llama_index.retrievers.s3_attention.filters import predicate
 
 ROWS = [
     {"year": 2023, "topic": "Leave", "tags": ["hr", "time"], "empty": [], "none": None},

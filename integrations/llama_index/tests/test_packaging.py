@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-import llama_index.retrievers.s3 as package
+import llama_index.retrievers.s3_attention as package
 
 INTEGRATION = Path(__file__).parents[1]
 CORE = INTEGRATION.parents[1]
 
 _IMPORT = """
 import sys
-import llama_index.retrievers.s3 as package
+import llama_index.retrievers.s3_attention as package
 heavy = {"torch", "transformers"} & sys.modules.keys()
 assert not heavy, heavy
 print(package.__file__)
@@ -26,7 +26,7 @@ print(package.__file__)
 _RETRIEVE = """
 import s3_retriever
 from llama_index.core.schema import TextNode
-from llama_index.retrievers.s3 import S3Retriever
+from llama_index.retrievers.s3_attention import S3Retriever
 print(s3_retriever.__file__)
 nodes = [TextNode(text=text) for text in ("Lunch is at noon.", "Doors close at six.")]
 retriever = S3Retriever.from_defaults(nodes=nodes, similarity_top_k=1)
@@ -55,7 +55,7 @@ def test_wheels_install_in_a_clean_environment(tmp_path):
         run(sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path / "dist", source)
     wheels = sorted((tmp_path / "dist").glob("*.whl"))
     assert [wheel.name.split("-")[0] for wheel in wheels] == [
-        "llama_index_retrievers_s3",
+        "llama_index_retrievers_s3_attention",
         "s3_retriever",
     ]
     clean = tmp_path / "clean"

@@ -8,7 +8,7 @@ import pytest
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
 from s3_retriever import S3Index
 
-from llama_index.retrievers.s3 import S3Retriever
+from llama_index.retrievers.s3_attention import S3Retriever
 
 
 def year(value, operator="=="):

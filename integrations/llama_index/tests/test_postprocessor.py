@@ -9,7 +9,7 @@ import pytest
 import s3_retriever
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
-from llama_index.retrievers.s3 import S3NodePostprocessor
+from llama_index.retrievers.s3_attention import S3NodePostprocessor
 
 QUESTION = "How much holiday do I get?"
 

@@ -10,7 +10,7 @@ from llama_index.core.llms import MockLLM
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.retrievers import QueryFusionRetriever
 
-from llama_index.retrievers.s3 import S3NodePostprocessor
+from llama_index.retrievers.s3_attention import S3NodePostprocessor
 
 QUESTION = "How much holiday do I get?"
 

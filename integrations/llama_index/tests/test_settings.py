@@ -7,7 +7,7 @@ from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugH
 from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
 
-from llama_index.retrievers.s3 import S3Retriever
+from llama_index.retrievers.s3_attention import S3Retriever
 
 QUESTION = "How much holiday do I get?"
 

@@ -9,7 +9,7 @@ from llama_index.core.storage.docstore import SimpleDocumentStore
 from s3_retriever import Document as S3Document
 from s3_retriever import IndexStoreError, S3Index
 
-from llama_index.retrievers.s3 import S3Retriever
+from llama_index.retrievers.s3_attention import S3Retriever
 
 QUESTION = "How much holiday do I get?"
 

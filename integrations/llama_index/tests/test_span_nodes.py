@@ -9,7 +9,7 @@ from llama_index.core.node_parser import TokenTextSplitter
 from llama_index.core.schema import Document, IndexNode, MetadataMode, TextNode
 from s3_retriever import InputError
 
-from llama_index.retrievers.s3 import S3Retriever
+from llama_index.retrievers.s3_attention import S3Retriever
 
 QUESTION = "How much holiday do I get?"
 

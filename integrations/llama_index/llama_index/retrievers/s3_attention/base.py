@@ -14,12 +14,12 @@ from llama_index.core.schema import BaseNode, IndexNode, NodeWithScore, QueryBun
 from llama_index.core.storage.docstore.types import BaseDocumentStore
 from llama_index.core.vector_stores import MetadataFilters
 
-from llama_index.retrievers.s3 import persistence
-from llama_index.retrievers.s3.creation import new_index
-from llama_index.retrievers.s3.filters import predicate
-from llama_index.retrievers.s3.nodes import to_document, to_node
-from llama_index.retrievers.s3.settings import Mode, Order, Settings
-from llama_index.retrievers.s3.threads import in_thread
+from llama_index.retrievers.s3_attention import persistence
+from llama_index.retrievers.s3_attention.creation import new_index
+from llama_index.retrievers.s3_attention.filters import predicate
+from llama_index.retrievers.s3_attention.nodes import to_document, to_node
+from llama_index.retrievers.s3_attention.settings import Mode, Order, Settings
+from llama_index.retrievers.s3_attention.threads import in_thread
 
 if TYPE_CHECKING:
     from llama_index.core.indices.base import BaseIndex

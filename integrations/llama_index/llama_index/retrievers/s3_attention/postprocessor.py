@@ -12,9 +12,9 @@ from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 
-from llama_index.retrievers.s3.nodes import described, to_node, to_scan
-from llama_index.retrievers.s3.settings import Budget, Limit, Mode, Order
-from llama_index.retrievers.s3.threads import in_thread
+from llama_index.retrievers.s3_attention.nodes import described, to_node, to_scan
+from llama_index.retrievers.s3_attention.settings import Budget, Limit, Mode, Order
+from llama_index.retrievers.s3_attention.threads import in_thread
 
 if TYPE_CHECKING:
     from s3_retriever import Compressor, Span
