@@ -218,7 +218,9 @@ def calibrate(
         CodebookError: There is no codebook for the host, or it does not fit.
     """
     if isinstance(documents, (str, Document)):
-        raise InputError("Documents are a list or another iterable of them, not one alone.")
+        raise InputError(
+            "calibrate needs a list or another iterable of documents, not a single text."
+        )
     if questions is None:
         sample = questions_from(documents, count, seed)
     else:
