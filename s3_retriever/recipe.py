@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import Self
 
+from s3_retriever.errors import InputError
 from s3_retriever.types import QuerySide
 
 
@@ -14,14 +15,22 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def changed(self, field: str, value: object) -> Self:
-        """A copy with another value of a field; dots lead into parts, as in `hop.weight`.
+        """Copy this with a new value for a field.
+
+        Args:
+            field: Name of the field; dots lead into parts, as in `hop.weight`.
+            value: Its new value.
 
         Raises:
-            ValidationError: The value does not fit, alone or with the rest.
+            InputError: The field is in a part that this recipe does not have.
+            ValidationError: There is no such field, or the value does not fit it or the rest.
         """
         name, _, rest = field.partition(".")
         if rest:
-            value = getattr(self, name).changed(rest, value)
+            part = getattr(self, name, None)
+            if not isinstance(part, _Part):
+                raise InputError(f"{rest!r} belongs to {name!r}, which is not set; set that first.")
+            value = part.changed(rest, value)
         return self.model_validate({**dict(self), name: value})
 
 

@@ -61,5 +61,6 @@ def check_choice(value: object, name: str, choices: Any) -> None:
     Raises:
         InputError: It is not.
     """
-    if value not in get_args(choices):
-        raise InputError(f"{name} is one of {', '.join(get_args(choices))}, not {value!r}.")
+    *others, last = get_args(choices)
+    if value not in [*others, last]:
+        raise InputError(f"{name} must be {', '.join(others)} or {last}, not {value!r}.")
