@@ -6,8 +6,8 @@ from s3_retriever.calibration.questions import GoldSpan, LabelledQuestion, Sampl
 
 __all__ = [
     "Calibration",
-    "GoldSpan",
     "Gain",
+    "GoldSpan",
     "LabelledQuestion",
     "Sample",
     "Trial",
