@@ -231,7 +231,11 @@ def test_an_empty_question_is_refused(index, question):
 
 
 @pytest.mark.parametrize(
-    "options", [{"k": 0}, {"k": -1}, {"token_budget": 0}, {"mode": "dense"}, {"order": "random"}]
+    "options",
+    [
+        *({"k": 0}, {"k": -1}, {"k": True}, {"token_budget": 0}, {"token_budget": True}),
+        *({"mode": "dense"}, {"order": "random"}),
+    ],
 )
 def test_numbers_below_one_and_unknown_names_are_refused(index, options):
     with pytest.raises(InputError):
