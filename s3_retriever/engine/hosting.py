@@ -39,8 +39,8 @@ def codebook_name(host: str | Host, codebook: str | Path | None) -> str:
     if beside.is_dir():
         return str(beside)
     raise CodebookError(
-        f"No codebook for host {name!r} comes with this package or the model; pass codebook=..., "
-        f"or fit one on plain text with: s3r fit {name} --text TEXTS --out CODEBOOK"
+        f"There is no codebook for host {name!r} in this package or beside the model; pass "
+        f"codebook=..., or fit one on plain text with: s3r fit {name} --text TEXTS --out CODEBOOK"
     )
 
 

@@ -301,7 +301,7 @@ def test_a_line_of_ten_megabytes_is_indexed(host, codebook):
 def test_errors_about_hosts_and_codebooks_say_what_to_do(tmp_path, tiny_llama, codebook):
     with pytest.raises(CodebookError, match="s3r fit"):
         S3Index.create(host=str(tiny_llama))
-    with pytest.raises((HostError, CodebookError), match="No codebook"):
+    with pytest.raises((HostError, CodebookError), match="There is no codebook"):
         S3Index.create(host="nobody/no-such-model")
     with pytest.raises(CodebookError, match="other weights"):
         S3Index.create(host=str(tiny_llama), codebook=codebook, dtype="float32")
