@@ -80,7 +80,7 @@ def weigh(
 def interleave(raw_scores: Mapping[_Key, Scores], chosen: NDArray[np.bool_]) -> Scores:
     """Scores whose order takes the best of each signal in turn (M_S3 U M_BM25 of the paper).
 
-    An entry scores the reciprocal of its best rank in any signal; ties go to the signal named first.
+    An entry scores the reciprocal of its best rank; ties go to the signal named first.
     """
     total = np.zeros(len(chosen))
     offsets = np.arange(len(raw_scores)) / max(len(raw_scores), 1)
