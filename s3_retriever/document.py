@@ -17,15 +17,15 @@ class Document:
 
     Attributes:
         text: Any Unicode text of any length; may be empty.
-        id: Unique within an index. Left out, it is derived from text and metadata, so that the
-            same document always has the same id.
-        metadata: Values that JSON can hold. The key `title`, where present, is read by the host
-            in front of every window of the document and by BM25 in front of every sentence; it
-            is context and never part of a span.
+        id: Unique within an index. Defaults to a hash of text and metadata: equal documents have
+            equal ids.
+        metadata: Values that JSON can hold. The host reads the value of `title` in front of every
+            window of the document, BM25 in front of every sentence; it is context and never part
+            of a span.
 
     Raises:
-        InputError: Text or id that is no string or has lone surrogates (no Unicode text), or
-            metadata that JSON cannot hold.
+        InputError: Text or id is not a string or not valid Unicode (it has a lone surrogate), or
+            JSON cannot hold the metadata.
     """
 
     text: str
@@ -33,7 +33,7 @@ class Document:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check the fields and derive the id."""
+        """Check the fields and fill in the id."""
         if not isinstance(self.text, str):
             raise InputError(f"A document's text must be a string, not {type(self.text).__name__}.")
         if not isinstance(self.id, str):
@@ -55,7 +55,7 @@ class Document:
 
     @property
     def title(self) -> str:
-        """`metadata["title"]` where it is a string, else the empty string."""
+        """`metadata["title"]` if it is a string, else the empty string."""
         return title_of(self.metadata)
 
 
@@ -64,12 +64,12 @@ def _encoded(text: str, subject: str) -> bytes:
         return text.encode()
     except UnicodeEncodeError as error:
         raise InputError(
-            f"{subject} a lone surrogate at character {error.start}, which is no Unicode text; "
-            "decode the source with errors='replace'."
+            f"{subject} a lone surrogate at character {error.start}, which is not valid Unicode; "
+            "decode its source with errors='replace'."
         ) from None
 
 
 def title_of(metadata: Mapping[str, Any]) -> str:
-    """The value of `title` where it is a string, else the empty string."""
+    """The value of `title` if it is a string, else the empty string."""
     title = metadata.get("title")
     return title if isinstance(title, str) else ""

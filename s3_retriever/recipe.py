@@ -1,4 +1,4 @@
-"""`Recipe`: every choice of the scorer as data."""
+"""`Recipe`: every choice of the scorer, as data."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import Self
 
+from s3_retriever.errors import InputError
 from s3_retriever.types import QuerySide
 
 
@@ -14,14 +15,22 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def changed(self, field: str, value: object) -> Self:
-        """A copy with another value of a field; dots lead into parts, as in `hop.weight`.
+        """Copy this with a new value for a field.
+
+        Args:
+            field: Name of the field; dots lead into parts, as in `hop.weight`.
+            value: Its new value.
 
         Raises:
-            ValidationError: The value does not fit, alone or with the rest.
+            InputError: The field is in a part that this recipe does not have.
+            ValidationError: There is no such field, or the value does not fit it or the rest.
         """
         name, _, rest = field.partition(".")
         if rest:
-            value = getattr(self, name).changed(rest, value)
+            part = getattr(self, name, None)
+            if not isinstance(part, _Part):
+                raise InputError(f"{rest!r} belongs to {name!r}, which is not set; set that first.")
+            value = part.changed(rest, value)
         return self.model_validate({**dict(self), name: value})
 
 
@@ -43,12 +52,12 @@ class SentenceRecipe(_Part):
     """How the mean states of sentences score.
 
     Texts on one subject share most features of their tokens; what a sentence says as a whole sets
-    them apart. The index keeps the direction of its mean state, which scores by its cosine with
-    the question's.
+    it apart. The index keeps the direction of each sentence's mean state, which scores by its
+    cosine with the direction of the question's.
 
     Attributes:
         layer: Layer whose output is averaged, counted from 0.
-        weight: Factor of the cosine in units of its standard deviation; co-activation has 1.
+        weight: Factor of the cosine, in units of its standard deviation; co-activation weighs 1.
     """
 
     layer: int = Field(ge=0)
@@ -59,7 +68,7 @@ class FeatureCoverage(_Part):
     """A sentence scores the sum of W[f] over the distinct features that fire in it.
 
     Attributes:
-        length_power: How much long sentences are discounted: the sum is divided by
+        length_power: How strongly long sentences are discounted: the sum is divided by
             `tokens ** length_power`.
     """
 
@@ -68,7 +77,7 @@ class FeatureCoverage(_Part):
 
 
 class MaxToken(_Part):
-    """A sentence scores as its best token does after smoothing, as in the paper.
+    """A sentence scores what its best token scores after smoothing (S3-Attention).
 
     Attributes:
         kernel: Width in tokens of the box kernel that smooths scores within a document.
@@ -82,8 +91,9 @@ class ZScore(_Part):
     """Signals are standardised and added.
 
     Attributes:
-        bm25_weight: Weight of BM25; co-activation has 1.
-        candidates: Best sentences of each signal over whose scores all signals are standardised.
+        bm25_weight: Weight of BM25; co-activation weighs 1.
+        candidates: How many of each signal's best sentences enter the mean and the deviation by
+            which scores are standardised.
     """
 
     kind: Literal["z_score"] = "z_score"
@@ -95,7 +105,7 @@ class Interleave(_Part):
     """The signals' rankings take turns, best first, as in the paper (M_S3 U M_BM25 U M_bias).
 
     Attributes:
-        edge_tokens: Tokens at the start and at the end of the index that are always added
+        edge_tokens: How many tokens at the start and at the end of the index are always added
             (M_bias).
     """
 
@@ -108,18 +118,19 @@ class SecondHop(_Part):
 
     "Where was the director of X born?" shares nothing with the sentence that answers it, but the
     sentence that names the director does. The best spans of the first pass, the bridges, become
-    questions themselves: what they have beyond the question, features and terms, is looked up in
-    other documents. The index knows both, and the host reads only the question. Only what stands
-    out counts: a sentence gains the margin by which it matches a bridge better than the bridge's
-    next neighbour, and never more than the bridges themselves.
+    questions themselves: the features and terms that they have beyond the question are looked up
+    in other documents. The index holds both, so the host does not run again. Only what stands out
+    counts: a sentence gains the margin by which it matches a bridge better than the bridge's next
+    neighbour, and never more than the bridges themselves.
 
     Attributes:
-        bridges: Spans of the first pass that the second one starts from.
-        neighbours: Sentences that each bridge may add to; a smaller index gets no second hop.
+        bridges: How many spans of the first pass start the second one.
+        neighbours: How many sentences each bridge may add to; an index that has no more gets no
+            second hop.
         weight: Factor of the co-activation with a bridge, in units of its standard deviation.
         bm25_weight: The same for BM25 with a bridge, in mode `hybrid`.
-        idf_power: Exponent of the IDF of a bridge's features. Most of a bridge leads nowhere, and
-            what leads on is rare.
+        idf_power: Exponent of the IDF of a bridge's features. It is high because most features of
+            a bridge lead nowhere, and those that lead on are rare.
     """
 
     bridges: int = Field(default=3, ge=1)
@@ -130,15 +141,15 @@ class SecondHop(_Part):
 
 
 class Redundancy(_Part):
-    """How spans that repeat what was chosen already lose.
+    """How spans are discounted that repeat what is already chosen.
 
-    Each time a span is chosen, the features and terms of the question that it covers count `decay`
-    times as much in the spans after it, but never less than `floor`: most questions have their
-    evidence where the same words are.
+    Each time a span is chosen, the weight of every feature and term of the question that it covers
+    is multiplied by `decay` for the spans that follow, down to `floor` times the full weight: most
+    questions have all their evidence around the same words.
 
     Attributes:
         decay: Factor of a feature's or a term's weight each time a chosen span has it.
-        floor: The smallest factor.
+        floor: The smallest factor of a weight.
     """
 
     decay: float = Field(default=0.7, ge=0, le=1)
@@ -148,13 +159,13 @@ class Redundancy(_Part):
 class DocumentBoost(_Part):
     """How the best documents lift their sentences, in mode `hybrid`.
 
-    If one document is what the question is about, more of its sentences are evidence than their
-    own words suggest. A document scores as its best sentence; the margin by which it beats the
-    best of the other documents goes to all of its sentences.
+    If a question is about one document, more of its sentences are evidence than their own words
+    suggest. A document scores what its best sentence scores; all of its sentences gain the margin
+    by which it beats the best of the documents that are not boosted.
 
     Attributes:
         weight: Factor of the margin.
-        best: Documents that may gain; an index without others gets no boost.
+        best: How many documents are boosted; an index that has no more gets no boost.
     """
 
     weight: float = Field(default=0.5, gt=0)
@@ -165,14 +176,15 @@ class Advanced(_Part):
     """Choices that few users change.
 
     Attributes:
-        doc_top_k: Features kept of a document's token at each tap (the SAE's k at most).
-        query_top_k: Features kept of a question's token at each tap.
+        doc_top_k: Features kept of each token of a document at each tap; at most the SAE's k.
+        query_top_k: Features kept of each token of a question at each tap.
         pooling: How the activations of a question's tokens become one weight.
         weight_power: Exponent of the pooled activation.
         idf_power: Exponent of the IDF.
         radius: Tokens on either side of a peak that a span covers before it grows to sentence
             boundaries; 0 for the peak's own sentence.
-        document_boost: How the best documents lift their sentences; None for not at all.
+        document_boost: How the best documents lift their sentences; None for no boost. Needs
+            fusion `ZScore`.
     """
 
     doc_top_k: int = Field(default=16, ge=1)
@@ -197,13 +209,13 @@ class Recipe(_Part):
 
     Attributes:
         name: Shown in reports.
-        taps: Tap name (such as `hidden.5`) to its part in the score. Without taps the host is
-            never run, and BM25 alone ranks.
-        sentence: How the mean states of sentences score; None for not at all.
+        taps: By tap name, such as `hidden.5`, its part in the score. Without taps the host never
+            runs, and BM25 alone ranks.
+        sentence: How the mean states of sentences score; None if they do not.
         scoring: How tokens' scores become a sentence's: `FeatureCoverage` or `MaxToken`.
         fusion: How signals become one ranking: `ZScore` or `Interleave`.
         hop: The second pass; None for a single pass. Needs fusion `ZScore`.
-        redundancy: How repetition loses; None for not at all. Needs `ZScore` and
+        redundancy: How repetition is discounted; None for no discount. Needs `ZScore` and
             `FeatureCoverage`.
         advanced: Everything else.
     """

@@ -20,9 +20,9 @@ Where = Mapping[str, Any] | Callable[[Mapping[str, Any]], bool]
 QuerySide = Literal["same", "query"]
 # The questions of a labelled set: for tuning, for reporting, or both.
 Split = Literal["dev", "test", "all"]
-# What finds a span.
+# A signal that can find a span.
 Source = Literal["s3", "sentence", "bm25", "edge", "hop"]
-# What adds to a span's score, or takes from it.
+# What can raise or lower a span's score.
 Contribution = Literal[Source, "document", "redundancy"]
 
 # One score per sentence, float64 [sentences].
@@ -30,17 +30,17 @@ Scores = NDArray[np.float64]
 
 
 def check_count(value: object, name: str) -> None:
-    """Check that a value counts something.
+    """Check that a value is a count of at least 1.
 
     Raises:
-        InputError: It is not a whole number of at least 1; `True` is not a number.
+        InputError: It is not; `True` is not a count either.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise InputError(f"{name} must be a whole number of at least 1, not {value!r}.")
 
 
 def check_text(value: object, name: str) -> str:
-    """Check that a value is Unicode text with something in it.
+    """Check that a value is Unicode text and not blank.
 
     Raises:
         InputError: It is not a string, is blank, or has a lone surrogate.
@@ -58,10 +58,11 @@ def check_text(value: object, name: str) -> str:
 
 
 def check_choice(value: object, name: str, choices: Any) -> None:
-    """Check that a value is among those of a `Literal`.
+    """Check that a value is one of those that a `Literal` admits.
 
     Raises:
         InputError: It is not.
     """
-    if value not in get_args(choices):
-        raise InputError(f"{name} is one of {', '.join(get_args(choices))}, not {value!r}.")
+    *others, last = get_args(choices)
+    if value not in [*others, last]:
+        raise InputError(f"{name} must be {', '.join(others)} or {last}, not {value!r}.")

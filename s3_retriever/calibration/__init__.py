@@ -1,4 +1,4 @@
-"""Calibration: the recipe that suits a host, its codebook and one's own documents."""
+"""Calibration: choosing the recipe that suits a codebook and your own documents."""
 
 from s3_retriever.calibration.calibrate import Calibration, Trial, calibrate, calibrate_samples
 from s3_retriever.calibration.evaluation import Gain

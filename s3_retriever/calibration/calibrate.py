@@ -1,4 +1,4 @@
-"""`calibrate`: choose the recipe that finds most evidence, one setting after the other."""
+"""`calibrate`: choose the recipe that finds the most evidence, one setting after the other."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Trial:
         setting: What was varied.
         value: Its value.
         recall: Evidence recall with it.
-        gain: Over the recipe as it was at that point.
-        kept: Whether the recipe has it from then on.
+        gain: Over the recipe at that point.
+        kept: Whether the recipe has the value from then on.
     """
 
     setting: str
@@ -51,13 +51,13 @@ class CoordinateSearch:
 
     Args:
         evaluator: Measures recipes.
-        bar: Shows how far a round is.
+        bar: Shows the progress of a round.
         asked: The questions that decide.
-        start: The recipe to set out from.
+        start: The recipe to start from.
 
     Attributes:
         recipe: The best recipe so far.
-        trials: All that was tried, in order.
+        trials: Everything that was tried, in order.
     """
 
     def __init__(
@@ -74,8 +74,8 @@ class CoordinateSearch:
     def run(self, settings: Sequence[Setting]) -> None:
         """Go through all settings until a round changes nothing.
 
-        It ends: a change raises the recall or keeps it with fewer taps, and there are only so many
-        recipes.
+        It ends, because a change raises the recall or keeps it with fewer taps, and the number of
+        recipes is finite.
         """
         before = None
         while self.recipe != before:
@@ -85,7 +85,7 @@ class CoordinateSearch:
                 self._try(setting)
 
     def _try(self, setting: Setting) -> None:
-        """Keep the best of those values of a setting that are good enough, if any is."""
+        """Keep the best value of a setting among those that are good enough, if there are any."""
         before = self._recalls(self.recipe)
         tried: list[tuple[Trial, Recipe]] = []
         for value, recipe in self._fresh(setting):
@@ -102,10 +102,10 @@ class CoordinateSearch:
             logger.info("%s: %s, recall %.3f", best.setting, best.value, best.recall)
 
     def _fresh(self, setting: Setting) -> list[tuple[str, Recipe]]:
-        """Variants that were not yet compared with the recipe as it is."""
+        """Variants that have not been compared with the recipe as it is."""
         now = _key(self.recipe)
-        found = [(value, recipe) for value, recipe in setting.variants(self.recipe)]
-        fresh = [pair for pair in found if (now, _key(pair[1])) not in self._compared]
+        variants = setting.variants(self.recipe)
+        fresh = [pair for pair in variants if (now, _key(pair[1])) not in self._compared]
         self._compared |= {(now, _key(recipe)) for _, recipe in fresh}
         return [pair for pair in fresh if _key(pair[1]) != now]
 
@@ -126,24 +126,24 @@ def _key(recipe: Recipe) -> str:
     return recipe.model_dump_json(exclude={"name"})
 
 
-# Questions of a half, at least; with fewer the error of their mean says nothing.
+# Fewest questions of a half; with fewer the standard error of their mean says nothing.
 _FEWEST = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What a calibration chose, and what it is worth.
+    """The recipe that a calibration chose, and what it gains.
 
     Attributes:
-        codebook: The codebook, with the chosen recipe as its default: `save` it, or make an
-            index with it.
+        codebook: The codebook with the chosen recipe as its default: `save` it, or make an index
+            with it.
         start: The recipe that it had before.
-        trials: All that was tried, on one half of the questions.
+        trials: Everything that was tried, on one half of the questions.
         before: Evidence recall of `start` on the other half, which decided nothing.
-        after: That of the chosen recipe.
+        after: Evidence recall of the chosen recipe on that half.
         gain: From `before` to `after`, question by question.
-        questions: How many decided, and how many were held out.
-        token_budgets: Token budgets over which recall is the mean.
+        questions: How many questions decided, and how many were held out.
+        token_budgets: The token budgets that recall is averaged over.
     """
 
     codebook: Codebook
@@ -157,11 +157,11 @@ class Calibration:
 
     @property
     def recipe(self) -> Recipe:
-        """The chosen recipe; `start` where nothing was better."""
+        """The chosen recipe; `start` if nothing was better."""
         return self.codebook.recipe
 
     def report(self) -> dict[str, Any]:
-        """All of it as JSON values."""
+        """The calibration without its codebook, as JSON values."""
         return {
             "recipe": self.recipe.model_dump(),
             "start": self.start.model_dump(),
@@ -189,29 +189,32 @@ def calibrate(
     progress: bool = True,
     **host_options: Any,
 ) -> Calibration:
-    """Choose the recipe that finds most evidence in documents like these.
+    """Choose the recipe that finds the most evidence in documents like these.
 
-    Sets out from the codebook's recipe and changes one setting after the other: which taps with
-    which weight and query side, how sentences score, the powers of activation and IDF, the weight
-    of BM25, the second hop, the features kept of a document. A change is kept where it raises the
-    recall of one half of the questions by more than chance would; the other half, which decides
-    nothing, says what all changes together are worth.
+    Starts from the codebook's recipe and changes one setting after the other: the taps, their
+    weights and query sides, how sentences score, the powers of activation and IDF, the weight of
+    BM25, the second hop, the document boost, redundancy, the features kept of documents. A change
+    is kept if it raises the recall of one half of the questions by more than chance would. The
+    other half, which decides nothing, measures what all changes gain together.
 
     Args:
-        documents: A sample of what is to be searched, or all of it: documents or plain texts.
-        questions: Questions about them, with their evidence; left out, they are made from the
-            documents (see `questions_from`).
+        documents: What will be searched, or a sample of it: documents or plain texts.
+        questions: Questions about them, with their evidence. By default they are made from the
+            documents, as `questions_from` does.
         host: `minilm`, a local folder, a model id on the Hugging Face Hub, or a loaded host.
-        codebook: The host's codebook, or where it is; found as in `S3Index.create`.
-        token_budget: Tokens that a search may return. Recall is the mean over half, all and
-            twice of it.
-        count: Questions made from the documents at most.
-        seed: Of the questions made, and of which half a question falls in.
-        progress: Whether a bar shows rate and time left (only in a terminal).
-        host_options: For `Host.load`.
+        codebook: The host's codebook, its folder, or its id on the Hugging Face Hub. Defaults to
+            the one shipped for the host, or the one in the folder `s3-codebook` beside the
+            model's files.
+        token_budget: Tokens that a search may return. Recall is averaged over half of it, all of
+            it and twice as much.
+        count: Most questions to make from the documents.
+        seed: Seed of the questions that are made and of the split into halves.
+        progress: Whether a terminal shows a bar with rate and time left.
+        host_options: For `Host.load`, such as `device="cuda"`.
 
     Returns:
-        The codebook with the recipe chosen, all that was tried, and the recall before and after.
+        The codebook with the chosen recipe, everything that was tried, and the recall before and
+        after.
 
     Raises:
         InputError: There are too few questions, or evidence lies outside the documents.
@@ -219,13 +222,15 @@ def calibrate(
         CodebookError: There is no codebook for the host, or it does not fit.
     """
     if isinstance(documents, (str, Document)):
-        raise InputError("Documents are a list or another iterable of them, not one alone.")
+        raise InputError(
+            "calibrate needs a list or another iterable of documents, not a single text."
+        )
     if questions is None:
         sample = questions_from(documents, count, seed)
     else:
         whole = tuple(Document(d) if isinstance(d, str) else d for d in documents)
         sample = Sample(whole, tuple(questions))
-    # Before the host is loaded, which takes longer than to see that there is too little.
+    # Checked before the host is loaded, which takes far longer.
     check_questions([sample])
     book = find_codebook(host, codebook)
     return calibrate_samples(
@@ -249,20 +254,21 @@ def calibrate_samples(
     seed: int = 0,
     progress: bool = True,
 ) -> Calibration:
-    """As `calibrate`, where questions are not all asked of the same documents.
+    """Calibrate like `calibrate`, on questions that are asked of different documents.
 
     Args:
         host: A loaded host.
         codebook: Its codebook.
         samples: Documents that are searched together, with their questions.
-        labelled: Whether the questions come with labels, or were made from the documents.
-        token_budget: Tokens that a search may return.
-        seed: Of which half a question falls in.
-        progress: Whether a bar shows rate and time left (only in a terminal).
+        labelled: Whether the evidence was labelled; False if questions were made from documents.
+        token_budget: Tokens that a search may return. Recall is averaged over half of it, all of
+            it and twice as much.
+        seed: Seed of the split into halves.
+        progress: Whether a terminal shows a bar with rate and time left.
 
     Raises:
         InputError: There are too few questions.
-        CodebookError: The codebook is another host's.
+        CodebookError: The codebook belongs to another host.
     """
     check_questions(samples)
     check_count(token_budget, "token_budget")
@@ -293,10 +299,10 @@ def calibrate_samples(
 
 
 def check_questions(samples: Sequence[Sample]) -> None:
-    """Refuse too few questions.
+    """Check that there are enough questions.
 
     Raises:
-        InputError: There are too few.
+        InputError: There are not.
     """
     count = sum(len(set(sample.questions)) for sample in samples)
     if count < 2 * _FEWEST:

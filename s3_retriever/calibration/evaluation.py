@@ -20,13 +20,13 @@ from s3_retriever.progress import Bar
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import rank, select
 
-# Evidence counts as found when pieces cover this share of its characters: sentence boundaries of
-# the labels and of the index may differ by an abbreviation or a quotation mark.
+# Share of its characters that must be covered for evidence to count as found: the sentence
+# boundaries of labels and index may differ by an abbreviation or a quotation mark.
 _COVERED = 0.8
 
 
 class Located(Protocol):
-    """A piece of a document that something found; `Span` is one."""
+    """A range of a document, such as a `Span`."""
 
     @property
     def document_id(self) -> str:
@@ -38,47 +38,47 @@ class Located(Protocol):
 
     @property
     def end(self) -> int:
-        """Offset after the last one."""
+        """Offset after the last character."""
 
 
-def evidence_recall(evidence: Sequence[GoldSpan], found: Sequence[Located]) -> float:
-    """Share of the evidence that was found.
+def evidence_recall(evidence: Sequence[GoldSpan], pieces: Sequence[Located]) -> float:
+    """The share of the evidence that pieces of documents cover, 0 to 1.
 
-    A sentence is found when the pieces cover 80 % of its characters; what is labelled as a whole
-    (a paragraph, a section, a turn: `any_part`) when any part of it is.
+    A gold span counts once the pieces cover 80 % of its characters, or any of them if it is
+    labelled `any_part`: a paragraph, a section, a turn.
     """
-    hits = [_is_found(part, found) for part in evidence]
+    hits = [_is_covered(gold, pieces) for gold in evidence]
     return sum(hits) / len(hits)
 
 
-def overlap(evidence: GoldSpan, piece: Located) -> int:
-    """Characters of the evidence that a piece covers."""
-    if piece.document_id != evidence.document_id:
+def overlap(gold: GoldSpan, piece: Located) -> int:
+    """How many characters of a gold span a piece covers."""
+    if piece.document_id != gold.document_id:
         return 0
-    return max(0, min(piece.end, evidence.end) - max(piece.start, evidence.start))
+    return max(0, min(piece.end, gold.end) - max(piece.start, gold.start))
 
 
-def _is_found(evidence: GoldSpan, found: Sequence[Located]) -> bool:
-    covered = sum(overlap(evidence, piece) for piece in found)
-    if evidence.any_part:
+def _is_covered(gold: GoldSpan, pieces: Sequence[Located]) -> bool:
+    covered = sum(overlap(gold, piece) for piece in pieces)
+    if gold.any_part:
         return covered > 0
-    return covered >= _COVERED * (evidence.end - evidence.start)
+    return covered >= _COVERED * (gold.end - gold.start)
 
 
-# Of the standard errors on either side of a mean, for 95 %.
+# Standard errors on either side of a mean that hold 95 % of a normal distribution.
 _INTERVAL = 1.96
 
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """The mean of paired differences and its standard error."""
+    """A gain in recall: the mean of paired differences and its standard error."""
 
     mean: float
     error: float
 
     @classmethod
     def between(cls, before: NDArray[np.float64], after: NDArray[np.float64]) -> Gain:
-        """The gain from `before` [n] to `after` [n], of the same questions."""
+        """The gain from `before` [n] to `after` [n], the recalls of the same questions."""
         difference = after - before
         error = float(difference.std(ddof=1)) / math.sqrt(len(difference))
         return cls(float(difference.mean()), error)
@@ -94,12 +94,12 @@ class Gain:
         return self.mean + _INTERVAL * self.error
 
     def exceeds(self, errors: float) -> bool:
-        """Whether it is above zero by more than so many standard errors."""
+        """Whether it is above zero by more than a number of standard errors."""
         return self.mean > max(errors * self.error, 0.0)
 
 
 class Asked(NamedTuple):
-    """A question and the place of its sample."""
+    """A question and the index of its sample."""
 
     sample: int
     question: LabelledQuestion
@@ -108,15 +108,15 @@ class Asked(NamedTuple):
 class Evaluator:
     """Measures recipes on indexes of the samples, made when first needed, with all taps.
 
-    A context manager; the indexes vanish at its end.
+    A context manager; it closes the indexes at its end.
 
     Args:
-        encoder: Reads documents and questions, each once.
+        encoder: Reads each document and question once.
         samples: What is searched.
         token_budgets: Recall is the mean over these. With a single budget a question's recall
-            moves in steps as large as a piece of evidence, and a better rank that does not cross
-            the budget counts for nothing.
-        bar: Moves by one for every question that is asked.
+            moves in steps as large as a gold span, and a better rank that does not cross the
+            budget counts for nothing.
+        bar: Advances by one for every question.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class Evaluator:
         self._open.close()
 
     def recalls(self, recipe: Recipe, asked: Sequence[Asked]) -> NDArray[np.float64]:
-        """The evidence recall of each question [n] in mode `hybrid`, mean of the budgets."""
+        """The evidence recall of each question [n] in mode `hybrid`, averaged over the budgets."""
         recalls = np.zeros(len(asked))
         for place, (sample, question) in enumerate(asked):
             recalls[place] = self._recall(recipe, self._snapshot(sample, recipe), question)
@@ -171,7 +171,7 @@ class Evaluator:
 
 
 def split(samples: Sequence[Sample], seed: int) -> tuple[list[Asked], list[Asked]]:
-    """Halve the questions, each taken once, by a hash: their order does not matter."""
+    """Halve the distinct questions by a hash, so that their order does not matter."""
     asked = {
         Asked(n, question) for n, sample in enumerate(samples) for question in sample.questions
     }

@@ -19,8 +19,8 @@ Row = Mapping[str, Any]
 Rows = list[dict[str, Any]]
 
 _QMSUM = "https://raw.githubusercontent.com/Yale-LILY/QMSum/main/data/ALL/jsonl/{}.jsonl"
-# The repository's main branch has a loading script, which the library no longer runs; these are
-# its tables as files.
+# The main branches hold a loading script, which `datasets` no longer runs; these revisions hold the
+# tables.
 _SCIFACT = {"path": "allenai/scifact", "revision": "f2576c50e6c0a751265f541f28113b26f68781f0"}
 _FAIRYTALES = {"path": "WorkInTheDark/FairytaleQA", "revision": "refs/convert/parquet"}
 
@@ -42,9 +42,9 @@ def read_public(name: str) -> QuestionSet:
 
 
 def hotpot_row(row: Row) -> dict[str, Any]:
-    """A row of HotpotQA or of 2WikiMultihopQA in HotpotQA's form.
+    """A row of HotpotQA, or of 2WikiMultihopQA in HotpotQA's form.
 
-    Some labels name a sentence that the paragraph does not have; they are left out.
+    Drops labels that name a sentence which the paragraph does not have.
     """
     paragraphs = dict(zip(row["context"]["title"], row["context"]["sentences"], strict=True))
     titles = list(paragraphs)
@@ -76,8 +76,8 @@ def musique_row(row: Row) -> dict[str, Any]:
 def fairytale_rows(rows: Iterable[Row]) -> tuple[Rows, Rows]:
     """Questions and stories of FairytaleQA.
 
-    A row has the section that its question is about, or several in one. A story is all sections
-    that were asked about, in the order of the questions.
+    A row has the section that its question is about, or several sections joined. A story is made
+    of all sections with questions, in the order of the questions.
     """
     asked: dict[str, list[Row]] = {}
     for row in rows:
@@ -104,7 +104,7 @@ def _fairytale_row(row: Row, name: str, sections: list[str]) -> dict[str, Any]:
 
 
 def qmsum_rows(split: str, meetings: Iterable[Row]) -> tuple[Rows, Rows]:
-    """The specific queries and the transcripts of QMSum; evidence are ranges of turns."""
+    """The specific queries and the transcripts of QMSum, whose evidence is ranges of turns."""
     questions: Rows = []
     transcripts: Rows = []
     for number, meeting in enumerate(meetings):
@@ -127,13 +127,13 @@ def qmsum_rows(split: str, meetings: Iterable[Row]) -> tuple[Rows, Rows]:
 
 
 def scifact_rows(claims: Iterable[Row]) -> Rows:
-    """Claims of SciFact: a row for each claim and abstract becomes one for each claim."""
-    found: dict[str, dict[str, Any]] = {}
+    """Claims of SciFact: rows of the same claim, one for each abstract, become a single row."""
+    claims_by_id: dict[str, dict[str, Any]] = {}
     for row in claims:
         name = str(row["id"])
-        claim = found.setdefault(name, {"id": name, "question": row["claim"], "support": []})
+        claim = claims_by_id.setdefault(name, {"id": name, "question": row["claim"], "support": []})
         claim["support"] += [[row["evidence_doc_id"], i] for i in row["evidence_sentences"]]
-    return list(found.values())
+    return list(claims_by_id.values())
 
 
 def scifact_document(row: Row) -> dict[str, Any]:
@@ -165,9 +165,9 @@ def _qmsum() -> tuple[Rows, Rows]:
     transcripts: Rows = []
     for split in ("test", "val"):
         meetings = _load(path="json", data_files=_QMSUM.format(split), split="train")
-        asked, held = qmsum_rows(split, meetings)
-        questions += asked
-        transcripts += held
+        split_questions, split_transcripts = qmsum_rows(split, meetings)
+        questions += split_questions
+        transcripts += split_transcripts
     return questions, transcripts
 
 
@@ -200,7 +200,7 @@ def _load(**options: Any) -> Iterable[Row]:
         ) from error
     try:
         rows: Iterable[Row] = datasets.load_dataset(**options)
-    # It lets the errors of several HTTP libraries through, which have no common base.
+    # `datasets` passes on the errors of several HTTP libraries, which have no common base.
     except Exception as error:
         raise InputError(
             f"The public data set {options.get('data_files', options['path'])} is out of reach; "
@@ -213,9 +213,9 @@ def load_set(source: str) -> QuestionSet:
     """Load a question set.
 
     Args:
-        source: A file (see `read_files`), or one of the names in `PUBLIC`.
+        source: A file, as `read_files` takes it, or a name in `PUBLIC`.
 
     Raises:
-        InputError: The file is missing or not of the form, or the public set is out of reach.
+        InputError: The file cannot be read or has another form, or the public set is out of reach.
     """
     return read_public(source) if source in PUBLIC else read_files(source)

@@ -1,4 +1,4 @@
-"""Question sets with labelled evidence, from JSON Lines files, and the contexts built of them."""
+"""Question sets with labelled evidence: read from JSON Lines, put among documents as tasks."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Question:
     """A question with labelled evidence.
 
     Attributes:
-        id: The data set's id.
+        id: Its id in the question set.
         text: What is asked.
         answers: Strings that answer it; may be empty.
         evidence: Where the documents answer it.
-        group: Questions of one group are not independent (they ask the same document); dev and
-            test share no group, and intervals come from resampling groups.
+        group: Its id, or its document's if several questions are asked of a document. Questions
+            of a group are not independent: dev and test share no group.
     """
 
     id: str
@@ -53,7 +53,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Documents, indexed once by every method, and the questions asked of them."""
+    """Documents that are searched together, and the questions asked of them."""
 
     documents: tuple[Document, ...]
     questions: tuple[Question, ...]
@@ -72,7 +72,7 @@ class Task:
             yield from context.questions
 
     def digest(self) -> str:
-        """Identifies documents and questions, so that results are never mixed up."""
+        """A hash of documents and questions, which keeps results of different tasks apart."""
         digest = hashlib.blake2b(digest_size=8)
         for context in self.contexts:
             for document in context.documents:
@@ -82,12 +82,10 @@ class Task:
         return digest.hexdigest()
 
 
-# Sets that `public_sets` loads by name.
-PUBLIC_NAMES = ("hotpotqa", "2wikimultihopqa", "musique", "fairytaleqa", "qmsum", "scifact")
-
+# The number that stands for all pieces of a source.
 WHOLE = -1
 
-# `paragraphs`: each question brings some, other questions' are mixed in. `documents`: each
+# `paragraphs`: each question comes with its own, and others are mixed in. `documents`: each
 # question is asked of one long document. `corpus`: all questions are asked of all documents.
 Form = Literal["paragraphs", "documents", "corpus"]
 
@@ -97,9 +95,9 @@ class Source:
     """A text in labelled pieces.
 
     Attributes:
-        name: Its title, or its id where it has one.
-        title: Its title; empty where it says nothing about the text.
-        pieces: Sentences, or the sections or turns of a long document.
+        name: Its id, or its title if it has no id.
+        title: The title of its document; empty if the title would not help a search.
+        pieces: Its sentences, or the sections or turns of a long document.
         sentences: Whether the pieces are sentences.
     """
 
@@ -110,7 +108,7 @@ class Source:
 
     @cached_property
     def text(self) -> str:
-        """Sentences separated by a blank, sections and turns by a line break."""
+        """All pieces: sentences joined by spaces, sections and turns by line breaks."""
         return (" " if self.sentences else "\n").join(piece.strip() for piece in self.pieces)
 
     @cached_property
@@ -118,7 +116,7 @@ class Source:
         return list(accumulate((len(piece.strip()) + 1 for piece in self.pieces), initial=0))
 
     def range(self, piece: int) -> tuple[int, int]:
-        """Characters of `text` that a piece covers; of all of it for `WHOLE`.
+        """The characters of `text` that a piece covers; all of them for `WHOLE`.
 
         Raises:
             IndexError: There is no such piece.
@@ -132,7 +130,15 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A question and which pieces of which sources are its evidence."""
+    """A question of a set, before its documents are put together.
+
+    Attributes:
+        id: Its id in the question set.
+        question: What is asked.
+        answers: Strings that answer it; may be empty.
+        sources: The texts that it comes with; empty in a corpus.
+        support: The evidence: sources and numbers of their pieces.
+    """
 
     id: str
     question: str
@@ -143,13 +149,13 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True)
 class QuestionSet:
-    """A question set.
+    """Questions, and the documents they share.
 
     Attributes:
         name: Shown in reports.
-        form: How contexts are built.
+        form: Which documents a question is asked of.
         rows: The questions that have evidence.
-        corpus: With form `corpus`, all documents.
+        corpus: All documents of form `corpus`; empty otherwise.
     """
 
     name: str
@@ -159,37 +165,37 @@ class QuestionSet:
 
 
 def form_of(row: Mapping[str, Any]) -> Form:
-    """The form of the set that a row comes from, told by its keys."""
+    """The form of the set that a row comes from, to judge by its keys."""
     if "docs" in row:
         return "paragraphs"
     return "documents" if "doc_ids" in row else "corpus"
 
 
 def parse_sources(rows: Iterable[Mapping[str, Any]], form: Form) -> dict[str, Source]:
-    """Sources by id: rows with `title`, `sents` and, in a corpus, `doc_id`.
+    """Sources by name, from rows with `title`, `sents` and, in a corpus, `doc_id`.
 
-    The title of a document that is searched alone is no help, so it is left out.
+    A document that is searched alone loses its title, which would not help a search.
     """
-    found: dict[str, Source] = {}
+    sources: dict[str, Source] = {}
     for row in rows:
         name = str(row.get("doc_id", row["title"]))
         title = "" if form == "documents" else row["title"]
-        found[name] = Source(name, title, tuple(row["sents"]), form != "documents")
-    return found
+        sources[name] = Source(name, title, tuple(row["sents"]), form != "documents")
+    return sources
 
 
 def parse_row(row: Mapping[str, Any], known: Mapping[str, Source]) -> Labelled:
     """A question with its evidence.
 
     Args:
-        row: `id`, `question`, `support` (pairs of a source and the number of its piece),
-            optionally `answers`, and `docs` (the sources themselves, known by their place),
-            `doc_ids` (names of known sources, known by their place) or neither (known sources,
-            known by their id).
-        known: Sources by id.
+        row: `id`, `question`, `support` (pairs of a source and the number of a piece) and
+            optionally `answers`. `support` gives a source by its index in `docs` (the sources
+            themselves) or in `doc_ids` (names of known sources), or, if the row has neither, by
+            its name.
+        known: Sources by name.
 
     Raises:
-        KeyError, IndexError, TypeError, ValueError: It is not of that form.
+        KeyError, IndexError, TypeError, ValueError: It does not have that form.
     """
     form = form_of(row)
     if form == "paragraphs":
@@ -209,10 +215,9 @@ _DEV_TENTHS = 4
 
 
 def split_of(group: str) -> Split:
-    """`dev` for about 40 % of all groups, else `test`; for the same group always the same.
+    """The split of a group, the same every time: `dev` for about 40 % of groups, else `test`.
 
-    Defaults of the package are chosen on `dev` only. A group is a question; where several
-    questions are asked of one long document, the document.
+    The package's defaults were chosen on `dev` alone.
     """
     digest = int(hashlib.sha256(group.encode()).hexdigest(), 16)
     return "dev" if digest % 10 < _DEV_TENTHS else "test"
@@ -225,12 +230,13 @@ def read_files(source: str) -> QuestionSet:
     """Read a question set and the documents beside it.
 
     Args:
-        source: JSON Lines of questions; `parse_row` says their form. Questions with `doc_ids`
-            are asked of documents in `NAME.docs.jsonl`, those with neither `docs` nor `doc_ids`
-            of all documents in `NAME_corpus.jsonl` (where the file is `NAME_claims.jsonl`).
+        source: JSON Lines of questions, in the form of `parse_row`. Questions with `doc_ids` are
+            asked of documents in `NAME.docs.jsonl` beside `NAME.jsonl`; questions with neither
+            `docs` nor `doc_ids` of all documents in `NAME_corpus.jsonl` beside
+            `NAME_claims.jsonl`.
 
     Raises:
-        InputError: A file is missing or a row is not of the form.
+        InputError: A file cannot be read, is empty, or has a row of another form.
     """
     path = Path(source)
     first = next(_each(path, lambda row: row), None)
@@ -251,11 +257,10 @@ def _documents(path: Path, form: Form) -> dict[str, Source]:
         return {}
     stem = path.stem.removesuffix("_claims")
     beside = f"{stem}_corpus.jsonl" if form == "corpus" else f"{stem}.docs.jsonl"
-    return {
-        name: source
-        for one in _each(path.with_name(beside), lambda row: parse_sources([row], form))
-        for name, source in one.items()
-    }
+    sources: dict[str, Source] = {}
+    for parsed in _each(path.with_name(beside), lambda row: parse_sources([row], form)):
+        sources |= parsed
+    return sources
 
 
 def _each(path: Path, parse: Callable[[dict[str, Any]], _T]) -> Iterator[_T]:
@@ -265,8 +270,8 @@ def _each(path: Path, parse: Callable[[dict[str, Any]], _T]) -> Iterator[_T]:
                 yield _checked(path, number, lambda text: parse(json.loads(text)), line)
     except OSError as error:
         raise InputError(
-            f"{path} cannot be read: {error.strerror}; name a question set in JSON Lines, or one "
-            f"of {', '.join(PUBLIC_NAMES)}."
+            f"{path} cannot be read: {error.strerror}; name a question set in JSON Lines or a "
+            "public one, such as hotpotqa."
         ) from error
 
 
@@ -275,7 +280,7 @@ def _checked(path: Path, number: int, parse: Callable[[Any], _T], value: Any) ->
         return parse(value)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise InputError(
-            f"{path}, line {number}, is not of the form that s3 bench reads: {error!r}"
+            f"{path}, line {number}, does not have the form of a question set: {error!r}"
         ) from error
 
 
@@ -285,10 +290,10 @@ class Choice:
 
     Attributes:
         split: `dev`, `test` or `all`.
-        questions: Questions of a set at most, the first ones after shuffling; all where None.
-        paragraphs: Paragraphs of a mixed context.
-        corpus: Documents of a shared corpus at most, those with evidence first; all where None.
-        seed: Of shuffling and mixing.
+        questions: Most questions of a set, the first ones after shuffling; None for all.
+        paragraphs: Paragraphs of each context of form `paragraphs`.
+        corpus: Most documents of a corpus, those with evidence first; None for all.
+        seed: Seed of shuffling and mixing.
     """
 
     split: Split = "test"
@@ -303,10 +308,9 @@ def build_task(questions: QuestionSet, choice: Choice) -> Task:
 
     - Form `paragraphs`: a context for each question, its own paragraphs and those of other
       questions of the split, shuffled.
-    - Form `documents`: a context for each document, with all questions asked of it. What is
-      labelled are sections or turns, which are too long for a small budget; one counts as found
-      when any part of it is, and recall is the share of labelled sections or turns that are hit.
-    - Form `corpus`: one context with all documents and all questions.
+    - Form `documents`: a context for each document, with all questions asked of it. Sections or
+      turns are labelled, which are too long for a small budget, so any part of them is enough.
+    - Form `corpus`: a single context with all documents and all questions.
 
     Raises:
         InputError: There is no question in the split.
@@ -315,7 +319,7 @@ def build_task(questions: QuestionSet, choice: Choice) -> Task:
     if not rows:
         raise InputError(f"{questions.name} has no question in the split {choice.split!r}.")
     asked = list(rows)
-    random.Random(choice.seed).shuffle(asked)  # noqa: S311 - no secret
+    random.Random(choice.seed).shuffle(asked)  # noqa: S311 - not a secret
     asked = asked[: choice.questions]
     if questions.form == "paragraphs":
         contexts = [_mixed(row, rows, choice) for row in asked]

@@ -1,4 +1,4 @@
-"""Questions whose evidence is known: labelled ones, and those made by inverse cloze."""
+"""Questions whose evidence is known: labelled by people, or made by inverse cloze."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class GoldSpan:
     Attributes:
         document_id: The document's id.
         start: Offset of the first character.
-        end: Offset after the last one.
-        any_part: Whether any part of it counts as found: a paragraph, a section or a turn is
-            labelled, and a sentence of it may answer. Else it must be covered.
+        end: Offset after the last character.
+        any_part: Whether any part of it is enough, because a whole paragraph, section or turn is
+            labelled and a sentence of it may answer. Otherwise it must be covered.
     """
 
     document_id: str
@@ -35,7 +35,7 @@ class GoldSpan:
 
 @dataclass(frozen=True, slots=True)
 class LabelledQuestion:
-    """A question and all evidence that a search should find.
+    """A question and all the evidence that a search should find.
 
     Attributes:
         text: What is asked.
@@ -51,9 +51,9 @@ class LabelledQuestion:
     def __post_init__(self) -> None:
         """Check the fields."""
         if not self.text.strip():
-            raise InputError("A question is empty; leave it out.")
+            raise InputError("A question is empty; remove it.")
         if not self.evidence:
-            raise InputError(f"The question {self.text!r} has no evidence; leave it out.")
+            raise InputError(f"The question {self.text!r} has no evidence; remove it.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,30 +68,31 @@ class Sample:
     questions: tuple[LabelledQuestion, ...]
 
     def __post_init__(self) -> None:
-        """Check that the evidence can be found."""
+        """Check that the evidence lies in the documents."""
         sizes = {document.id: len(document.text) for document in self.documents}
         for question in self.questions:
-            for part in question.evidence:
-                if not 0 <= part.start < part.end <= sizes.get(part.document_id, 0):
+            for gold in question.evidence:
+                if not 0 <= gold.start < gold.end <= sizes.get(gold.document_id, 0):
                     raise InputError(
-                        f"The question {question.text!r} has its evidence at {part.start}:"
-                        f"{part.end} of document {part.document_id!r}, which is not in the "
+                        f"The question {question.text!r} has its evidence at {gold.start}:"
+                        f"{gold.end} of document {gold.document_id!r}, which is not in the "
                         "documents; correct the label."
                     )
 
 
 _WORD = re.compile(r"\S+")
 _PARAGRAPH_BREAK = re.compile(r"\n\s*\n")
-# Distinct terms without which a text says too little to be asked for, or to be found.
-_TERMS = 3
+# Distinct terms that a text needs to serve as a question or as evidence.
+_FEWEST_TERMS = 3
 
 
 class _Sentence(NamedTuple):
     """A sentence that may become a question.
 
     Attributes:
-        document: Its document's place.
-        number: Its place in the document; `neighbours` are those of its evidence.
+        document: Index of its document.
+        number: Its index in the document.
+        neighbours: Indices of the sentences that are its evidence.
     """
 
     document: int
@@ -109,28 +110,32 @@ class _Cut(NamedTuple):
 def questions_from(documents: Iterable[Document | str], count: int = 200, seed: int = 0) -> Sample:
     """Make questions from documents alone (inverse cloze).
 
-    A sentence is removed from its document, and half of its words, those in a row, are the
-    question; the sentences before and after it in the same paragraph are the evidence. So no
-    question stands word for word in what is searched.
+    A sentence is removed from its document, and half of its words, in a row, become the question;
+    the sentences before and after it in the same paragraph are the evidence. No question is left
+    word for word in the documents that are searched.
 
-    Such a question is about what its evidence is about, but it does not ask, and its evidence
-    stands in one place. It tells which taps and which weighting find a topic; it says little of
-    the weight of BM25, as neighbours repeat names more than an answer repeats its question, and
-    next to nothing of the second hop.
+    Such a question shares its topic with its evidence, but it does not ask, and its evidence is in
+    one place. It shows which taps and weights find a topic. It says little about the weight of
+    BM25, because neighbours repeat names more often than an answer repeats its question, and next
+    to nothing about the second hop.
 
     Args:
         documents: Documents or plain texts; of several with the same id the first counts.
-        count: Questions at most; no two neighbours are removed, so there may be fewer.
-        seed: Of the choice.
+        count: Most questions to make. There may be fewer, because a sentence and its evidence are
+            never both removed.
+        seed: Seed of the random choice.
+
+    Returns:
+        The documents without the removed sentences, and the questions.
     """
     named: dict[str, Document] = {}
     for item in documents:
         document = Document(item) if isinstance(item, str) else item
         named.setdefault(document.id, document)
-    found = list(named.values())
-    ranges = [list(split_sentences(document.text)) for document in found]
-    generator = random.Random(seed)  # noqa: S311 - no secret
-    return _sample(found, ranges, list(islice(_asked(found, ranges, generator), count)))
+    distinct = list(named.values())
+    ranges = [list(split_sentences(document.text)) for document in distinct]
+    generator = random.Random(seed)  # noqa: S311 - not a secret
+    return _sample(distinct, ranges, list(islice(_asked(distinct, ranges, generator), count)))
 
 
 def _asked(
@@ -152,26 +157,26 @@ def _asked(
             continue
         start, end = ranges[sentence.document][sentence.number]
         text = _crop(documents[sentence.document].text[start:end], generator)
-        if _tells(text):
+        if _says_enough(text):
             removed.add(at)
             evidence |= beside
             yield sentence, text
 
 
 def _candidates(place: int, text: str, ranges: list[tuple[int, int]]) -> Iterator[_Sentence]:
-    """Sentences that say enough and stand beside one that does."""
-    telling = [_tells(text[start:end]) for start, end in ranges]
+    """Sentences that say enough and have a neighbour that does."""
+    substantial = [_says_enough(text[start:end]) for start, end in ranges]
     joined = [not _PARAGRAPH_BREAK.search(text, a[1], b[0]) for a, b in pairwise(ranges)]
     for number in range(len(ranges)):
         before = [number - 1] if number and joined[number - 1] else []
         after = [number + 1] if number < len(joined) and joined[number] else []
-        neighbours = tuple(beside for beside in before + after if telling[beside])
-        if telling[number] and neighbours:
+        neighbours = tuple(beside for beside in before + after if substantial[beside])
+        if substantial[number] and neighbours:
             yield _Sentence(place, number, neighbours)
 
 
-def _tells(text: str) -> bool:
-    return len(set(analyze(text))) >= _TERMS
+def _says_enough(text: str) -> bool:
+    return len(set(analyze(text))) >= _FEWEST_TERMS
 
 
 def _crop(sentence: str, generator: random.Random) -> str:
@@ -207,7 +212,7 @@ def _sample(
 
 
 def _cut(ranges: list[tuple[int, int]], sentence: _Sentence) -> _Cut:
-    """A sentence with the white space that leads to one of its neighbours."""
+    """The range of a sentence and of the white space between it and a neighbour."""
     start, end = ranges[sentence.number]
     neighbour = sentence.neighbours[-1]
     if neighbour > sentence.number:
@@ -221,5 +226,5 @@ def _without(text: str, cuts: list[_Cut]) -> str:
 
 
 def _moved(position: int, cuts: list[_Cut]) -> int:
-    """Where a character is once the cuts are made."""
+    """The offset of a character once the cuts are made."""
     return position - sum(cut.end - cut.start for cut in cuts if cut.end <= position)

@@ -1,4 +1,4 @@
-"""The settings of a recipe that a calibration tries, and their values."""
+"""The settings of a recipe that a calibration tries, and the values of each."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ BOOST_WEIGHTS = (0.25, 0.5, 1.0)
 # Decay and floor.
 REDUNDANCIES = ((0.9, 0.5), (0.8, 0.4), (0.7, 0.3))
 
-# Standard errors by which a change must be better than what is there. One would do for a single
-# change; of several, chance always favours one.
+# Standard errors by which a change must be better. A single standard error would do for a single
+# change, but among several, chance always favours some.
 _BETTER = 2.0
-# The same for what questions made without labels judge poorly.
+# The same for settings that questions made without labels judge poorly.
 _CLEARLY_BETTER = 4.0
 
 Variants = Iterator[tuple[str, Recipe]]
@@ -47,9 +47,9 @@ class Setting(NamedTuple):
 
     Attributes:
         name: Shown in reports.
-        variants: From a recipe to its variants, each with the value that it differs in.
+        variants: Function from a recipe to its variants, each with the value that is new in it.
         errors: Standard errors by which a variant must be better.
-        spares: Whether a variant spares work, and need only be as good.
+        spares: Whether a variant saves work and needs only be as good.
     """
 
     name: str
@@ -58,15 +58,15 @@ class Setting(NamedTuple):
     spares: bool = False
 
     def keeps(self, gain: Gain) -> bool:
-        """Whether a variant with that gain is kept."""
+        """Whether a variant with this gain is kept."""
         return gain.mean >= 0 if self.spares else gain.exceeds(self.errors)
 
 
 def settings(codebook: Codebook, labelled: bool) -> list[Setting]:
-    """What is tried for a codebook, in this order.
+    """The settings that are tried for a codebook, in this order.
 
     Args:
-        codebook: Has the taps.
+        codebook: Gives the taps.
         labelled: Whether questions come with labels. With questions made from the documents, the
             weight of BM25, the hop, the document boost and redundancy change only if a variant is
             clearly better.
@@ -76,7 +76,7 @@ def settings(codebook: Codebook, labelled: bool) -> list[Setting]:
     top_ks = sorted({max(k // 4, 1), max(k // 2, 1), k})
     hard = _BETTER if labelled else _CLEARLY_BETTER
     return [
-        # First, as a recipe is compared once with what is there.
+        # First, because a variant is compared with each recipe only once.
         *(Setting(str(tap), _without(tap), spares=True) for tap in taps),
         Setting("taps", lambda recipe: _alone(taps, recipe)),
         *(Setting(str(tap), _weights(tap)) for tap in taps),
@@ -108,7 +108,7 @@ def _weights(tap: Tap) -> Callable[[Recipe], Variants]:
 
     def variants(recipe: Recipe) -> Variants:
         others = {key: part for key, part in recipe.taps.items() if key != name}
-        # The weight of a tap without others changes nothing.
+        # The weight of a single tap changes nothing.
         if not others:
             return
         for side in query_sides(tap):
@@ -157,7 +157,7 @@ def _field(name: str, values: Iterable[float]) -> Callable[[Recipe], Variants]:
 
 
 def _of_z_score(variants: Callable[[Recipe], Variants]) -> Callable[[Recipe], Variants]:
-    """Nothing for a recipe that interleaves, which weighs nothing."""
+    """No variants for a recipe that interleaves, because it has no weights."""
     return lambda recipe: iter(()) if isinstance(recipe.fusion, Interleave) else variants(recipe)
 
 

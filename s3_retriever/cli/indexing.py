@@ -22,6 +22,7 @@ from s3_retriever.cli.files import (
 from s3_retriever.cli.options import create_index, open_index
 from s3_retriever.errors import InputError
 from s3_retriever.index import Store
+from s3_retriever.index.backends import DiskBackend
 from s3_retriever.recipe import Recipe
 
 if TYPE_CHECKING:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from s3_retriever.codebook import Codebook
 from s3_retriever.document import Document
-from s3_retriever.encoder import CachingEncoder
 from s3_retriever.engine.hosting import find_codebook, shared_host
 from s3_retriever.engine.s3index import S3Index, as_documents, new_store
 from s3_retriever.host import Host
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import Span
 from s3_retriever.types import Mode, Order, Where
+
+if TYPE_CHECKING:
+    from s3_retriever.codebook import Codebook
+    from s3_retriever.host import Host
+
+# Tokens that the spans of a call may have unless it says otherwise.
+DEFAULT_TOKEN_BUDGET = 1024
 
 
 class Compressor:
@@ -48,6 +53,8 @@ class Compressor:
         cache_tokens: int = 1_000_000,
         **host_options: Any,
     ) -> None:
+        from s3_retriever.encoder import CachingEncoder
+
         book = find_codebook(host, codebook)
         self.recipe = book.named_recipe(recipe)
         self.encoder = CachingEncoder(shared_host(host, book, host_options), book, cache_tokens)
@@ -84,7 +91,7 @@ class Compressor:
                 a name is unknown.
         """
         if k is None and token_budget is None:
-            token_budget = 1024
+            token_budget = DEFAULT_TOKEN_BUDGET
         unique: dict[str, Document] = {}
         for document in as_documents(documents):
             unique.setdefault(document.id, document)

@@ -1,4 +1,4 @@
-"""Finding the host and the codebook that an index or an answer works with."""
+"""Finding and sharing the host and the codebook that an index or an answer works with."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from s3_retriever.codebook import Codebook
     from s3_retriever.host import Host
 
-# The embedded host, whose codebook is shipped.
+# The embedded host, whose codebook comes with this package.
 MINILM = "minilm"
-# A codebook in this folder of a model's folder is found without being named.
+# The folder beside a model's files in which its codebook is found without being named.
 CODEBOOK_FOLDER = "s3-codebook"
 
 _HOSTS: dict[object, Host] = {}
@@ -22,13 +22,13 @@ _HOSTS_LOCK = threading.Lock()
 
 
 def codebook_name(host: str | Host, codebook: str | Path | None) -> str:
-    """The codebook that was named, else the one that belongs to the host; loads nothing.
+    """The name of a host's codebook: the one given, or else the host's own. Loads nothing.
 
     Returns:
         `minilm`, a folder, or an id on the Hugging Face Hub.
 
     Raises:
-        CodebookError: There is none.
+        CodebookError: No name was given, and the host has no codebook of its own.
     """
     if codebook is not None:
         return str(codebook)
@@ -39,17 +39,16 @@ def codebook_name(host: str | Host, codebook: str | Path | None) -> str:
     if beside.is_dir():
         return str(beside)
     raise CodebookError(
-        f"There is no codebook for host {name!r}: none was named and none lies beside the model; "
-        f"pass codebook=..., or fit one on plain text with: s3r fit {name} --text TEXTS "
-        "--out CODEBOOK"
+        f"There is no codebook for host {name!r} in this package or beside the model; pass "
+        f"codebook=..., or fit one on plain text with: s3r fit {name} --text TEXTS --out CODEBOOK"
     )
 
 
 def find_codebook(host: str | Host, codebook: str | Path | Codebook | None) -> Codebook:
-    """The codebook that was given or named, else the one that belongs to the host.
+    """Load a host's codebook: the one given or named, or else the host's own.
 
     Raises:
-        CodebookError: There is none, or it cannot be read.
+        CodebookError: There is no codebook, or it cannot be read.
     """
     from s3_retriever.codebook import Codebook
 
@@ -61,9 +60,14 @@ def find_codebook(host: str | Host, codebook: str | Path | Codebook | None) -> C
 def shared_host(host: str | Host, codebook: Codebook, options: dict[str, Any]) -> Host:
     """A host by name, loaded once per process for the same codebook depth and options.
 
+    Args:
+        host: Name of a host, or a loaded one, which is returned as it is.
+        codebook: Says how many layers are needed.
+        options: For `Host.load`.
+
     Raises:
-        HostError: It cannot be loaded.
-        InputError: Options for a host that is loaded already.
+        HostError: The host cannot be loaded.
+        InputError: There are options for a host that is loaded already.
     """
     return _load_once(host, {"layers": codebook.depth}, options)
 
@@ -79,11 +83,15 @@ def words_host(host: str | Host, options: dict[str, Any]) -> Host:
 
 
 def answering_host(host: str | Host, options: dict[str, Any]) -> Host:
-    """A host by name, loaded whole and once per process so that it can also generate.
+    """A host by name, loaded once per process, with all layers, as generation needs them.
+
+    Args:
+        host: Name of a host, or a loaded one, which is returned as it is.
+        options: For `Host.load`.
 
     Raises:
-        HostError: It cannot be loaded.
-        InputError: Options for a host that is loaded already.
+        HostError: The host cannot be loaded.
+        InputError: There are options for a host that is loaded already.
     """
     return _load_once(host, {"generates": True}, options)
 
@@ -93,7 +101,7 @@ def _load_once(host: str | Host, extent: dict[str, Any], options: dict[str, Any]
 
     if isinstance(host, Host):
         if options:
-            raise InputError("A loaded host takes no further options; give them to Host.load.")
+            raise InputError("A loaded host takes no options; pass them to Host.load instead.")
         return host
     key = (lasting(host), repr(extent), repr(sorted(options.items())))
     with _HOSTS_LOCK:
@@ -103,6 +111,6 @@ def _load_once(host: str | Host, extent: dict[str, Any], options: dict[str, Any]
 
 
 def lasting(name: str) -> str:
-    """A folder's absolute path, valid from any working directory; other names as they are."""
+    """A name that is valid from any working directory: a folder's absolute path, or the name."""
     folder = Path(name).expanduser()
     return str(folder.resolve()) if name != MINILM and folder.is_dir() else name

@@ -21,12 +21,13 @@ class Origin(BaseModel):
     """How an index was made.
 
     Attributes:
-        host: The host's name; a folder by its absolute path.
+        host: Name of the host, or the absolute path of its folder.
         window: Tokens of a window.
         overlap: Tokens that neighbouring windows share.
-        fingerprint: Of the host's weights.
+        fingerprint: Fingerprint of the host's weights.
         codebook: Identity of the codebook.
-        codebook_source: Name of the codebook; None if it was found with the host.
+        codebook_source: Name of the codebook, or the absolute path of its folder; None if it came
+            with the host.
         recipe: How documents are indexed.
     """
 
@@ -40,7 +41,13 @@ class Origin(BaseModel):
 
     @classmethod
     def of(cls, encoder: Encoder, recipe: Recipe, codebook: str | Path | Codebook | None) -> Origin:
-        """The origin of a new index, whose codebook was given as `codebook`."""
+        """The origin of a new index.
+
+        Args:
+            encoder: Reads its documents.
+            recipe: How documents are indexed.
+            codebook: The codebook as the user gave it.
+        """
         named = str(codebook) if isinstance(codebook, (str, Path)) else None
         shape = encoder.host.shape
         return cls(
@@ -55,10 +62,10 @@ class Origin(BaseModel):
 
     @classmethod
     def read(cls, store: Store) -> Origin:
-        """The origin of an index.
+        """The origin of an index, from its manifest.
 
         Raises:
-            IndexStoreError: The manifest does not say.
+            IndexStoreError: The manifest does not hold it.
         """
         try:
             return cls.model_validate(store.manifest.origin)

@@ -13,22 +13,22 @@ from s3_retriever.features import TapFeatures
 from s3_retriever.index import Segment, Snapshot
 from s3_retriever.recipe import MaxToken, Recipe, Redundancy
 from s3_retriever.search.ranking import Ranking
-from s3_retriever.search.selection import Span, order_of, pick
+from s3_retriever.search.selection import Span, order_of, pick, token_range
 from s3_retriever.search.signals import Coactivation, box
 from s3_retriever.types import Contribution, Scores
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureShare:
-    """A feature that fires in the question and where the span's score comes from.
+    """A feature of the question and its share of the span's co-activation score.
 
     Attributes:
-        tap: Where it was read, such as `hidden.5`.
+        tap: Name of its tap, such as `hidden.5`.
         feature: Its index in that tap's dictionary.
-        share: Of the span's co-activation score, 0 to 1; all shares add up to 1.
+        share: Its share of the span's co-activation score, 0 to 1; all shares add up to 1.
         question_tokens: The question's tokens on which it fires.
-        span_tokens: The tokens there on which it fires; a smoothing kernel may reach a few
-            tokens beyond the span.
+        span_tokens: The tokens of the span's best sentence on which it fires; with scoring
+            `MaxToken`, the tokens under the kernel, some of which may lie beyond the span.
     """
 
     tap: str
@@ -44,7 +44,7 @@ class TermShare:
 
     Attributes:
         term: As analysed: folded and stemmed.
-        share: Of the span's BM25 score, 0 to 1; all shares add up to 1.
+        share: Its share of the span's BM25 score, 0 to 1; all shares add up to 1.
     """
 
     term: str
@@ -57,7 +57,8 @@ class TokenScore:
 
     Attributes:
         text: The token's text.
-        start: Offset of its first character in the document; `end` after the last one.
+        start: Offset of its first character in the document.
+        end: Offset after its last character.
         score: Sum of the weights of the question's features that fire on it.
     """
 
@@ -74,9 +75,9 @@ class Explanation:
     Attributes:
         span: What is explained.
         contributions: What each source, and the document, adds to the score of the span's best
-            sentence, and what `redundancy` takes off, as in a search with default settings and
-            without a budget or filter; empty if the recipe's fusion does not add.
-        bridge: The span that the second hop came from, if the hop counts for this one.
+            sentence, and what `redundancy` takes off, as in a search without a budget or filter;
+            empty if the recipe's fusion does not add.
+        bridge: The span that leads to this one in the second hop, if any does.
         features: By falling share.
         terms: By falling share.
         tokens: All tokens of the span, in order.
@@ -95,12 +96,12 @@ def explain(
 ) -> Explanation:
     """Split a span's score into what each feature, token and term adds to it.
 
-    The span's co-activation score is that of its best sentence, whose features count once each,
-    or of its best token after smoothing, whose neighbours under the kernel count, as the recipe
-    says.
+    With `FeatureCoverage` the span's co-activation score is that of its best sentence, in which
+    each feature counts once. With `MaxToken` it is that of its best token, to which all tokens
+    under the kernel add.
 
     Args:
-        ranking: Of a snapshot for the question, in mode `hybrid`.
+        ranking: The snapshot's sentences ranked for the question, in mode `hybrid`.
         question_tokens: Texts of the question's tokens.
         span: What to explain.
         recipe: How it was scored.
@@ -120,7 +121,7 @@ def explain(
         tokens = coactivation.tokens[place]
         low, high = _around_peak(tokens, segment, strongest, recipe.scoring.kernel)
     else:
-        low, high = _token_range(segment, strongest, strongest)
+        low, high = token_range(segment, strongest, strongest)
     around = _tokens(
         segment,
         min(first, _sentence_at(segment, low)),
@@ -140,7 +141,7 @@ def explain(
         bridge=None if ranking.hop is None else ranking.hop.leader(best),
         features=tuple(sorted(shares, key=lambda share: -share.share)),
         terms=_term_shares(ranking, rows.start, rows.stop - 1),
-        tokens=tuple(around[position] for position in range(*_token_range(segment, first, last))),
+        tokens=tuple(around[position] for position in range(*token_range(segment, first, last))),
     )
 
 
@@ -179,10 +180,10 @@ def _contributions(ranking: Ranking, recipe: Recipe, number: int) -> dict[Contri
 
 
 def _lost(ranking: Ranking, recipe: Recipe, redundancy: Redundancy, number: int) -> float:
-    """What a sentence's score had lost when it was chosen, 0 or less.
+    """What redundancy took off a sentence's score when it was chosen, 0 or less.
 
-    Spans are chosen again until it comes up. A sentence that never does, because the result has
-    its text already, has lost nothing.
+    Spans are chosen again until it comes up. A sentence that never does, because the result
+    already has its text, has lost nothing.
     """
     share = float(ranking.shares(np.array([number])).sum())
     if share == 0:
@@ -198,19 +199,14 @@ def _lost(ranking: Ranking, recipe: Recipe, redundancy: Redundancy, number: int)
 
 
 def _around_peak(scores: Scores, segment: Segment, sentence: int, kernel: int) -> tuple[int, int]:
-    """The tokens under the kernel at a sentence's best one: the first, and that after the last."""
-    start, end = _token_range(segment, sentence, sentence)
+    """The tokens under the kernel at a sentence's best token, as a range like `token_range`."""
+    start, end = token_range(segment, sentence, sentence)
     peak = start + int(np.argmax(scores[start:end]))
     left, right = box(kernel)
     document = segment.documents[int(segment.sentences[sentence]["document"])]
     low = max(peak - left, int(document["first_token"]))
     high = min(peak + right + 1, int(document["first_token"]) + int(document["n_tokens"]))
     return low, high
-
-
-def _token_range(segment: Segment, first: int, last: int) -> tuple[int, int]:
-    begin, end = segment.sentences[first], segment.sentences[last]
-    return int(begin["first_token"]), int(end["first_token"]) + int(end["n_tokens"])
 
 
 def _sentence_at(segment: Segment, token: int) -> int:
@@ -225,7 +221,7 @@ def _tokens(segment: Segment, first: int, last: int, scores: Scores) -> dict[int
     ends = np.append(starts[1:], len(text))
     tokens = {}
     for position, start, end in zip(
-        range(*_token_range(segment, first, last)), starts.tolist(), ends.tolist(), strict=True
+        range(*token_range(segment, first, last)), starts.tolist(), ends.tolist(), strict=True
     ):
         piece = text[start:end].rstrip()
         begin = offset + start

@@ -15,6 +15,14 @@ from s3_retriever.types import Where
 def admitted(snapshot: Snapshot, where: Where | None) -> NDArray[np.bool_]:
     """Which sentences a search may return: those of live documents that the filter admits.
 
+    Args:
+        snapshot: What is searched.
+        where: Metadata that documents must have, or a function of a document's metadata; None
+            admits all.
+
+    Returns:
+        bool [n].
+
     Raises:
         InputError: `where` is neither a mapping nor a function.
     """

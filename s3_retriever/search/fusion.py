@@ -1,4 +1,4 @@
-"""Fusion: several signals become one score, by standardising and adding or by taking turns."""
+"""Fusion: several signals become one score, by adding z-scores or by taking turns."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _RUN = 64
 def moments(scores: Scores, chosen: NDArray[np.bool_]) -> tuple[float, float]:
     """Mean and standard deviation over the chosen entries; both 0 if there are none.
 
-    The deviation of scores that are all equal is 0.
+    The deviation of scores that are all equal is exactly 0, whatever the rounding.
     """
-    # Loading numba takes a while, which only searches need to spend.
+    # numba takes a while to load, and only searches need it.
     from s3_retriever.search.kernels import mean_and_variance
 
     mean, variance = mean_and_variance(scores, chosen)
@@ -54,7 +54,7 @@ def weigh(
         raw_scores: By signal, float64 [n].
         weights: By signal.
         chosen: Which entries count.
-        candidates: Entries that each signal puts forward, ties excluded.
+        candidates: How many entries each signal puts forward, ties excluded.
 
     Returns:
         By signal, float64 [n]; entries that do not count get the lowest contribution.
@@ -80,7 +80,7 @@ def weigh(
 def interleave(raw_scores: Mapping[_Key, Scores], chosen: NDArray[np.bool_]) -> Scores:
     """Scores whose order takes the best of each signal in turn (M_S3 U M_BM25 of the paper).
 
-    An entry scores one over its best rank in any signal; ties go to the signal named first.
+    An entry scores the reciprocal of its best rank; ties go to the signal named first.
     """
     total = np.zeros(len(chosen))
     offsets = np.arange(len(raw_scores)) / max(len(raw_scores), 1)
@@ -102,7 +102,7 @@ def nth_largest(scores: Scores, n: int) -> float:
 
     run = max(min(_RUN, len(scores) // (2 * (n + 1))), 1)
     maxima = maxima_of_runs(scores, run)
-    # At least n + 1 runs reach this one: it is the score, or one of the few above it is.
+    # At least n + 1 runs reach this one: the score is this one or among the few above it.
     least = _nth(maxima, n)
     above = exceeding(scores, run, maxima, least)
     return least if len(above) <= n else _nth(above, n)

@@ -34,7 +34,7 @@ class Hop:
     scores: Scores
 
     def leader(self, number: int) -> Span | None:
-        """The bridge that adds most to a sentence; None if none adds anything."""
+        """The bridge that adds most to a sentence; None if no bridge adds anything."""
         best = int(self.scores[:, number].argmax())
         if self.scores[best, number] <= 0:
             return None
@@ -47,8 +47,7 @@ def add_hop(first: Ranking, question: str, recipe: Recipe, hop: SecondHop) -> Ra
     """Add what the best spans lead on to in other documents than their own.
 
     A bridge's features and terms come from the index; the host does not run again. The bridges
-    gain as much as the best sentence they lead to, so what was found directly stays in front of
-    what follows from it.
+    gain as much as the best sentence they lead to, which keeps them in front of it.
 
     Args:
         first: The first pass, of mode `s3` or `hybrid`, fused by `ZScore`.
@@ -57,7 +56,7 @@ def add_hop(first: Ranking, question: str, recipe: Recipe, hop: SecondHop) -> Ra
         hop: How the second pass is made.
 
     Returns:
-        The ranking of both passes; the first pass itself if it found nothing to start from.
+        The ranking of both passes; the first pass itself if it has no spans to start from.
     """
     bridges = [_Bridge(first, best.peak) for best in islice(pick(BestFirst(first)), hop.bridges)]
     if not bridges:

@@ -1,4 +1,4 @@
-"""Loops over the scores of all sentences, compiled by numba."""
+"""Loops over the scores of all sentences, compiled with numba."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 from numba import njit
 
 
-# Sums may be taken in any order, so that several are computed at once.
+# Sums may be taken in any order, which lets the compiler compute several at once.
 @njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"})
 def mean_and_variance(scores: Any, chosen: Any) -> tuple[float, float]:
-    """Of the chosen scores, both 0 where there are none.
+    """Mean and variance of the chosen scores; both 0 if there are none.
 
     `scores` is float64 [n], `chosen` bool [n].
     """
@@ -28,7 +28,7 @@ def mean_and_variance(scores: Any, chosen: Any) -> tuple[float, float]:
     return mean, squares / count
 
 
-# No score is NaN, so that maxima of several are computed at once.
+# No score is NaN, which lets the compiler compute several maxima at once.
 @njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})
 def maxima_of_runs(scores: Any, run: int) -> Any:
     """The largest of each `run` scores in a row, float64; the last run may be shorter."""
@@ -43,13 +43,13 @@ def maxima_of_runs(scores: Any, run: int) -> Any:
 
 @njit(nogil=True, cache=True)
 def exceeding(scores: Any, run: int, maxima: Any, bound: float) -> Any:
-    """The scores that are more than `bound`; runs whose maximum is not are passed over."""
-    found = np.empty(run * np.sum(maxima > bound))
+    """The scores above `bound`; runs whose maximum is not above it are skipped."""
+    above = np.empty(run * np.sum(maxima > bound))
     n = 0
     for r in range(len(maxima)):
         if maxima[r] > bound:
             for i in range(r * run, min(r * run + run, len(scores))):
                 if scores[i] > bound:
-                    found[n] = scores[i]
+                    above[n] = scores[i]
                     n += 1
-    return found[:n]
+    return above[:n]

@@ -2,7 +2,7 @@
 
     filter ─► signals ─► fusion ─► second hop ─► documents ─► redundancy ─► spans
 
-Every stage is a function of this room; what each of them does with the numbers is in its own file.
+Each stage is a function; the arithmetic behind it has a file of its own in this room.
 """
 
 from __future__ import annotations
@@ -52,15 +52,16 @@ def search(
         question: The question.
         recipe: How it is scored.
         encoder: Reads the question; None in mode `bm25`, which needs no host.
-        mode: `s3`, `bm25` or `hybrid`.
-        k: Spans at most.
-        token_budget: Tokens of the host at most, all spans together.
-        where: Which documents may be returned.
-        order: Of the result.
-        unique: Whether sentences that are in the result already are passed over elsewhere.
+        mode: `s3` (co-activation of features), `bm25`, or `hybrid`, which fuses both.
+        k: Most spans to return; None for no limit.
+        token_budget: Most tokens of the host that all spans together may have; None for no limit.
+        where: Metadata that documents must have, or a function of a document's metadata.
+        order: `score`, best first, or `document`, as in the documents.
+        unique: Whether a sentence that is already in the result is skipped elsewhere, white space
+            aside.
 
     Raises:
-        InputError: `where` cannot be used.
+        InputError: `where` is neither a mapping nor a function.
     """
     allowed = admitted(snapshot, where)
     if not allowed.any():
@@ -84,7 +85,7 @@ def rank(
         question: The question.
         recipe: How it is scored.
         encoder: Reads the question; None in mode `bm25`.
-        mode: `s3`, `bm25` or `hybrid`. BM25 alone is one signal and one pass.
+        mode: `s3`, `bm25` or `hybrid`. Mode `bm25` is one signal and one pass.
         allowed: Sentences that may be returned, bool [n].
     """
     ranking = _raw_scores(snapshot, question, recipe, encoder, mode, allowed)
@@ -163,10 +164,10 @@ def _fuse(ranking: Ranking, recipe: Recipe) -> Ranking:
 
 
 def _boost_documents(ranking: Ranking, boost: DocumentBoost) -> Ranking:
-    """The fourth stage: sentences of the best documents gain their documents' margin.
+    """The fourth stage: sentences of the best documents gain their document's margin.
 
-    A document scores as the best of its sentences that may be returned. Its margin over the best
-    of the documents after the first few goes to all of its sentences.
+    A document scores what the best of its eligible sentences scores. All of its sentences gain its
+    margin over the best document after the first `boost.best`.
     """
     starts = ranking.snapshot.document_starts
     if len(starts) <= boost.best:

@@ -31,11 +31,11 @@ class Ranking:
         eligible: Which sentences may be returned, bool [n].
         raw_scores: What each signal scores, before fusion, float64 [n].
         contributions: What each signal, and the document, adds to the scores, float64 [n]; empty
-            if fusion does not add.
+            in mode `bm25` and with fusion `Interleave`, which do not add.
         question: What the host read of the question; None in mode `bm25`.
-        coactivation: Where the `s3` signal came from; None in mode `bm25`.
-        terms: Where the `bm25` signal came from; None in mode `s3`.
-        hop: The second hop, if one was made.
+        coactivation: The source of the `s3` signal; None in mode `bm25`.
+        terms: The source of the `bm25` signal; None in mode `s3`.
+        hop: The second hop; None for a single pass.
     """
 
     snapshot: Snapshot
@@ -49,9 +49,13 @@ class Ranking:
     hop: Hop | None = None
 
     def sources(self, first: int, last: int) -> tuple[Source, ...]:
-        """The signals by which one of these sentences is at least average, or else the best one.
+        """The signals by which these sentences are at least average, or else their best signal.
 
-        The second hop reaches many sentences a little; it is named only if it adds the most.
+        The second hop adds a little to many sentences; it is named only if it adds the most.
+
+        Args:
+            first: Number of the first sentence of a run.
+            last: Number of the last sentence of the run.
         """
         standing = {}
         for source, scores in self.raw_scores.items():
@@ -80,7 +84,7 @@ class Ranking:
             numbers: Sentences [n], ascending.
 
         Returns:
-            float64 [n, n_shares], features first. Only for mode `s3` or `hybrid`, fusion
+            float64 [n, n_shares], features first. Defined for modes `s3` and `hybrid` with fusion
             `ZScore` and scoring `FeatureCoverage`.
         """
         assert self.coactivation is not None

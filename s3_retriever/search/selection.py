@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from s3_retriever.index import Segment
 from s3_retriever.recipe import Recipe, Redundancy
 from s3_retriever.search.fusion import nth_largest
 from s3_retriever.search.ranking import Ranking
@@ -34,8 +35,8 @@ class Span:
         document_id: The document's id.
         start: Offset of the first character in the document.
         end: Offset after the last character.
-        sources: What found it: the signals `s3`, `sentence` (its mean state), `bm25` and `edge`,
-            and `hop` if it owes most to the second hop.
+        sources: The signals that found it: `s3` (features), `sentence` (its mean state), `bm25`,
+            `edge`, and `hop` if the second hop adds the most.
         metadata: A copy of the document's metadata.
         tokens: Length in tokens of the host.
     """
@@ -51,7 +52,7 @@ class Span:
 
     @property
     def id(self) -> str:
-        """The same for the same place of the same document."""
+        """`document_id:start-end`, the same in every search."""
         return f"{self.document_id}:{self.start}-{self.end}"
 
 
@@ -78,17 +79,16 @@ def select(
 
     A span is the sentence of a peak, widened to the sentences within the recipe's radius of it. A
     chosen span suppresses the sentences it covers (non-maximum suppression), and with `unique`
-    also those that say the same elsewhere. A span that does not fit into the rest of the budget
-    is passed over.
+    also their copies elsewhere. Spans that exceed the rest of the budget are skipped.
 
     Args:
         ranking: Scores of all sentences.
-        recipe: Radius, and how repetition loses.
-        k: Spans at most.
-        token_budget: Tokens at most, all spans together.
-        order: Of the result: best first, or as in the documents.
-        unique: Whether a peak is passed over if its sentence, white space aside, is part of a
-            chosen span already: in an overlapping chunk, say, or a copy of the document.
+        recipe: Gives the radius, and how repetition is discounted.
+        k: Most spans to choose; None for no limit.
+        token_budget: Most tokens that all spans together may have; None for no limit.
+        order: `score`, best first, or `document`, as in the documents.
+        unique: Whether a peak is skipped if a chosen span already has its sentence, white space
+            aside: from an overlapping chunk, say, or a copy of the document.
     """
     picked = pick(
         order_of(ranking, recipe),
@@ -103,7 +103,7 @@ def select(
 
 
 def order_of(ranking: Ranking, recipe: Recipe) -> BestFirst:
-    """The order in which sentences come up. BM25 alone, a baseline, ignores redundancy."""
+    """The order in which sentences are considered; mode `bm25`, a baseline, ignores redundancy."""
     if recipe.redundancy is None or ranking.coactivation is None:
         return BestFirst(ranking)
     return LeastRedundant(ranking, recipe.redundancy)
@@ -125,7 +125,7 @@ class BestFirst:
             yield from zip(numbers.tolist(), self.ranking.scores[numbers].tolist(), strict=True)
 
     def take(self, number: int) -> None:
-        """Note that a sentence is in the result, which changes nothing here."""
+        """Note that a sentence was chosen; the order does not depend on it here."""
 
     def sorted(self) -> Iterator[NDArray[np.int64]]:
         """Numbers by falling score, first the best few, then more."""
@@ -145,14 +145,14 @@ class BestFirst:
 
 
 class LeastRedundant(BestFirst):
-    """Eligible sentences by falling score, less what repeats the sentences taken before.
+    """Eligible sentences by falling score, discounted for what earlier sentences have already.
 
-    Scores only fall, so a score computed earlier is an upper bound: only the sentence in front is
-    computed again (lazy greedy selection; Minoux, 1978).
+    Scores only fall, so an earlier score is an upper bound, and only the sentence in front needs
+    to be scored again (lazy greedy selection; Minoux, 1978).
 
     Args:
         ranking: Scores of all sentences, fused by `ZScore`.
-        recipe: How repetition loses.
+        recipe: How repetition is discounted.
     """
 
     def __init__(self, ranking: Ranking, recipe: Redundancy) -> None:
@@ -184,7 +184,7 @@ class LeastRedundant(BestFirst):
                 heapreplace(self._queue, (-now, number, self._taken))
 
     def take(self, number: int) -> None:
-        """From now on, what the sentence that came up last has of the question counts less."""
+        """Count less, from now on, what the sentence that came up last has of the question."""
         has = self._shares[number] > 0
         self._left[has] = np.maximum(self._left[has] * self._recipe.decay, self._recipe.floor)
         self._taken += 1
@@ -248,7 +248,7 @@ def pick(
 
 
 def span_of(ranking: Ranking, chosen: Pick) -> Span:
-    """A run of sentences with its text and what is known of it."""
+    """The span that a run of sentences makes."""
     _, segment, first = ranking.snapshot.locate(chosen.first)
     last = first + chosen.last - chosen.first
     row = segment.document(int(segment.sentences[first]["document"]))
@@ -278,16 +278,17 @@ def _widen(ranking: Ranking, number: int, radius: int, taken: NDArray[np.bool_])
         return first, last
     place, segment, peak = ranking.snapshot.locate(number)
     offset = int(ranking.snapshot.bounds[place])
-    table = segment.sentences
-    document = segment.documents[int(table[peak]["document"])]
+    document = segment.documents[int(segment.sentences[peak]["document"])]
     low = offset + int(document["first_sentence"])
     high = low + int(document["n_sentences"]) - 1
     position = _peak_token(ranking, place, peak)
-    while (
-        first > low and not taken[first - 1] and _start(table, first - offset) > position - radius
-    ):
+
+    def start_and_end() -> tuple[int, int]:
+        return token_range(segment, first - offset, last - offset)
+
+    while first > low and not taken[first - 1] and start_and_end()[0] > position - radius:
         first -= 1
-    while last < high and not taken[last + 1] and _end(table, last - offset) <= position + radius:
+    while last < high and not taken[last + 1] and start_and_end()[1] <= position + radius:
         last += 1
     return first, last
 
@@ -295,20 +296,19 @@ def _widen(ranking: Ranking, number: int, radius: int, taken: NDArray[np.bool_])
 def _peak_token(ranking: Ranking, place: int, ordinal: int) -> int:
     """Position of the sentence's best token; its middle one if tokens have no scores."""
     segment = ranking.snapshot.segments[place]
-    start, end = _start(segment.sentences, ordinal), _end(segment.sentences, ordinal)
+    start, end = token_range(segment, ordinal, ordinal)
     if ranking.coactivation is None:
         return (start + end) // 2
     return start + int(np.argmax(ranking.coactivation.tokens[place][start:end]))
 
 
-def _start(table: Any, ordinal: int) -> int:
-    return int(table[ordinal]["first_token"])
-
-
-def _end(table: Any, ordinal: int) -> int:
-    return _start(table, ordinal) + int(table[ordinal]["n_tokens"])
-
-
 def _tokens(ranking: Ranking, first: int, last: int) -> int:
-    _, segment, start = ranking.snapshot.locate(first)
-    return _end(segment.sentences, start + last - first) - _start(segment.sentences, start)
+    _, segment, ordinal = ranking.snapshot.locate(first)
+    start, end = token_range(segment, ordinal, ordinal + last - first)
+    return end - start
+
+
+def token_range(segment: Segment, first: int, last: int) -> tuple[int, int]:
+    """The tokens of a run of sentences of a segment: the first, and the one after the last."""
+    begin, end = segment.sentences[first], segment.sentences[last]
+    return int(begin["first_token"]), int(end["first_token"]) + int(end["n_tokens"])

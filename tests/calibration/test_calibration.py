@@ -1,4 +1,4 @@
-"""Calibration: questions without labels, the search for a recipe, `s3 calibrate`."""
+"""Calibration: questions without labels, the search for a recipe, `s3r calibrate`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from tqdm.auto import tqdm
 from typer.testing import CliRunner
 
 from s3_retriever import (
+    Advanced,
     Codebook,
     Document,
     GoldSpan,
     Host,
     InputError,
+    Interleave,
     LabelledQuestion,
+    MaxToken,
     Recipe,
     S3Index,
     Tap,
@@ -25,13 +28,13 @@ from s3_retriever import (
     calibrate,
 )
 from s3_retriever.calibration import Gain, Sample, questions_from
-from s3_retriever.calibration.calibrate import Climb
-from s3_retriever.calibration.evaluation import Exam, OnceEncoder, halves
+from s3_retriever.calibration.calibrate import CoordinateSearch
+from s3_retriever.calibration.evaluation import Evaluator, OnceEncoder, split
 from s3_retriever.calibration.settings import settings
 from s3_retriever.cli.app import app
 from s3_retriever.encoder import Encoder
 
-BUDGET = 32
+TOKEN_BUDGET = 32
 SIGNS = [" ".join(signs) for signs in list(combinations("#%&*+=@~^|", 3))[::6]]
 
 
@@ -57,7 +60,8 @@ def useless(host, documents):
     with torch.no_grad():
         sae.W_enc.zero_()
         sae.b_enc.copy_(torch.arange(sae.features))
-    return book.with_recipe(Recipe(name="useless", taps={"key.0": TapRecipe()}, document_k=4))
+    recipe = Recipe(name="useless", taps={"key.0": TapRecipe()}, advanced=Advanced(doc_top_k=4))
+    return book.with_recipe(recipe)
 
 
 @pytest.fixture(scope="module")
@@ -82,18 +86,18 @@ def questions(documents):
 @pytest.fixture(scope="module")
 def done(host, useless, documents, questions):
     return calibrate(
-        documents, questions, host=host, codebook=useless, budget=BUDGET, progress=False
+        documents, questions, host=host, codebook=useless, token_budget=TOKEN_BUDGET, progress=False
     )
 
 
-def s3(*arguments):
+def s3r(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 # Questions without labels
 
 
-def test_a_question_is_gone_from_its_document_and_its_neighbours_are_found():
+def test_a_question_is_removed_from_its_document_and_its_neighbours_are_the_evidence():
     text = "Ann mends seven old boats. Bob paints the harbour wall. Cem counts every white gull."
     sample = questions_from([Document(text, "a", {"title": "T"})], count=1)
     (question,), (document,) = sample.questions, sample.documents
@@ -114,10 +118,10 @@ def test_evidence_of_made_questions_are_whole_neighbours(documents):
     assert len(sample.questions) > 100
     for question in sample.questions:
         for part in question.evidence:
-            found = left[part.document_id][part.start : part.end]
-            assert found.endswith(".") and "\n" not in found
-            assert found in whole[part.document_id]
-            paragraph = next(p for p in whole[part.document_id].split("\n\n") if found in p)
+            sentence = left[part.document_id][part.start : part.end]
+            assert sentence.endswith(".") and "\n" not in sentence
+            assert sentence in whole[part.document_id]
+            paragraph = next(p for p in whole[part.document_id].split("\n\n") if sentence in p)
             assert question.text in paragraph
     # What is left is the documents without one sentence for each question.
     gone = sum(t.count(".") for t in whole.values()) - sum(t.count(".") for t in left.values())
@@ -172,27 +176,27 @@ def test_too_few_questions(made, documents, questions):
         calibrate(documents[: 1 if made else 20], few, host="no/such-host")
 
 
-def test_one_document_is_no_list():
-    with pytest.raises(InputError, match="not one alone"):
+def test_a_single_text_is_not_taken_for_a_list():
+    with pytest.raises(InputError, match="not a single text"):
         calibrate("A text.")
 
 
-def test_a_budget_is_at_least_a_token(documents, questions, host, useless):
-    with pytest.raises(InputError, match="at least 1 token"):
-        calibrate(documents, questions, host=host, codebook=useless, budget=0)
+def test_a_token_budget_is_at_least_one_token(documents, questions, host, useless):
+    with pytest.raises(InputError, match="token_budget must be a whole number of at least 1"):
+        calibrate(documents, questions, host=host, codebook=useless, token_budget=0)
 
 
 # The search
 
 
-def test_halves_share_no_question_and_do_not_depend_on_order(documents, questions):
-    first, second = halves([Sample(tuple(documents), tuple(questions))], seed=0)
+def test_both_halves_of_a_split_share_no_question_and_do_not_depend_on_order(documents, questions):
+    first, second = split([Sample(tuple(documents), tuple(questions))], seed=0)
     assert len(first) == len(second) == 10
     assert not set(first) & set(second)
-    assert {one.question for one in first + second} == set(questions)
-    turned = halves([Sample(tuple(documents), tuple(questions[::-1]))], seed=0)
+    assert {asked.question for asked in first + second} == set(questions)
+    turned = split([Sample(tuple(documents), tuple(questions[::-1]))], seed=0)
     assert turned == (first, second)
-    assert halves([Sample(tuple(documents), tuple(questions))], seed=1) != (first, second)
+    assert split([Sample(tuple(documents), tuple(questions))], seed=1) != (first, second)
 
 
 def test_a_useless_tap_is_replaced(done):
@@ -203,21 +207,23 @@ def test_a_useless_tap_is_replaced(done):
     assert done.gain.low > 0
     assert done.gain.mean == pytest.approx(done.after - done.before)
     assert done.questions == (10, 10)
-    assert done.budgets == (16, 32, 64)
+    assert done.token_budgets == (16, 32, 64)
 
 
-def test_a_useless_tap_is_left_out(documents, questions, host, useless):
+def test_a_useless_tap_is_dropped(documents, questions, host, useless):
     taps = {"key.0": TapRecipe(weight=2.0), "hidden.0": TapRecipe()}
-    both = useless.with_recipe(useless.recipe.model_copy(update={"taps": taps}))
-    found = calibrate(documents, questions, host=host, codebook=both, budget=BUDGET)
-    assert list(found.recipe.taps) == ["hidden.0"]
+    both = useless.with_recipe(useless.recipe.changed("taps", taps))
+    calibration = calibrate(
+        documents, questions, host=host, codebook=both, token_budget=TOKEN_BUDGET
+    )
+    assert list(calibration.recipe.taps) == ["hidden.0"]
 
 
 def test_every_trial_is_recorded(done):
     tried = {trial.setting for trial in done.trials}
     assert tried >= {
-        *("taps", "scoring", "weight_power", "idf_power", "lexical_weight"),
-        *("second_hop", "document", "document_k"),
+        *("taps", "scoring", "advanced.weight_power", "advanced.idf_power", "fusion.bm25_weight"),
+        *("hop", "advanced.document_boost", "advanced.doc_top_k"),
     }
     values = [trial.value for trial in done.trials if trial.setting == "taps"][:2]
     assert values == ["key.0 alone, query", "hidden.0 alone, same"]
@@ -242,49 +248,57 @@ def test_the_report_is_json(done):
 
 
 def test_the_same_seed_gives_the_same(done, documents, questions, host, useless):
-    again = calibrate(documents, questions[::-1], host=host, codebook=useless, budget=BUDGET)
+    again = calibrate(
+        documents, questions[::-1], host=host, codebook=useless, token_budget=TOKEN_BUDGET
+    )
     assert again.report() == done.report()
 
 
 def test_a_recipe_that_is_best_stays(done, documents, questions, host):
-    again = calibrate(documents, questions, host=host, codebook=done.codebook, budget=BUDGET)
+    again = calibrate(
+        documents, questions, host=host, codebook=done.codebook, token_budget=TOKEN_BUDGET
+    )
     assert again.recipe is done.codebook.recipe
     assert (again.after, again.gain) == (done.after, Gain(0.0, 0.0))
     assert not any(trial.kept for trial in again.trials)
 
 
 def test_documents_alone_will_do(documents, host, useless):
-    found = calibrate(documents, host=host, codebook=useless, budget=BUDGET, count=40)
-    assert found.questions == (20, 20)
-    assert found.trials
-    for trial in found.trials:
-        hard = trial.setting.startswith(("lexical", "second_hop")) or trial.setting in (
-            *("document", "coverage"),
+    calibration = calibrate(
+        documents, host=host, codebook=useless, token_budget=TOKEN_BUDGET, count=40
+    )
+    assert calibration.questions == (20, 20)
+    assert calibration.trials
+    for trial in calibration.trials:
+        hard = trial.setting.startswith(("fusion", "hop")) or trial.setting in (
+            *("advanced.document_boost", "redundancy"),
         )
         if trial.kept and hard:
             assert trial.gain.mean > 4 * trial.gain.error
 
 
-def test_a_union_has_no_weights_to_try(documents, questions, host, useless):
+def test_interleaved_signals_have_no_weights_to_try(documents, questions, host, useless):
     book = useless.with_recipe(useless.paper_recipe())
-    found = calibrate(documents, questions, host=host, codebook=book, budget=BUDGET)
-    tried = {trial.setting for trial in found.trials}
-    assert tried.isdisjoint({"lexical_weight", "second_hop", "document", "coverage"})
-    assert found.recipe.fusion == "union"
+    calibration = calibrate(
+        documents, questions, host=host, codebook=book, token_budget=TOKEN_BUDGET
+    )
+    tried = {trial.setting for trial in calibration.trials}
+    assert tried.isdisjoint({"fusion.bm25_weight", "hop", "advanced.document_boost", "redundancy"})
+    assert isinstance(calibration.recipe.fusion, Interleave)
 
 
 def test_every_variant_is_a_recipe_that_could_be_written():
     book = Codebook.from_pretrained("minilm")
-    peaks = book.recipe.model_copy(update={"scoring": "peak", "coverage": None})
-    for recipe in (book.recipe, peaks, book.paper_recipe()):
+    max_token = book.recipe.changed("redundancy", None).changed("scoring", MaxToken())
+    for recipe in (book.recipe, max_token, book.paper_recipe()):
         tried = {
             setting.name: [variant for _, variant in setting.variants(recipe)]
             for setting in settings(book, labelled=True)
         }
         for variant in chain.from_iterable(tried.values()):
             assert Recipe.model_validate(variant.model_dump()) == variant
-        covers = [variant.coverage for variant in tried["coverage"]]
-        assert (None in covers and len(covers) > 1) is (recipe is book.recipe)
+        redundancies = [variant.redundancy for variant in tried["redundancy"]]
+        assert (None in redundancies and len(redundancies) > 1) is (recipe is book.recipe)
 
 
 def test_texts_are_read_as_an_encoder_reads_them(documents, tiny_bert, tiny_codebook):
@@ -295,17 +309,22 @@ def test_texts_are_read_as_an_encoder_reads_them(documents, tiny_bert, tiny_code
     for recipe in (
         book.recipe,
         book.paper_recipe(),
-        book.recipe.model_copy(update={"document_k": 2}),
+        book.recipe.changed("advanced.doc_top_k", 2),
     ):
-        for found, wanted in zip(
+        for read, expected in zip(
             once.documents(texts, recipe), plain.documents(texts, recipe), strict=True
         ):
-            assert found.features.keys() == wanted.features.keys()
-            assert all((found.features[tap] == wanted.features[tap]).all() for tap in recipe.taps)
+            assert read.features.keys() == expected.features.keys()
+            for tap in recipe.taps:
+                assert (read.features[tap] == expected.features[tap]).all()
         for _, text in texts:
-            found, wanted = once.question(text, recipe), plain.question(text, recipe)
-            assert found.keys() == wanted.keys()
-            assert all((found[tap].values == wanted[tap].values).all() for tap in recipe.taps)
+            read, expected = once.question(text, recipe), plain.question(text, recipe)
+            assert read.features.keys() == expected.features.keys()
+            for tap in recipe.taps:
+                assert (read.features[tap].values == expected.features[tap].values).all()
+            assert (read.direction is None) is (expected.direction is None)
+            if expected.direction is not None:
+                assert (read.direction == expected.direction).all()
 
 
 def test_a_text_is_read_once(documents, host, useless, monkeypatch):
@@ -313,8 +332,13 @@ def test_a_text_is_read_once(documents, host, useless, monkeypatch):
     windows = host.windows
     monkeypatch.setattr(host, "windows", lambda texts: windows(read.append(t) or t for t in texts))
     texts = [(document.title, document.text) for document in documents[:3]]
-    for update in ({}, {"document_k": 2}, {"taps": {"hidden.0": TapRecipe()}}, {"idf_power": 0.0}):
-        recipe = useless.recipe.model_copy(update=update)
+    for field, value in (
+        ("name", "as it is"),
+        ("advanced.doc_top_k", 2),
+        ("taps", {"hidden.0": TapRecipe()}),
+        ("advanced.idf_power", 0.0),
+    ):
+        recipe = useless.recipe.changed(field, value)
         list(once.documents(texts, recipe))
         once.question("warm bread", recipe)
     assert len(read) == 4
@@ -325,11 +349,11 @@ def test_samples_are_searched_apart(host, done, documents, questions):
     apart = [Sample((d,), (q,)) for d, q in zip(documents, questions, strict=True)]
     recalls = []
     for samples in (together, apart):
-        asked = [one for half in halves(samples, 0) for one in half]
+        asked = [question for half in split(samples, 0) for question in half]
         encoder = OnceEncoder(host, done.codebook)
-        with Exam(encoder, samples, [BUDGET], tqdm(disable=True)) as exam:
-            recipe = done.recipe.model_copy(update={"sentence": None})
-            recalls.append(exam.recalls(recipe, asked).mean())
+        with Evaluator(encoder, samples, [TOKEN_BUDGET], tqdm(disable=True)) as evaluator:
+            recipe = done.recipe.changed("sentence", None)
+            recalls.append(evaluator.recalls(recipe, asked).mean())
     assert recalls[0] < recalls[1] == 1.0
 
 
@@ -348,7 +372,7 @@ def test_an_index_uses_the_stored_recipe(tmp_path, done, documents, host):
 
 
 def write_questions(folder, documents, questions):
-    """As `s3 bench quality` reads them: questions of a shared corpus."""
+    """As `s3r bench quality` reads them: questions of a shared corpus."""
     corpus = [
         {"doc_id": d.id, "title": d.title, "sents": re.split(r"(?<=\.)\s+", d.text)}
         for d in documents
@@ -372,8 +396,8 @@ def book(tmp_path, useless):
 def test_command_with_labels(tmp_path, tiny_llama, book, documents, questions):
     data = write_questions(tmp_path, documents, questions)
     out, recipe = tmp_path / "after", tmp_path / "recipe.json"
-    model = [tiny_llama, "--codebook", book, "--budget", BUDGET, "--device", "cpu"]
-    result = s3("calibrate", *model, "--questions", data, "--out", out, "--recipe-only", recipe)
+    model = [tiny_llama, "--codebook", book, "--token-budget", TOKEN_BUDGET, "--device", "cpu"]
+    result = s3r("calibrate", *model, "--questions", data, "--out", out, "--recipe-only", recipe)
     assert result.exit_code == 0, result.stderr
     heading, *lines = result.stdout.splitlines()
     assert heading.split() == ["setting", "value", "recall", "gain", "error"]
@@ -392,10 +416,10 @@ def test_command_without_labels(tmp_path, tiny_llama, book, documents):
         (tmp_path / f"texts/{document.id}.txt").write_text(document.text)
     lines = [json.dumps({"text": document.text}) for document in documents[15:]]
     (tmp_path / "more.jsonl").write_text("\n".join(lines))
-    model = [tiny_llama, "--codebook", book, "--budget", BUDGET, "--device", "cpu"]
+    model = [tiny_llama, "--codebook", book, "--token-budget", TOKEN_BUDGET, "--device", "cpu"]
     texts = ["--text", tmp_path / "texts", tmp_path / "more.jsonl", "--count", "40"]
     # The codebook may take the place of the one it was made from.
-    result = s3("calibrate", *model, *texts, "--out", book, "--json")
+    result = s3r("calibrate", *model, *texts, "--out", book, "--json")
     assert result.exit_code == 0, result.stderr
     report = json.loads(result.stdout)
     assert report["questions"] == {"deciding": 20, "held_out": 20}
@@ -416,7 +440,7 @@ def test_command_fails_before_it_begins(tmp_path, book, documents):
         (["--out", book], 2, "--questions or --text"),
         (["--text", text, "--questions", text, "--out", book], 2, "one of them"),
     ):
-        result = s3("calibrate", "no/such-host", *arguments)
+        result = s3r("calibrate", "no/such-host", *arguments)
         assert result.exit_code == code, result.stderr
         assert problem in result.stderr
     assert other.read_text() == "{}"
@@ -429,11 +453,11 @@ def test_an_interruption_writes_nothing(
         self._try(settings[0])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Climb, "run", interrupted)
+    monkeypatch.setattr(CoordinateSearch, "run", interrupted)
     data = write_questions(tmp_path, documents, questions)
     before = {path: path.read_bytes() for path in book.rglob("*") if path.is_file()}
     model = [tiny_llama, "--codebook", book, "--device", "cpu"]
-    result = s3("calibrate", *model, "--questions", data, "--out", book)
+    result = s3r("calibrate", *model, "--questions", data, "--out", book)
     assert result.exit_code == 130
     assert "Interrupted. Nothing was written." in result.stderr
     assert {path: path.read_bytes() for path in book.rglob("*") if path.is_file()} == before

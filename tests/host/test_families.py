@@ -15,6 +15,8 @@ from helpers.families import (
     CASES,
     CLOSE,
     LAYERS,
+    folder_of,
+    host_of,
     model_type,
     taps_of,
     window,
@@ -27,6 +29,8 @@ from s3_retriever.errors import HostError
 from s3_retriever.host import FAMILIES, Family, Host
 from s3_retriever.host.families import family_of
 from s3_retriever.host.taps import Tap, group_queries, read
+
+__all__ = ["folder_of", "host_of"]  # fixtures
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "families.md"

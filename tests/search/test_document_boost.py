@@ -1,4 +1,4 @@
-"""Sentences of documents that stand out, with the shipped host."""
+"""The best documents lift their sentences; with the shipped host."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from collections import defaultdict
 import pytest
 from pydantic import ValidationError
 
-from s3_retriever import Document, DocumentRecipe, Recipe, S3Index, TapRecipe
+from s3_retriever import (
+    Advanced,
+    Document,
+    DocumentBoost,
+    Interleave,
+    Recipe,
+    S3Index,
+    TapRecipe,
+)
 
 TEXTS = {
     "Salt": "Road salt melts ice. It rusts cars. Towns buy it in autumn.",
@@ -30,89 +38,94 @@ def index():
         yield made
 
 
-def gaining(index, **part):
-    """Documents gain, and nothing else depends on what else is in the result."""
-    update = {"document": DocumentRecipe(**part), "coverage": None}
-    return index.recipe.model_copy(update=update)
+def boosting(index, **settings):
+    """Documents boost, and a score does not depend on what else is in the result."""
+    return without(index).changed("advanced.document_boost", DocumentBoost(**settings))
 
 
 def without(index):
-    return gaining(index).model_copy(update={"document": None})
+    plain = index.recipe.changed("redundancy", None)
+    return plain.changed("advanced.document_boost", None)
 
 
 def scores(index, **options):
     return {span.id: span.score for span in index.search(QUESTION, 50, **options)}
 
 
-def by_document(found):
+def by_document(plain):
     best = defaultdict(lambda: float("-inf"))
-    for place, score in found.items():
+    for place, score in plain.items():
         name = place.split(":")[0]
         best[name] = max(best[name], score)
     return best
 
 
-def expected(found, recipe):
-    best = by_document(found)
-    mark = sorted(best.values(), reverse=True)[recipe.best]
+def expected(plain, boost):
+    best = by_document(plain)
+    next_best = sorted(best.values(), reverse=True)[boost.best]
     return {
-        place: score + recipe.weight * max(best[place.split(":")[0]] - mark, 0.0)
-        for place, score in found.items()
+        place: score + boost.weight * max(best[place.split(":")[0]] - next_best, 0.0)
+        for place, score in plain.items()
     }
 
 
-def test_what_else_a_document_says_gains_where_its_best_sentence_stands_out(index):
+def test_the_other_sentences_of_a_document_gain_when_its_best_one_stands_out(index):
     def place(**options):
         return [span.text for span in index.search(QUESTION, 50, **options)].index(BESIDES)
 
-    assert place(recipe=gaining(index)) < place(recipe=without(index))
+    assert place(recipe=boosting(index)) < place(recipe=without(index))
 
 
-@pytest.mark.parametrize("part", [{}, {"weight": 2.0}, {"best": 1}, {"best": 5}])
-def test_all_sentences_of_the_best_documents_gain_what_these_exceed_the_next_one_by(index, part):
-    recipe = gaining(index, **part)
+@pytest.mark.parametrize("settings", [{}, {"weight": 2.0}, {"best": 1}, {"best": 5}])
+def test_all_sentences_of_the_best_documents_gain_their_margin(index, settings):
+    recipe = boosting(index, **settings)
     plain = scores(index, recipe=without(index))
-    assert scores(index, recipe=recipe) == pytest.approx(expected(plain, recipe.document))
+    assert scores(index, recipe=recipe) == pytest.approx(
+        expected(plain, recipe.advanced.document_boost)
+    )
 
 
 def test_an_index_of_few_documents_and_other_modes_are_as_without(index):
-    few = gaining(index, best=len(TEXTS))
+    few = boosting(index, best=len(TEXTS))
     assert scores(index, recipe=few) == scores(index, recipe=without(index))
     for mode in ("s3", "bm25"):
         plain = scores(index, mode=mode, recipe=without(index))
-        assert scores(index, mode=mode, recipe=gaining(index)) == plain
+        assert scores(index, mode=mode, recipe=boosting(index)) == plain
 
 
-def test_documents_that_may_not_be_returned_set_no_mark(index):
+def test_documents_that_may_not_be_returned_do_not_count(index):
     kept = ["Aspirin", "Owl", "Glue", "Salt"]
-    recipe = gaining(index)
+    recipe = boosting(index)
     options = {"where": lambda metadata: metadata["title"] in kept}
     plain = scores(index, recipe=without(index), **options)
     assert set(by_document(plain)) <= set(kept)
-    found = scores(index, recipe=recipe, **options)
-    assert found == pytest.approx(expected(plain, recipe.document))
+    boosted = scores(index, recipe=recipe, **options)
+    assert boosted == pytest.approx(expected(plain, recipe.advanced.document_boost))
     two = {"where": lambda metadata: metadata["title"] in kept[:2]}
     assert scores(index, recipe=recipe, **two) == scores(index, recipe=without(index), **two)
 
 
-def test_deleted_and_empty_documents_set_no_mark():
+def test_deleted_and_empty_documents_do_not_count():
     with S3Index.create() as made:
         for name, text in TEXTS.items():
             made.add([Document(text, name), Document("", f"empty {name}")], progress=False)
         made.delete(["Salt"])
-        recipe = gaining(made)
+        recipe = boosting(made)
         plain = scores(made, recipe=without(made))
-        assert scores(made, recipe=recipe) == pytest.approx(expected(plain, recipe.document))
+        assert scores(made, recipe=recipe) == pytest.approx(
+            expected(plain, recipe.advanced.document_boost)
+        )
 
 
-def test_an_explanation_tells_what_the_document_adds(index):
-    found = {span.text: span for span in index.search(QUESTION, 50)}
-    explanation = index.explain(QUESTION, found[BESIDES])
-    assert explanation.parts["document"] > 0
-    assert sum(explanation.parts.values()) == pytest.approx(found[BESIDES].score)
-    assert "document" not in found[BESIDES].sources
+def test_an_explanation_says_what_the_document_adds(index):
+    span = {span.text: span for span in index.search(QUESTION, 50)}[BESIDES]
+    explanation = index.explain(QUESTION, span)
+    assert explanation.contributions["document"] > 0
+    assert sum(explanation.contributions.values()) == pytest.approx(span.score)
+    assert "document" not in span.sources
 
 
-def test_a_union_adds_nothing():
-    with pytest.raises(ValidationError, match="document needs fusion 'sum'"):
-        Recipe(taps={"key.0": TapRecipe()}, fusion="union", document=DocumentRecipe())
+def test_a_document_boost_needs_z_scores():
+    advanced = Advanced(document_boost=DocumentBoost())
+    with pytest.raises(ValidationError, match=r"advanced\.document_boost needs fusion z_score"):
+        Recipe(taps={"key.0": TapRecipe()}, fusion=Interleave(), advanced=advanced)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from s3_retriever import Document, Recipe, S3Index, SecondHop, TapRecipe
+from s3_retriever import Document, Interleave, Recipe, S3Index, SecondHop, TapRecipe
 
 PEOPLE = {
     "Anatole Litvak": "He spent his childhood in Kiev. Later he worked in theatre.",
@@ -42,7 +42,7 @@ def index():
 
 
 def one_pass(index):
-    return index.recipe.model_copy(update={"second_hop": None})
+    return index.recipe.changed("hop", None)
 
 
 def texts(spans):
@@ -50,21 +50,21 @@ def texts(spans):
 
 
 def test_the_second_hop_finds_what_the_first_leads_to(index):
-    found = texts(index.search(QUESTION, 24))
+    hopped = texts(index.search(QUESTION, 24))
     single = texts(index.search(QUESTION, 24, recipe=one_pass(index)))
-    assert found.index(ANSWER) < 6 < single.index(ANSWER)
+    assert hopped.index(ANSWER) < 6 < single.index(ANSWER)
     # What was found directly stays in front.
-    assert found[:3] == single[:3] and BRIDGE in found[:3]
+    assert hopped[:3] == single[:3] and BRIDGE in hopped[:3]
 
 
-def test_a_span_says_by_which_way_it_was_found(index):
+def test_a_span_says_whether_the_hop_found_it(index):
     spans = {span.text: span for span in index.search(QUESTION, 24)}
     assert "hop" in spans[ANSWER].sources
     assert "hop" not in spans[BRIDGE].sources
     explanation = index.explain(QUESTION, spans[ANSWER])
     assert explanation.bridge is not None and explanation.bridge.text == BRIDGE
-    assert explanation.parts["hop"] > 0
-    assert sum(explanation.parts.values()) == pytest.approx(spans[ANSWER].score)
+    assert explanation.contributions["hop"] > 0
+    assert sum(explanation.contributions.values()) == pytest.approx(spans[ANSWER].score)
 
 
 def test_bm25_alone_takes_one_pass(index):
@@ -72,7 +72,7 @@ def test_bm25_alone_takes_one_pass(index):
     assert spans == index.search(QUESTION, 24, mode="bm25", recipe=one_pass(index))
 
 
-def test_documents_that_the_filter_keeps_out_are_no_bridges(index):
+def test_documents_that_the_filter_excludes_cannot_be_bridges(index):
     for span in index.search(QUESTION, 24, where={"kind": "person"}):
         assert span.metadata["kind"] == "person"
     unfiltered = index.search(QUESTION, 24)
@@ -85,7 +85,7 @@ def test_documents_that_the_filter_keeps_out_are_no_bridges(index):
     assert places[0] < places[1]
 
 
-def test_where_nothing_can_stand_out_there_is_one_pass():
+def test_an_index_too_small_for_margins_gets_one_pass():
     with S3Index.create() as small:
         small.add(list(corpus())[:5], progress=False)
         for mode in ("hybrid", "s3"):
@@ -94,6 +94,6 @@ def test_where_nothing_can_stand_out_there_is_one_pass():
             assert texts(spans) == texts(single)
 
 
-def test_a_hop_cannot_be_added_to_a_union():
-    with pytest.raises(ValidationError, match="second_hop needs fusion 'sum'"):
-        Recipe(taps={"hidden.5": TapRecipe()}, fusion="union", second_hop=SecondHop())
+def test_a_hop_needs_z_scores():
+    with pytest.raises(ValidationError, match="hop needs fusion z_score"):
+        Recipe(taps={"hidden.5": TapRecipe()}, fusion=Interleave(), hop=SecondHop())

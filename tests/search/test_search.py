@@ -11,24 +11,41 @@ import numpy as np
 import pytest
 from rank_bm25 import BM25Okapi
 
-from s3_retriever import Document, Recipe, TapRecipe
-from s3_retriever.encoder.encoder import QuestionFeatures
+from s3_retriever import (
+    Advanced,
+    Document,
+    FeatureCoverage,
+    Interleave,
+    MaxToken,
+    Recipe,
+    TapRecipe,
+)
+from s3_retriever.features import EncodedQuestion, TapFeatures
 from s3_retriever.index import Store, TokenChunk
-from s3_retriever.index.snapshot import Sentences
-from s3_retriever.search import Coactivation, question_weights
-from s3_retriever.search.filtering import candidates
-from s3_retriever.search.fusion import fuse_by_union, nth_largest, weigh
-from s3_retriever.search.ranking import rank
-from s3_retriever.search.selection import select
-from s3_retriever.search.signals import FeatureWeights, bm25_each, count_terms, smooth, term_gains
-from s3_retriever.text.terms import analyze
+from s3_retriever.search import admitted, rank, select
+from s3_retriever.search.fusion import interleave, nth_largest, weigh
+from s3_retriever.search.signals import (
+    Coactivation,
+    FeatureWeights,
+    bm25_each,
+    count_terms,
+    question_weights,
+    smooth,
+    term_gains,
+)
+from s3_retriever.text import analyze
 
 FEATURES = 40
 
 
-def recipe(**changes):
-    settings = {"taps": {"hidden.0": TapRecipe()}, "weight_power": 1.0, "idf_power": 1.0}
-    return Recipe(**(settings | changes))
+def recipe(taps=None, scoring=None, fusion=None, **advanced):
+    """Weighs features as eq. 7 does; `advanced` says what else is special."""
+    parts = {"scoring": scoring, "fusion": fusion}
+    return Recipe(
+        taps=taps or {"hidden.0": TapRecipe()},
+        advanced=Advanced(**{"weight_power": 1.0, "idf_power": 1.0} | advanced),
+        **{name: part for name, part in parts.items() if part is not None},
+    )
 
 
 def words(text):
@@ -39,17 +56,22 @@ def make_store(texts, k=3, seed=0):
     """An index whose tokens are words, each with random features; returns those too."""
     generator = np.random.default_rng(seed)
     store = Store.create(None, {})
-    features = []
-    with store.append({"hidden.0": FEATURES}) as writer:
-        for number, text in enumerate(texts):
-            starts = words(text)
-            drawn = generator.integers(-1, FEATURES, (len(starts), k)).astype(np.int32)
-            features.append(drawn)
-            writer.add(Document(text, f"d{number}"), [TokenChunk(starts, {"hidden.0": drawn})])
+    features = [
+        generator.integers(-1, FEATURES, (len(words(text)), k)).astype(np.int32) for text in texts
+    ]
+    documents = [Document(text, f"d{number}") for number, text in enumerate(texts)]
+    add(store, documents, features)
     return store, features
 
 
-def brute_force(features, weights, settings):
+def add(store, documents, features):
+    """Add documents whose tokens are words, with the features [tokens, k] of each."""
+    with store.append({"hidden.0": FEATURES}) as writer:
+        for document, rows in zip(documents, features, strict=True):
+            writer.add(document, [TokenChunk(words(document.text), {"hidden.0": rows})])
+
+
+def brute_force(features, weights, kernel, idf_power):
     """Eq. 7 read literally, one token and one feature at a time."""
     tokens = [set(row[row >= 0].tolist()) for document in features for row in document]
     frequency = Counter(feature for token in tokens for feature in token)
@@ -60,9 +82,9 @@ def brute_force(features, weights, settings):
             score = 0.0
             for feature in set(row.tolist()) & set(weights):
                 idf = -math.log(frequency[feature] / len(tokens))
-                score += weights[feature] * idf**settings.idf_power
+                score += weights[feature] * idf**idf_power
             raw.append(score)
-        left, right = settings.kernel // 2, (settings.kernel - 1) // 2
+        left, right = kernel // 2, (kernel - 1) // 2
         smoothed += [sum(raw[max(i - left, 0) : i + right + 1]) for i in range(len(raw))]
     return np.array(smoothed)
 
@@ -80,28 +102,28 @@ TEXTS = [
 @pytest.mark.parametrize("idf_power", [1.0, 1.5])
 def test_scores_are_equation_7_token_by_token(kernel, idf_power):
     store, features = make_store(TEXTS)
-    settings = recipe(kernel=kernel, idf_power=idf_power)
+    settings = recipe(scoring=MaxToken(kernel=kernel), idf_power=idf_power)
     weights = {3: 1.0, 7: 0.5, 12: 2.0, 39: 0.1, 0: 1.5}
-    question = QuestionFeatures(
+    question = TapFeatures(
         np.array([list(weights)]), np.array([list(weights.values())], dtype=np.float32)
     )
     pooled = question_weights({"hidden.0": question}, settings)
     scores = Coactivation(store.snapshot(), pooled, settings)
-    expected = brute_force(features, weights, settings)
+    expected = brute_force(features, weights, kernel, idf_power)
     np.testing.assert_allclose(np.concatenate(scores.tokens), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("length_power", [0.0, 0.4])
-def test_with_cover_a_sentence_scores_its_distinct_features(length_power):
+def test_with_feature_coverage_a_sentence_scores_its_distinct_features(length_power):
     store, features = make_store(["Alpha beta. Gamma alpha alpha beta. Delta.", "Beta gamma. " * 9])
-    settings = recipe(scoring="cover", length_power=length_power)
+    settings = recipe(scoring=FeatureCoverage(length_power=length_power))
     weights = np.random.default_rng(1).random(FEATURES)
     pooled = {"hidden.0": FeatureWeights(np.arange(FEATURES), weights)}
     scores = Coactivation(store.snapshot(), pooled, settings)
     full = scores.weights["hidden.0"]
     rows = np.concatenate(features)
     expected, token = [], 0
-    for size in Sentences(store.snapshot()).column("n_tokens").tolist():
+    for size in store.snapshot().column("n_tokens").tolist():
         fires = np.unique(rows[token : token + size])
         expected.append(full[fires[fires >= 0]].sum() / size**length_power)
         token += size
@@ -110,7 +132,7 @@ def test_with_cover_a_sentence_scores_its_distinct_features(length_power):
 
 
 def test_pooling_sums_or_takes_the_largest_activation():
-    question = QuestionFeatures(
+    question = TapFeatures(
         np.array([[5, 2], [5, -1]]), np.array([[4.0, 9.0], [5.0, 0.0]], dtype=np.float32)
     )
     summed = question_weights({"hidden.0": question}, recipe(pooling="sum"))["hidden.0"]
@@ -126,32 +148,23 @@ def test_pooling_sums_or_takes_the_largest_activation():
 def test_scores_do_not_depend_on_how_documents_were_added_or_deleted():
     """Two segments with a deleted document score as one segment without it."""
     generator = np.random.default_rng(1)
-    rows = {t: generator.integers(-1, FEATURES, (len(words(t)), 3)).astype(np.int32) for t in TEXTS}
-
-    def add(store, texts):
-        with store.append({"hidden.0": FEATURES}) as writer:
-            for text in texts:
-                writer.add(
-                    Document(text, text or "empty"),
-                    [TokenChunk(words(text), {"hidden.0": rows[text]})],
-                )
-
+    rows = [generator.integers(-1, FEATURES, (len(words(t)), 3)).astype(np.int32) for t in TEXTS]
+    documents = [Document(text, text or "empty") for text in TEXTS]
     split, whole = Store.create(None, {}), Store.create(None, {})
-    add(split, TEXTS[:2])
-    add(split, TEXTS[2:])
+    add(split, documents[:2], rows[:2])
+    add(split, documents[2:], rows[2:])
     split.delete([TEXTS[0]])
-    add(whole, TEXTS[1:])
-    question = {"hidden.0": QuestionFeatures(np.arange(20)[None], np.ones((1, 20), np.float32))}
-    found = []
+    add(whole, documents[1:], rows[1:])
+    question = {"hidden.0": TapFeatures(np.arange(20)[None], np.ones((1, 20), np.float32))}
+    settings = recipe(scoring=MaxToken(kernel=4))
+    scores = []
     for store in (split, whole):
-        settings = recipe(kernel=4)
-        sentences = Sentences(store.snapshot())
-        scores = Coactivation(store.snapshot(), question_weights(question, settings), settings)
-        allowed = candidates(sentences, None)
-        lexical = bm25(sentences, "gamma alpha x")
-        found.append((scores.sentences()[allowed], lexical[allowed]))
-    np.testing.assert_allclose(found[0][0], found[1][0])
-    np.testing.assert_allclose(found[0][1], found[1][1])
+        snapshot = store.snapshot()
+        coactivation = Coactivation(snapshot, question_weights(question, settings), settings)
+        allowed = admitted(snapshot, None)
+        scores.append((coactivation.sentences()[allowed], bm25(snapshot, "gamma alpha x")[allowed]))
+    np.testing.assert_allclose(scores[0][0], scores[1][0])
+    np.testing.assert_allclose(scores[0][1], scores[1][1])
 
 
 def test_smoothing_never_crosses_a_document_border():
@@ -171,15 +184,14 @@ CORPUS = [
 ]
 
 
-def bm25(sentences, question):
-    return term_gains(sentences, count_terms(question)).scores(len(sentences))
+def bm25(snapshot, question):
+    return term_gains(snapshot, count_terms(question)).scores(snapshot.size)
 
 
 @pytest.mark.parametrize("question", ["cat garden", "roses numbers", "large quantum roses cat"])
 def test_bm25_ranks_as_the_reference_implementations(question):
     store, _ = make_store(CORPUS)
-    sentences = Sentences(store.snapshot())
-    scores = bm25(sentences, question)
+    scores = bm25(store.snapshot(), question)
     tokens = [analyze(text) for text in CORPUS]
     lucene = bm25s.BM25(method="lucene", k1=1.5, b=0.75)
     lucene.index(tokens, show_progress=False)
@@ -187,34 +199,34 @@ def test_bm25_ranks_as_the_reference_implementations(question):
     # bm25s leaves out the constant factor k1 + 1, as Lucene does.
     np.testing.assert_allclose(scores, expected * 2.5, rtol=1e-5)
     okapi = BM25Okapi(tokens).get_scores(analyze(question))
-    found = np.flatnonzero(scores)
-    assert np.argsort(-scores[found]).tolist() == np.argsort(-okapi[found]).tolist()
-    assert len(found) > 1
+    matches = np.flatnonzero(scores)
+    assert np.argsort(-scores[matches]).tolist() == np.argsort(-okapi[matches]).tolist()
+    assert len(matches) > 1
 
 
 def test_bm25_of_several_questions_is_that_of_each():
     store, _ = make_store(CORPUS)
-    sentences = Sentences(store.snapshot())
+    snapshot = store.snapshot()
     questions = ("cat cat garden", "roses garden", "", "zebra")
-    every = bm25_each(sentences, [count_terms(text) for text in questions])
-    for scores, one in zip(every, questions, strict=True):
-        np.testing.assert_allclose(scores, bm25(sentences, one))
-    assert bm25(sentences, questions[0]).max() > bm25(sentences, "cat garden").max()
+    every = bm25_each(snapshot, [count_terms(question) for question in questions])
+    for scores, question in zip(every, questions, strict=True):
+        np.testing.assert_allclose(scores, bm25(snapshot, question))
+    assert bm25(snapshot, questions[0]).max() > bm25(snapshot, "cat garden").max()
 
 
-def test_fusion_by_union_takes_turns():
-    rankings = {"s3": np.array([9.0, 8, 7, 0]), "bm25": np.array([0.0, 1, 5, 3])}
-    order = np.argsort(-fuse_by_union(rankings, np.ones(4, dtype=bool)), kind="stable")
+def test_interleaved_signals_take_turns():
+    raw_scores = {"s3": np.array([9.0, 8, 7, 0]), "bm25": np.array([0.0, 1, 5, 3])}
+    order = np.argsort(-interleave(raw_scores, np.ones(4, dtype=bool)), kind="stable")
     # s3's first, bm25's first, s3's second; then bm25's second: entry 3.
     assert order.tolist() == [0, 2, 1, 3]
 
 
-def test_fusion_by_sum_weighs_standardised_scores():
-    rankings = {"s3": np.array([1.0, 2, 3]), "bm25": np.array([300.0, 200, 100])}
+def test_z_scores_are_weighed():
+    raw_scores = {"s3": np.array([1.0, 2, 3]), "bm25": np.array([300.0, 200, 100])}
     chosen = np.ones(3, dtype=bool)
-    equal = weigh(rankings, {}, chosen, 256)
+    equal = weigh(raw_scores, {}, chosen, 256)
     np.testing.assert_allclose(equal["s3"] + equal["bm25"], 0, atol=1e-12)
-    heavier = weigh(rankings, {"bm25": 2.0}, chosen, 256)
+    heavier = weigh(raw_scores, {"bm25": 2.0}, chosen, 256)
     assert np.argmax(heavier["s3"] + heavier["bm25"]) == 0
 
 
@@ -236,33 +248,33 @@ def test_a_word_of_few_does_not_outweigh_all_else_in_a_large_index():
         words[: size // 50] = generator.normal(2.0, 0.1, size // 50)
         # The first means what is asked without a word of it, the second shares no more than words.
         states[:2], words[:2] = [6.0, 0.0], [0.0, 2.4]
-        found = weigh({"s3": states, "bm25": words}, {}, np.ones(size, dtype=bool), 100)
-        total = found["s3"] + found["bm25"]
+        weighed = weigh({"s3": states, "bm25": words}, {}, np.ones(size, dtype=bool), 100)
+        total = weighed["s3"] + weighed["bm25"]
         assert total[0] > total[1], size
 
 
-def test_scores_below_a_rankings_candidates_tell_nothing():
-    rankings = {"s3": np.arange(10.0), "bm25": np.array([5.0, 4, 0, 0, 0, 0, 0, 0, 0, 0])}
+def test_scores_below_a_signals_candidates_are_noise():
+    raw_scores = {"s3": np.arange(10.0), "bm25": np.array([5.0, 4, 0, 0, 0, 0, 0, 0, 0, 0])}
     chosen = np.arange(10) > 0
-    found = weigh(rankings, {}, chosen, 3)
-    assert len(set(found["s3"][:7])) == 1 < len(set(found["s3"][6:]))
-    assert found["bm25"][1] > found["bm25"][2] == found["bm25"][9]
+    weighed = weigh(raw_scores, {}, chosen, 3)
+    assert len(set(weighed["s3"][:7])) == 1 < len(set(weighed["s3"][6:]))
+    assert weighed["bm25"][1] > weighed["bm25"][2] == weighed["bm25"][9]
     kept = np.array([1, 7, 8, 9])
-    for scores in found.values():
+    for scores in weighed.values():
         np.testing.assert_allclose([scores[kept].mean(), scores[kept].std()], [0, 1], atol=1e-9)
 
 
-def test_more_equal_scores_than_candidates_are_told_from_the_rest():
+def test_more_equal_scores_than_candidates_stand_out_from_the_rest():
     same = np.repeat([0.0, 1.0, 2.0], [50, 10, 40])
     chosen = np.ones(100, dtype=bool)
-    found = weigh({"s3": same, "bm25": np.zeros(100)}, {}, chosen, 5)
-    assert found["s3"][-1] > found["s3"][0] == found["s3"][55]
-    assert not found["bm25"].any()
+    weighed = weigh({"s3": same, "bm25": np.zeros(100)}, {}, chosen, 5)
+    assert weighed["s3"][-1] > weighed["s3"][0] == weighed["s3"][55]
+    assert not weighed["bm25"].any()
 
 
-def ranking_of(store, question, mode="bm25", settings=None, where=None):
-    sentences = Sentences(store.snapshot())
-    return rank(sentences, question, None, settings or recipe(), mode, candidates(sentences, where))
+def ranking_of(store, question):
+    snapshot = store.snapshot()
+    return rank(snapshot, question, recipe(), None, "bm25", admitted(snapshot, None))
 
 
 def test_spans_never_overlap_and_stay_in_their_document():
@@ -326,10 +338,19 @@ def test_document_order():
     assert len(spans) == 3
 
 
+class Unread:
+    """An encoder that reads no feature in a question."""
+
+    def question(self, text, recipe):
+        none = TapFeatures(np.zeros((0, 1), dtype=np.int64), np.zeros((0, 1), dtype=np.float32))
+        return EncodedQuestion({"hidden.0": none})
+
+
 def test_edges_are_the_first_and_last_tokens_of_the_index():
     store, _ = make_store(["first words. middle cat.", "dull. dull dull.", "more. last words."])
-    settings = recipe(fusion="union", edges=2)
-    ranking = ranking_of(store, "cat", mode="hybrid", settings=settings)
+    snapshot = store.snapshot()
+    settings = recipe(fusion=Interleave(edge_tokens=2))
+    ranking = rank(snapshot, "cat", settings, Unread(), "hybrid", admitted(snapshot, None))
     spans = select(ranking, recipe(), k=9, token_budget=None, order="document")
     assert [(span.text, span.sources) for span in spans] == [
         ("first words.", ("edge",)),
@@ -343,6 +364,6 @@ def test_many_sentences_are_ranked_as_a_full_sort_would():
     store, _ = make_store([text], k=1)
     ranking = ranking_of(store, "cat")
     spans = select(ranking, recipe(), k=4000, token_budget=None, order="score")
-    starts = ranking.sentences.column("start")
+    starts = ranking.snapshot.column("start")
     expected = starts[np.argsort(-ranking.scores, kind="stable")][:4000]
     assert [span.start for span in spans] == expected.tolist()
