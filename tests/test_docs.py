@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import s3_retriever
 from s3_retriever import Host
 from s3_retriever.cli.app import app
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from s3_retriever.document import Document
 from s3_retriever.engine.hosting import find_codebook, shared_host
 from s3_retriever.engine.s3index import S3Index, as_documents, new_store
-from s3_retriever.host import Host
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import Span
 from s3_retriever.types import Mode, Order, Where
