@@ -26,10 +26,10 @@ from s3_retriever import (
 )
 from s3_retriever.calibration import Gain, Sample, questions_from
 from s3_retriever.calibration.calibrate import Climb
-from s3_retriever.calibration.evaluation import Exam, OnceEncoder, halves
+from s3_retriever.calibration.evaluation import Exam, halves
 from s3_retriever.calibration.settings import settings
 from s3_retriever.cli.app import app
-from s3_retriever.encoder import Encoder
+from s3_retriever.encoder import OnceEncoder
 
 BUDGET = 32
 SIGNS = [" ".join(signs) for signs in list(combinations("#%&*+=@~^|", 3))[::6]]
@@ -285,39 +285,6 @@ def test_every_variant_is_a_recipe_that_could_be_written():
             assert Recipe.model_validate(variant.model_dump()) == variant
         covers = [variant.coverage for variant in tried["coverage"]]
         assert (None in covers and len(covers) > 1) is (recipe is book.recipe)
-
-
-def test_texts_are_read_as_an_encoder_reads_them(documents, tiny_bert, tiny_codebook):
-    host = Host.load(str(tiny_bert), device="cpu", dtype="float32")
-    book = Codebook.load(tiny_codebook)
-    once, plain = OnceEncoder(host, book), Encoder(host, book)
-    texts = [(document.title, document.text) for document in documents[:3]]
-    for recipe in (
-        book.recipe,
-        book.paper_recipe(),
-        book.recipe.model_copy(update={"document_k": 2}),
-    ):
-        for found, wanted in zip(
-            once.documents(texts, recipe), plain.documents(texts, recipe), strict=True
-        ):
-            assert found.features.keys() == wanted.features.keys()
-            assert all((found.features[tap] == wanted.features[tap]).all() for tap in recipe.taps)
-        for _, text in texts:
-            found, wanted = once.question(text, recipe), plain.question(text, recipe)
-            assert found.keys() == wanted.keys()
-            assert all((found[tap].values == wanted[tap].values).all() for tap in recipe.taps)
-
-
-def test_a_text_is_read_once(documents, host, useless, monkeypatch):
-    once, read = OnceEncoder(host, useless), []
-    windows = host.windows
-    monkeypatch.setattr(host, "windows", lambda texts: windows(read.append(t) or t for t in texts))
-    texts = [(document.title, document.text) for document in documents[:3]]
-    for update in ({}, {"document_k": 2}, {"taps": {"hidden.0": TapRecipe()}}, {"idf_power": 0.0}):
-        recipe = useless.recipe.model_copy(update=update)
-        list(once.documents(texts, recipe))
-        once.question("warm bread", recipe)
-    assert len(read) == 4
 
 
 def test_samples_are_searched_apart(host, done, documents, questions):
