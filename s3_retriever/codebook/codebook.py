@@ -92,7 +92,7 @@ class Codebook:
         digest = hashlib.sha256(self.fingerprint.encode())
         for tap, sae in sorted(self.saes.items()):
             digest.update(f"{tap} {sae.k}".encode())
-            # As `save` rounds them, so that saving and loading keep the identity.
+            # Rounded as in the files: saving and loading keep the identity.
             for weight, dtype in (
                 (sae.W_enc, torch.float16),
                 (sae.b_enc, torch.float32),

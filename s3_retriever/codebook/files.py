@@ -1,4 +1,4 @@
-"""The folder of a codebook: where it lies, its description, and replacing it all or nothing.
+"""The folder of a codebook: finding it, its description, and replacing it all or nothing.
 
 Nothing here imports torch, so an index can compare codebooks without it.
 """

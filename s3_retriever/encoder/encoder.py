@@ -78,8 +78,8 @@ class _Scanned:
     Attributes:
         rows: The rows.
         indices: Tap name to feature indices of the batch's tokens, int32 [tokens, k].
-        states: Hidden states of the batch's tokens [tokens, width], kept on the CPU, where there
-            is room for them; None if the recipe does not score sentences.
+        states: Hidden states of the batch's tokens [tokens, width], which wait on the CPU for the
+            ends of their sentences; None if the recipe does not score sentences.
     """
 
     rows: slice

@@ -1,4 +1,4 @@
-"""The device: where a model runs, in which numbers, and what moves to and from it."""
+"""The device: where a model runs, in which dtype, and copies to and from it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _OutOfMemory = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error says that the device's memory did not suffice."""
+    """Whether an error means that the device ran out of memory."""
     # MPS raises a plain RuntimeError, and so do some libraries below CUDA.
     return isinstance(error, _OutOfMemory) or "out of memory" in str(error)
 
 
 def free_device_memory() -> None:
-    """Give back what torch keeps of a device's memory but does not use."""
+    """Return the device memory that torch has cached but does not use."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     if torch.backends.mps.is_available():
@@ -36,10 +36,10 @@ def free_device_memory() -> None:
 
 
 def trim_heap() -> None:
-    """Return what the C library has freed but kept.
+    """Return memory that glibc has freed but kept; elsewhere this does nothing.
 
-    glibc keeps the room of freed tensors in a heap that small objects fragment, so that a scan
-    grows with the length of its input although nothing is held. Elsewhere this does nothing.
+    glibc keeps the space of freed tensors in a heap that small objects fragment. Without trimming,
+    a scan would grow with the length of its input although nothing is held.
     """
     if sys.platform != "linux":
         return
@@ -49,9 +49,9 @@ def trim_heap() -> None:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU on a device; what a GPU gets it may still be on its way to.
+    """Copy a CPU tensor to a device; to a GPU, in the background.
 
-    Work that is given to the GPU afterwards waits for it, the caller does not.
+    Later work on the GPU waits for the copy, the caller does not.
     """
     if device.type != "cuda":
         return tensor.to(device)
@@ -59,10 +59,10 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 class Fetched:
-    """A tensor that is fetched to the CPU, from a GPU while that computes what comes next.
+    """A tensor on its way to the CPU, copied from a GPU while the GPU goes on computing.
 
     Args:
-        tensor: On any device.
+        tensor: A tensor on any device.
     """
 
     def __init__(self, tensor: Tensor) -> None:
@@ -73,21 +73,21 @@ class Fetched:
             self._tensor = tensor.cpu()
 
     def tensor(self) -> Tensor:
-        """The tensor, on the CPU; waits until it has come."""
+        """Return the tensor on the CPU, once it has arrived."""
         if self._arrived is not None:
             self._arrived.synchronize()
             self._arrived = None
         return self._tensor
 
     def _fetch(self, tensor: Tensor) -> None:
-        # Only page-locked memory is copied to in the background.
+        # Only copies to page-locked memory run in the background.
         self._tensor = torch.empty_like(tensor, device="cpu", pin_memory=True)
         copies = _copies(tensor.device)
         copies.wait_stream(torch.cuda.current_stream(tensor.device))
         with torch.cuda.stream(copies):
             self._tensor.copy_(tensor, non_blocking=True)
             self._arrived = copies.record_event()
-        # Its memory is not to be used again before it has been copied.
+        # Its memory must not be reused before it has been copied.
         tensor.record_stream(copies)
 
 
@@ -95,21 +95,21 @@ _STREAMS: dict[torch.device, torch.cuda.Stream] = {}
 
 
 def _copies(device: torch.device) -> torch.cuda.Stream:
-    """The stream in which copies run beside a device's computations."""
+    """Look up the stream in which copies run beside a device's computations."""
     if device not in _STREAMS:
         _STREAMS[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     return _STREAMS[device]
 
 
 _BATCH_TOKENS = {"cpu": 4_096, "cuda": 131_072, "mps": 16_384}
-# On a CPU a batch of a wide model holds fewer, so that its states, as many numbers as this, stay
-# near the caches: that takes less time as well as less memory.
+# On a CPU, batches of wide models hold fewer tokens: at this many numbers, their states stay near
+# the caches, which saves time and memory.
 _CPU_NUMBERS = 4_096 * 384
 _FEWEST_TOKENS = 512
 
 
 def find_device(name: str = "auto") -> torch.device:
-    """The device of that name; `auto` is CUDA, then MPS, then the CPU.
+    """Find a device by name; `auto` is CUDA, then MPS, then the CPU.
 
     Raises:
         InputError: There is no such device here.
@@ -127,23 +127,23 @@ def find_device(name: str = "auto") -> torch.device:
 
 
 def find_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of that name; `auto` is bfloat16 where the device is fast in it, else float32.
+    """Find a dtype by name; `auto` is bfloat16 if the device is fast in it, else float32.
 
     Raises:
         InputError: There is no such dtype.
     """
-    # No float16: it rounds weights to other values than bfloat16 does, so a model loaded in it
-    # would not have the fingerprint that its codebook is pinned to.
+    # Not float16: it rounds weights to other values than bfloat16 does, so the model would not have
+    # the fingerprint that its codebook is pinned to.
     known = {"bfloat16": torch.bfloat16, "float32": torch.float32}
     if name == "auto":
         return torch.bfloat16 if fast_in_bfloat16(device) else torch.float32
     if name not in known:
-        raise InputError(f"The dtype is 'auto' or one of {', '.join(known)}, not {name!r}.")
+        raise InputError(f"The dtype must be auto, {' or '.join(known)}, not {name!r}.")
     return known[name]
 
 
 def default_batch_tokens(device: torch.device, config: PretrainedConfig) -> int:
-    """Padded tokens of a batch, where the caller does not say."""
+    """Choose the padded tokens of a batch for callers who do not."""
     most = _BATCH_TOKENS.get(device.type, _BATCH_TOKENS["cpu"])
     if device.type != "cpu":
         return most

@@ -33,7 +33,7 @@ Cut = Callable[[Tensor, Heads], dict[Side, Tensor]]
 
 
 def heads_of(config: PretrainedConfig) -> Heads:
-    """The heads of a model, as most configurations say them."""
+    """Read the heads of a model as most configurations give them."""
     queries = config.num_attention_heads
     keys = getattr(config, "num_key_value_heads", None) or queries
     size = getattr(config, "head_dim", None) or config.hidden_size // queries
@@ -41,7 +41,7 @@ def heads_of(config: PretrainedConfig) -> Heads:
 
 
 def falcon_heads(config: PretrainedConfig) -> Heads:
-    """Falcon's heads: its first layout has one key head whatever the configuration counts."""
+    """Read Falcon's heads: its first layout has one key head, whatever the configuration says."""
     queries = config.num_attention_heads
     one = config.multi_query and not config.new_decoder_architecture
     return Heads(queries, 1 if one else config.num_kv_heads, config.hidden_size // queries)
@@ -73,8 +73,7 @@ def interleaved(fused: Tensor, heads: Heads) -> dict[Side, Tensor]:
 def norm_heads(projected: Tensor, norm: nn.Module, size: int) -> Tensor:
     """Apply a norm to every head of [windows, length, heads * head size].
 
-    The heads go in front, as in StableLM each one has weights of its own; to other norms this
-    makes no difference.
+    The heads move in front because StableLM has weights for each; other norms do not care.
     """
     heads = projected.view(*projected.shape[:-1], -1, size).transpose(1, 2)
     normed: Tensor = norm(heads)
@@ -88,17 +87,17 @@ class Family:
     Attributes:
         blocks: Path from the base model to its list of layers.
         attention: Path from a layer to the module that owns the projections.
-        key: Path from the attention module to the key projection; `query` likewise. Both name
-            the same module where the projections are fused.
+        key: Path from the attention module to the key projection.
+        query: The same for queries; the same module if the projections are fused.
         fused: How to cut keys and queries out of a fused projection.
-        key_norm: Path from the attention module to a norm applied to the projected keys before
-            the rotary embedding, where the family has one; `query_norm` likewise.
-        norm_switch: The configuration's switch for these norms, where not all models of the
-            family have them.
+        key_norm: Path from the attention module to the norm of the projected keys before the
+            rotary embedding; empty if the family has none.
+        query_norm: The same for queries.
+        norm_switch: The configuration's switch for these norms; empty if all models have them.
         flat_norm: Whether these norms span all heads at once instead of each by itself.
         heads: Reads numbers and size of the heads from the configuration.
         bidirectional: Whether a token sees the tokens to its right.
-        unused_positions: How many of the positions that the configuration counts no token has.
+        unused_positions: How many of the configuration's positions no token can have.
     """
 
     blocks: str
@@ -117,11 +116,11 @@ class Family:
     def projection(
         self, side: Side, block: nn.Module, config: PretrainedConfig
     ) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
-        """Where a layer projects its keys or queries.
+        """Find where a layer projects its keys or queries.
 
         Returns:
-            The module, and a function that makes of its output the keys or queries of all heads
-            [windows, length, heads * head size], normed where the model has norms for them.
+            The module, and a function that turns its output into the keys or queries of all heads
+            [windows, length, heads * head size], after the model's norm of them, if any.
 
         Raises:
             HostError: The layer has no such module.
@@ -189,7 +188,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def family_of(model_type: str) -> Family:
-    """The layout of a model family.
+    """Look up the layout of a model family.
 
     Raises:
         HostError: The family is not in the table.
@@ -198,9 +197,9 @@ def family_of(model_type: str) -> Family:
         return FAMILIES[model_type]
     except KeyError:
         raise HostError(
-            f"Models of type {model_type!r} are not known yet (known: {', '.join(FAMILIES)}); "
-            "docs/families.md says how to add one, which is a line in "
-            "s3_retriever/host/families.py."
+            f"Models of type {model_type!r} are not supported yet (supported: "
+            f"{', '.join(FAMILIES)}); docs/families.md says how to add one, usually with one line "
+            "in s3_retriever/host/families.py."
         ) from None
 
 

@@ -1,6 +1,7 @@
 """`Host`: a transformer without its LM head, cut off after the deepest layer that is read.
 
-A host that also answers is loaded whole instead, once: reading uses the layers below the head.
+A host that also answers questions is loaded whole instead, once: it reads with the layers below
+the head.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from s3_retriever.host.windows import OffsetTokenizer, Window, WindowShape, wind
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-# The chunk of the paper (S3-Attention, section 4); encoders are read at their own length.
+# The chunk size of S3-Attention, section 4; encoders read at their own length.
 _LONGEST_WINDOW = 2048
 # all-MiniLM-L6-v2 was trained on sequences of up to 256 tokens.
 _MINILM_WINDOW = 256
@@ -47,16 +48,16 @@ class Host:
     """A transformer that reads windows of text; make one with `Host.load` or `Host.of`.
 
     Attributes:
-        name: What `load` was given.
+        name: The name that `load` was given.
         model: The base model in evaluation mode, without LM head. A run ends after the deepest
-            tap, so that layers beyond it cost nothing in reading.
+            tap, so layers beyond it cost nothing in reading.
         blocks: Its layers, in order.
         family: Where the layers keep their projections.
         tokenizer: Its tokenizer, with character offsets.
         shape: Size and overlap of its windows, in tokens.
-        batch_tokens: Padded tokens that one batch holds at most; lowered where they did not fit
-            into the device's memory.
-        lock: Held while the model runs: hooks on its modules see every forward pass.
+        batch_tokens: Most padded tokens of a batch; lowered when a batch did not fit into the
+            device's memory.
+        lock: Held while the model runs, because hooks on its modules see every forward pass.
     """
 
     def __init__(
@@ -100,23 +101,22 @@ class Host:
 
         Args:
             name: `minilm` (all-MiniLM-L6-v2), a local folder, or a model id on the Hub.
-            layers: How many layers to load, counted from the input; all where left out. The
-                weights of the others are never read into memory.
-            window: Tokens of a window at most, special tokens and title counted; where left out
-                256 for `minilm`, else the model's own length up to 2,048.
-            overlap: Tokens that neighbouring windows share; an eighth of the window where left
-                out.
-            batch_tokens: Padded tokens that one batch holds at most; by device and, on a CPU, by
-                the model's width where left out.
+            layers: How many layers to load, counted from the input; defaults to all. The weights
+                of the others are never read into memory.
+            window: Most tokens of a window, including special tokens and title; defaults to 256
+                for `minilm`, else to the model's own length up to 2,048.
+            overlap: Tokens that neighbouring windows share; defaults to an eighth of the window.
+            batch_tokens: Most padded tokens of a batch; the default depends on the device and, on
+                a CPU, on the model's width.
             device: `auto` (CUDA, then MPS, then CPU) or a torch device.
-            dtype: `auto` (bfloat16 where the device is fast in it, else float32), `bfloat16` or
+            dtype: `auto` (bfloat16 if the device is fast in it, else float32), `bfloat16` or
                 `float32`.
             revision: Branch, tag or commit on the Hub.
             trust_remote_code: Whether to run code that comes with the model.
-            generates: Whether the model is loaded whole, LM head included, so that the one copy
-                of its weights both reads and answers (see `causal`). Encoders have no head to
-                answer with and are loaded as always.
-            model_options: Passed on to `from_pretrained`, such as `attn_implementation` or
+            generates: Whether to load the model whole, including the LM head. One copy of its
+                weights then both reads and answers (see `causal`). Encoders have no such head and
+                are loaded as always.
+            model_options: More arguments of `from_pretrained`, such as `attn_implementation` or
                 `device_map`.
 
         Raises:
@@ -127,7 +127,7 @@ class Host:
         """
         if generates and layers is not None:
             raise InputError(
-                "A host that generates is loaded whole; leave out either layers or generates."
+                "A host that generates is loaded whole; pass either layers or generates, not both."
             )
         source = locate(name, revision)
         remote = {"revision": revision, "trust_remote_code": trust_remote_code}
@@ -166,13 +166,13 @@ class Host:
     ) -> Host:
         """Make a host of a model that is loaded already, such as a quantised one.
 
-        Nothing is copied but the tokenizer; the model is put into evaluation mode.
+        The model is not copied, but put into evaluation mode; the tokenizer is copied.
 
         Args:
             model: A base model, or a causal one, which then also generates.
             tokenizer: Its tokenizer.
-            name: Where its codebook is looked for, and what messages call it; the name it was
-                loaded by where left out.
+            name: What messages call it and where to look for its codebook; defaults to the name
+                that the model was loaded by.
             window: As in `load`.
             overlap: As in `load`.
             batch_tokens: As in `load`.
@@ -192,7 +192,7 @@ class Host:
 
     @property
     def causal(self) -> PreTrainedModel:
-        """The whole model with its LM head; it and `model` are the same modules.
+        """The whole model with its LM head; it shares its modules with `model`.
 
         Raises:
             HostError: The host cannot generate.
@@ -212,13 +212,13 @@ class Host:
 
     @property
     def positions(self) -> int | None:
-        """Tokens that a sequence may have, prompt and answer together; None without a limit."""
+        """Most tokens of a sequence, prompt and answer together; None without a limit."""
         counted = getattr(self.model.config, "max_position_embeddings", None)
         return None if counted is None else int(counted) - self.family.unused_positions
 
     @property
     def device(self) -> torch.device:
-        """Where the input embeddings live."""
+        """The device of the input embeddings."""
         return self._embeddings.device
 
     @property
@@ -233,7 +233,7 @@ class Host:
 
     @torch.inference_mode()
     def forward(self, batch: Sequence[Window]) -> None:
-        """Run a batch of windows; what they compute is read by a tap, nothing is returned."""
+        """Run a batch of windows. It returns nothing: taps read what the model computes."""
         # Padding never goes beyond a full window: the model may have no positions there.
         longest = max(len(window.ids) for window in batch)
         longest = max(longest, min(padded_length(longest), self.shape.size))
@@ -251,7 +251,7 @@ class Host:
             self.model(input_ids=ids, attention_mask=mask, **options)
         except RuntimeError as error:
             if is_out_of_memory(error):
-                # What does not fit now will not fit into the next scan either.
+                # What does not fit now will not fit in the next scan either.
                 self.batch_tokens = max(min(self.batch_tokens, ids.numel()) // 2, 1)
             raise
 
@@ -309,7 +309,7 @@ def _read_model(
     *,
     generates: bool,
 ) -> tuple[PreTrainedModel, PreTrainedModel | None]:
-    """The base model and, where it is to generate and its files have a head, the whole model."""
+    """Load the base model and, if it shall generate and its files have a head, the whole model."""
     auto: Any = transformers.AutoModelForCausalLM if generates else transformers.AutoModel
     try:
         with _quiet(bars=not Path(source).is_dir()):
@@ -320,25 +320,25 @@ def _read_model(
         raise HostError(f"The weights of host {name!r} cannot be loaded: {error}") from error
     if not generates:
         return model, None
-    # A head that the files do not have was made up at random. Tied heads are not missing.
+    # A head missing from the files has random weights. Tied heads do not count as missing.
     base = f"{model.base_model_prefix}."
     complete = all(key.startswith(base) for key in report["missing_keys"])
     return model.base_model, model if complete else None
 
 
-# The settings below belong to the whole process.
+# The settings that `_quiet` changes belong to the whole process.
 _QUIET = threading.Lock()
 
 
 @contextmanager
 def _quiet(*, bars: bool) -> Iterator[None]:
-    """Load a model without a word, and without progress bars unless a download may take time.
+    """Silence the loading of a model, except for the bars of a download.
 
-    Leaving out the deeper layers and the head is the purpose here, so the report about weights
-    that were not used says nothing.
+    Deeper layers and the head are not loaded on purpose; warnings about unused weights would only
+    mislead.
     """
     log = transformers.logging
-    # Where the user's environment decides about bars, the switch would only warn.
+    # If the user's environment decides about bars, the switch would only warn.
     decided = hub_constants.HF_HUB_DISABLE_PROGRESS_BARS is not None
     with _QUIET:
         verbosity = log.get_verbosity()

@@ -16,22 +16,22 @@ _MINILM_FILES = ["config.json", "model.safetensors", "tokenizer.json", "tokenize
 
 
 def locate(name: str, revision: str | None = None) -> str:
-    """The folder or Hub id that a host's name stands for.
+    """Find the folder or Hub id of a host.
 
     Args:
         name: `minilm`, a local folder, or a model id on the Hugging Face Hub.
         revision: Branch, tag or commit on the Hub.
 
     Raises:
-        HostError: The folder has no `config.json`, or the files of `minilm` are absent or not
-            the upstream ones.
+        HostError: The folder has no `config.json`, or the files of `minilm` are missing or differ
+            from the published ones.
     """
     if name == MINILM:
         return str(_minilm_folder())
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise HostError(f"{name} is a folder without config.json, so it holds no model.")
+            raise HostError(f"The folder {name} holds no model: it has no config.json.")
         return str(folder)
     if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise HostError(f"There is no folder {name}.")
@@ -39,7 +39,7 @@ def locate(name: str, revision: str | None = None) -> str:
 
 
 def _minilm_folder() -> Path:
-    """The installed package's folder, found without importing its code, else the Hub's."""
+    """Find the installed package's folder, without importing its code, else the Hub's."""
     spec = importlib.util.find_spec(_MINILM_PACKAGE)
     if spec is not None and spec.submodule_search_locations:
         folder = Path(next(iter(spec.submodule_search_locations))) / "model"
@@ -67,15 +67,15 @@ def _minilm_from_hub() -> Path:
 
 
 def _hub_folder(name: str, revision: str | None) -> str:
-    """Fetch the configuration only, so that a wrong name fails before any weights move."""
+    """Fetch the configuration first: a wrong name then fails before any weights move."""
     from huggingface_hub import hf_hub_download
 
     try:
         hf_hub_download(name, "config.json", revision=revision)
     except (OSError, ValueError) as error:
         raise HostError(
-            f"Host {name!r} is neither {MINILM!r}, nor a local folder, nor a model that the "
-            "Hugging Face Hub or its local cache could give; check the name and the connection."
+            f"There is no host {name!r}: no local folder has that name, and neither the Hugging "
+            "Face Hub nor its local cache has it; check the name and the connection."
         ) from error
     return name
 

@@ -192,7 +192,7 @@ def test_a_model_without_a_head_is_not_given_one_at_random(tiny_llama, words):
         words.answer("warm bread", "A baker mends warm bread.", **BUDGET)
     with pytest.raises(HostError, match="no LM head"):
         _ = Host.load(str(tiny_llama), **CPU).causal
-    with pytest.raises(InputError, match="leave out either"):
+    with pytest.raises(InputError, match="not both"):
         Host.load(str(tiny_llama), layers=1, generates=True, **CPU)
 
 

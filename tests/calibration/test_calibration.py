@@ -29,10 +29,10 @@ from s3_retriever import (
 )
 from s3_retriever.calibration import Gain, Sample, questions_from
 from s3_retriever.calibration.calibrate import CoordinateSearch
-from s3_retriever.calibration.evaluation import Evaluator, OnceEncoder, split
+from s3_retriever.calibration.evaluation import Evaluator, split
 from s3_retriever.calibration.settings import settings
 from s3_retriever.cli.app import app
-from s3_retriever.encoder import Encoder
+from s3_retriever.encoder import OnceEncoder
 
 TOKEN_BUDGET = 32
 SIGNS = [" ".join(signs) for signs in list(combinations("#%&*+=@~^|", 3))[::6]]
@@ -299,49 +299,6 @@ def test_every_variant_is_a_recipe_that_could_be_written():
             assert Recipe.model_validate(variant.model_dump()) == variant
         redundancies = [variant.redundancy for variant in tried["redundancy"]]
         assert (None in redundancies and len(redundancies) > 1) is (recipe is book.recipe)
-
-
-def test_texts_are_read_as_an_encoder_reads_them(documents, tiny_bert, tiny_codebook):
-    host = Host.load(str(tiny_bert), device="cpu", dtype="float32")
-    book = Codebook.load(tiny_codebook)
-    once, plain = OnceEncoder(host, book), Encoder(host, book)
-    texts = [(document.title, document.text) for document in documents[:3]]
-    for recipe in (
-        book.recipe,
-        book.paper_recipe(),
-        book.recipe.changed("advanced.doc_top_k", 2),
-    ):
-        for read, expected in zip(
-            once.documents(texts, recipe), plain.documents(texts, recipe), strict=True
-        ):
-            assert read.features.keys() == expected.features.keys()
-            for tap in recipe.taps:
-                assert (read.features[tap] == expected.features[tap]).all()
-        for _, text in texts:
-            read, expected = once.question(text, recipe), plain.question(text, recipe)
-            assert read.features.keys() == expected.features.keys()
-            for tap in recipe.taps:
-                assert (read.features[tap].values == expected.features[tap].values).all()
-            assert (read.direction is None) is (expected.direction is None)
-            if expected.direction is not None:
-                assert (read.direction == expected.direction).all()
-
-
-def test_a_text_is_read_once(documents, host, useless, monkeypatch):
-    once, read = OnceEncoder(host, useless), []
-    windows = host.windows
-    monkeypatch.setattr(host, "windows", lambda texts: windows(read.append(t) or t for t in texts))
-    texts = [(document.title, document.text) for document in documents[:3]]
-    for field, value in (
-        ("name", "as it is"),
-        ("advanced.doc_top_k", 2),
-        ("taps", {"hidden.0": TapRecipe()}),
-        ("advanced.idf_power", 0.0),
-    ):
-        recipe = useless.recipe.changed(field, value)
-        list(once.documents(texts, recipe))
-        once.question("warm bread", recipe)
-    assert len(read) == 4
 
 
 def test_samples_are_searched_apart(host, done, documents, questions):

@@ -181,7 +181,7 @@ def test_an_unknown_family_is_told_how_to_be_added():
     with pytest.raises(HostError) as caught:
         family_of("rwkv")
     message = str(caught.value)
-    assert message.startswith("Models of type 'rwkv' are not known yet (known: bert, ")
+    assert message.startswith("Models of type 'rwkv' are not supported yet (supported: bert, ")
     paths = re.findall(r"[\w/]+\.(?:md|py)", message)
     assert paths == ["docs/families.md", "s3_retriever/host/families.py"]
     assert all((ROOT / path).exists() for path in paths)

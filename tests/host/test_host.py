@@ -77,7 +77,7 @@ def test_a_missing_folder_is_not_looked_up_on_the_hub(tmp_path):
 
 
 def test_a_folder_without_a_model(tmp_path):
-    with pytest.raises(HostError, match=r"without config\.json"):
+    with pytest.raises(HostError, match=r"has no config\.json"):
         Host.load(str(tmp_path))
 
 
@@ -89,7 +89,7 @@ def test_a_damaged_configuration(bert_copy):
 
 def test_an_unknown_family_names_the_known_ones(bert_copy):
     edit_json(bert_copy / "config.json", model_type="gptj")
-    with pytest.raises(HostError, match=r"'gptj' are not known yet \(known: bert, .*qwen3"):
+    with pytest.raises(HostError, match=r"'gptj' are not supported yet \(supported: bert, .*qwen3"):
         Host.load(str(bert_copy))
 
 
@@ -132,7 +132,7 @@ def test_code_that_comes_with_a_model_is_not_run(bert_copy):
         ({"window": 129}, "8 to 128 tokens, not 129"),
         ({"window": 32, "overlap": 17}, "overlap by 0 to 16, not 17"),
         ({"overlap": -1}, "overlap by 0 to 64, not -1"),
-        ({"dtype": "float16"}, "dtype is 'auto' or one of bfloat16, float32"),
+        ({"dtype": "float16"}, "dtype must be auto, bfloat16 or float32"),
         ({"device": "abacus"}, "no device 'abacus' here"),
     ],
 )

@@ -1,0 +1,167 @@
+"""The mean states of sentences in an index: kept, searched, verified."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from s3_retriever import Codebook, Document, Host, S3Index
+from s3_retriever.encoder import Encoder
+from s3_retriever.errors import CodebookError, IndexStoreError
+from s3_retriever.host.taps import Tap, read
+from s3_retriever.index import Store
+from s3_retriever.recipe import SentenceRecipe
+
+
+@pytest.fixture(scope="module")
+def host(tiny_bert):
+    return Host.load(str(tiny_bert), device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def book(host, sentences):
+    return Codebook.fit(
+        host,
+        [" ".join(sentences)] * 4,
+        taps=["hidden.1"],
+        features=96,
+        k=12,
+        tokens=4_000,
+        batch_size=256,
+        progress=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def encoder(host, book):
+    return Encoder(host, book)
+
+
+def long_text(sentences, count=40):
+    return " ".join(sentences[i % len(sentences)] for i in range(count))
+
+
+def titled(text):
+    return Document(text, metadata={"title": "A title"})
+
+
+def exact_means(host, text):
+    """Mean states of the sentences, from all tokens at once."""
+    windows = list(host.windows([titled(text)]))
+    tap = Tap("hidden", 1)
+    states = torch.cat([read(host, [tap], [window])[tap] for window in windows])
+    sizes = [sentence.n_tokens for window in windows for sentence in window.sentences]
+    return torch.stack([part.mean(0) for part in torch.split(states, sizes)])
+
+
+def mapped(book, means):
+    """What the sentences with these mean states would be alone, as the codebook maps them."""
+    (sentence_map,) = book.sentence_maps.values()
+    return means @ sentence_map.weights + sentence_map.bias
+
+
+def index_of(encoder, recipe, documents):
+    index = S3Index(Store.create(None, {}), encoder, recipe)
+    index.add(documents, progress=False)
+    return index
+
+
+def similarity(index, direction):
+    segments = index._store.snapshot().segments
+    return np.concatenate([segment.similarity(direction) for segment in segments])
+
+
+def test_similarity_is_the_cosine_of_question_and_sentence(host, book, encoder, sentences):
+    text, question = long_text(sentences), sentences[3]
+    index = index_of(encoder, book.recipe, [Document(text, "d", {"title": "A title"})])
+    direction = encoder.question(question, book.recipe).direction
+    centre = book.centre(1)
+    asked = exact_means(host, question).mean(0) - centre
+    means = mapped(book, exact_means(host, text))
+    cosine = torch.cosine_similarity(means, asked[None]).detach().numpy()
+    found = similarity(index, direction)
+    # One window or several, a title or none: states differ a little with what surrounds them.
+    np.testing.assert_allclose(found, cosine, atol=0.12)
+    assert np.corrcoef(cosine, found)[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("change", ["compact", "merge", "replace"])
+def test_vectors_stay_with_their_sentences(change, book, encoder, sentences):
+    documents = [Document(long_text(sentences[i:], 6), f"d{i}") for i in range(12)]
+    direction = np.random.default_rng(0).normal(size=32).astype(np.float32)
+    index = index_of(encoder, book.recipe, documents[:4])
+    kept = documents[1:]
+    if change == "merge":
+        for one in documents[4:]:
+            index.add([one], progress=False)
+        index.delete("d0")
+        assert len(index._store.snapshot().segments) < 9
+    else:
+        index.add(documents[4:], progress=False)
+        index.delete("d0")
+    if change == "replace":
+        index.add([documents[5]], replace=True, progress=False)
+        kept = [one for one in kept if one.id != "d5"] + [documents[5]]
+    index.compact()
+    np.testing.assert_allclose(
+        similarity(index, direction),
+        similarity(index_of(encoder, book.recipe, kept), direction),
+        atol=0.1,
+    )
+
+
+def test_what_a_sentence_says_as_a_whole_counts(book, encoder, sentences):
+    documents = [Document(text, f"d{i}") for i, text in enumerate(sentences)]
+    index = index_of(encoder, book.recipe, documents)
+    without = book.recipe.model_copy(update={"sentence": None, "second_hop": None})
+    with_it = book.recipe.model_copy(
+        update={"sentence": SentenceRecipe(tap="sentence.1", weight=1e6), "second_hop": None}
+    )
+    question = sentences[7]
+    direction = encoder.question(question, with_it).direction
+    order = np.argsort(-similarity(index, direction), kind="stable")
+    found = index.search(question, 3, mode="s3", recipe=with_it)
+    assert [span.document_id for span in found] == [f"d{i}" for i in order[:3]]
+    assert "sentence" in found[0].sources
+    assert "sentence" in index.explain(question, found[0]).parts
+    plain = index.search(question, 3, mode="s3", recipe=without)
+    assert all("sentence" not in span.sources for span in plain)
+
+
+def test_blank_documents_have_no_vectors(book, encoder, sentences):
+    index = index_of(
+        encoder, book.recipe, [Document(" \n ", "blank"), Document(sentences[0], "full")]
+    )
+    assert [span.document_id for span in index.search(sentences[0], 2)] == ["full"]
+
+
+def test_an_index_without_vectors_says_so(book, encoder, sentences):
+    plain = book.recipe.model_copy(update={"sentence": None})
+    index = index_of(encoder, plain, [Document(sentences[0], "d")])
+    with pytest.raises(CodebookError, match=r"sentence\.1, which is not indexed"):
+        index.search("where", recipe=book.recipe)
+    with (
+        pytest.raises(IndexStoreError, match="has the taps"),
+        index._store.append({"hidden.1": 96}, 12),
+    ):
+        pass
+
+
+def test_damaged_vectors_are_found_by_verifying(book, encoder, sentences, tmp_path):
+    store = Store.create(tmp_path / "index", {})
+    with S3Index(store, encoder, book.recipe) as index:
+        index.add([Document(long_text(sentences, 30), "d")], progress=False)
+        (file,) = (tmp_path / "index").glob("*/vectors.npy")
+        content = bytearray(file.read_bytes())
+        content[-200:] = b"\xff" * 200
+        file.write_bytes(bytes(content))
+    with S3Index(Store.open(tmp_path / "index"), encoder, book.recipe) as index:
+        assert index.search(sentences[0], 3)
+        with pytest.raises(IndexStoreError, match=r"vectors\.npy"):
+            index.verify(progress=False)
+
+
+def test_a_question_without_tokens_finds_nothing(book, encoder, sentences):
+    index = index_of(encoder, book.recipe, [Document(sentences[0], "d")])
+    assert index.search("\u200b") == []
