@@ -1,4 +1,4 @@
-"""Loops over postings, compiled by numba. They look at nothing outside the ranges they are given.
+"""Loops over postings, compiled by numba. They read nothing outside the ranges they are given.
 
 Arguments that they share, for B blocks of a segment and F features:
 
@@ -8,8 +8,8 @@ Arguments that they share, for B blocks of a segment and F features:
 - `first`: int64 [B + 1], the first sentence of each block, and the end.
 - `first_token`: int64 [sentences + 1], the first token of each sentence, and the end.
 
-Those that could be led outside by damaged files return whether the postings were in order; where
-they were not, the result is of no use.
+Those that damaged files could lead outside return whether the postings were in order; if not, the
+result is of no use.
 """
 
 from __future__ import annotations
@@ -20,11 +20,6 @@ import numpy as np
 from numba import njit
 
 from s3_retriever.index.postings import NEW_SENTENCE, STEP
-from s3_retriever.index.prefetch import prefetch
-
-_RUN = 128
-# Runs of postings that are asked for before they are needed.
-_AHEAD = 4
 
 
 @njit(nogil=True, cache=True)
@@ -32,39 +27,19 @@ def add_to_sentences(
     sentences: Any, begin: Any, end: Any, first: Any, weights: Any, scores: Any
 ) -> bool:
     """Add the weight of each feature, float64 [F], to the sentences in which it fires."""
-    begins, ends = begin.ravel(), end.ravel()
     for b in range(begin.shape[0]):
         block = scores[first[b] : first[b + 1]]
         for f in range(begin.shape[1]):
-            # Runs are short and far apart: most of the time would go by in waiting for them.
-            ahead = b * begin.shape[1] + f + _AHEAD
-            if ahead < len(begins):
-                prefetch(sentences, begins[ahead], ends[ahead])
             run = sentences[begin[b, f] : end[b, f]]
-            # Two loops without branches take less time than one with: the first is vectorised.
+            # Two loops without branches take less time than one with branches.
             highest = 0
             for i in range(len(run)):
                 highest = max(highest, run[i])
             if len(run) and highest >= len(block):
                 return False
-            _add(run, weights[f], block)
+            for i in range(len(run)):
+                block[run[i]] += weights[f]
     return True
-
-
-@njit(nogil=True, cache=True)
-def _add(run: Any, weight: float, scores: Any) -> None:
-    """Add a weight to the scores [n] of a run of sentences, none of which occurs twice."""
-    # Four at a time: the processor need not wait to see whether they are the same sentence.
-    whole = len(run) // 4 * 4
-    for i in range(0, whole, 4):
-        p, q, r, s = run[i], run[i + 1], run[i + 2], run[i + 3]
-        at_p, at_q, at_r, at_s = scores[p], scores[q], scores[r], scores[s]
-        scores[p] = at_p + weight
-        scores[q] = at_q + weight
-        scores[r] = at_r + weight
-        scores[s] = at_s + weight
-    for i in range(whole, len(run)):
-        scores[run[i]] += weight
 
 
 @njit(nogil=True, cache=True)
@@ -81,8 +56,6 @@ def mark_features(
         while stop < len(wanted) and wanted[stop] < first[b + 1]:
             stop += 1
         for f in range(begin.shape[1] if start < stop else 0):
-            if f + _AHEAD < begin.shape[1]:
-                prefetch(sentences, begin[b, f + _AHEAD], end[b, f + _AHEAD])
             low = begin[b, f]
             for w in range(start, stop):
                 number = wanted[w] - first[b]
@@ -188,35 +161,14 @@ def count_deltas(
     in `sentences` is meant.
     """
     for f in range(len(postings)):
-        if f + _AHEAD < len(postings):
-            prefetch(deltas, delta_begin[f + _AHEAD], delta_end[f + _AHEAD])
         left = postings[f] - begin[f] + 1
-        place, left = _skip(deltas, delta_begin[f], delta_end[f], left)
-        for i in range(place, delta_end[f]):
+        for i in range(delta_begin[f], delta_end[f]):
             if deltas[i] & NEW_SENTENCE:
                 left -= 1
                 if left < 0:
                     break
             if left == 0 and deltas[i] & STEP < STEP:
                 counts[f] += 1
-
-
-@njit(nogil=True, cache=True)
-def _skip(deltas: Any, place: int, end: int, left: int) -> tuple[int, int]:
-    """Pass over whole runs of deltas before the one in which the last of `left` sentences begins.
-
-    Returns where that run begins, and how many of the sentences are left. A run has no branches,
-    so that it is vectorised.
-    """
-    while place + _RUN <= end:
-        begun = 0
-        for i in range(place, place + _RUN):
-            begun += deltas[i] // NEW_SENTENCE
-        if begun >= left:
-            break
-        left -= begun
-        place += _RUN
-    return place, left
 
 
 # Sums may be taken in any order, so that several products are computed at once.

@@ -1,7 +1,7 @@
 """Lexical postings: in which sentences, and how often, does a term occur?
 
-Terms are 64-bit hashes, so that there is no dictionary to keep. Postings are written in blocks
-that are each sorted by (term, sentence): `terms` has the terms of block after block, `blocks` the
+Terms are 64-bit hashes, which need no dictionary. Postings are written in blocks that are each
+sorted by (term, sentence): `terms` has the terms of block after block, `blocks` the
 first term of every block, `offsets` the first posting of every term (both with a final end).
 """
 

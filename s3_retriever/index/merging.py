@@ -3,7 +3,7 @@
 Sizes fall into levels, each eight times the one below. Eight neighbours of one level become one
 segment, and smaller ones that lie between them go with them; lower levels come first. That leaves
 at most seven segments of each level, O(log n) in all, and copies a token O(log n) times. Only
-neighbours are merged, so that documents stay in the order in which they were added.
+neighbours are merged, which keeps documents in the order in which they were added.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SMALL = 1024
 
 
 class Size(NamedTuple):
-    """Tokens and documents of a segment, one as much as the other: all, and those not deleted."""
+    """Number of tokens plus documents of a segment: all of them, and those not deleted."""
 
     total: int
     live: int

@@ -16,13 +16,14 @@ from s3_retriever.index.manifest import SegmentEntry
 from s3_retriever.index.segment_files import SegmentFiles, read_live
 from s3_retriever.index.storage import Folder
 from s3_retriever.quantization import cosine_weights
+from s3_retriever.types import Where
 
 
 class Segment:
     """Whole documents in order: their text, sentences, tokens and postings. Never changes.
 
     Tokens, sentences and documents are counted from 0 within the segment, and deleted documents
-    keep their numbers. The files stay open, so that a segment outlives its removal from the index.
+    keep their numbers. The files stay open: a segment outlives its removal from the index.
 
     Args:
         folder: The segment's folder.
@@ -343,13 +344,20 @@ class Segment:
         self._document_record(ordinal)
         return self._files.documents.metadata(ordinal)
 
-    def where(self, conditions: Mapping[str, Any]) -> NDArray[np.bool_]:
-        """Which live documents have the given values in their metadata, bool [n_documents].
+    def where(self, where: Where) -> NDArray[np.bool_]:
+        """Which live documents a filter admits, bool [n_documents].
 
-        Values are equal as in Python, except that `True` is not 1.
+        Args:
+            where: Values that a document's metadata must have, equal as in Python except that
+                `True` is not 1; or a function of a document's metadata, which it may only read.
         """
-        chosen = self._files.documents.where(conditions)
-        return chosen if self.live is None else chosen & self.live
+        if not callable(where):
+            chosen = self._files.documents.where(where)
+            return chosen if self.live is None else chosen & self.live
+        chosen = np.zeros(self.n_documents, dtype=np.bool_)
+        for ordinal in self.live_documents().tolist():
+            chosen[ordinal] = bool(where(self._files.documents.metadata(ordinal)))
+        return chosen
 
     @property
     def sentence_tokens(self) -> NDArray[np.int64]:

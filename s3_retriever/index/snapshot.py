@@ -68,9 +68,14 @@ class Snapshot:
         return sum(segment.n_live_tokens for segment in self.segments)
 
     @cached_property
-    def n_live(self) -> int:
+    def n_sentences(self) -> int:
         """Number of sentences of live documents."""
         return int(np.count_nonzero(self.live))
+
+    @property
+    def n_live(self) -> int:
+        """The same, beside `live` and `len`."""
+        return self.n_sentences
 
     @cached_property
     def live(self) -> NDArray[np.bool_]:
@@ -92,7 +97,7 @@ class Snapshot:
     @cached_property
     def mean_terms(self) -> float:
         """Mean length of the live sentences in terms, 0 if there are none."""
-        return float(self.column("n_terms")[self.live].mean()) if self.n_live else 0.0
+        return float(self.column("n_terms")[self.live].mean()) if self.n_sentences else 0.0
 
     def locate(self, number: int) -> tuple[int, Segment, int]:
         """The segment's place in the snapshot, the segment, and the sentence's ordinal there."""

@@ -48,7 +48,7 @@ class SegmentWriter:
         self._taken = taken or (lambda _: False)
         self._ids: dict[str, None] = {}
         self._document: _OpenDocument | None = None
-        self._finished = False
+        self._failed = self._finished = False
         self._tokens = ArrayWriter(folder, tables.TOKENS_FILE, tables.TOKEN)
         self._sentences = tables.TableWriter(folder, tables.SENTENCES_FILE, tables.SENTENCE)
         self._documents = DocumentsWriter(folder)
@@ -82,10 +82,9 @@ class SegmentWriter:
             IndexStoreError: The document before this one is not complete.
         """
         document = self._document or self._begin(chunk.document)
-        if document.document is not chunk.document:
+        if self._failed or document.document != chunk.document:
             raise _interrupted()
-        # What fails leaves the document open, and a segment with an open one is not finished.
-        self._document = document
+        self._document, self._failed = document, True  # until all of the chunk is written
         self._check_tokens(chunk, document)
         self._check_sentences(chunk, document)
         self._append_tokens(chunk.starts, chunk.features)
@@ -112,6 +111,7 @@ class SegmentWriter:
             document.start = int(chunk.starts[-1])
         if chunk.last:
             self._end(document)
+        self._failed = False
 
     def copy_live(self, segment: Segment) -> None:
         """Add the live documents of a segment as they are, one block of them at a time.
@@ -186,7 +186,7 @@ class SegmentWriter:
         ]
 
     def _check_complete(self) -> None:
-        if self._document is not None:
+        if self._failed or self._document is not None:
             raise _interrupted()
 
     def _begin(self, document: Document) -> _OpenDocument:

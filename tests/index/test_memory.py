@@ -6,6 +6,7 @@ import io
 import os
 import tempfile
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -172,7 +173,9 @@ def test_one_thread_writes_at_a_time(monkeypatch):
 def test_a_forked_child_takes_nothing_away():
     store, corpus = Store.create(None, ORIGIN), Corpus(3)
     add(store, corpus)
-    child = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # numpy has threads of its own
+        child = os.fork()
     if child == 0:
         try:
             store.delete(["d0", "d1"])

@@ -163,8 +163,9 @@ def test_chunks_that_do_not_fit(tmp_path, bad):
     writer.add(chunk_of([1], [[0]], sentences=()))
     with pytest.raises(InputError):
         writer.add(bad)
-    with pytest.raises(IndexStoreError, match="interrupted"):
-        writer.close()
+    for go_on in (lambda: writer.add(chunk_of(last=True)), writer.close):
+        with pytest.raises(IndexStoreError, match="interrupted"):
+            go_on()
     writer.abort()
     assert not (tmp_path / "s").exists()
 
@@ -230,6 +231,10 @@ def test_metadata_is_filtered_as_python_compares_it(tmp_path):
     dead = write_tombstones(DiskFolder(tmp_path / "s"), entry, [0, 4], 7)
     segment = Segment(DiskFolder(tmp_path / "s"), dead, segment)
     assert where(value=1) == [2, 11]
+    seen = []
+    even = segment.where(lambda metadata: seen.append(metadata) or metadata.get("even"))
+    assert np.flatnonzero(even).tolist() == [2, 6, 8, 10, 12]
+    assert len(seen) == 12  # of live documents only
     assert segment.metadata(1) == segment.document(1).metadata == {"value": True, "even": False}
     with pytest.raises(TypeError):
         segment.metadata(1)["value"] = 2

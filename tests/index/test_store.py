@@ -82,7 +82,7 @@ def test_a_new_index_is_empty(any_store):
     assert (any_store.manifest.schema_version, any_store.manifest.generation) == (2, 0)
     assert any_store.manifest.origin == ORIGIN
     snapshot = any_store.snapshot()
-    assert (snapshot.n_documents, snapshot.n_live, snapshot.n_tokens) == (0, 0, 0)
+    assert (snapshot.n_documents, snapshot.n_sentences, snapshot.n_tokens) == (0, 0, 0)
     assert snapshot.segments == snapshot.ids() == []
     assert snapshot.find("d0") is None
     any_store.compact()
@@ -135,7 +135,7 @@ def test_delete(store):
         assert snapshot.n_documents == 5
         documents = segment.documents[segment.live]
         assert snapshot.n_tokens == documents["n_tokens"].sum() < segment.n_tokens
-        assert snapshot.n_live == documents["n_sentences"].sum()
+        assert snapshot.n_sentences == documents["n_sentences"].sum()
     assert before.segments[0].live is None
     # Superseded tombstones are gone.
     assert len(list(store.path.rglob("tombstones.*"))) == 1
