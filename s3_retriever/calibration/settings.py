@@ -141,11 +141,11 @@ def _sentences(layer: int | None, recipe: Recipe) -> Variants:
 def _scorings(recipe: Recipe) -> Variants:
     for power in LENGTH_POWERS:
         scoring = FeatureCoverage(length_power=power)
-        yield f"feature_coverage, length_power {power}", recipe.changed("scoring", scoring)
+        yield f"feature_coverage {power}", recipe.changed("scoring", scoring)
     # Redundancy needs to know which features a sentence covers.
     without = recipe.changed("redundancy", None)
     for kernel in KERNELS:
-        yield f"max_token, kernel {kernel}", without.changed("scoring", MaxToken(kernel=kernel))
+        yield f"max_token {kernel}", without.changed("scoring", MaxToken(kernel=kernel))
 
 
 def _field(name: str, values: Iterable[float]) -> Callable[[Recipe], Variants]:

@@ -359,7 +359,7 @@ def test_command_with_labels(tmp_path, tiny_llama, book, documents, questions):
     heading, *lines = result.stdout.splitlines()
     assert heading.split() == ["setting", "value", "recall", "gain", "error"]
     assert any(line.startswith("taps") and line.endswith("kept") for line in lines)
-    assert "of the 10 questions that decided, below of the 10" in result.stdout
+    assert "of the 10 questions that decided; below, of the 10 that" in result.stdout
     assert "The new recipe finds more." in result.stdout
     chosen = Codebook.load(out).recipe
     assert list(chosen.taps) == ["hidden.0"]
@@ -374,7 +374,7 @@ def test_command_without_labels(tmp_path, tiny_llama, book, documents):
     lines = [json.dumps({"text": document.text}) for document in documents[15:]]
     (tmp_path / "more.jsonl").write_text("\n".join(lines))
     model = [tiny_llama, "--codebook", book, "--token-budget", TOKEN_BUDGET, "--device", "cpu"]
-    texts = ["--text", tmp_path / "texts", tmp_path / "more.jsonl", "--count", "40"]
+    texts = ["--text", tmp_path / "texts", "--text", tmp_path / "more.jsonl", "--count", "40"]
     # The codebook may take the place of the one it was made from.
     result = s3r("calibrate", *model, *texts, "--out", book, "--json")
     assert result.exit_code == 0, result.stderr
@@ -388,14 +388,14 @@ def test_command_fails_before_it_begins(tmp_path, book, documents):
     text.write_text("Too little text.")
     other.write_text("{}")
     for arguments, code, problem in (
-        (["--text", text, "--out", tmp_path], 1, "no codebook"),
-        (["--text", text, "--recipe-only", other], 1, "holds no recipe"),
+        (["--text", text, "--out", tmp_path], 1, "other than a codebook"),
+        (["--text", text, "--recipe-only", other], 1, "is not a valid recipe"),
         (["--text", tmp_path / "none", "--out", book], 1, "no file or folder"),
         (["--questions", tmp_path / "none.jsonl", "--out", book], 1, "cannot be read"),
         (["--text", text, "--out", book], 1, "at least 20 questions"),
         (["--text", text], 2, "--recipe-only"),
         (["--out", book], 2, "--questions or --text"),
-        (["--text", text, "--questions", text, "--out", book], 2, "one of them"),
+        (["--text", text, "--questions", text, "--out", book], 2, "either --questions or --text"),
     ):
         result = s3r("calibrate", "no/such-host", *arguments)
         assert result.exit_code == code, result.stderr
