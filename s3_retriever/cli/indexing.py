@@ -144,8 +144,8 @@ def facts(store: Store) -> dict[str, Any]:
     size = sum(file.bytes for segment in manifest.segments for file in segment.files.values())
     return {
         "path": str(store.path),
-        "host": manifest.codebook.get("host"),
-        "codebook": manifest.codebook.get("codebook"),
+        "host": manifest.origin.get("host"),
+        "codebook": manifest.origin.get("codebook"),
         "documents": snapshot.n_documents,
         "sentences": snapshot.n_sentences,
         "tokens": snapshot.n_tokens,
@@ -154,7 +154,7 @@ def facts(store: Store) -> dict[str, Any]:
         "segments": len(manifest.segments),
         "generation": manifest.generation,
         "schema": manifest.schema_version,
-        "recipe": manifest.codebook.get("recipe"),
+        "recipe": manifest.origin.get("recipe"),
     }
 
 
@@ -208,9 +208,9 @@ def verify(index: options.IndexPath) -> None:
 
     Names all files that are damaged or missing. Does not load the host.
     """
-    from s3_retriever.index import Store
+    from s3_retriever.index import DiskBackend, Store
 
-    found = Store(index).verify(progress=True)
+    found = Store(DiskBackend(index)).verify(progress=True)
     for name in found.strangers:
         warn(f"{index / name} does not belong to the index.")
     results().print(f"{found.files} files, {found.bytes:,} bytes: intact.", soft_wrap=True)

@@ -59,7 +59,7 @@ class Identity(BaseModel):
             IndexStoreError: The manifest does not tell.
         """
         try:
-            return cls.model_validate(store.manifest.codebook)
+            return cls.model_validate(store.manifest.origin)
         except ValidationError as error:
             raise IndexStoreError(
                 f"The manifest of the index at {store.path} does not say how it was made; it is "
