@@ -204,8 +204,15 @@ def verify(index: options.IndexPath) -> None:
 
     Names all files that are damaged or missing.
     """
+<<<<<<< HEAD
     verification = Store(DiskBackend(index)).verify(progress=True)
     for name in verification.strangers:
+=======
+    from s3_retriever.index import DiskBackend, Store
+
+    found = Store(DiskBackend(index)).verify(progress=True)
+    for name in found.strangers:
+>>>>>>> index
         warn(f"{index / name} does not belong to the index.")
     results().print(
         f"{verification.files} files, {verification.bytes:,} bytes: intact.", soft_wrap=True

@@ -271,11 +271,17 @@ class Documents:
         """
         chosen = np.ones(len(self.table), dtype=np.bool_)
         for key, value in conditions.items():
-            column = self._columns.get(key)
-            if column is None:
-                column = self._columns[key] = _Column(self._parsed[1], key)
-            chosen &= column.equal(value)
+            chosen &= self._column(key).equal(value)
         return chosen
+
+    def _column(self, key: str) -> _Column:
+        column = self._columns.get(key)
+        if column is None:
+            column = _Column(self._parsed[1], key)
+            # Questions may name any key: only those that documents have are kept.
+            if not column.empty:
+                self._columns[key] = column
+        return column
 
     @cached_property
     def _by_hash(self) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
@@ -339,6 +345,11 @@ class _Column:
         for ordinal, values in enumerate(metadata):
             if key in values:
                 self._codes[ordinal] = self._number(values[key], ordinal)
+
+    @property
+    def empty(self) -> bool:
+        """Whether no document has the key."""
+        return not self._numbers and not self._others
 
     def equal(self, value: Any) -> NDArray[np.bool_]:
         """Which documents have a value that equals this one, bool [documents]."""

@@ -9,7 +9,7 @@ from helpers.codebooks import random_codebook
 from s3_retriever import Codebook, Document, Host
 from s3_retriever.encoder import CachingEncoder, Encoder, OnceEncoder
 from s3_retriever.encoder.caching import RecentlyUsed
-from s3_retriever.recipe import Recipe, SentenceRecipe, TapRecipe
+from s3_retriever.recipe import Advanced, Recipe, SentenceRecipe, TapRecipe
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def host(tiny_bert) -> Host:
 def book(host) -> Codebook:
     book = random_codebook(host, "key.1", "hidden.0", "hidden.1")
     return book.with_recipe(
-        Recipe(taps={"hidden.1": TapRecipe()}, sentence=SentenceRecipe(tap="sentence.1"))
+        Recipe(taps={"hidden.1": TapRecipe()}, sentence=SentenceRecipe(layer=1))
     )
 
 
@@ -117,10 +117,14 @@ def test_scans_with_and_without_sentence_vectors_are_kept_apart(host, book, docu
 
 
 RECIPES = [
-    Recipe(taps={"hidden.1": TapRecipe()}, sentence=SentenceRecipe(tap="sentence.1")),
-    Recipe(taps={"hidden.1": TapRecipe()}, sentence=SentenceRecipe(tap="sentence.0")),
+    Recipe(taps={"hidden.1": TapRecipe()}, sentence=SentenceRecipe(layer=1)),
+    Recipe(taps={"hidden.1": TapRecipe()}, sentence=SentenceRecipe(layer=0)),
     Recipe(taps={"key.1": TapRecipe(query_side="query"), "hidden.0": TapRecipe()}),
-    Recipe(taps={"key.1": TapRecipe()}, document_k=2, query_k=3),
+    Recipe(
+        taps={"key.1": TapRecipe()},
+        advanced=Advanced(doc_top_k=2),
+        advanced=Advanced(query_top_k=3),
+    ),
 ]
 
 

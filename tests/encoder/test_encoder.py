@@ -13,7 +13,7 @@ from s3_retriever.encoder import Encoder, WordsEncoder
 from s3_retriever.errors import CodebookError
 from s3_retriever.host import Host
 from s3_retriever.host.taps import Tap, group_queries, read
-from s3_retriever.recipe import Recipe, SentenceRecipe, TapRecipe
+from s3_retriever.recipe import Advanced, Recipe, SentenceRecipe, TapRecipe
 from s3_retriever.text import SentenceCutter, count_terms
 
 CPU = {"device": "cpu", "dtype": "float32"}
@@ -50,7 +50,9 @@ def test_another_host_is_refused(llama, book, bert, tiny_bert):
 def test_documents_equal_encoding_one_text_at_a_time(family, request, sentences):
     host = request.getfixturevalue(family)
     book = random_codebook(host, "key.1", "hidden.0")
-    recipe = Recipe(taps={"key.1": TapRecipe(), "hidden.0": TapRecipe()}, document_k=4)
+    recipe = Recipe(
+        taps={"key.1": TapRecipe(), "hidden.0": TapRecipe()}, advanced=Advanced(doc_top_k=4)
+    )
     texts = [" ".join(sentences[i : i + n]) for i, n in enumerate([1, 9, 0, 2, 30, 1])]
     documents = [
         Document(text, metadata={"title": "A title" * (text == texts[1])}) for text in texts
@@ -74,7 +76,7 @@ def test_documents_equal_encoding_one_text_at_a_time(family, request, sentences)
 
 
 def test_documents_keep_no_more_features_than_the_sae_was_trained_for(bert, book):
-    recipe = Recipe(taps={"key.1": TapRecipe()}, document_k=40)
+    recipe = Recipe(taps={"key.1": TapRecipe()}, advanced=Advanced(doc_top_k=40))
     (found,) = Encoder(bert, book).documents([Document("every release")], recipe)
     assert found.features["key.1"].shape[1] == 6
 
@@ -98,7 +100,7 @@ def test_question_side_same(bert, book):
     for name, features in found.items():
         tap = Tap.parse(name)
         x = read(bert, [tap], [window])[tap]
-        values, indices = book.sae(name).encode(x, book.recipe.query_k)
+        values, indices = book.sae(name).encode(x, book.recipe.advanced.query_top_k)
         np.testing.assert_allclose(features.values, values.detach(), rtol=1e-3, atol=1e-4)
         assert (features.indices == indices.numpy()).mean() > 0.95
         assert features.values.shape == (len(bert.tokenizer.split(QUESTION)), 32)
@@ -108,7 +110,9 @@ def test_question_side_same(bert, book):
 def test_question_side_query_goes_through_the_key_sae(family, request):
     host = request.getfixturevalue(family)
     book = random_codebook(host, "key.1")
-    recipe = Recipe(taps={"key.1": TapRecipe(query_side="query")}, query_k=100)
+    recipe = Recipe(
+        taps={"key.1": TapRecipe(query_side="query")}, advanced=Advanced(query_top_k=100)
+    )
     found = Encoder(host, book).question(QUESTION, recipe).features["key.1"]
     (window,) = host.windows([Document(QUESTION)])
     x = group_queries(read(host, [Tap("query", 1)], [window])[Tap("query", 1)], host)
@@ -169,7 +173,7 @@ def test_chunks_share_out_tokens_and_sentences(family, scores_sentences, request
     book = random_codebook(host, "hidden.1")
     recipe = book.recipe
     if scores_sentences:
-        recipe = recipe.model_copy(update={"sentence": SentenceRecipe(tap="sentence.1")})
+        recipe = recipe.model_copy(update={"sentence": SentenceRecipe(layer=1)})
     documents = [Document(text, str(i), {"title": "A title"}) for i, text in enumerate(TEXTS)]
     chunks = list(Encoder(host, book).documents(documents, recipe))
     for document in documents:

@@ -72,7 +72,7 @@ def vectors_of(encoder, recipe, text):
 
 
 def test_an_encoders_sentences_are_scored(book):
-    assert book.recipe.sentence == SentenceRecipe(tap="sentence.1")
+    assert book.recipe.sentence == SentenceRecipe(layer=1)
     assert list(book.recipe.taps) == ["hidden.1"]
 
 
@@ -133,9 +133,7 @@ def test_recipes_that_mix_up_taps_are_refused(book):
     with pytest.raises(
         CodebookError, match=r"needs the tap hidden\.0, which this codebook does not"
     ):
-        book.check(
-            Recipe(taps={"hidden.1": TapRecipe()}, sentence=SentenceRecipe(tap="sentence.0"))
-        )
+        book.check(Recipe(taps={"hidden.1": TapRecipe()}, sentence=SentenceRecipe(layer=0)))
 
 
 def test_a_sentence_layer_is_never_fitted(host, sentences):

@@ -19,8 +19,7 @@ from typer.testing import CliRunner
 
 from s3_retriever import Document, IndexStoreError, S3Index
 from s3_retriever.cli.app import app
-from s3_retriever.index import Store
-from s3_retriever.index.backends import DiskBackend
+from s3_retriever.index import DiskBackend, Store
 
 FLIPS = int(os.environ.get("S3_FAULT_FLIPS", "500"))
 # What is compared with its checksum before anything else is read.

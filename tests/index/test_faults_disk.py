@@ -18,8 +18,7 @@ import pytest
 from helpers.writers import TAPS, made_up, read_documents
 
 from s3_retriever.errors import IndexStoreError
-from s3_retriever.index import Store
-from s3_retriever.index.backends import DiskBackend
+from s3_retriever.index import DiskBackend, Store
 from s3_retriever.index.files import LOCK_NAME
 
 FULL = Path("/dev/full")

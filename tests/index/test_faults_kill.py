@@ -20,8 +20,7 @@ from pathlib import Path
 import pytest
 from helpers.writers import IDS, TAPS, made_up, read_documents
 
-from s3_retriever.index import Store
-from s3_retriever.index.backends import DiskBackend
+from s3_retriever.index import DiskBackend, Store
 from s3_retriever.index.files import hold, write_lock
 
 KILLS = int(os.environ.get("S3_FAULT_KILLS", "200"))

@@ -20,8 +20,7 @@ from hypothesis import strategies as st
 
 from s3_retriever import text
 from s3_retriever.errors import IndexStoreError
-from s3_retriever.index import Store, lexical, postings
-from s3_retriever.index.backends import DiskBackend
+from s3_retriever.index import DiskBackend, Store, lexical, postings
 from s3_retriever.index.merging import SMALL, WIDTH, Size, most_segments, next_merge
 
 
@@ -324,7 +323,7 @@ def test_merging_does_not_import_the_text_room(store):
     for i in range(3):
         add(store, f"d{i}")
     script = (
-        "import sys; from pathlib import Path; from s3_retriever.index import Store;"
+        "import sys; from pathlib import Path; from s3_retriever.index import DiskBackend, Store;"
         "store = Store.open(Path(sys.argv[1])); store.delete(['d1']); store.compact();"
         "rooms = ('s3_retriever.text', 'sentencex', 'Stemmer', 'torch');"
         "assert not [name for name in sys.modules if name.startswith(rooms)]"

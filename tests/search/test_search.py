@@ -9,6 +9,7 @@ from collections import Counter
 import bm25s
 import numpy as np
 import pytest
+from helpers.segments import add as add_chunks
 from rank_bm25 import BM25Okapi
 
 from s3_retriever import (
@@ -21,7 +22,7 @@ from s3_retriever import (
     TapRecipe,
 )
 from s3_retriever.features import EncodedQuestion, TapFeatures
-from s3_retriever.index import Store, TokenChunk
+from s3_retriever.index import Store
 from s3_retriever.search import admitted, rank, select
 from s3_retriever.search.fusion import interleave, nth_largest, weigh
 from s3_retriever.search.signals import (
@@ -49,7 +50,7 @@ def recipe(taps=None, scoring=None, fusion=None, **advanced):
 
 
 def words(text):
-    return np.array([match.start() for match in re.finditer(r"\S+", text)], dtype=np.int64)
+    return np.array([match.start() for match in re.finditer(r"\S+", text)], dtype=np.uint32)
 
 
 def make_store(texts, k=3, seed=0):
@@ -68,7 +69,7 @@ def add(store, documents, features):
     """Add documents whose tokens are words, with the features [tokens, k] of each."""
     with store.append({"hidden.0": FEATURES}) as writer:
         for document, rows in zip(documents, features, strict=True):
-            writer.add(document, [TokenChunk(words(document.text), {"hidden.0": rows})])
+            add_chunks(writer, document, words(document.text), {"hidden.0": rows})
 
 
 def brute_force(features, weights, kernel, idf_power):
