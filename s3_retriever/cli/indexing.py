@@ -21,8 +21,7 @@ from s3_retriever.cli.files import (
 )
 from s3_retriever.cli.options import create_index, open_index
 from s3_retriever.errors import InputError
-from s3_retriever.index import Store
-from s3_retriever.index.backends import DiskBackend
+from s3_retriever.index import DiskBackend, Store
 from s3_retriever.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -204,15 +203,8 @@ def verify(index: options.IndexPath) -> None:
 
     Names all files that are damaged or missing.
     """
-<<<<<<< HEAD
     verification = Store(DiskBackend(index)).verify(progress=True)
     for name in verification.strangers:
-=======
-    from s3_retriever.index import DiskBackend, Store
-
-    found = Store(DiskBackend(index)).verify(progress=True)
-    for name in found.strangers:
->>>>>>> index
         warn(f"{index / name} does not belong to the index.")
     results().print(
         f"{verification.files} files, {verification.bytes:,} bytes: intact.", soft_wrap=True

@@ -242,7 +242,7 @@ class TestRecipes:
         paper = book.named_recipe("paper")
         assert paper.taps == {"key.1": TapRecipe(query_side="query")}
         assert (paper.weight_power, paper.idf_power, paper.fusion) == (1.0, 1.0, "union")
-        assert (paper.document_k, paper.query_k) == (6, 6)
+        assert (paper.advanced.doc_top_k, paper.advanced.query_top_k) == (6, 6)
         own = Recipe(taps={"hidden.0": TapRecipe(weight=2)})
         assert book.named_recipe(own) is own
 

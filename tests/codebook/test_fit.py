@@ -18,9 +18,11 @@ from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.host import Host
 from s3_retriever.host.taps import Tap
 from s3_retriever.recipe import (
-    CoverageRecipe,
-    DocumentRecipe,
+    Advanced,
+    DocumentBoost,
+    FeatureCoverage,
     Recipe,
+    Redundancy,
     SecondHop,
     SentenceRecipe,
     TapRecipe,
@@ -95,14 +97,13 @@ def test_the_report_of_a_fit(fitted, host, tokens):
     assert fitted.recipe == Recipe(
         name="default",
         taps={"hidden.1": TapRecipe()},
-        sentence=SentenceRecipe(tap="sentence.1"),
-        document_k=8,
-        query_k=8,
-        weight_power=1.0,
-        scoring="cover",
-        second_hop=SecondHop(),
-        document=DocumentRecipe(),
-        coverage=CoverageRecipe(),
+        sentence=SentenceRecipe(layer=1),
+        scoring=FeatureCoverage(),
+        hop=SecondHop(),
+        redundancy=Redundancy(),
+        advanced=Advanced(
+            doc_top_k=8, query_top_k=8, weight_power=1.0, document_boost=DocumentBoost()
+        ),
     )
     settings = fitted.report["settings"]
     assert (settings["tokens"], settings["features"], settings["k"]) == (tokens, 64, 8)

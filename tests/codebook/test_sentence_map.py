@@ -158,7 +158,7 @@ def test_another_host_is_refused(book, tiny_llama, texts):
 
 def test_the_map_is_of_the_layer_that_the_recipe_scores(host, texts):
     both = fit(host, texts, taps=["hidden.0", "hidden.1"])
-    recipe = both.recipe.model_copy(update={"sentence": SentenceRecipe(tap="sentence.0")})
+    recipe = both.recipe.changed("sentence", SentenceRecipe(layer=0))
     found = both.with_recipe(recipe).with_sentence_map(host, texts[:9], progress=False)
     assert set(found.sentence_maps) == {0, 1}
     assert set(found.report["sentence_maps"]) == {"0", "1"}

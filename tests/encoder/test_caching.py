@@ -87,7 +87,7 @@ def test_texts_and_questions_are_read_once(host, book, documents, read):
     read.clear()
     for _ in range(2):
         encoder.question("Who paints?", book.recipe)
-        encoder.question("Who paints?", book.recipe.model_copy(update={"idf_power": 0.0}))
+        encoder.question("Who paints?", book.recipe.changed("advanced.idf_power", 0.0))
     assert len(read) == 1
 
 
@@ -108,7 +108,7 @@ def test_little_room_keeps_the_last_texts(host, book, documents, read):
 
 def test_scans_with_and_without_sentence_vectors_are_kept_apart(host, book, documents):
     encoder = CachingEncoder(host, book)
-    plain = book.recipe.model_copy(update={"sentence": None})
+    plain = book.recipe.changed("sentence", None)
     for recipe in (plain, book.recipe, plain):
         chunks = encoder.documents(documents, recipe)
         assert {chunk.vectors is not None for chunk in chunks} == {recipe is book.recipe}
@@ -122,8 +122,7 @@ RECIPES = [
     Recipe(taps={"key.1": TapRecipe(query_side="query"), "hidden.0": TapRecipe()}),
     Recipe(
         taps={"key.1": TapRecipe()},
-        advanced=Advanced(doc_top_k=2),
-        advanced=Advanced(query_top_k=3),
+        advanced=Advanced(doc_top_k=2, query_top_k=3),
     ),
 ]
 
@@ -146,8 +145,13 @@ def test_reading_all_taps_at_once_gives_each_recipe_its_own(host, book, document
 
 def test_recipes_share_what_is_read(host, book, documents, read):
     once = OnceEncoder(host, book)
-    for update in ({}, {"document_k": 2}, {"taps": {"hidden.0": TapRecipe()}}, {"idf_power": 0.0}):
-        recipe = book.recipe.model_copy(update=update)
+    for field, value in (
+        ("name", "as it is"),
+        ("advanced.doc_top_k", 2),
+        ("taps", {"hidden.0": TapRecipe()}),
+        ("advanced.idf_power", 0.0),
+    ):
+        recipe = book.recipe.changed(field, value)
         list(once.documents(documents, recipe))
         once.question("warm bread", recipe)
     assert len(read) == len(documents) + 1

@@ -173,7 +173,7 @@ def test_chunks_share_out_tokens_and_sentences(family, scores_sentences, request
     book = random_codebook(host, "hidden.1")
     recipe = book.recipe
     if scores_sentences:
-        recipe = recipe.model_copy(update={"sentence": SentenceRecipe(layer=1)})
+        recipe = recipe.changed("sentence", SentenceRecipe(layer=1))
     documents = [Document(text, str(i), {"title": "A title"}) for i, text in enumerate(TEXTS)]
     chunks = list(Encoder(host, book).documents(documents, recipe))
     for document in documents:

@@ -122,7 +122,7 @@ def test_the_direction_is_that_of_the_questions_mean_state(host, book, encoder, 
     np.testing.assert_allclose(
         question.direction, expected / np.linalg.norm(expected), rtol=1e-3, atol=1e-4
     )
-    without = book.recipe.model_copy(update={"sentence": None})
+    without = book.recipe.changed("sentence", None)
     assert encoder.question(sentences[3], without).direction is None
     assert book.vector_bytes(without) == 0
 
