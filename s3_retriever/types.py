@@ -12,14 +12,14 @@ from s3_retriever.errors import InputError
 
 # How sentences are ranked: features of the host, BM25, or both.
 Mode = Literal["hybrid", "s3", "bm25"]
+# Questions of a labelled set: for tuning, for reporting, or all.
+Split = Literal["dev", "test", "all"]
 # How spans are returned: best first, or as in the documents.
 Order = Literal["score", "document"]
 # Metadata that documents must have, or a function of a document's metadata.
 Where = Mapping[str, Any] | Callable[[Mapping[str, Any]], bool]
 # The projection that a question's features are read from at a key tap.
 QuerySide = Literal["same", "query"]
-# The questions of a labelled set: for tuning, for reporting, or both.
-Split = Literal["dev", "test", "all"]
 # What finds a span.
 Source = Literal["s3", "sentence", "bm25", "edge", "hop"]
 # What adds to a span's score, or takes from it.

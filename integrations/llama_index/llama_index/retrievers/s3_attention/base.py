@@ -19,10 +19,9 @@ from llama_index.core.storage.docstore.types import BaseDocumentStore
 from llama_index.core.vector_stores import MetadataFilters
 from s3_retriever.types import Mode, Order
 
-from llama_index.retrievers.s3_attention import settings as disk
 from llama_index.retrievers.s3_attention.filters import predicate
 from llama_index.retrievers.s3_attention.nodes import to_document, to_node
-from llama_index.retrievers.s3_attention.settings import Settings
+from llama_index.retrievers.s3_attention.settings import Settings, load, save
 
 if TYPE_CHECKING:
     from llama_index.core.indices.base import BaseIndex
@@ -211,7 +210,7 @@ class S3Retriever(BaseRetriever):
             ValueError: It is damaged or was written by a newer release.
             s3_retriever.S3Error: Its index, host or codebook cannot be loaded.
         """
-        folder, settings = disk.load(Path(path))
+        folder, settings = load(Path(path))
         return cls(
             s3_retriever.S3Index.open(folder, host, codebook=codebook),
             **dict(settings),
@@ -233,7 +232,7 @@ class S3Retriever(BaseRetriever):
         Raises:
             s3_retriever.IndexStoreError: The index is damaged, or the folder cannot be written.
         """
-        disk.save(Path(path), self.index, self._settings())
+        save(Path(path), self.index, self._settings())
 
     def with_settings(self, **changes: Any) -> S3Retriever:
         """Make a retriever on the same index with other settings.
