@@ -12,6 +12,8 @@ from s3_retriever.errors import InputError
 
 # How sentences are ranked: features of the host, BM25, or both.
 Mode = Literal["hybrid", "s3", "bm25"]
+# Questions of a labelled set: for tuning, for reporting, or all.
+Split = Literal["dev", "test", "all"]
 # How spans are returned: best first, or as in the documents.
 Order = Literal["score", "document"]
 # Metadata that documents must have, or a function of a document's metadata.

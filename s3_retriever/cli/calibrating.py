@@ -184,7 +184,7 @@ def _check(
     if bool(questions) == bool(text):
         raise typer.BadParameter("Give either --questions or --text.")
     if out is None and recipe_only is None:
-        raise typer.BadParameter("Name a file for the result with --out or --recipe-only.")
+        raise typer.BadParameter("Say where the result goes with --out or --recipe-only.")
     if out is not None:
         check_codebook_target(out)
     if recipe_only is not None:

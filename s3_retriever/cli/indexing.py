@@ -84,7 +84,7 @@ def add(
 def _check_origin(opened: S3Index, chosen: str | Recipe | None) -> None:
     """Refuse a host, codebook or recipe that the index was not made with."""
     encoder = opened.encoder
-    if chosen is not None and encoder.named_recipe(chosen) != opened.recipe:
+    if chosen is not None and encoder.codebook.named_recipe(chosen) != opened.recipe:
         raise InputError(
             f"The index at {opened.path} was made with another recipe ({opened.recipe.name!r}); "
             "omit --recipe, or choose another folder."

@@ -14,6 +14,7 @@ from s3_retriever.engine.hosting import codebook_name, find_codebook, shared_hos
 from s3_retriever.engine.origin import Origin
 from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.index import Store, Verification
+from s3_retriever.index.merging import copy_live
 from s3_retriever.progress import Bar, progress_bar
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import Explanation, Span, explain, rank, search
@@ -244,6 +245,27 @@ class S3Index:
             IndexStoreError: Another process is writing, the disk refuses, or a file is damaged.
         """
         self._store.compact()
+
+    def save(self, path: str | Path) -> None:
+        """Write a copy of the index to disk, as it is now and without deleted documents.
+
+        An index in memory is kept this way. `S3Index.open` opens the copy.
+
+        Args:
+            path: Folder of the copy, empty or new.
+
+        Raises:
+            IndexStoreError: `path` is in use or cannot be written, or the index is damaged.
+        """
+        snapshot = self._store.snapshot()
+        # A damaged row must not get a new checksum.
+        self._store.verify()
+        copy = Store.create(Path(path), self._store.manifest.origin)
+        if snapshot.segments:
+            first = snapshot.segments[0].entry
+            with copy.append(first.features, first.codes) as writer:
+                for segment in snapshot.segments:
+                    copy_live(segment, writer)
 
     def verify(self, *, progress: bool = True) -> Verification:
         """Read every file and compare it with its checksum.

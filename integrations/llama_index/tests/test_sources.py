@@ -55,12 +55,12 @@ def test_unknown_arguments_are_refused(nodes):
 
 
 def test_the_index_may_have_a_folder_of_its_own(nodes, tmp_path):
-    retriever = S3Retriever.from_defaults(nodes=nodes, path=tmp_path / "own.s3")
+    retriever = S3Retriever.from_defaults(nodes=nodes, path=tmp_path / "own.s3r")
     retriever.index.close()
-    with S3Index.open(tmp_path / "own.s3") as index:
+    with S3Index.open(tmp_path / "own.s3r") as index:
         assert found(S3Retriever.from_defaults(index)) == found(S3Retriever(index))
     with pytest.raises(IndexStoreError, match="already"):
-        S3Retriever.from_defaults(nodes=nodes, path=tmp_path / "own.s3")
+        S3Retriever.from_defaults(nodes=nodes, path=tmp_path / "own.s3r")
 
 
 def test_an_error_leaves_no_index_behind(nodes, tmp_path):
@@ -70,7 +70,7 @@ def test_an_error_leaves_no_index_behind(nodes, tmp_path):
         "JSON cannot hold": {"nodes": [TextNode(text="A text.", metadata={"thing": object()})]},
     }
     for message, arguments in wrong.items():
-        for path in (tmp_path / "own.s3", tmp_path):
+        for path in (tmp_path / "own.s3r", tmp_path):
             with pytest.raises(ValueError, match=message):
                 S3Retriever.from_defaults(**arguments, path=path)
             assert list(tmp_path.iterdir()) == []

@@ -1,11 +1,15 @@
-"""`S3Retriever`: evidence spans as nodes."""
+"""`S3Retriever`: retrieves evidence spans as nodes."""
 
 from __future__ import annotations
 
+import asyncio
 import copy
-from collections.abc import Iterable, Sequence
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import s3_retriever
 from llama_index.core.base.base_retriever import BaseRetriever
@@ -13,43 +17,58 @@ from llama_index.core.callbacks.base import CallbackManager
 from llama_index.core.schema import BaseNode, IndexNode, NodeWithScore, QueryBundle
 from llama_index.core.storage.docstore.types import BaseDocumentStore
 from llama_index.core.vector_stores import MetadataFilters
+from s3_retriever.types import Mode, Order
 
-from llama_index.retrievers.s3_attention import persistence
-from llama_index.retrievers.s3_attention.creation import new_index
 from llama_index.retrievers.s3_attention.filters import predicate
 from llama_index.retrievers.s3_attention.nodes import to_document, to_node
-from llama_index.retrievers.s3_attention.settings import Mode, Order, Settings
-from llama_index.retrievers.s3_attention.threads import in_thread
+from llama_index.retrievers.s3_attention.settings import Settings, load, save
 
 if TYPE_CHECKING:
     from llama_index.core.indices.base import BaseIndex
     from s3_retriever import Codebook, Host, Recipe, S3Index
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# The host runs one batch at a time, and busy threads take Python away from the event loop: more
+# threads than these would not be faster.
+_TURNS = threading.BoundedSemaphore(2)
+
+
+async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function in a thread without blocking the event loop; few run at a time."""
+
+    def in_turn() -> T:
+        with _TURNS:
+            return function(*args, **kwargs)
+
+    return await asyncio.to_thread(in_turn)
 
 
 class S3Retriever(BaseRetriever):
     """Finds the spans of nodes that answer a question.
 
     Make one with `S3Retriever.from_defaults`, open one with `S3Retriever.from_persist_dir`. The
-    settings are attributes and may be set at any time; `with_settings` makes a retriever with
-    other ones for one query. May be used from several threads at once.
+    settings are attributes and may be changed at any time; `with_settings` makes a retriever with
+    other settings for one query. Several threads may share a retriever.
 
     Args:
-        index: An index of S3.
-        similarity_top_k: Spans at most; 0 finds nothing. Where neither it nor `token_budget` is
-            given, 5.
-        token_budget: Tokens of the host at most, all spans together.
-        mode: `s3` (co-activation of features), `bm25`, or `hybrid`, both fused.
+        index: The `s3_retriever.S3Index` to search.
+        similarity_top_k: Maximum number of spans; 0 finds nothing. Defaults to 5 without a
+            `token_budget`, else to no limit.
+        token_budget: Maximum tokens of all spans together, as the host counts them.
+        mode: `s3` (co-activation of features), `bm25`, or `hybrid`, which fuses both.
         filters: Metadata that nodes must have, applied before ranking.
         order: `score`, best first, or `document`, as in the nodes.
-        unique: Whether a sentence that stands in several places comes once.
-        docstore: Where `refresh` reads.
-        callback_manager: As in every retriever of LlamaIndex.
-        object_map: By `index_id`, what index nodes stand for.
-        objects: Index nodes, for the same.
-        verbose: Whether a bar shows the progress of indexing (only in a terminal).
+        unique: Whether a sentence that occurs in several places is returned once.
+        docstore: The docstore that `refresh` reads.
+        callback_manager: As for every retriever of LlamaIndex.
+        object_map: Objects that index nodes refer to, by `index_id`.
+        objects: Index nodes with their objects.
+        verbose: Whether a terminal shows a bar while indexing.
 
     Raises:
-        ValueError: A setting is not usable.
+        ValueError: A setting has a wrong value.
     """
 
     def __init__(
@@ -109,31 +128,29 @@ class S3Retriever(BaseRetriever):
         """Make a retriever from exactly one of index, nodes and docstore.
 
         Args:
-            index: An index of LlamaIndex, whose docstore is read, or one of S3, which is used as
-                it is. (A `VectorStoreIndex` on a vector store that keeps the texts itself has an
-                empty docstore; give its nodes.)
-            nodes: Nodes to index; may be none, to be added later.
+            index: A LlamaIndex index, whose docstore is read, or an `S3Index`, which is used as
+                it is. (A `VectorStoreIndex` whose vector store keeps the texts has an empty
+                docstore; pass its nodes instead.)
+            nodes: Nodes to index; may be empty, to add nodes later.
             docstore: A docstore whose nodes are indexed.
-            similarity_top_k: As for the class; likewise mode, token_budget, filters, order,
-                unique, callback_manager, objects and verbose.
-            mode: See there.
-            token_budget: See there.
-            filters: See there.
-            order: See there.
-            unique: See there.
-            host: `minilm`, a local folder, a model id on the Hugging Face Hub, or a loaded host;
-                with codebook, recipe and path as in `S3Index.create`.
-            codebook: The host's codebook, or where it is.
+            similarity_top_k: As for the class.
+            mode: As for the class.
+            token_budget: As for the class.
+            filters: As for the class.
+            order: As for the class.
+            unique: As for the class.
+            host: `minilm`, a local folder, a model id on the Hugging Face Hub, or a loaded host.
+            codebook: The host's codebook, or its name; defaults to the one that belongs to it.
             recipe: `default`, `paper`, or your own.
-            path: Folder for the index. Left out, it is temporary. With an error, what is there
-                is as it was.
-            callback_manager: See there.
-            objects: See there.
-            verbose: See there.
+            path: New or empty folder for the index; without it, the index lives in memory. After
+                an error, `path` is as it was before.
+            callback_manager: As for the class.
+            objects: As for the class.
+            verbose: As for the class.
 
         Raises:
-            ValueError: Not exactly one source is given, a setting is not usable, or an index of
-                S3 is given together with what only a new one can be made with.
+            ValueError: Not exactly one source is given, a setting has a wrong value, or an
+                `S3Index` is given together with a host, codebook, recipe or path.
             s3_retriever.S3Error: The nodes cannot be indexed.
         """
         if sum(source is not None for source in (index, nodes, docstore)) != 1:
@@ -158,8 +175,8 @@ class S3Retriever(BaseRetriever):
         docstore = docstore if index is None else index.docstore
         if docstore is not None:
             nodes = list(docstore.docs.values())
-        with new_index(path, host=host, codebook=codebook, recipe=recipe) as made:
-            retriever = cls(made, docstore=docstore, **options)
+        with _new_index(path, host=host, codebook=codebook, recipe=recipe) as new:
+            retriever = cls(new, docstore=docstore, **options)
             retriever.add_nodes(nodes or [])
         return retriever
 
@@ -175,25 +192,25 @@ class S3Retriever(BaseRetriever):
         objects: list[IndexNode] | None = None,
         verbose: bool = False,
     ) -> S3Retriever:
-        """Open a retriever with all settings it was persisted with.
+        """Open a retriever with all the settings it was persisted with.
 
-        The index is used where it lies: nodes that are added or deleted are so on disk, at once.
+        The index is used in place: added and deleted nodes change it on disk at once.
 
         Args:
-            path: The folder.
-            host: The host, where it is to be found elsewhere than when the index was made.
-            codebook: The codebook, likewise.
-            docstore: Where `refresh` reads; like the next three it is not kept on disk.
+            path: The folder given to `persist`.
+            host: The host, if it has moved since the index was made.
+            codebook: The codebook, if it has moved since the index was made.
+            docstore: The docstore that `refresh` reads; like the next three, not kept on disk.
             callback_manager: As for the class.
             objects: As for the class.
             verbose: As for the class.
 
         Raises:
-            FileNotFoundError: There is no retriever at `path`.
+            FileNotFoundError: `path` holds no retriever.
             ValueError: It is damaged or was written by a newer release.
             s3_retriever.S3Error: Its index, host or codebook cannot be loaded.
         """
-        folder, settings = persistence.load(Path(path))
+        folder, settings = load(Path(path))
         return cls(
             s3_retriever.S3Index.open(folder, host, codebook=codebook),
             **dict(settings),
@@ -206,39 +223,46 @@ class S3Retriever(BaseRetriever):
     def persist(self, path: str | Path) -> None:
         """Write a copy of the index, and the settings as JSON, to a folder.
 
-        A retriever that was there before is replaced in one step.
+        A retriever that the folder held before is replaced in one step. An index that was opened
+        in this folder is not copied.
+
+        Args:
+            path: The folder.
+
+        Raises:
+            s3_retriever.IndexStoreError: The index is damaged, or the folder cannot be written.
         """
-        persistence.save(Path(path), self.index, self._settings())
+        save(Path(path), self.index, self._settings())
 
     def with_settings(self, **changes: Any) -> S3Retriever:
-        """Make a retriever on the same index with other settings, for one query or for good.
+        """Make a retriever on the same index with other settings.
 
-        It costs next to nothing and leaves this one as it is, so that queries at the same time
-        may differ: `retriever.with_settings(filters=...).retrieve(question)`.
+        It is cheap and leaves this retriever unchanged, which lets concurrent queries differ:
+        `retriever.with_settings(filters=...).retrieve(question)`.
 
         Args:
             changes: Any of similarity_top_k, token_budget, mode, filters, order and unique.
 
         Raises:
-            ValueError: A setting is unknown or not usable.
+            ValueError: A setting is unknown or has a wrong value.
         """
         changed = copy.copy(self)
         vars(changed).update(Settings.model_validate(dict(self._settings()) | changes))
         return changed
 
     def add_nodes(self, nodes: Iterable[BaseNode], *, replace: bool = False) -> list[str]:
-        """Index nodes, all of them or, with an error, none.
+        """Index nodes, all of them or, after an error, none.
 
         Args:
             nodes: The nodes.
-            replace: Whether a node takes the place of the one with its id; else a known id is an
+            replace: Whether a node replaces the one with its id; otherwise a known id is an
                 error.
 
         Returns:
             Their ids.
 
         Raises:
-            s3_retriever.InputError: An id is taken, or metadata is nothing that JSON can hold.
+            s3_retriever.InputError: An id is taken, or metadata cannot be stored as JSON.
         """
         nodes = list(nodes)
         documents = [to_document(node) for node in nodes]
@@ -250,25 +274,25 @@ class S3Retriever(BaseRetriever):
         return ids
 
     def delete_nodes(self, node_ids: str | Iterable[str], *, missing_ok: bool = False) -> int:
-        """Delete nodes by their ids, all of them or, with an error, none.
+        """Delete nodes, all of them or, after an error, none.
 
         Args:
-            node_ids: Ids of nodes, or one.
-            missing_ok: Whether ids that no node has are passed over; else they are an error.
+            node_ids: Ids of nodes, or a single id.
+            missing_ok: Whether unknown ids are ignored; otherwise they are an error.
 
         Returns:
             How many nodes were deleted.
 
         Raises:
-            s3_retriever.InputError: There is no node of some id.
+            s3_retriever.InputError: There is no node with some id.
         """
         return self.index.delete(node_ids, missing_ok=missing_ok)
 
     def refresh(self) -> int:
-        """Follow the docstore: add new nodes, replace changed ones, delete those that are gone.
+        """Update from the docstore: add new nodes, replace changed ones, delete missing ones.
 
-        The docstore is read when a retriever is made and here, never during a query. A retriever
-        that was opened from disk cannot tell which nodes changed and indexes all of them anew.
+        Queries never read the docstore. A retriever opened from disk does not know which nodes
+        changed and indexes all of them again.
 
         Returns:
             How many nodes were added, replaced or deleted.
@@ -278,8 +302,8 @@ class S3Retriever(BaseRetriever):
         """
         if self._docstore is None:
             raise ValueError(
-                "There is no docstore to follow; use add_nodes and delete_nodes, or give "
-                "from_persist_dir the docstore."
+                "There is no docstore to follow; use add_nodes and delete_nodes, or pass the "
+                "docstore to from_persist_dir."
             )
         nodes = self._docstore.docs
         indexed = set(self.index.ids())
@@ -315,11 +339,36 @@ class S3Retriever(BaseRetriever):
         return await in_thread(self._retrieve, query_bundle)
 
 
-def _once_per_object(found: Iterable[NodeWithScore]) -> list[NodeWithScore]:
-    """Only the first span of an index node, so that LlamaIndex asks what it stands for once."""
+@contextmanager
+def _new_index(path: str | Path | None, **options: Any) -> Iterator[S3Index]:
+    """Create an index to fill; after an error, `path` is as it was before.
+
+    Args:
+        path: As in `S3Index.create`.
+        options: As in `S3Index.create`.
+
+    Raises:
+        s3_retriever.S3Error: The host, the codebook or the folder cannot be used.
+    """
+    had_folder = path is not None and Path(path).is_dir()
+    index = s3_retriever.S3Index.create(path, **options)
+    try:
+        yield index
+    except BaseException:
+        index.close()
+        if path is not None:
+            # `create` takes only an empty folder: everything in it belongs to the index.
+            shutil.rmtree(path, ignore_errors=True)
+            if had_folder:
+                Path(path).mkdir(exist_ok=True)
+        raise
+
+
+def _once_per_object(items: Iterable[NodeWithScore]) -> list[NodeWithScore]:
+    """Keep only the first span of each index node, whose object LlamaIndex then queries once."""
     seen: set[str] = set()
     kept = []
-    for item in found:
+    for item in items:
         if isinstance(item.node, IndexNode):
             if item.node.index_id in seen:
                 continue

@@ -24,7 +24,7 @@ _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "text_match": lambda value, wanted: wanted in value,
     "text_match_insensitive": lambda value, wanted: wanted.lower() in value.lower(),
 }
-# These hold where another one does not, also for nodes that lack the key.
+# Negations of the above; they also hold for nodes without the key.
 _NEGATIONS = {"!=": "==", "nin": "in"}
 _OF_LISTS = {"in", "nin", "any", "all"}
 _OF_TEXTS = {"text_match", "text_match_insensitive"}
@@ -32,15 +32,15 @@ _OF_EITHER = "is_empty"
 
 
 def predicate(filters: MetadataFilters | None) -> Predicate | None:
-    """Make a function that says whether a node's metadata passes the filters.
+    """Make a function that checks whether a node's metadata passes the filters.
 
-    Filters mean what they mean to LlamaIndex's own `SimpleVectorStore`, and may be nested: `and`
-    where no condition is given; `not` where none of the filters holds; a key that is missing or
-    None passes `!=`, `nin` and `is_empty` only. Values that cannot be compared, such as a number
-    with a text, do not match.
+    Filters mean the same as in LlamaIndex's own `SimpleVectorStore`, and may be nested. The
+    condition defaults to `and`; `not` passes if no filter holds. A missing key, or None, passes
+    only `!=`, `nin` and `is_empty`. Values that cannot be compared, such as a number with a text,
+    do not match.
 
     Args:
-        filters: The filters. None or no filter at all pass everything.
+        filters: The filters; None or an empty list passes everything.
 
     Raises:
         ValueError: An operator or condition is unknown, or a filter's value does not suit its
@@ -100,5 +100,5 @@ def _single(item: MetadataFilter) -> Predicate:
 
 
 def _name(member: Any) -> str:
-    """The value of an operator or condition, which may also be given as a plain string."""
+    """The value of an operator or condition, which may also be a plain string."""
     return str(getattr(member, "value", member))

@@ -1,4 +1,4 @@
-"""Nodes as documents of S3, and its spans as nodes."""
+"""Conversion: nodes to documents of S3, and spans to nodes."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from s3_retriever import Document, InputError
 if TYPE_CHECKING:
     from s3_retriever import Span
 
-# Where a document's metadata keeps what a node has besides text and metadata.
+# Key of a document's metadata that keeps the other properties of its node.
 NODE_KEY = "_llama_index"
-# What spans take over from their node.
+# Properties that spans take over from their node.
 _INHERITED = (
     "excluded_embed_metadata_keys",
     "excluded_llm_metadata_keys",
@@ -34,10 +34,10 @@ _INHERITED = (
 
 
 def to_document(node: BaseNode) -> Document:
-    """Make a document of a node, to be indexed: its text, its id, and as JSON what it is.
+    """Convert a node to a document to index, with its id, text and metadata.
 
     Raises:
-        s3_retriever.InputError: The metadata has values that JSON cannot hold.
+        s3_retriever.InputError: The metadata cannot be stored as JSON.
     """
     try:
         metadata = to_jsonable_python(described(node))
@@ -49,17 +49,17 @@ def to_document(node: BaseNode) -> Document:
 
 
 def to_scan(node: BaseNode) -> Document:
-    """Make a document of a node, to be scanned: its text, its id, and its title."""
+    """Convert a node to a document to scan, with its id, text and title."""
     title = described(node).get("title")
     metadata = {"title": title} if isinstance(title, str) else {}
     return Document(text=_text(node), id=node.node_id, metadata=metadata)
 
 
 def described(node: BaseNode) -> dict[str, Any]:
-    """A node's metadata and, under `NODE_KEY`, what else its spans take over.
+    """A node's metadata and, under `NODE_KEY`, the properties that its spans take over.
 
-    `document_title`, which LlamaIndex's `TitleExtractor` writes, serves as `title` where there is
-    none, and the node's own source stands in `ref_doc_id`.
+    Adds `title` from `document_title`, which LlamaIndex's `TitleExtractor` writes, and the node's
+    own source as `ref_doc_id`, unless the metadata has these keys.
     """
     metadata = dict(node.metadata)
     added = {}
@@ -78,12 +78,12 @@ def _text(node: BaseNode) -> str:
 
 
 def to_node(span: Span) -> NodeWithScore:
-    """Make a node of a span.
+    """Convert a span to a node.
 
-    The node it is cut from is its SOURCE, in whose text the offsets count. It has that node's
-    metadata, and `sources` and `ref_doc_id` where the node had no such keys; neither is shown to
-    LLMs and embedding models. The documents of an index that was not made from nodes are taken
-    for nodes without further properties.
+    Its SOURCE is the node it was cut from, and its offsets refer to that node's text. It has that
+    node's metadata, plus `sources` and `ref_doc_id` unless the node has these keys; neither is
+    shown to LLMs and embedding models. A document that was not made from a node counts as a node
+    without further properties.
     """
     metadata: dict[str, Any] = dict(span.metadata)
     kept: dict[str, Any] = metadata.pop(NODE_KEY, {})

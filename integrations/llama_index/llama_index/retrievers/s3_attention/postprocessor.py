@@ -1,4 +1,4 @@
-"""`S3NodePostprocessor`: the evidence that retrieved nodes hold."""
+"""`S3NodePostprocessor`: reduces retrieved nodes to the evidence."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import s3_retriever
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
+from s3_retriever.types import Mode, Order
 
+from llama_index.retrievers.s3_attention.base import in_thread
 from llama_index.retrievers.s3_attention.nodes import described, to_node, to_scan
-from llama_index.retrievers.s3_attention.settings import Budget, Limit, Mode, Order
-from llama_index.retrievers.s3_attention.threads import in_thread
+from llama_index.retrievers.s3_attention.settings import Budget, Limit
 
 if TYPE_CHECKING:
     from s3_retriever import Compressor, Span
@@ -23,43 +24,43 @@ _LOADING = threading.Lock()
 
 
 class S3NodePostprocessor(BaseNodePostprocessor):
-    """Reduces nodes that any retriever found to the spans that answer the question.
+    """Reduces the nodes of any retriever to the spans that answer the question.
 
-    The host scans the nodes; what it scanned lately is remembered. It is loaded at the first use,
-    once per process. Nodes without text are dropped, and a sentence that stands in several nodes
-    comes once. May be used from several threads at once.
+    The host is loaded on first use, once per process, and scans the nodes; recent scans are
+    remembered. Nodes without text are dropped, and a sentence that occurs in several nodes is
+    returned once. Several threads may share a postprocessor.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     similarity_top_k: Limit | None = Field(
-        default=None, description="Spans at most; 0 keeps nothing."
+        default=None, description="Maximum number of spans; 0 keeps nothing."
     )
     token_budget: Budget | None = Field(
         default=None,
-        description="Tokens of the host at most, all spans together; 1,024 where neither this "
-        "nor similarity_top_k is given.",
+        description="Maximum tokens of all spans together, as the host counts them; 1,024 if "
+        "neither this nor similarity_top_k is given.",
     )
     mode: Mode = Field(default="hybrid", description="`hybrid`, `s3` or `bm25`.")
     order: Order = Field(
         default="score", description="`score`, best first, or `document`, as in the nodes."
     )
     host: str = Field(default="minilm", description="Host: `minilm`, a folder, or a model id.")
-    codebook: str | None = Field(default=None, description="Where the host's codebook is.")
+    codebook: str | None = Field(default=None, description="Name of the host's codebook.")
     recipe: str = Field(default="default", description="`default` or `paper`.")
     _compressor: Any = PrivateAttr(default=None)
 
     @classmethod
     def from_compressor(cls, compressor: Compressor, **settings: Any) -> S3NodePostprocessor:
-        """Make one that uses a compressor, which has its host, codebook and recipe already.
+        """Make a postprocessor that uses an existing compressor.
 
         Args:
-            compressor: A compressor, which may be shared.
+            compressor: The compressor, with its host, codebook and recipe; may be shared.
             settings: Any of similarity_top_k, token_budget, mode and order.
         """
-        made = cls(**settings)
-        made._compressor = compressor
-        return made
+        postprocessor = cls(**settings)
+        postprocessor._compressor = compressor
+        return postprocessor
 
     @classmethod
     def class_name(cls) -> str:
@@ -104,5 +105,5 @@ class S3NodePostprocessor(BaseNodePostprocessor):
 
 
 def _with_metadata(span: Span, source: BaseNode) -> NodeWithScore:
-    """A span's node with a copy of the metadata, which JSON need not be able to hold."""
+    """The node of a span, with a copy of its source's metadata, JSON or not."""
     return to_node(replace(span, metadata=deepcopy(described(source))))

@@ -1,0 +1,99 @@
+"""The settings of a retriever, and its folder on disk: a copy of its index, and a JSON file."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import uuid
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from llama_index.core.vector_stores import MetadataFilters
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from s3_retriever.types import Mode, Order
+
+from llama_index.retrievers.s3_attention.filters import predicate
+
+if TYPE_CHECKING:
+    from s3_retriever import S3Index
+
+Limit = Annotated[int, Field(strict=True, ge=0)]
+Budget = Annotated[int, Field(strict=True, ge=1)]
+
+_FILE = "retriever.json"
+_COPY = re.compile(r"index-[0-9a-f]{12}")
+
+
+class Settings(BaseModel):
+    """Settings that decide which spans a retriever returns; they are kept on disk as JSON."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    similarity_top_k: Limit | None = None
+    token_budget: Budget | None = None
+    mode: Mode = "hybrid"
+    order: Order = "score"
+    unique: bool = True
+    filters: MetadataFilters | None = None
+
+    @field_validator("filters")
+    @classmethod
+    def _supported(cls, filters: MetadataFilters | None) -> MetadataFilters | None:
+        predicate(filters)
+        return filters
+
+
+class _Saved(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: Literal[1] = 1
+    index: str
+    settings: Settings
+
+    @field_validator("index")
+    @classmethod
+    def _in_this_folder(cls, name: str) -> str:
+        if name in {"", ".", ".."} or PurePath(name).name != name:
+            raise ValueError("the index is not in the retriever's folder")
+        return name
+
+
+def save(folder: Path, index: S3Index, settings: Settings) -> None:
+    """Write a retriever; a previous one in the folder is replaced in one step, at the end.
+
+    An index that was opened in this folder stays where it is.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    before = load(folder)[0] if (folder / _FILE).exists() else None
+    if index.path is not None and index.path.resolve().parent == folder.resolve():
+        name = index.path.name
+    else:
+        name = f"index-{uuid.uuid4().hex[:12]}"
+        try:
+            index.save(folder / name)
+        except BaseException:
+            shutil.rmtree(folder / name, ignore_errors=True)
+            raise
+    draft = folder / f"{_FILE}.{uuid.uuid4().hex[:12]}.tmp"
+    draft.write_text(_Saved(index=name, settings=settings).model_dump_json(indent=2), "utf-8")
+    draft.replace(folder / _FILE)
+    # Only copies are removed: an index with another name was not written by `save`.
+    if before is not None and before.name != name and _COPY.fullmatch(before.name):
+        shutil.rmtree(before, ignore_errors=True)
+
+
+def load(folder: Path) -> tuple[Path, Settings]:
+    """Read where the index of a saved retriever is, and its settings.
+
+    Raises:
+        FileNotFoundError: The folder holds no retriever.
+        ValueError: Its file is damaged or was written by a newer release.
+    """
+    file = folder / _FILE
+    if not file.is_file():
+        raise FileNotFoundError(f"There is no {_FILE} in {folder}; write it with persist().")
+    try:
+        saved = _Saved.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        raise ValueError(f"{file} is damaged or was written by a newer release: {error}") from None
+    return folder / saved.index, saved.settings
