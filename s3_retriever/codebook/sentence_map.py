@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -240,12 +241,15 @@ def _mean_states(
 
     def run(batch: Sequence[Window]) -> Sequence[Tensor]:
         sizes = [len(window.starts) for window in batch]
-        return torch.split(read(host, [tap], batch)[tap].cpu(), sizes)
+        states = read(host, [tap], batch)[tap].cpu()
+        # The bar moves with every batch; results wait for those of earlier windows.
+        sentences = chain.from_iterable(window.sentences for window in batch)
+        bar.update(sum(sentence.end - sentence.start for sentence in sentences))
+        return torch.split(states, sizes)
 
     pooler = SentencePooler()
     for window, states in run_batches(host.windows(documents), run, host.batch_tokens):
         yield window, pooler.push(states, window.sentences)
-        bar.update(sum(part.end - part.start for part in window.sentences))
 
 
 def _title(text: str) -> str:

@@ -43,8 +43,8 @@ def heads_of(config: PretrainedConfig) -> Heads:
 def falcon_heads(config: PretrainedConfig) -> Heads:
     """Read Falcon's heads: its first layout has one key head, whatever the configuration says."""
     queries = config.num_attention_heads
-    one = config.multi_query and not config.new_decoder_architecture
-    return Heads(queries, 1 if one else config.num_kv_heads, config.hidden_size // queries)
+    single = config.multi_query and not config.new_decoder_architecture
+    return Heads(queries, 1 if single else config.num_kv_heads, config.hidden_size // queries)
 
 
 def stacked(fused: Tensor, heads: Heads) -> dict[Side, Tensor]:

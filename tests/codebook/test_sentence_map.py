@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import cosine_similarity
 
 from s3_retriever import Codebook, Host
+from s3_retriever.codebook import sentence_map
 from s3_retriever.codebook.sentence_map import SentenceMap, first_texts
 from s3_retriever.document import Document
 from s3_retriever.encoder import Encoder
@@ -223,3 +225,21 @@ class TestOnDisk:
                 book.recipe,
                 sentence_maps={layer: strange},
             )
+
+
+def test_the_bar_moves_with_every_batch(tiny_bert, book, texts, monkeypatch):
+    class Noting:
+        def __init__(self):
+            self.moves = []
+
+        def update(self, n):
+            self.moves.append(n)
+
+    bar = Noting()
+    monkeypatch.setattr(sentence_map, "progress_bar", lambda *_, **options: nullcontext(bar))
+    host = Host.load(str(tiny_bert), device="cpu", dtype="float32", batch_tokens=256)
+    book.with_sentence_map(host, texts)
+    assert len(bar.moves) > 50
+    # Everything but the white space between sentences, twice.
+    characters = 2 * sum(map(len, texts))
+    assert 0.97 * characters < sum(bar.moves) <= characters
