@@ -20,8 +20,6 @@ Order = Literal["score", "document"]
 Where = Mapping[str, Any] | Callable[[Mapping[str, Any]], bool]
 # The projection that a question's features are read from at a key tap.
 QuerySide = Literal["same", "query"]
-# The questions of a labelled set: for tuning, for reporting, or both.
-Split = Literal["dev", "test", "all"]
 # A signal that can find a span.
 Source = Literal["s3", "sentence", "bm25", "edge", "hop"]
 # What can raise or lower a span's score.

@@ -14,7 +14,6 @@ from s3_retriever.engine.hosting import codebook_name, find_codebook, shared_hos
 from s3_retriever.engine.origin import Origin
 from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.index import Store, Verification
-from s3_retriever.index.merging import copy_live
 from s3_retriever.progress import Bar, progress_bar
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import Explanation, Span, explain, rank, search
@@ -257,15 +256,7 @@ class S3Index:
         Raises:
             IndexStoreError: `path` is in use or cannot be written, or the index is damaged.
         """
-        snapshot = self._store.snapshot()
-        # A damaged row must not get a new checksum.
-        self._store.verify()
-        copy = Store.create(Path(path), self._store.manifest.origin)
-        if snapshot.segments:
-            first = snapshot.segments[0].entry
-            with copy.append(first.features, first.codes) as writer:
-                for segment in snapshot.segments:
-                    copy_live(segment, writer)
+        self._store.save(Path(path))
 
     def verify(self, *, progress: bool = True) -> Verification:
         """Read every file and compare it with its checksum.
@@ -325,7 +316,7 @@ class S3Index:
         return search(
             self._store.snapshot(),
             question,
-            self._chosen(recipe),
+            self._chosen(recipe, mode),
             None if mode == "bm25" else self.encoder,
             mode=mode,
             k=k,
@@ -350,7 +341,11 @@ class S3Index:
             CodebookError: The recipe needs taps that the index does not have.
         """
         check_text(question, "question")
-        chosen, encoder, snapshot = self._chosen(recipe), self.encoder, self._store.snapshot()
+        chosen, encoder, snapshot = (
+            self._chosen(recipe, "hybrid"),
+            self.encoder,
+            self._store.snapshot(),
+        )
         ranking = rank(snapshot, question, chosen, encoder, "hybrid", snapshot.live)
         ranges = encoder.host.tokenizer.split(question)
         return explain(ranking, [question[start:end] for start, end in ranges], span, chosen)
@@ -374,10 +369,12 @@ class S3Index:
             ),
         }
 
-    def _chosen(self, recipe: str | Recipe | None) -> Recipe:
+    def _chosen(self, recipe: str | Recipe | None, mode: Mode) -> Recipe:
         """The recipe of a search, checked against what is indexed."""
         if recipe is None:
             return self.recipe
+        if isinstance(recipe, Recipe) and mode == "bm25":
+            return recipe
         chosen = self.encoder.named_recipe(recipe)
         missing = [tap for tap in chosen.taps if tap not in self.recipe.taps]
         own, wanted = self.recipe.sentence, chosen.sentence

@@ -182,6 +182,27 @@ class Store:
             if len(segments) + sum(segment.live is not None for segment in segments) > 1:
                 self._merge(slice(0, len(segments)))
 
+    def save(self, path: Path) -> None:
+        """Write the live documents to a new index on disk, as one segment.
+
+        Args:
+            path: A folder that is empty or does not exist.
+
+        Raises:
+            IndexStoreError: `path` is in use or cannot be written, or this index is damaged.
+        """
+        manifest, snapshot = self.manifest, self.snapshot()
+        # What is damaged must not go on under a new checksum.
+        self._backend.refuse_damage(manifest.segments)
+        copy = Store.create(path, manifest.origin, manifest.text_analysis)
+        if not snapshot.n_documents:
+            return
+        entry = snapshot.segments[0].entry
+        with copy._backend.writing(), copy._draft(entry.features, entry.vector_bytes) as writer:
+            for segment in snapshot.segments:
+                writer.copy_live(segment)
+            copy._commit([copy._publish(writer)])
+
     def verify(self, *, progress: bool = False) -> Verification:
         """Read every file and compare it with its checksum; in memory there is nothing to do.
 

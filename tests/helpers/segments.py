@@ -12,7 +12,7 @@ from collections import Counter
 import numpy as np
 
 from s3_retriever.document import Document
-from s3_retriever.features import EncodedChunk, Sentence
+from s3_retriever.features import EncodedChunk
 from s3_retriever.index import Segment, SegmentWriter
 from s3_retriever.index.files import LOCK_NAME
 from s3_retriever.index.storage import DiskFolder
@@ -66,11 +66,11 @@ def chunks(document, starts, features, size=50, vectors=None):
     for first in range(0, len(starts) or 1, size):
         part = slice(first, first + size)
         last = first + size >= len(starts)
-        ready = [*cutter.push(starts[part]), *(cutter.finish() if last else ())]
+        ready = cutter.push(starts[part], last=last)
         yield EncodedChunk(
             document=document,
             starts=starts[part],
-            sentences=tuple(Sentence(*sentence) for sentence in ready),
+            sentences=ready,
             terms=tuple(
                 title + Counter(map(term_hash, analyze(document.text[start:end])))
                 for start, end, _ in ready
