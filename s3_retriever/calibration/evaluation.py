@@ -19,6 +19,7 @@ from s3_retriever.index import Snapshot, Store
 from s3_retriever.progress import Bar
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import rank, select
+from s3_retriever.text import TEXT_ANALYSIS
 
 # Share of its characters that must be covered for evidence to count as found: the sentence
 # boundaries of labels and index may differ by an abbreviation or a quotation mark.
@@ -162,7 +163,7 @@ class Evaluator:
         whole = with_all_taps(recipe, self._encoder.codebook, "same")
         key = (sample, recipe.advanced.doc_top_k, whole.sentence_layer)
         if key not in self._snapshots:
-            store = Store.create(None, {})
+            store = Store.create(None, {}, TEXT_ANALYSIS)
             index = S3Index(store, self._encoder, whole)
             self._open.enter_context(index)
             index.add(self._samples[sample].documents, progress=False)
