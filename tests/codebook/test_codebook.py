@@ -15,7 +15,7 @@ from helpers.codebooks import random_codebook
 from s3_retriever.codebook import Codebook
 from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.host import Host
-from s3_retriever.recipe import Recipe, TapRecipe
+from s3_retriever.recipe import Interleave, Recipe, TapRecipe
 from s3_retriever.sae import TopKSAE
 
 CPU = {"device": "cpu", "dtype": "float32"}
@@ -241,7 +241,8 @@ class TestRecipes:
         assert book.named_recipe("default") == book.recipe
         paper = book.named_recipe("paper")
         assert paper.taps == {"key.1": TapRecipe(query_side="query")}
-        assert (paper.weight_power, paper.idf_power, paper.fusion) == (1.0, 1.0, "union")
+        assert paper.fusion == Interleave(edge_tokens=32)
+        assert (paper.advanced.weight_power, paper.advanced.idf_power) == (1.0, 1.0)
         assert (paper.advanced.doc_top_k, paper.advanced.query_top_k) == (6, 6)
         own = Recipe(taps={"hidden.0": TapRecipe(weight=2)})
         assert book.named_recipe(own) is own
