@@ -116,7 +116,7 @@ def test_fit_fails_before_it_begins(tmp_path, tiny_bert):
     arguments = ["fit", tiny_bert, "--text", tmp_path / "a.txt", "--out"]
     for out, more, problem in (
         (tmp_path / "book", [], "tokens of text"),
-        (tmp_path / "book", ["--taps", "other.1"], "is no tap"),
+        (tmp_path / "book", ["--taps", "other.1"], "Unknown tap 'other.1'"),
         (tmp_path, [], "something other than a codebook"),
     ):
         done = s3r(*arguments, out, *more)

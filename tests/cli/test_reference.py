@@ -33,7 +33,6 @@ def test_slow_libraries_are_not_imported_in_vain(arguments):
     assert imported == "set()"
 
 
-@pytest.mark.xfail(reason="opening an index reads the codebook's identity with torch")
 def test_a_search_by_words_loads_no_model_library(tmp_path, tiny_bert, tiny_codebook):
     (tmp_path / "a.txt").write_text("A baker carries warm bread before dawn.")
     index, model = tmp_path / "idx.s3r", ["--host", tiny_bert, "--codebook", tiny_codebook]
