@@ -125,7 +125,7 @@ def _count(counts: Counts, batch: Sequence[Document], indexed: Indexed | None) -
 
 def info(index: options.IndexPath, as_json: options.AsJson = False) -> None:
     """Show sizes and settings of an index, without loading the host."""
-    values = facts(Store.open(index))
+    values = Store.open(index).stats()
     if as_json:
         write_json(values)
         return
@@ -135,26 +135,6 @@ def info(index: options.IndexPath, as_json: options.AsJson = False) -> None:
     for name, value in values.items():
         table.add_row(name.replace("_", " "), _shown(value))
     show_table(results(), table)
-
-
-def facts(store: Store) -> dict[str, Any]:
-    """Sizes and settings of an index, as JSON values."""
-    manifest, snapshot = store.manifest, store.snapshot()
-    size = sum(file.bytes for segment in manifest.segments for file in segment.files.values())
-    return {
-        "path": str(store.path),
-        "host": manifest.origin.get("host"),
-        "codebook": manifest.origin.get("codebook"),
-        "documents": snapshot.n_documents,
-        "sentences": snapshot.n_live,
-        "tokens": snapshot.n_tokens,
-        "bytes": size,
-        "bytes_per_token": round(size / snapshot.n_tokens, 1) if snapshot.n_tokens else None,
-        "segments": len(manifest.segments),
-        "generation": manifest.generation,
-        "schema": manifest.schema_version,
-        "recipe": manifest.origin.get("recipe"),
-    }
 
 
 def _shown(value: Any) -> str:
@@ -192,9 +172,9 @@ def delete(
 def compact(index: options.IndexPath) -> None:
     """Merge all segments into one, and free the space of deleted documents."""
     store = Store.open(index)
-    before = facts(store)["bytes"]
+    before = store.stats()["bytes"]
     store.compact()
-    after = facts(store)["bytes"]
+    after = store.stats()["bytes"]
     results().print(f"{before:,} bytes before, {after:,} bytes now.", soft_wrap=True)
 
 

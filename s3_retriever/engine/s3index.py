@@ -352,22 +352,7 @@ class S3Index:
 
     def stats(self) -> dict[str, Any]:
         """Sizes and settings, as JSON values."""
-        manifest, snapshot = self._store.manifest, self._store.snapshot()
-        return {
-            "path": None if self.path is None else str(self.path),
-            "host": manifest.origin.get("host"),
-            "codebook": manifest.origin.get("codebook"),
-            "recipe": self.recipe.model_dump(),
-            "schema": manifest.schema_version,
-            "generation": manifest.generation,
-            "documents": snapshot.n_documents,
-            "sentences": snapshot.n_live,
-            "tokens": snapshot.n_tokens,
-            "segments": len(manifest.segments),
-            "bytes": sum(
-                file.bytes for segment in manifest.segments for file in segment.files.values()
-            ),
-        }
+        return self._store.stats()
 
     def _chosen(self, recipe: str | Recipe | None, mode: Mode) -> Recipe:
         """The recipe of a search, checked against what is indexed."""

@@ -107,6 +107,25 @@ class Store:
             snapshot = self._snapshot = self._read(manifest)
         return snapshot
 
+    def stats(self) -> dict[str, Any]:
+        """Sizes and settings of the index, as JSON values; the host is not needed."""
+        manifest, snapshot = self.manifest, self.snapshot()
+        size = sum(file.bytes for segment in manifest.segments for file in segment.files.values())
+        return {
+            "path": None if self.path is None else str(self.path),
+            "host": manifest.origin.get("host"),
+            "codebook": manifest.origin.get("codebook"),
+            "documents": snapshot.n_documents,
+            "sentences": snapshot.n_sentences,
+            "tokens": snapshot.n_tokens,
+            "bytes": size,
+            "bytes_per_token": round(size / snapshot.n_tokens, 1) if snapshot.n_tokens else None,
+            "segments": len(manifest.segments),
+            "generation": manifest.generation,
+            "schema": manifest.schema_version,
+            "recipe": manifest.origin.get("recipe"),
+        }
+
     @contextmanager
     def append(
         self,

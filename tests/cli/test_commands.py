@@ -387,7 +387,6 @@ def test_info_agrees_with_the_engine(made):
     from s3_retriever import S3Index
 
     output = json.loads(s3r("info", made, "--json").stdout)
-    output.pop("bytes_per_token")
     with S3Index.open(made) as index:
         assert output == index.stats()
 
