@@ -146,7 +146,7 @@ def facts(store: Store) -> dict[str, Any]:
         "host": manifest.origin.get("host"),
         "codebook": manifest.origin.get("codebook"),
         "documents": snapshot.n_documents,
-        "sentences": snapshot.n_live,
+        "sentences": snapshot.n_sentences,
         "tokens": snapshot.n_tokens,
         "bytes": size,
         "bytes_per_token": round(size / snapshot.n_tokens, 1) if snapshot.n_tokens else None,

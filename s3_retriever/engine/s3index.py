@@ -361,7 +361,7 @@ class S3Index:
             "schema": manifest.schema_version,
             "generation": manifest.generation,
             "documents": snapshot.n_documents,
-            "sentences": snapshot.n_live,
+            "sentences": snapshot.n_sentences,
             "tokens": snapshot.n_tokens,
             "segments": len(manifest.segments),
             "bytes": sum(

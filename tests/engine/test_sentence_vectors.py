@@ -8,6 +8,7 @@ import torch
 
 from s3_retriever import Codebook, Document, Host, S3Index
 from s3_retriever.encoder import Encoder
+from s3_retriever.engine.s3index import new_store
 from s3_retriever.errors import CodebookError, IndexStoreError
 from s3_retriever.host.taps import Tap, read
 from s3_retriever.index import Store
@@ -62,7 +63,7 @@ def mapped(book, means):
 
 
 def index_of(encoder, recipe, documents):
-    index = S3Index(Store.create(None, {}), encoder, recipe)
+    index = S3Index(new_store(None, encoder, recipe, None), encoder, recipe)
     index.add(documents, progress=False)
     return index
 
@@ -137,9 +138,9 @@ def test_blank_documents_have_no_vectors(book, encoder, sentences):
 
 
 def test_an_index_without_vectors_says_so(book, encoder, sentences):
-    plain = book.recipe.model_copy(update={"sentence": None})
+    plain = book.recipe.changed("sentence", None)
     index = index_of(encoder, plain, [Document(sentences[0], "d")])
-    with pytest.raises(CodebookError, match=r"sentence\.1, which is not indexed"):
+    with pytest.raises(CodebookError, match="sentence layer 1, which is not indexed"):
         index.search("where", recipe=book.recipe)
     with (
         pytest.raises(IndexStoreError, match="has the taps"),
@@ -149,7 +150,7 @@ def test_an_index_without_vectors_says_so(book, encoder, sentences):
 
 
 def test_damaged_vectors_are_found_by_verifying(book, encoder, sentences, tmp_path):
-    store = Store.create(tmp_path / "index", {})
+    store = new_store(tmp_path / "index", encoder, book.recipe, None)
     with S3Index(store, encoder, book.recipe) as index:
         index.add([Document(long_text(sentences, 30), "d")], progress=False)
         (file,) = (tmp_path / "index").glob("*/vectors.npy")
