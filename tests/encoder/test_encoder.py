@@ -201,7 +201,7 @@ def test_chunks_share_out_tokens_and_sentences(family, scores_sentences, request
 def test_words_need_no_features_and_no_run_of_the_host(bert, monkeypatch):
     monkeypatch.setattr(bert, "forward", lambda batch: pytest.fail("the host ran"))
     encoder = WordsEncoder(bert)
-    recipe = encoder.recipe("default")
+    recipe = encoder.named_recipe("default")
     assert not recipe.taps
     documents = [Document(text) for text in TEXTS]
     chunks = list(encoder.documents(documents, recipe))
@@ -216,7 +216,7 @@ def test_words_need_no_features_and_no_run_of_the_host(bert, monkeypatch):
         0,
     )
     assert encoder.codebook.identity == WordsEncoder(bert).codebook.identity
-    own = encoder.recipe(Recipe(taps={"key.1": TapRecipe()}, fusion="union", edges=7))
+    own = encoder.named_recipe(Recipe(taps={"key.1": TapRecipe()}, fusion="union", edges=7))
     assert (own.taps, own.edges) == ({}, 7)
 
 
