@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
-from s3_retriever_bench.commands.quality import SplitName
 
 from s3_retriever.cli import options
 from s3_retriever.cli.console import results, say, show_table, write_json
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from s3_retriever.calibration import Calibration, Sample, Trial
     from s3_retriever.codebook import Codebook
     from s3_retriever.host import Host
+
+
+class SplitName(str, Enum):
+    """Which questions of a set."""
+
+    TEST = "test"
+    DEV = "dev"
+    ALL = "all"
 
 
 def show(console: Console, calibration: Calibration) -> None:
