@@ -120,13 +120,8 @@ def run_frameworks(
 ) -> dict[str, Any]:
     """Measure the responsiveness and the import of integrations.
 
-    Args:
-        names: Names of frameworks; all whose integration is installed if None or empty.
-        host: Name of the host.
-        codebook: Its codebook's folder; None for the shipped one.
-        calls: Questions to ask at once.
-        rounds: How often to ask them.
-        imports: Number of fresh processes that import each integration.
+    Takes the options of `s3 bench frameworks`; without names, measures all whose integration is
+    installed.
 
     Returns:
         JSON values: `settings`, `claims`, `versions`, `machine`, and for each of the `frameworks`

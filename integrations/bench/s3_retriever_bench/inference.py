@@ -47,23 +47,11 @@ _WARM_UP_BUDGET = 256
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run measures.
+    """The options of `s3 bench inference`.
 
-    Attributes:
-        sizes: Tokens of the contexts to answer from in both ways; by default those of the shape.
-        scan_sizes: Tokens of the contexts that S3 alone scans and answers from.
-        shape: Name of a shape, which gets random weights; None with a host.
-        host: Name of a causal model; None with a shape.
-        codebook: The host's codebook, a folder or an id on the Hub; None for random directions.
-        tap: Tap of a random codebook, such as `key.15`; None for the keys of the middle layer.
-        token_budget: Tokens of evidence.
-        new_tokens: Tokens of every answer.
-        questions: Questions per scan: the first and further ones.
-        texts: Files as `corpus.documents` reads them; the source of the standard library if
-            there are none.
-        ask: A file of questions; None makes them from the texts.
-        folder: Where to keep results as they come; None keeps nothing.
-        fresh: Whether to measure again what is there.
+    `sizes` are answered from in both ways (by default those of the shape), `scan_sizes` by S3
+    alone. `texts` and `ask` are files as `corpus.documents` and `corpus.choose_questions` read
+    them.
 
     Raises:
         InputError: Both a shape and a host are given, there is no such shape, or a codebook is

@@ -59,26 +59,10 @@ _CONSONANTS, _VOWELS = "bdfgklmnprstvz", "aeiou"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run measures.
+    """The options of `s3 bench longcontext`.
 
-    Attributes:
-        host: Name of the host.
-        codebook: Its codebook, a folder or an id on the Hub; None for the one that belongs to it.
-        data: Files of questions.
-        tasks: Tasks of public LongBench.
-        methods: Names from `evidence.METHODS`; by default all.
-        budgets: Tokens of evidence; by default 512, 1,024 and 2,048.
-        questions: Maximum questions of a task.
-        max_context_tokens: Skip questions about longer contexts; None skips none.
-        needle: Whether to look for needles.
-        lengths: Tokens of the haystacks; by default 4,096 to 65,536.
-        depths: Positions of the needles, 0 (beginning) to 1 (end); by default every quarter.
-        needles: Needles at each length and depth.
-        haystack: Files of the haystack, as `corpus.documents` reads them; the source of the
-            standard library if there are none.
-        folder: Where to keep results as they come; None keeps nothing.
-        fresh: Whether to measure again what is there.
-        seed: Seed of the choice of questions, the needles, and resampling.
+    `budgets` are tokens of evidence, `lengths` tokens of the haystacks, `depths` positions of the
+    needles from 0 (beginning) to 1 (end). Empty sequences mean the defaults.
 
     Raises:
         InputError: A method is unknown, a depth is out of range, or there is nothing to measure.

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from s3_retriever import S3Index
+from s3_retriever import S3Error, S3Index
 from s3_retriever_bench.corpus import enough, source_files
 from s3_retriever_bench.processes import peak_bytes, run_alone
 
@@ -20,24 +20,21 @@ def run_memory(
 ) -> dict[str, Any]:
     """Index each number of tokens in its own process and take its peak resident memory.
 
-    Args:
-        sizes: Numbers of tokens.
-        host: Name of the host.
-        codebook: Its codebook's folder; None for the shipped one.
-        texts: Files as `corpus.documents` reads them, repeated with new ids as needed; the source
-            of the standard library if there are none.
+    Takes the options of `s3 bench memory`: `sizes` are numbers of tokens, `texts` files as
+    `corpus.documents` reads them.
 
     Returns:
         JSON values: for each size the tokens, the peak in bytes, and the seconds.
 
     Raises:
-        RuntimeError: A process was killed, which is how a lack of memory shows.
+        S3Error: Indexing ran out of memory, or the host or the codebook is not usable.
     """
     files = source_files(texts)
     rows = [run_alone(_index, tokens, host, codebook, files) for tokens in sizes]
     for tokens, row in zip(sizes, rows, strict=True):
         if "failed" in row:
-            raise RuntimeError(f"Indexing {tokens:,} tokens {row['failed']}.")
+            reason = row["failed"]
+            raise S3Error(f"Indexing {tokens:,} tokens failed: {reason}; pass fewer to --tokens.")
     return {
         "host": host,
         "rows": rows,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,16 +45,18 @@ _CHUNKS = 20
 Scores = NDArray[np.float64]
 
 
-class Searcher(Protocol):
+class Searcher(ABC):
     """Prepared documents that can be searched."""
 
+    @abstractmethod
     def search(self, question: str, budget: int) -> Sequence[Piece]:
         """Pieces of the documents, best first, of at most `budget` tokens of the host."""
 
+    @abstractmethod
     def size(self) -> int:
         """Approximate bytes kept of the documents."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most have nothing to release
         """Release files."""
 
 
@@ -113,14 +115,8 @@ class Resources:
         return Resources(self.host, self.codebook)
 
 
-class RankedPassages:
-    """A searcher over passages that a ranker orders.
-
-    Args:
-        passages: The passages.
-        ranker: Ranks them by number.
-        tokenizer: Cuts the passage that does not fit the budget; None skips it instead.
-    """
+class _RankedPassages(Searcher):
+    """Passages that a ranker orders; without a tokenizer, one that does not fit is not cut."""
 
     def __init__(
         self, passages: Sequence[Passage], ranker: Ranker, tokenizer: OffsetTokenizer | None
@@ -130,7 +126,6 @@ class RankedPassages:
         self._tokenizer = tokenizer
 
     def search(self, question: str, budget: int) -> Sequence[Passage]:
-        """See `Searcher`."""
         # A passage has at least one token.
         count = min(budget, len(self._passages))
         ranked = (self._passages[number] for number in self._ranker.rank(question, count))
@@ -139,14 +134,10 @@ class RankedPassages:
         return fill_and_cut(ranked, budget, self._tokenizer)
 
     def size(self) -> int:
-        """See `Searcher`."""
         return text_bytes(self._passages) + self._ranker.size()
 
-    def close(self) -> None:
-        """See `Searcher`."""
 
-
-class IndexSearcher:
+class _IndexSearcher(Searcher):
     """A searcher over a temporary `S3Index`, in one mode under one recipe."""
 
     def __init__(
@@ -157,39 +148,31 @@ class IndexSearcher:
         self._index.add(documents, progress=len(documents) > _MANY)
 
     def search(self, question: str, budget: int) -> Sequence[Span]:
-        """See `Searcher`."""
         return self._index.search(question, mode=self._mode, token_budget=budget)
 
     def ranked(self, question: str, count: int) -> Sequence[Span]:
-        """The best sentences, at most `count`."""
         return self._index.search(question, count, mode=self._mode)
 
     def size(self) -> int:
-        """See `Searcher`."""
         files = (path for path in self._index.path.rglob("*") if path.is_file())
         return sum(path.stat().st_size for path in files)
 
     def close(self) -> None:
-        """See `Searcher`."""
         self._index.close()
 
 
-class Ensemble:
+class _Ensemble(Searcher):
     """BM25 as in `S3Index` and FAISS over title and sentence, fused.
 
     Candidates are the 1,000 best sentences of each; a sentence missing from a ranking has the
-    ranking's lowest score (for BM25 0, as it shares no word with the question).
-
-    Args:
-        shared: Encoder and embedder.
-        fuse: Combines BM25 scores and negative distances, both [n].
-        documents: What is searched.
+    ranking's lowest score (for BM25 0, as it shares no word with the question). `fuse` combines
+    BM25 scores and negative distances, both [n].
     """
 
     def __init__(
         self,
-        shared: Resources,
         fuse: Callable[[Scores, Scores], Scores],
+        shared: Resources,
         documents: Sequence[Document],
     ) -> None:
         self._lexical = _bm25(shared, documents)
@@ -200,7 +183,6 @@ class Ensemble:
         self._numbers = {(p.document_id, p.start): i for i, p in enumerate(self._passages)}
 
     def search(self, question: str, budget: int) -> Sequence[Passage]:
-        """See `Searcher`."""
         lexical = {
             self._numbers[span.document_id, span.start]: span.score
             for span in self._lexical.ranked(question, _DEPTH)
@@ -217,11 +199,9 @@ class Ensemble:
         return fill((self._passages[candidates[place]] for place in order), budget)
 
     def size(self) -> int:
-        """See `Searcher`."""
         return self._lexical.size() + self._dense.size()
 
     def close(self) -> None:
-        """See `Searcher`."""
         self._lexical.close()
 
 
@@ -243,7 +223,7 @@ def z_scores(lexical: Scores, dense: Scores) -> Scores:
     return standardise(lexical, every) + standardise(dense, every)
 
 
-class Compressed:
+class _Compressed(Searcher):
     """`Compressor.compress` on the 20 best chunks of a FAISS store.
 
     As in use, a chunk scanned for one question is remembered for the next.
@@ -256,7 +236,6 @@ class Compressed:
         self._ranker = FaissRanker(texts, shared.embedder)
 
     def search(self, question: str, budget: int) -> Sequence[Passage]:
-        """See `Searcher`."""
         numbers = self._ranker.rank(question, min(_CHUNKS, len(self._passages)))
         documents = [
             Document(self._passages[n].text, str(n), {"title": self._passages[n].title})
@@ -266,11 +245,7 @@ class Compressed:
         return [_within(self._passages[int(span.document_id)], span) for span in spans]
 
     def size(self) -> int:
-        """See `Searcher`."""
         return text_bytes(self._passages) + self._ranker.size()
-
-    def close(self) -> None:
-        """See `Searcher`."""
 
 
 def _within(chunk: Passage, span: Span) -> Passage:
@@ -281,14 +256,14 @@ def _within(chunk: Passage, span: Span) -> Passage:
 def _okapi(shared: Resources, documents: Sequence[Document]) -> Searcher:
     """BM25Okapi over chunks, without title, stemming or stop words."""
     passages = cut_all(documents, chunks, shared.tokenizer)
-    return RankedPassages(passages, OkapiRanker([p.text for p in passages]), shared.tokenizer)
+    return _RankedPassages(passages, OkapiRanker([p.text for p in passages]), shared.tokenizer)
 
 
-def _bm25(shared: Resources, documents: Sequence[Document]) -> IndexSearcher:
+def _bm25(shared: Resources, documents: Sequence[Document]) -> _IndexSearcher:
     recipe = shared.codebook.named_recipe("default")
     # The index of a tokeniser has no sentence vectors.
     words = recipe.model_copy(update={"sentence": None})
-    return IndexSearcher(shared.tokens, words, "bm25", documents)
+    return _IndexSearcher(shared.tokens, words, "bm25", documents)
 
 
 def _dense(
@@ -302,17 +277,11 @@ def _dense(
     passages = cut_all(documents, cut, shared.tokenizer)
     texts = [passage.titled() if titled else passage.text for passage in passages]
     ranked = ranker(texts, shared.embedder)
-    return RankedPassages(passages, ranked, shared.tokenizer if cut is chunks else None)
+    return _RankedPassages(passages, ranked, shared.tokenizer if cut is chunks else None)
 
 
 def _indexed(mode: Mode, recipe: str, shared: Resources, documents: Sequence[Document]) -> Searcher:
-    return IndexSearcher(shared.scans, shared.codebook.named_recipe(recipe), mode, documents)
-
-
-def _ensemble(
-    fuse: Callable[[Scores, Scores], Scores], shared: Resources, documents: Sequence[Document]
-) -> Searcher:
-    return Ensemble(shared, fuse, documents)
+    return _IndexSearcher(shared.scans, shared.codebook.named_recipe(recipe), mode, documents)
 
 
 METHODS: Mapping[str, Callable[[Resources, Sequence[Document]], Searcher]] = {
@@ -322,13 +291,13 @@ METHODS: Mapping[str, Callable[[Resources, Sequence[Document]], Searcher]] = {
     "dense-titled": partial(_dense, sentences, FaissRanker, titled=True),
     "dense-chunk": partial(_dense, chunks, FaissRanker),
     "dense-llamaindex": partial(_dense, chunks, LlamaIndexRanker),
-    "ensemble-rrf": partial(_ensemble, reciprocal_ranks),
-    "ensemble-zscore": partial(_ensemble, z_scores),
+    "ensemble-rrf": partial(_Ensemble, reciprocal_ranks),
+    "ensemble-zscore": partial(_Ensemble, z_scores),
     "s3": partial(_indexed, "s3", "default"),
     "hybrid": partial(_indexed, "hybrid", "default"),
     "s3-paper": partial(_indexed, "s3", "paper"),
     "hybrid-paper": partial(_indexed, "hybrid", "paper"),
-    "compressor": Compressed,
+    "compressor": _Compressed,
 }
 
 

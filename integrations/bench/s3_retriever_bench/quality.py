@@ -39,15 +39,8 @@ def run_quality(
 ) -> dict[str, Any]:
     """Measure methods on question sets.
 
-    Args:
-        sources: Question sets: files or public names; see `load_set`.
-        host: Name of the host.
-        codebook: Its codebook.
-        budgets: Token budgets.
-        choice: Which questions of the sets, and how much text.
-        methods: Names of methods; None for all.
-        folder: Where to keep results as they come; a run with the same settings resumes there.
-        fresh: Whether to measure again what is there.
+    Takes the options of `s3 bench quality`: `sources` are files or public names, as `load_set`
+    reads them. With a folder, a run with the same settings resumes there.
 
     Returns:
         JSON values: `settings`, `machine`, `versions`, and `sets` by name, with the values of

@@ -80,19 +80,9 @@ def run_speed(
 ) -> dict[str, Any]:
     """Measure indexing, then searching at each size.
 
-    Args:
-        sizes: Tokens of the indexes to search.
-        host: Name of the host.
-        codebook: Its codebook's folder; None for the one that belongs to the host.
-        texts: Files as `corpus.documents` reads them; the source of the standard library if
-            there are none.
-        ask: A file of questions; None makes them from the texts.
-        questions: Maximum number of questions.
-        scan_tokens: Tokens to time indexing on.
-        rounds: How often to time it.
-        slow_peers: Whether to search rank-bm25 too, which takes long to build.
-        folder: Where to keep results as they come; a run with the same settings resumes there.
-        fresh: Whether to measure again what is there.
+    Takes the options of `s3 bench speed`: `sizes` are tokens of the indexes to search; `texts` and
+    `ask` are files as `corpus.documents` and `corpus.choose_questions` read them. With a folder,
+    a run with the same settings resumes there.
 
     Returns:
         JSON values: `settings`, `machine`, `versions`, `indexing` (see `time_indexing`), `sizes`

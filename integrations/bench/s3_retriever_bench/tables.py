@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean, median
 from typing import Any
 
@@ -68,6 +69,18 @@ def signed(value: Estimate | None) -> str:
     return f"{mean} ({low}…{high}){'*' if value.decided() else ''}"
 
 
+def _by_budget(
+    title: str,
+    summary: QualitySummary | LongContextSummary,
+    names: Iterable[str],
+    cell: Callable[[str, int], str],
+    head: str = "@{:,}",
+) -> Grid:
+    """A row for each method, a column for each budget."""
+    rows = [[name, *(cell(name, budget) for budget in summary.budgets)] for name in names]
+    return Grid(title, ["method", *map(head.format, summary.budgets)], rows)
+
+
 def _megabytes(size: int | None) -> str:
     return "-" if size is None else f"{size / 1e6:,.0f}"
 
@@ -88,13 +101,10 @@ def claims_table(claims: Sequence[Figures]) -> Grid:
 
 def quality_tables(summary: QualitySummary) -> Iterator[Grid]:
     """All tables of one set of `quality`."""
-    budgets = [f"@{budget}" for budget in summary.budgets]
-    rows = [
-        [name, *(_interval(summary.evidence(name, budget)) for budget in summary.budgets)]
-        for name in summary.methods
-    ]
     title = f"{summary.name}: evidence recall (95 % interval), {summary.questions} questions"
-    yield Grid(title, ["method", *budgets], rows)
+    yield _by_budget(
+        title, summary, summary.methods, lambda *at: _interval(summary.evidence(*at)), "@{}"
+    )
     yield _rankings(summary)
     rows = [
         [
@@ -109,13 +119,14 @@ def quality_tables(summary: QualitySummary) -> Iterator[Grid]:
     yield Grid(f"{summary.name}: cost", header, rows)
     comparisons = summary.comparisons()
     for other in dict.fromkeys(other for _, other in comparisons):
-        rows = [
-            [name, *(signed(summary.against(name, other, b)) for b in summary.budgets)]
-            for name, its in comparisons
-            if its == other
-        ]
         title = f"{summary.name}: evidence recall less that of {other}, paired (95 % interval)"
-        yield Grid(title, ["method", *budgets], rows)
+        names = [name for name, its in comparisons if its == other]
+        against = partial(_quality_gain, summary, other)
+        yield _by_budget(title, summary, names, against, "@{}")
+
+
+def _quality_gain(summary: QualitySummary, other: str, name: str, budget: int) -> str:
+    return signed(summary.against(name, other, budget))
 
 
 def _rankings(summary: QualitySummary) -> Grid:
@@ -310,35 +321,16 @@ def longcontext_tables(figures: Figures) -> Iterator[Grid]:
 
 
 def _question_tables(summary: LongContextSummary) -> Iterator[Grid]:
-    budgets = [f"@{budget:,}" for budget in summary.budgets]
     measures = summary.measured()
     for measure in measures:
-        rows = [
-            [
-                name,
-                *(
-                    _counted(summary.mean(name, budget, measure), measure)
-                    for budget in summary.budgets
-                ),
-            ]
-            for name in summary.compared(measure)
-        ]
         title = f"All tasks: {MEASURES[measure]} (95 % interval; questions)"
-        yield Grid(title, ["method", *budgets], rows)
+        means = partial(_mean, summary, measure)
+        yield _by_budget(title, summary, summary.compared(measure), means)
     for measure in measures if "hybrid" in summary.methods else ():
-        rows = [
-            [
-                name,
-                *(
-                    signed(summary.against("hybrid", name, budget, measure))
-                    for budget in summary.budgets
-                ),
-            ]
-            for name in summary.compared(measure)
-            if name != "hybrid"
-        ]
         what = f"{MEASURES[measure]} of hybrid less that of others"
-        yield Grid(f"All tasks: {what}, paired (95 % interval)", ["method", *budgets], rows)
+        names = [name for name in summary.compared(measure) if name != "hybrid"]
+        gains = partial(_hybrid_gain, summary, measure)
+        yield _by_budget(f"All tasks: {what}, paired (95 % interval)", summary, names, gains)
     for measure in measures:
         yield _by_task(summary, measure)
     yield _costs(summary)
@@ -406,11 +398,16 @@ def has_answers(needles: Figures) -> bool:
     )
 
 
-def _counted(value: Estimate | None, measure: Measure) -> str:
-    if value is None:
+def _mean(summary: LongContextSummary, measure: Measure, name: str, budget: int) -> str:
+    estimate = summary.mean(name, budget, measure)
+    if estimate is None:
         return "-"
-    mean, low, high = (_value(v, measure) for v in (value.mean, value.low, value.high))
-    return f"{mean} ({low}-{high}; {value.n})"
+    mean, low, high = (_value(v, measure) for v in (estimate.mean, estimate.low, estimate.high))
+    return f"{mean} ({low}-{high}; {estimate.n})"
+
+
+def _hybrid_gain(summary: LongContextSummary, measure: Measure, name: str, budget: int) -> str:
+    return signed(summary.against("hybrid", name, budget, measure))
 
 
 def _value(value: float, measure: Measure) -> str:
