@@ -216,8 +216,10 @@ def test_words_need_no_features_and_no_run_of_the_host(bert, monkeypatch):
         0,
     )
     assert encoder.codebook.identity == WordsEncoder(bert).codebook.identity
-    own = encoder.named_recipe(Recipe(taps={"key.1": TapRecipe()}, fusion="union", edges=7))
-    assert (own.taps, own.edges) == ({}, 7)
+    own = encoder.named_recipe(
+        Recipe(taps={"key.1": TapRecipe()}, fusion=Interleave(edge_tokens=7))
+    )
+    assert (own.taps, own.fusion.edge_tokens) == ({}, 7)
 
 
 def starts_of(host, document):
