@@ -13,7 +13,7 @@ from s3_retriever.encoder import Encoder, WordsEncoder
 from s3_retriever.errors import CodebookError
 from s3_retriever.host import Host
 from s3_retriever.host.taps import Tap, group_queries, read
-from s3_retriever.recipe import Advanced, Recipe, SentenceRecipe, TapRecipe
+from s3_retriever.recipe import Advanced, Interleave, Recipe, SentenceRecipe, TapRecipe
 from s3_retriever.text import SentenceCutter, count_terms
 
 CPU = {"device": "cpu", "dtype": "float32"}
