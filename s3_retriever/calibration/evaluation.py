@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 
 from s3_retriever.calibration.questions import GoldSpan, LabelledQuestion, Sample
 from s3_retriever.encoder.caching import OnceEncoder, with_all_taps
-from s3_retriever.engine import S3Index
-from s3_retriever.index import Snapshot, Store
+from s3_retriever.engine.s3index import S3Index, new_store
+from s3_retriever.index import Snapshot
 from s3_retriever.progress import Bar
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import rank, select
-from s3_retriever.text import TEXT_ANALYSIS
 
 # Share of its characters that must be covered for evidence to count as found: the sentence
 # boundaries of labels and index may differ by an abbreviation or a quotation mark.
@@ -163,7 +162,7 @@ class Evaluator:
         whole = with_all_taps(recipe, self._encoder.codebook, "same")
         key = (sample, recipe.advanced.doc_top_k, whole.sentence_layer)
         if key not in self._snapshots:
-            store = Store.create(None, {}, TEXT_ANALYSIS)
+            store = new_store(None, self._encoder, whole, None)
             index = S3Index(store, self._encoder, whole)
             self._open.enter_context(index)
             index.add(self._samples[sample].documents, progress=False)

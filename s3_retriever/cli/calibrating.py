@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
     from s3_retriever.calibration import Calibration, Sample, Trial
     from s3_retriever.codebook import Codebook
     from s3_retriever.host import Host
+
+
+class SplitName(str, Enum):
+    """Which questions of a set."""
+
+    TEST = "test"
+    DEV = "dev"
+    ALL = "all"
 
 
 def show(console: Console, calibration: Calibration) -> None:

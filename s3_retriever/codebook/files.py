@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError
 
 from s3_retriever.errors import CodebookError
 from s3_retriever.recipe import Recipe
@@ -124,6 +123,9 @@ def replace_folder(target: Path, write: Callable[[Path], None]) -> None:
     Raises:
         CodebookError: The folder cannot be written, or holds something else.
     """
+    # Only a codebook at hand is written, and one that is only compared needs no weights.
+    from safetensors import SafetensorError
+
     if _is_foreign(target):
         raise CodebookError(f"{target} holds something other than a codebook; choose another.")
     try:

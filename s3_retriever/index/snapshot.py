@@ -72,11 +72,6 @@ class Snapshot:
         """Number of sentences of live documents."""
         return int(np.count_nonzero(self.live))
 
-    @property
-    def n_live(self) -> int:
-        """The same, beside `live` and `len`."""
-        return self.n_sentences
-
     @cached_property
     def live(self) -> NDArray[np.bool_]:
         """Which sentences are of documents that are not deleted, bool [n]."""

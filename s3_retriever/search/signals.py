@@ -271,7 +271,7 @@ def term_gains(snapshot: Snapshot, counted: Mapping[str, int]) -> TermGains:
     terms = tuple(counted)
     hashes = np.array([term_hash(term) for term in terms], dtype=np.uint64)
     numbers, which, counts = _live_postings(snapshot, hashes)
-    total = snapshot.n_live
+    total = snapshot.n_sentences
     frequency = np.bincount(which, minlength=len(terms))
     idf = np.log1p((total - frequency + 0.5) / (frequency + 0.5))
     weights = idf * np.array([counted[term] for term in terms], dtype=np.float64)
@@ -305,7 +305,7 @@ def _live_postings(
         ordinals, which, counts = segment.lexical(hashes)
         parts.append((ordinals + first, which, counts))
     numbers, which, counts = (np.concatenate(column) for column in zip(*parts, strict=True))
-    if snapshot.n_live == len(snapshot):
+    if snapshot.n_sentences == len(snapshot):
         return numbers, which, counts
     kept = snapshot.live[numbers]
     return numbers[kept], which[kept], counts[kept]

@@ -13,7 +13,7 @@ from s3_retriever.encoder import Encoder, WordsEncoder
 from s3_retriever.errors import CodebookError
 from s3_retriever.host import Host
 from s3_retriever.host.taps import Tap, group_queries, read
-from s3_retriever.recipe import Advanced, Recipe, SentenceRecipe, TapRecipe
+from s3_retriever.recipe import Advanced, Interleave, Recipe, SentenceRecipe, TapRecipe
 from s3_retriever.text import SentenceCutter, count_terms
 
 CPU = {"device": "cpu", "dtype": "float32"}
@@ -201,7 +201,7 @@ def test_chunks_share_out_tokens_and_sentences(family, scores_sentences, request
 def test_words_need_no_features_and_no_run_of_the_host(bert, monkeypatch):
     monkeypatch.setattr(bert, "forward", lambda batch: pytest.fail("the host ran"))
     encoder = WordsEncoder(bert)
-    recipe = encoder.recipe("default")
+    recipe = encoder.named_recipe("default")
     assert not recipe.taps
     documents = [Document(text) for text in TEXTS]
     chunks = list(encoder.documents(documents, recipe))
@@ -216,8 +216,10 @@ def test_words_need_no_features_and_no_run_of_the_host(bert, monkeypatch):
         0,
     )
     assert encoder.codebook.identity == WordsEncoder(bert).codebook.identity
-    own = encoder.recipe(Recipe(taps={"key.1": TapRecipe()}, fusion="union", edges=7))
-    assert (own.taps, own.edges) == ({}, 7)
+    own = encoder.named_recipe(
+        Recipe(taps={"key.1": TapRecipe()}, fusion=Interleave(edge_tokens=7))
+    )
+    assert (own.taps, own.fusion.edge_tokens) == ({}, 7)
 
 
 def starts_of(host, document):

@@ -55,7 +55,7 @@ def test_a_small_cache_changes_no_result(tiny_bert, tiny_codebook):
     for documents in (DOCUMENTS, DOCUMENTS[::-1], DOCUMENTS[:1], DOCUMENTS):
         spans = [c.compress("captain bread clock", documents, k=9) for c in (tiny, ample)]
         assert spans[0] == spans[1]
-    assert tiny.encoder._tokens <= 15
+    assert tiny.encoder._scans._size <= 15
 
 
 def test_the_budget_holds_and_repeated_documents_do_no_harm(compressor):

@@ -8,10 +8,12 @@ import torch
 
 from s3_retriever import Codebook, Document, Host, S3Index
 from s3_retriever.encoder import Encoder
+from s3_retriever.engine.s3index import new_store
 from s3_retriever.errors import CodebookError, IndexStoreError
 from s3_retriever.host.taps import Tap, read
 from s3_retriever.index import Store
 from s3_retriever.recipe import SentenceRecipe
+from s3_retriever.text import TEXT_ANALYSIS
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +64,7 @@ def mapped(book, means):
 
 
 def index_of(encoder, recipe, documents):
-    index = S3Index(Store.create(None, {}), encoder, recipe)
+    index = S3Index(new_store(None, encoder, recipe, None), encoder, recipe)
     index.add(documents, progress=False)
     return index
 
@@ -114,9 +116,9 @@ def test_vectors_stay_with_their_sentences(change, book, encoder, sentences):
 def test_what_a_sentence_says_as_a_whole_counts(book, encoder, sentences):
     documents = [Document(text, f"d{i}") for i, text in enumerate(sentences)]
     index = index_of(encoder, book.recipe, documents)
-    without = book.recipe.model_copy(update={"sentence": None, "second_hop": None})
+    without = book.recipe.model_copy(update={"sentence": None, "hop": None})
     with_it = book.recipe.model_copy(
-        update={"sentence": SentenceRecipe(tap="sentence.1", weight=1e6), "second_hop": None}
+        update={"sentence": SentenceRecipe(layer=1, weight=1e6), "hop": None}
     )
     question = sentences[7]
     direction = encoder.question(question, with_it).direction
@@ -124,7 +126,7 @@ def test_what_a_sentence_says_as_a_whole_counts(book, encoder, sentences):
     found = index.search(question, 3, mode="s3", recipe=with_it)
     assert [span.document_id for span in found] == [f"d{i}" for i in order[:3]]
     assert "sentence" in found[0].sources
-    assert "sentence" in index.explain(question, found[0]).parts
+    assert "sentence" in index.explain(question, found[0]).contributions
     plain = index.search(question, 3, mode="s3", recipe=without)
     assert all("sentence" not in span.sources for span in plain)
 
@@ -137,19 +139,19 @@ def test_blank_documents_have_no_vectors(book, encoder, sentences):
 
 
 def test_an_index_without_vectors_says_so(book, encoder, sentences):
-    plain = book.recipe.model_copy(update={"sentence": None})
+    plain = book.recipe.changed("sentence", None)
     index = index_of(encoder, plain, [Document(sentences[0], "d")])
-    with pytest.raises(CodebookError, match=r"sentence\.1, which is not indexed"):
+    with pytest.raises(CodebookError, match="sentence layer 1, which is not indexed"):
         index.search("where", recipe=book.recipe)
     with (
         pytest.raises(IndexStoreError, match="has the taps"),
-        index._store.append({"hidden.1": 96}, 12),
+        index._store.append({"hidden.1": 96}, 12, text_analysis=TEXT_ANALYSIS),
     ):
         pass
 
 
 def test_damaged_vectors_are_found_by_verifying(book, encoder, sentences, tmp_path):
-    store = Store.create(tmp_path / "index", {})
+    store = new_store(tmp_path / "index", encoder, book.recipe, None)
     with S3Index(store, encoder, book.recipe) as index:
         index.add([Document(long_text(sentences, 30), "d")], progress=False)
         (file,) = (tmp_path / "index").glob("*/vectors.npy")

@@ -67,7 +67,7 @@ def shares_of_all(index, ranking):
     """What each feature and term adds to every sentence, one sentence at a time."""
     recipe, coactivation = index.recipe, ranking.coactivation
     rows = []
-    for number in range(ranking.snapshot.size):
+    for number in range(len(ranking.snapshot)):
         _, segment, ordinal = ranking.snapshot.locate(number)
         row = []
         for tap, part in coactivation.question.items():

@@ -186,7 +186,7 @@ CORPUS = [
 
 
 def bm25(snapshot, question):
-    return term_gains(snapshot, count_terms(question)).scores(snapshot.size)
+    return term_gains(snapshot, count_terms(question)).scores(len(snapshot))
 
 
 @pytest.mark.parametrize("question", ["cat garden", "roses numbers", "large quantum roses cat"])

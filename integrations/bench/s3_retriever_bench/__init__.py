@@ -1,1 +1,1 @@
-"""Benchmarks: commands that measure what this package claims."""
+"""Benchmarks of s3-retriever: `s3r bench quality`, `longcontext`, `speed` and others."""

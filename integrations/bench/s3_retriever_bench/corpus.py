@@ -1,23 +1,35 @@
-"""Documents to measure with, where it is their number that matters: of files, over and over."""
+"""Text and questions for benchmarks in which only their amount matters."""
 
 from __future__ import annotations
 
 import json
 import sysconfig
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from itertools import count
+from dataclasses import dataclass, replace
+from itertools import count, islice
 from pathlib import Path
 
-from s3_retriever.document import Document
-from s3_retriever.errors import InputError
+import numpy as np
+
+from s3_retriever import Document, InputError
+from s3_retriever.host.windows import OffsetTokenizer
+from s3_retriever.text.sentences import split_sentences
 
 _DOCUMENT_CHARACTERS = 4_000
+_WARM_UP_QUESTIONS = 10
+# Bounds for questions made from sentences: documents to read, words of a sentence.
+_MOST_DOCUMENTS = 2_000
+_FEWEST_WORDS, _MOST_WORDS = 6, 40
 
 
-def source_files(given: Sequence[Path]) -> list[Path]:
-    """The files that were given; the source of the standard library where there are none."""
-    return list(given) or sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
+def source_files(files: Sequence[Path]) -> list[Path]:
+    """The files given, or the source of the standard library if none is given."""
+    return list(files) or sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
+
+
+def source_name(files: Sequence[Path]) -> str:
+    """How settings name the files."""
+    return " + ".join(path.name for path in files) or "the standard library"
 
 
 def documents(files: Sequence[Path]) -> Iterator[Document]:
@@ -25,66 +37,143 @@ def documents(files: Sequence[Path]) -> Iterator[Document]:
 
     Args:
         files: Plain text, which is cut into documents of 4,000 characters, or `.jsonl` files
-            with a document a line: an object with `text` and, where it has one, `title`.
+            with one document per line: an object with `text` and optionally `title`.
 
     Raises:
-        InputError: A line is no such object.
+        InputError: A line is not such an object.
         OSError: A file cannot be read.
     """
-    for place, path in enumerate(files):
-        name = f"{place}-{path.name}"
-        yield from _lines(path, name) if path.suffix.lower() == ".jsonl" else _pieces(path, name)
+    for number, path in enumerate(files):
+        name = f"{number}-{path.name}"
+        if path.suffix.lower() == ".jsonl":
+            for line, record in _records(path, "text", "a string as its field 'text'"):
+                title = record.get("title")
+                yield Document(record["text"], f"{name}/{line}", {"title": title} if title else {})
+        else:
+            text = path.read_text(encoding="utf-8", errors="replace")
+            for start in range(0, len(text), _DOCUMENT_CHARACTERS):
+                yield Document(text[start : start + _DOCUMENT_CHARACTERS], f"{name}/{start}")
 
 
 def endless(files: Sequence[Path]) -> Iterator[Document]:
-    """The documents of all files, over and over, each time with other ids.
+    """The documents of all files, over and over, each time with new ids.
 
     Raises:
-        InputError: There is no text at all, or a line is not as `documents` wants it.
+        InputError: The files hold no text, or a line is not as `documents` wants it.
         OSError: A file cannot be read.
     """
     for number in count():
         empty = True
         for document in documents(files):
             empty = empty and not document.text.strip()
-            yield copy_of(document, number)
+            yield replace(document, id=f"{number}/{document.id}")
         if empty:
-            raise no_text(files)
+            names = ", ".join(map(str, files))
+            raise InputError(f"There is no text in {names}; give files with text.")
 
 
-def copy_of(document: Document, number: int) -> Document:
-    """The same document with an id of its own."""
-    return replace(document, id=f"{number}/{document.id}")
+def enough(files: Sequence[Path], tokens: int, tokenizer: OffsetTokenizer) -> Iterator[Document]:
+    """Documents of the files, repeated as needed, until they have at least `tokens` tokens."""
+    total = 0
+    for document in endless(files):
+        total += tokenizer.count(document.text)
+        yield document
+        if total >= tokens:
+            return
 
 
-def no_text(files: Sequence[Path]) -> InputError:
-    """What is wrong with files that hold nothing to measure with."""
-    return InputError(f"There is no text in {', '.join(map(str, files))}; give files with text.")
+def text_of(files: Sequence[Path], tokens: int, tokenizer: OffsetTokenizer) -> str:
+    """The beginning of the files, repeated as needed, of `tokens` tokens.
+
+    The last token may split in two where the text ends.
+    """
+    parts: list[str] = []
+    total = 0
+    for document in endless(files):
+        parts.append(f"{document.text}\n")
+        total += tokenizer.count(parts[-1])
+        if total >= tokens:
+            break
+    # The parts joined may have fewer tokens than the sum of the parts.
+    text = "".join(parts)
+    ends = (int(end) for _, offsets in tokenizer.stream(text) for _, end in offsets)
+    return text[: next(islice(ends, tokens - 1, None), len(text))]
 
 
-def _pieces(path: Path, name: str) -> Iterator[Document]:
-    text = path.read_text(encoding="utf-8", errors="replace")
-    for start in range(0, len(text), _DOCUMENT_CHARACTERS):
-        yield Document(text[start : start + _DOCUMENT_CHARACTERS], f"{name}/{start}")
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """The questions of a run.
+
+    Attributes:
+        measured: Those whose searches are timed.
+        warm_up: Others to ask first; the same if there are no others.
+    """
+
+    measured: tuple[str, ...]
+    warm_up: tuple[str, ...]
 
 
-def _lines(path: Path, name: str) -> Iterator[Document]:
+def choose_questions(ask: Path | None, files: Sequence[Path], count: int) -> Questions:
+    """Choose questions, always the same and in the same order.
+
+    Args:
+        ask: A file of questions: one per line, or `.jsonl` with a field `question`. If None, a
+            question is a sentence of the texts with every other word left out.
+        files: The texts.
+        count: Maximum number of questions to measure.
+
+    Raises:
+        InputError: There are no questions, or a line has none.
+        OSError: A file cannot be read.
+    """
+    if ask is None:
+        available = _made(files)
+        none = "The texts have no sentence to make a question of; give questions with --ask FILE."
+    else:
+        asked = list(dict.fromkeys(_asked(ask)))
+        available = (asked[i] for i in np.random.default_rng(0).permutation(len(asked)))
+        none = f"{ask} has no questions; give a file with a question a line."
+    chosen = list(islice(available, count + _WARM_UP_QUESTIONS))
+    if not chosen:
+        raise InputError(none)
+    return Questions(tuple(chosen[:count]), tuple(chosen[count:] or chosen))
+
+
+def _asked(path: Path) -> Iterator[str]:
+    if path.suffix.lower() == ".jsonl":
+        for _, record in _records(path, "question", "a question in its field 'question'"):
+            yield record["question"]
+    else:
+        with path.open(encoding="utf-8-sig", errors="replace") as lines:
+            yield from (line.strip() for line in lines if line.strip())
+
+
+def _made(files: Sequence[Path]) -> Iterator[str]:
+    """One question from each of the first documents, in random order."""
+    texts = [document.text for document in islice(documents(files), _MOST_DOCUMENTS)]
+    generator = np.random.default_rng(0)
+    for number in generator.permutation(len(texts)):
+        text = texts[number]
+        sentences = [text[start:end].split() for start, end in split_sentences(text)]
+        sentences = [words[:_MOST_WORDS] for words in sentences if len(words) >= _FEWEST_WORDS]
+        if sentences:
+            yield " ".join(sentences[generator.integers(len(sentences))][::2])
+
+
+def _records(path: Path, field: str, wanted: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line numbers and objects of a JSON Lines file, each with a string as `field`."""
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         for number, line in enumerate(file, 1):
-            if line.strip():
-                yield _document(path, number, line, f"{name}/{number}")
-
-
-def _document(path: Path, number: int, line: str, name: str) -> Document:
-    try:
-        record = json.loads(line)
-    except ValueError:
-        record = None
-    text = record.get("text") if isinstance(record, dict) else None
-    if not isinstance(text, str):
-        raise InputError(
-            f"{path} cannot be used: line {number} is no JSON object with a string as its field "
-            "'text'."
-        )
-    title = record.get("title")
-    return Document(text, name, {"title": title} if title else {})
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+                text = record[field]
+            except (ValueError, TypeError, KeyError):
+                text = None
+            # A document may be empty, a question may not.
+            if not isinstance(text, str) or (field == "question" and not text.strip()):
+                raise InputError(
+                    f"{path} cannot be used: line {number} is no JSON object with {wanted}."
+                )
+            yield number, record

@@ -1,50 +1,59 @@
-"""Metrics of evidence retrieval besides evidence recall, for one question each."""
+"""Metrics of one question: of retrieved evidence, and of generated answers as LongBench does."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal
+
+from rapidfuzz.distance import LCSseq
 
 from s3_retriever.calibration.evaluation import overlap
 from s3_retriever.calibration.question_sets import Context, Piece, Question
 
+MetricName = Literal["f1", "rouge-l", "retrieval"]
+
 _RANKS = 10
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 # Short answers that occur in any text by chance.
-_NO_STRINGS = {"yes", "no"}
+_BY_CHANCE = {"yes", "no"}
 
 
-def answer_recall(question: Question, context: Context, found: Sequence[Piece]) -> float | None:
-    """1 where an answer's string occurs in a piece, regardless of case, else 0.
+def answer_recall(question: Question, context: Context, pieces: Sequence[Piece]) -> float | None:
+    """1 if an answer's string occurs in a piece, ignoring case, else 0.
 
-    None where there is no such string to be found: none of the answers occurs in the documents,
-    or the answer is yes or no.
+    None if there is no string to look for: no answer occurs in the documents, or it is yes or no.
     """
     answers = [answer.casefold() for answer in question.answers]
-    answers = [answer for answer in answers if answer.strip() and answer not in _NO_STRINGS]
+    answers = [answer for answer in answers if answer.strip() and answer not in _BY_CHANCE]
     if not _any_occurs(answers, (document.text for document in context.documents)):
         return None
-    return float(_any_occurs(answers, (piece.text for piece in found)))
+    return float(_any_occurs(answers, (piece.text for piece in pieces)))
 
 
-def ndcg(question: Question, found: Sequence[Piece]) -> float:
+def ndcg(question: Question, pieces: Sequence[Piece]) -> float:
     """Normalised discounted cumulative gain of the first ten pieces.
 
-    A piece gains 1 where it overlaps evidence that no piece before it does, else 0. The ideal
-    ranking begins with as many such pieces as there are pieces of evidence.
+    A piece gains 1 if it overlaps evidence that no earlier piece does, else 0. The ideal ranking
+    begins with as many such pieces as there are pieces of evidence.
     """
-    left = set(question.evidence)
-    gained = 0.0
-    for rank, piece in enumerate(found[:_RANKS], start=1):
-        touched = {evidence for evidence in left if overlap(evidence, piece)}
-        gained += bool(touched) / math.log2(rank + 1)
-        left -= touched
+    missing = set(question.evidence)
+    gain = 0.0
+    for rank, piece in enumerate(pieces[:_RANKS], start=1):
+        touched = {evidence for evidence in missing if overlap(evidence, piece)}
+        gain += bool(touched) / math.log2(rank + 1)
+        missing -= touched
     ideal = range(1, min(_RANKS, len(question.evidence)) + 1)
-    return gained / sum(1 / math.log2(rank + 1) for rank in ideal)
+    return gain / sum(1 / math.log2(rank + 1) for rank in ideal)
 
 
-def reciprocal_rank(question: Question, found: Sequence[Piece]) -> float:
-    """1 over the rank of the first piece that overlaps evidence; 0 where none does."""
-    for rank, piece in enumerate(found, start=1):
+def reciprocal_rank(question: Question, pieces: Sequence[Piece]) -> float:
+    """1 over the rank of the first piece that overlaps evidence; 0 if none does."""
+    for rank, piece in enumerate(pieces, start=1):
         if any(overlap(evidence, piece) for evidence in question.evidence):
             return 1 / rank
     return 0.0
@@ -53,3 +62,63 @@ def reciprocal_rank(question: Question, found: Sequence[Piece]) -> float:
 def _any_occurs(answers: Sequence[str], texts: Iterable[str]) -> bool:
     joined = "\n".join(texts).casefold() if answers else ""
     return any(answer in joined for answer in answers)
+
+
+def score(metric: MetricName, answer: str, golds: Sequence[str]) -> float:
+    """The best score, 0 to 1, of a generated answer against any of the gold answers."""
+    return max(_METRICS[metric](answer, gold) for gold in golds)
+
+
+def normalise(text: str) -> str:
+    """Lower case, without punctuation, articles and superfluous white space, as SQuAD does."""
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
+
+
+def holds_answer(text: str, golds: Sequence[str]) -> bool | None:
+    """Whether the words of a gold answer occur in a text, both normalised.
+
+    Returns:
+        None if there is nothing to look for: a yes, a no, or only punctuation.
+    """
+    wanted = [normalise(gold) for gold in golds]
+    wanted = [words for words in wanted if words and words not in _BY_CHANCE]
+    if not wanted:
+        return None
+    # Whole words: `Paragraph 1` is not in `Paragraph 19`.
+    padded = f" {normalise(text)} "
+    return any(f" {words} " in padded for words in wanted)
+
+
+def _f1(answer: str, gold: str) -> float:
+    """F1 of the words, each counted as often as it occurs."""
+    mine, its = normalise(answer).split(), normalise(gold).split()
+    return _harmonic((Counter(mine) & Counter(its)).total(), len(mine), len(its))
+
+
+def _rouge_l(answer: str, gold: str) -> float:
+    """ROUGE-L: F1 of the longest common subsequence of words.
+
+    Of the whole text, as defined by Lin (2004); LongBench's library sums subsequences sentence by
+    sentence, which gives slightly different figures.
+    """
+    mine, its = (re.findall(r"[a-z0-9]+", text.lower()) for text in (answer, gold))
+    return _harmonic(LCSseq.similarity(mine, its), len(mine), len(its))
+
+
+def _retrieval(answer: str, gold: str) -> float:
+    """Share of the numbers in an answer that are the gold paragraph's."""
+    wanted = re.findall(r"\d+", gold)[:1]
+    numbers = re.findall(r"\d+", answer)
+    return sum([number] == wanted for number in numbers) / len(numbers) if numbers else 0.0
+
+
+def _harmonic(common: int, mine: int, its: int) -> float:
+    """Harmonic mean of precision and recall."""
+    return 2 * common / (mine + its) if common else 0.0
+
+
+_METRICS: Mapping[MetricName, Callable[[str, str], float]] = {
+    "f1": _f1,
+    "rouge-l": _rouge_l,
+    "retrieval": _retrieval,
+}

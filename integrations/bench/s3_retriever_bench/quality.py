@@ -1,56 +1,29 @@
-"""GoldSpan retrieval under a token budget, for methods side by side."""
+"""Evidence retrieval under a token budget, methods side by side on labelled questions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from s3_retriever import __version__
+from tqdm.auto import tqdm
+
+from s3_retriever import Codebook, Document, Host, InputError, __version__
+from s3_retriever.calibration.evaluation import evidence_recall
 from s3_retriever.calibration.public_sets import load_set
-from s3_retriever.calibration.question_sets import Choice, Task, build_task
-from s3_retriever.codebook import Codebook
-from s3_retriever.errors import InputError
-from s3_retriever.host import Host
-from s3_retriever_bench.machine import machine, versions
-from s3_retriever_bench.measuring import measure
-from s3_retriever_bench.methods import METHODS, Resources, method_names
-from s3_retriever_bench.store import Store
-from s3_retriever_bench.summary import Summary
+from s3_retriever.calibration.question_sets import Choice, Context, Question, Task, build_task
+from s3_retriever_bench.methods import METHODS, Resources, Searcher, method_names
+from s3_retriever_bench.metrics import answer_recall, ndcg, reciprocal_rank
+from s3_retriever_bench.statistics import QualitySummary
+from s3_retriever_bench.storage import Store, machine, versions
 
-
-@dataclass(frozen=True, slots=True)
-class Quality:
-    """What a run measured.
-
-    Attributes:
-        settings: Whatever changes results, as JSON values.
-        tasks: By set.
-        summaries: In the order of the sets.
-    """
-
-    settings: dict[str, Any]
-    tasks: dict[str, Task]
-    summaries: list[Summary]
-
-    def figures(self) -> dict[str, Any]:
-        """JSON values, with those of each question, so that paired tests can be done again."""
-        return {
-            "settings": self.settings,
-            "machine": machine(),
-            "versions": versions(),
-            "sets": {
-                summary.name: {
-                    "contexts": len(self.tasks[summary.name].contexts),
-                    "questions": [q.id for q in self.tasks[summary.name].questions()],
-                    "groups": list(summary.groups),
-                    "values": summary.methods,
-                    **summary.figures(),
-                }
-                for summary in self.summaries
-            },
-        }
+# Maximum tokens that preparing is timed on, since it repeats work that was remembered.
+_TIMED_TOKENS = 20_000
 
 
 def run_quality(
@@ -63,38 +36,37 @@ def run_quality(
     methods: Sequence[str] | None = None,
     folder: Path | None = None,
     fresh: bool = False,
-) -> Quality:
+) -> dict[str, Any]:
     """Measure methods on question sets.
 
-    Args:
-        sources: Question sets: files or public names; see `load_set`.
-        host: Name of the host.
-        codebook: Its codebook.
-        budgets: Token budgets.
-        choice: Which questions of the sets, and of how much text.
-        methods: Names of methods; all where None.
-        folder: Where results are kept as they come; a run with the same settings goes on there.
-        fresh: Whether to measure again what is there.
+    Takes the options of `s3r bench quality`: `sources` are files or public names, as `load_set`
+    reads them. With a folder, a run with the same settings resumes there.
+
+    Returns:
+        JSON values: `settings`, `machine`, `versions`, and `sets` by name, with the values of
+        each question (see `measure`), so that paired tests can be repeated, and their summary.
 
     Raises:
         InputError: A set or a method is not usable, or the folder has results of other settings.
     """
     names = method_names(codebook, methods)
-    budgets = sorted(set(budgets))
-    settings = _settings(host, codebook, budgets, choice)
+    settings = {
+        "version": __version__,
+        "host": host,
+        "codebook": codebook.identity,
+        "recipe": codebook.named_recipe("default").model_dump(),
+        "budgets": sorted(set(budgets)),
+        **asdict(choice),
+    }
     tasks = _tasks(sources, choice)
     store = Store(folder, settings, fresh)
     loaded = Host.load(host, layers=codebook.depth)
-    summaries = []
-    for name, task in tasks.items():
-        try:
-            results = _measure_all(task, names, Resources(loaded, codebook), budgets, store)
-        except KeyboardInterrupt:
-            kept = f"What is finished is in {folder}; the same command goes on." if folder else ""
-            raise KeyboardInterrupt(kept) from None
-        groups = [question.group for question in task.questions()]
-        summaries.append(Summary(name, groups, results, budgets, choice.seed))
-    return Quality(settings, tasks, summaries)
+    with store.resumable():
+        sets = {
+            name: _measure_set(task, names, Resources(loaded, codebook), settings, store)
+            for name, task in tasks.items()
+        }
+    return {"settings": settings, "machine": machine(), "versions": versions(), "sets": sets}
 
 
 def _tasks(sources: Sequence[str], choice: Choice) -> dict[str, Task]:
@@ -107,28 +79,98 @@ def _tasks(sources: Sequence[str], choice: Choice) -> dict[str, Task]:
     return tasks
 
 
-def _measure_all(
-    task: Task, names: Sequence[str], shared: Resources, budgets: Sequence[int], store: Store
+def _measure_set(
+    task: Task,
+    names: Sequence[str],
+    shared: Resources,
+    settings: Mapping[str, Any],
+    store: Store,
 ) -> dict[str, Any]:
-    digest = task.digest()
-    results = {}
+    digest, budgets = task.digest(), settings["budgets"]
+    values = {}
     for name in names:
-        found = store.get(task.name, name, digest)
-        if found is None:
-            found = measure(task, METHODS[name], shared, budgets, f"{task.name}: {name}")
-            store.put(task.name, name, digest, found)
-        results[name] = found
-    return results
-
-
-def _settings(
-    host: str, codebook: Codebook, budgets: Sequence[int], choice: Choice
-) -> dict[str, Any]:
-    return {
-        "version": __version__,
-        "host": host,
-        "codebook": codebook.identity,
-        "recipe": codebook.named_recipe("default").model_dump(),
-        "budgets": list(budgets),
-        **asdict(choice),
+        run = partial(measure, task, name, shared, budgets)
+        values[name] = store.measured(task.name, name, digest, run)
+    figures = {
+        "contexts": len(task.contexts),
+        "questions": [question.id for question in task.questions()],
+        "groups": [question.group for question in task.questions()],
+        "values": values,
     }
+    return figures | QualitySummary(task.name, figures, budgets, settings["seed"]).figures()
+
+
+def measure(task: Task, method: str, shared: Resources, budgets: Sequence[int]) -> dict[str, Any]:
+    """Ask all questions of a task with one method.
+
+    Args:
+        task: Contexts and questions.
+        method: A name from `METHODS`.
+        shared: What methods share; it remembers texts, which recur among contexts.
+        budgets: Token budgets, ascending.
+
+    Returns:
+        JSON values. A value for each question: `evidence` and `answer` by budget, `ndcg` and
+        `mrr` of the ranking under the largest budget, and `search_ms`, the time of its first
+        search. For the method: `prepare_seconds_per_1k_tokens`, of the first documents with
+        nothing remembered, and `bytes_per_token`, over all contexts.
+    """
+    values: dict[str, Any] = {
+        "evidence": {str(budget): [] for budget in budgets},
+        "answer": {str(budget): [] for budget in budgets},
+        "ndcg": [],
+        "mrr": [],
+        "search_ms": [],
+    }
+    size = tokens = 0
+    count = sum(1 for _ in task.questions())
+    with tqdm(total=count, desc=f"{task.name}: {method}", unit="question", disable=None) as bar:
+        for context in task.contexts:
+            tokens += sum(shared.tokenizer.count(d.text) for d in context.documents)
+            with closing(METHODS[method](shared, context.documents)) as searcher:
+                size += searcher.size()
+                for question in context.questions:
+                    _ask(question, context, searcher, budgets, values)
+                    bar.update()
+    values["prepare_seconds_per_1k_tokens"] = _time_preparing(task, method, shared)
+    values["bytes_per_token"] = round(size / tokens, 1)
+    return values
+
+
+def _ask(
+    question: Question,
+    context: Context,
+    searcher: Searcher,
+    budgets: Sequence[int],
+    values: dict[str, Any],
+) -> None:
+    """Append the values of one question."""
+    started = time.perf_counter()
+    pieces = searcher.search(question.text, budgets[0])
+    values["search_ms"].append(round(1_000 * (time.perf_counter() - started), 2))
+    for budget in budgets:
+        if budget != budgets[0]:
+            pieces = searcher.search(question.text, budget)
+        recall = round(evidence_recall(question.evidence, pieces), 4)
+        values["evidence"][str(budget)].append(recall)
+        values["answer"][str(budget)].append(answer_recall(question, context, pieces))
+    values["ndcg"].append(round(ndcg(question, pieces), 4))
+    values["mrr"].append(round(reciprocal_rank(question, pieces), 4))
+
+
+def _time_preparing(task: Task, method: str, shared: Resources) -> float:
+    documents, tokens = _first_documents(task, shared)
+    emptied = shared.emptied()
+    started = time.perf_counter()
+    searcher = METHODS[method](emptied, documents)
+    seconds = time.perf_counter() - started
+    searcher.close()
+    return round(1_000 * seconds / tokens, 5)
+
+
+def _first_documents(task: Task, shared: Resources) -> tuple[Sequence[Document], int]:
+    """Documents of the first context, at least one, up to `_TIMED_TOKENS`; and their tokens."""
+    documents = task.contexts[0].documents
+    totals = list(accumulate(shared.tokenizer.count(document.text) for document in documents))
+    chosen = max(1, sum(total <= _TIMED_TOKENS for total in totals))
+    return documents[:chosen], totals[chosen - 1]

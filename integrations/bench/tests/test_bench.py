@@ -14,8 +14,8 @@ from s3_retriever.calibration.question_sets import Context, Question
 from s3_retriever.calibration.questions import GoldSpan
 from s3_retriever.cli.app import app
 from s3_retriever.search import Span
+from s3_retriever_bench.drawing import spread
 from s3_retriever_bench.metrics import answer_recall, ndcg, reciprocal_rank
-from s3_retriever_bench.report.style import spread
 from s3_retriever_bench.statistics import difference, estimate
 
 
@@ -24,7 +24,7 @@ def span(document, start, end, text=""):
 
 
 def asked(*evidence, answers=()):
-    return Question("q", "?", answers, tuple(GoldSpan(*one) for one in evidence), "q")
+    return Question("q", "?", answers, tuple(GoldSpan(*label) for label in evidence), "q")
 
 
 def run(*arguments):
@@ -58,7 +58,7 @@ def questions_file(tmp_path, sentences):
 def quality(questions_file, tiny_bert, tiny_codebook):
     """Runs `s3 bench quality` on the file."""
     host = ["--host", tiny_bert, "--codebook", tiny_codebook]
-    settings = ["--split", "all", "--budget", 20, "--budget", 2000, "--paragraphs", 6]
+    settings = ["--split", "all", "--token-budget", 20, "--token-budget", 2000, "--paragraphs", 6]
 
     def measure(*arguments):
         return run("bench", "quality", "--data", questions_file, *host, *settings, *arguments)
@@ -116,8 +116,8 @@ def test_paired_differences_are_decided_where_means_are_not():
     base = generator.random(80).tolist()
     better = [value + 0.02 + 0.01 * noise for value, noise in zip(base, base[::-1], strict=True)]
     groups = [str(i) for i in range(80)]
-    found = difference(better, base, groups, seed=0)
-    assert found.mean == pytest.approx(0.025, abs=0.002) and found.decided()
+    gain = difference(better, base, groups, seed=0)
+    assert gain.mean == pytest.approx(0.025, abs=0.002) and gain.decided()
     assert estimate(better, groups, seed=0).low < estimate(base, groups, seed=0).high
     assert not difference(base, base, groups, seed=0).decided()
 
@@ -136,19 +136,22 @@ def test_the_quality_command_measures_all_methods(tmp_path, quality):
     assert result.exit_code == 0, result.output
     assert "ensemble-zscore" in result.output and "@2000" in result.output
     written = json.loads((out / "quality.json").read_text())
-    found = written["sets"]["set"]
-    assert {"bm25", "dense-titled", "ensemble-rrf", "s3", "hybrid-paper"} < set(found["methods"])
+    measured = written["sets"]["set"]
+    assert {"bm25", "dense-titled", "ensemble-rrf", "s3", "hybrid-paper"} < set(measured["methods"])
     assert written["machine"]["cpus"] and written["settings"]["split"] == "all"
-    for name, figures in found["methods"].items():
-        assert len(found["values"][name]["evidence"]["20"]) == len(found["questions"]) == 6
+    for name, figures in measured["methods"].items():
+        assert len(measured["values"][name]["evidence"]["20"]) == len(measured["questions"]) == 6
         small, large = (figures["budgets"][budget]["evidence"] for budget in ("20", "2000"))
         assert small["low"] <= small["mean"] <= small["high"]
         # The large budget holds the whole context, but BM25 returns only what shares a word.
         assert large["mean"] == 1 or name.startswith(("s3-paper", "hybrid-paper"))
         assert figures["search_ms"] > 0 and figures["prepare_seconds_per_1k_tokens"] > 0
     # The question is the evidence word for word.
-    assert found["methods"]["bm25"]["budgets"]["20"]["evidence"]["mean"] == 1
-    assert {pair["from"] for pair in found["differences"]} == {found["bar"], found["single"]}
+    assert measured["methods"]["bm25"]["budgets"]["20"]["evidence"]["mean"] == 1
+    assert {pair["from"] for pair in measured["differences"]} == {
+        measured["bar"],
+        measured["single"],
+    }
     assert "| bm25 |" in (out / "quality.md").read_text()
     for name in ("recall.svg", "recall.png", "cost.svg", "cost.png"):
         assert 1_000 < (out / name).stat().st_size < 150_000

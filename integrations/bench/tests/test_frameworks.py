@@ -42,19 +42,19 @@ def run(*arguments):
 
 
 def test_a_call_that_holds_the_loop_up_makes_ticks_late():
-    found = measured(blocks, rounds=2)
+    result = measured(blocks, rounds=2)
     # The tick under way had waited for up to 5 of the 200 ms.
-    assert found["worst_ms"] >= 190
-    assert found["p99_ms"] <= found["worst_ms"]
-    assert [one["worst_ms"] >= 190 for one in found["rounds"]] == [True, True]
-    assert found["seconds"] >= 0.2 and found["equal"] is True
+    assert result["worst_ms"] >= 190
+    assert result["p99_ms"] <= result["worst_ms"]
+    assert [row["worst_ms"] >= 190 for row in result["rounds"]] == [True, True]
+    assert result["seconds"] >= 0.2 and result["equal"] is True
 
 
 def test_a_call_in_a_thread_does_not():
-    found = measured(leaves_the_loop_free)
-    assert found["seconds"] >= 0.59
-    assert found["worst_ms"] < 300
-    assert found["rounds"][0]["ticks"] > 2
+    result = measured(leaves_the_loop_free)
+    assert result["seconds"] >= 0.59
+    assert result["worst_ms"] < 300
+    assert result["rounds"][0]["ticks"] > 2
 
 
 def test_calls_at_once_are_compared_with_calls_one_by_one():
@@ -62,9 +62,9 @@ def test_calls_at_once_are_compared_with_calls_one_by_one():
         return question if question == "Who?" else "something else"
 
     assert measured(confuses)["equal"] is True
-    found = measured(confuses, ["Who?", "Where?"], rounds=2)
-    assert found["equal"] is False
-    assert [one["equal"] for one in found["rounds"]] == [False, False]
+    result = measured(confuses, ["Who?", "Where?"], rounds=2)
+    assert result["equal"] is False
+    assert [row["equal"] for row in result["rounds"]] == [False, False]
 
 
 def test_a_call_that_fails_fails_the_measurement():
@@ -79,10 +79,10 @@ def test_imports_are_timed_and_slow_libraries_seen(tmp_path, monkeypatch):
     (tmp_path / "torch.py").write_text("")
     (tmp_path / "slow_module.py").write_text("import time, torch; time.sleep(0.1); print('hello')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    found = time_imports("slow_module", 3)
-    assert found["loaded"] == ["torch"]
-    assert len(found["seconds"]) == 3
-    assert 0.1 <= found["best_seconds"] <= found["median_seconds"] <= max(found["seconds"])
+    result = time_imports("slow_module", 3)
+    assert result["loaded"] == ["torch"]
+    assert len(result["seconds"]) == 3
+    assert 0.1 <= result["best_seconds"] <= result["median_seconds"] <= max(result["seconds"])
 
 
 def test_a_module_that_cannot_be_imported_says_why(tmp_path, monkeypatch):

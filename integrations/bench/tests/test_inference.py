@@ -15,23 +15,28 @@ from typer.testing import CliRunner
 from s3_retriever import Codebook, Host, HostError, InputError
 from s3_retriever.cli.app import app
 from s3_retriever.host.windows import OffsetTokenizer
-from s3_retriever_bench.inference import evidence, run, shapes
-from s3_retriever_bench.inference.claims import check_claims
-from s3_retriever_bench.inference.clock import TokenClock, tokens_per_second
-from s3_retriever_bench.inference.codebooks import random_codebook
-from s3_retriever_bench.inference.contexts import write_context
-from s3_retriever_bench.inference.evidence import measure_evidence
-from s3_retriever_bench.inference.files import write_inference
-from s3_retriever_bench.inference.full import measure_full
-from s3_retriever_bench.inference.isolation import how_it_ended, ran_out_of_memory, run_alone
-from s3_retriever_bench.inference.job import Job
-from s3_retriever_bench.inference.plan import Plan
-from s3_retriever_bench.inference.run import run_inference
-from s3_retriever_bench.inference.shapes import Shape
-from s3_retriever_bench.inference.subject import Subject
-from s3_retriever_bench.inference.tables import grids, remark
-from s3_retriever_bench.inference.tokenizer import make_tokenizer
-from s3_retriever_bench.peak import peak_bytes, used_bytes
+from s3_retriever_bench import inference, models
+from s3_retriever_bench.claims import check, inference_claims
+from s3_retriever_bench.corpus import text_of
+from s3_retriever_bench.inference import (
+    Job,
+    Plan,
+    TokenClock,
+    measure_evidence,
+    measure_full,
+    run_inference,
+    tokens_per_second,
+)
+from s3_retriever_bench.models import Shape, Subject, make_tokenizer, random_codebook
+from s3_retriever_bench.processes import (
+    how_it_ended,
+    peak_bytes,
+    ran_out_of_memory,
+    run_alone,
+    used_bytes,
+)
+from s3_retriever_bench.report import inference_remark, write_inference
+from s3_retriever_bench.tables import inference_tables
 
 TINY = Shape("llama", 2, 32, 4, 2, 8, 64, 600, (256,))
 
@@ -81,7 +86,8 @@ def make_job(tmp_path, text, tokens, **subject):
     """A job in this process: its questions are about the text."""
     tokenizer = AutoTokenizer.from_pretrained(subject["name"])
     path = tmp_path / "context.txt"
-    write_context([text], OffsetTokenizer(tokenizer), tokens, path)
+    context = text_of([text], tokens, OffsetTokenizer(tokenizer))
+    path.write_text(context, encoding="utf-8", newline="")
     questions = ("What does the old captain paint?", "Who forgets the blue ledger?")
     subject = {"shape": None, "tokenizer": None, "codebook": None, "tap": None, **subject}
     return Job(Subject(**subject), path, questions, "Who mends a broken clock?", 64, 4)
@@ -111,7 +117,7 @@ def test_the_command_measures_and_a_second_run_goes_on(tmp_path, measure, monkey
     for name in ("inference.svg", "inference.png"):
         assert 1_000 < (out / name).stat().st_size < 150_000
 
-    monkeypatch.setattr(run, "run_alone", no_process)
+    monkeypatch.setattr(inference, "run_alone", no_process)
     again = measure("--tokens", 256, "--scan-tokens", 512, "--out", out)
     assert again.exit_code == 0, again.output
     other = measure("--tokens", 256, "--tap", "hidden.1", "--out", out)
@@ -122,7 +128,7 @@ def check_figures(written):
     assert written["settings"]["codebook"] == "random directions"
     assert written["settings"]["questions"] == 2
     assert written["machine"]["cpus"] and written["versions"]["transformers"]
-    assert all(one["measured"] > 0 and one["holds"] is not None for one in written["claims"])
+    assert all(claim["measured"] > 0 and claim["holds"] is not None for claim in written["claims"])
     for size, row in written["sizes"].items():
         full, s3 = row["full"], row["s3"]
         # The question and the prompt around it come on top.
@@ -137,33 +143,33 @@ def check_figures(written):
         numbers = 2 * 2 * 2 * 8 * (full["prompt_tokens"] + 2)
         width = {"bfloat16": 2, "float32": 4}[written["settings"]["dtype"]]
         assert full["cache_bytes"] == width * numbers
-        for found in (full, s3):
-            assert found["first_token_seconds"] > 0 and found["tokens_per_second"] > 0
-            assert found["loaded_bytes"] <= found["peak_bytes"] < 4 * 2**30
+        for way in (full, s3):
+            assert way["first_token_seconds"] > 0 and way["tokens_per_second"] > 0
+            assert way["loaded_bytes"] <= way["peak_bytes"] < 4 * 2**30
 
 
 def test_a_shape_is_measured_with_a_tokenizer_of_its_own(monkeypatch, text):
-    monkeypatch.setitem(shapes.SHAPES, "tiny", TINY)
+    monkeypatch.setitem(models.SHAPES, "tiny", TINY)
     plan = Plan([], [256], shape="tiny", token_budget=64, new_tokens=2, questions=1, texts=[text])
     assert plan.sizes == (256,)
     figures = run_inference(replace(plan, tap="hidden.0"))
     row = figures["sizes"]["256"]
     assert row["s3"]["further_token_seconds"] is None and row["s3"]["further_seconds"] == []
     assert figures["settings"]["width"] == 32 and figures["settings"]["tap"] == "hidden.0"
-    assert [one["measured"] is None for one in figures["claims"]] == [
+    assert [claim["measured"] is None for claim in figures["claims"]] == [
         *(False, True, True, True, False)
     ]
-    page = "\n".join(grid.markdown() for grid in grids(figures))
+    page = "\n".join(grid.markdown() for grid in inference_tables(figures))
     assert "| S3, further question | - |" in page
-    said = remark(figures["settings"])
+    said = inference_remark(figures["settings"])
     assert said.startswith("The weights and the codebook's directions are random")
 
 
 def test_the_shapes_have_the_parameters_of_their_names():
     for name, millions in {"135m": 134.5, "0.6b": 596.0}.items():
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(shapes.shape_named(name).config())
-        assert sum(one.numel() for one in model.parameters()) / 1e6 == pytest.approx(
+            model = AutoModelForCausalLM.from_config(models.shape_named(name).config())
+        assert sum(weight.numel() for weight in model.parameters()) / 1e6 == pytest.approx(
             millions, abs=0.5
         )
     assert Plan().sizes == (4096, 8192, 16_384, 32_768)
@@ -175,21 +181,20 @@ def test_the_made_tokenizer_reads_any_text_and_writes_it_back(text, sentences):
     assert len(made) <= 600
     tokenizer = OffsetTokenizer(made)
     odd = "Æther 漢字\n\t</s>"
-    assert tokenizer.prefix == [shapes.BOS] and made.eos_token_id == shapes.EOS
+    assert tokenizer.prefix == [models.BOS] and made.eos_token_id == models.EOS
     assert made.decode(tokenizer.ids(odd)) == odd
     assert tokenizer.count(sentences[0]) < len(sentences[0]) / 3
     # Random weights write tokens that it does not know.
     assert made.decode([made.convert_tokens_to_ids("a"), 40_000]) == "a"
 
 
-def test_contexts_have_the_tokens_that_were_asked_for(tmp_path, text, answerer):
+def test_contexts_have_the_tokens_that_were_asked_for(text, answerer):
     tokenizer = OffsetTokenizer(AutoTokenizer.from_pretrained(answerer))
-    path = tmp_path / "context.txt"
     # The second one has more than the text, which repeats.
     for tokens in (300, 20_000):
-        write_context([text], tokenizer, tokens, path)
-        assert 0 <= tokenizer.count(path.read_text()) - tokens < 5
-    assert path.read_text().startswith(text.read_text()[:1_000])
+        context = text_of([text], tokens, tokenizer)
+        assert 0 <= tokenizer.count(context) - tokens < 5
+    assert context.startswith(text.read_text()[:1_000])
 
 
 def test_random_codebooks_are_as_a_fit_makes_them(answerer, sentences):
@@ -213,12 +218,12 @@ def test_random_codebooks_are_as_a_fit_makes_them(answerer, sentences):
 def test_all_tokens_are_made_and_timed(tmp_path, text, answerer, monkeypatch):
     job = make_job(tmp_path, text, 700, name=str(answerer))
     clocks = []
-    monkeypatch.setattr(evidence, "TokenClock", lambda: clocks.append(TokenClock()) or clocks[-1])
-    found = measure_evidence(job)
+    monkeypatch.setattr(inference, "TokenClock", lambda: clocks.append(TokenClock()) or clocks[-1])
+    result = measure_evidence(job)
     # The first one is that of the warm-up.
     assert [len(clock.ticks) for clock in clocks] == [4, 4, 4]
-    assert found["tokens_per_second"] == tokens_per_second(clocks[1:])
-    assert abs(found["tokens"] - 700) < 8 and found["prompt_tokens"] < 200
+    assert result["tokens_per_second"] == tokens_per_second(clocks[1:])
+    assert abs(result["tokens"] - 700) < 8 and result["prompt_tokens"] < 200
 
 
 def test_the_rate_is_that_of_the_tokens_after_the_first():
@@ -279,8 +284,8 @@ def test_a_length_without_memory_does_not_end_the_run(tmp_path, text, monkeypatc
             return {"failed": "out of memory"}
         return full(1.0) if work is measure_full else s3(0.5, 0.1, tokens=tokens)
 
-    monkeypatch.setitem(shapes.SHAPES, "tiny", TINY)
-    monkeypatch.setattr(run, "run_alone", fake)
+    monkeypatch.setitem(models.SHAPES, "tiny", TINY)
+    monkeypatch.setattr(inference, "run_alone", fake)
     plan = Plan([512, 256], [900], shape="tiny", texts=[text], folder=tmp_path / "out")
     figures = run_inference(plan)
     assert list(figures["sizes"]) == ["256", "512", "900"]
@@ -288,7 +293,7 @@ def test_a_length_without_memory_does_not_end_the_run(tmp_path, text, monkeypatc
     page = (tmp_path / "out" / "inference.md").read_text()
     assert "| full KV | 1.00 | out of memory | - |" in page
     assert "| full KV over S3, first | 2.00 | - | - |" in page
-    monkeypatch.setattr(run, "run_alone", no_process)
+    monkeypatch.setattr(inference, "run_alone", no_process)
     assert run_inference(plan)["sizes"] == figures["sizes"]
 
 
@@ -296,7 +301,7 @@ def test_an_interrupted_run_says_what_it_keeps(tmp_path, measure, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "run_alone", interrupted)
+    monkeypatch.setattr(inference, "run_alone", interrupted)
     result = measure("--tokens", 256, "--out", tmp_path)
     assert result.exit_code == 130
     assert "What is finished is in" in " ".join(result.output.split())
@@ -328,6 +333,10 @@ def s3(first, further, *, tokens, scan=1.0, peak=1_000):
     }
 
 
+def check_claims(sizes):
+    return check(inference_claims(sizes))
+
+
 def test_claims_are_computed_from_the_figures_they_are_about():
     sizes = {
         "4096": {"full": full(10.0), "s3": s3(5.0, 1.0, tokens=4_000, scan=4.0)},
@@ -335,14 +344,14 @@ def test_claims_are_computed_from_the_figures_they_are_about():
         "131072": {"s3": s3(90.0, 1.0, tokens=130_000, scan=143.0, peak=1_101)},
     }
     checked = check_claims(sizes)
-    assert [(one["claim"], one["measured"], one["holds"]) for one in checked] == [
+    assert [(c["claim"], c["measured"], c["holds"]) for c in checked] == [
         ("First token, full KV over S3 first (32,768)", 6.0, True),
         ("First token, full KV over S3 further (32,768)", 48.0, False),
         ("Scan s/token (131,072 over 4,096)", 1.1, True),
         ("Peak memory, S3 (131,072 over 4,096)", 1.101, False),
         ("Peak memory, S3 (131,072) over full KV (32,768)", 0.5505, True),
     ]
-    bounds = [(one["relation"], one["bound"]) for one in checked]
+    bounds = [(claim["relation"], claim["bound"]) for claim in checked]
     assert bounds == [
         *(("at least", 6), ("at least", 50), ("at most", 1.1), ("at most", 1.1), ("below", 1))
     ]
@@ -352,8 +361,8 @@ def test_claims_are_computed_from_the_figures_they_are_about():
     assert (first["claim"], first["measured"]) == ("First token, full KV over S3 first (4,096)", 2)
     assert last["claim"].endswith("over full KV (4,096)")
     sizes["4096"]["full"] = {"failed": "out of memory"}
-    assert [one["measured"] for one in check_claims(sizes)] == [None, None, 1.1, 1.101, None]
-    assert {one["holds"] for one in check_claims({})} == {None}
+    assert [claim["measured"] for claim in check_claims(sizes)] == [None, None, 1.1, 1.101, None]
+    assert {claim["holds"] for claim in check_claims({})} == {None}
 
 
 @pytest.mark.parametrize(

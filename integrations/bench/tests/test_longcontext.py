@@ -13,23 +13,16 @@ from typer.testing import CliRunner
 
 from s3_retriever import HostError, InputError, LongContext
 from s3_retriever.cli.app import app
-from s3_retriever_bench.longcontext import data as data_module
-from s3_retriever_bench.longcontext import run as run_module
-from s3_retriever_bench.longcontext.answering import Answerer
-from s3_retriever_bench.longcontext.claims import check_claims
-from s3_retriever_bench.longcontext.data import choose, read_samples
-from s3_retriever_bench.longcontext.measuring import Asked
-from s3_retriever_bench.longcontext.metrics import holds_answer, normalise, score
-from s3_retriever_bench.longcontext.needles import haystack_text, make_haystack
-from s3_retriever_bench.longcontext.plan import Plan
-from s3_retriever_bench.longcontext.probing import probe
-from s3_retriever_bench.longcontext.reading import METHODS, ReadContext, Tools
-from s3_retriever_bench.longcontext.run import run_longcontext
-from s3_retriever_bench.longcontext.samples import parse_sample
-from s3_retriever_bench.longcontext.summary import Summary
-from s3_retriever_bench.longcontext.tables import _signed, grids
-from s3_retriever_bench.longcontext.tasks import TASKS
-from s3_retriever_bench.statistics import Estimate
+from s3_retriever_bench import longbench
+from s3_retriever_bench.answering import Answerer, Asked
+from s3_retriever_bench.claims import check, longcontext_claims
+from s3_retriever_bench.corpus import text_of
+from s3_retriever_bench.evidence import METHODS, ReadContext, Tools
+from s3_retriever_bench.longbench import TASKS, choose, parse_sample, read_samples
+from s3_retriever_bench.longcontext import Plan, make_haystack, probe, run_longcontext
+from s3_retriever_bench.metrics import holds_answer, normalise
+from s3_retriever_bench.statistics import Estimate, LongContextSummary
+from s3_retriever_bench.tables import longcontext_tables, signed
 
 QUESTION = "What does the old captain paint after the storm?"
 EVIDENCE = "The old captain paints an orange door after the storm."
@@ -68,7 +61,7 @@ def questions(tmp_path_factory, sentences):
         row(long),
         row(long, "hotpotqa", ["yes"]),
     ]
-    path.write_text("\n".join(json.dumps(one) for one in rows) + "\n")
+    path.write_text("\n".join(json.dumps(line) for line in rows) + "\n")
     return path
 
 
@@ -84,37 +77,37 @@ def said(result):
 def test_answers_are_scored_as_longbench_does():
     qa, abstract = TASKS["hotpotqa"], TASKS["passage_retrieval_en"]
     # bob dylan band: 2 of 3 words are right, 2 of 2 are there.
-    assert score(qa, "The Bob Dylan band!", ["Bob Dylan"]) == pytest.approx(0.8)
-    assert score(qa, "Bob Dylan", ["Roy Orbison", "the Bob, Dylan"]) == 1
-    assert score(qa, "no no", ["no"]) == pytest.approx(2 / 3)  # each word as often as it occurs
-    assert score(qa, "", ["a"]) == 0
-    assert score(TASKS["triviaqa"], "\nParis\nQuestion: x", ["Paris"]) == 1
-    assert score(qa, "Paris\nQuestion x", ["Paris"]) == pytest.approx(0.5)
-    assert score(abstract, "Paragraph 19 or 3", ["Paragraph 19"]) == 0.5
-    assert score(abstract, "Paragraph 1", ["Paragraph 19"]) == 0
-    assert score(abstract, "the last", ["Paragraph 19"]) == 0
+    assert qa.score("The Bob Dylan band!", ["Bob Dylan"]) == pytest.approx(0.8)
+    assert qa.score("Bob Dylan", ["Roy Orbison", "the Bob, Dylan"]) == 1
+    assert qa.score("no no", ["no"]) == pytest.approx(2 / 3)  # each word as often as it occurs
+    assert qa.score("", ["a"]) == 0
+    assert TASKS["triviaqa"].score("\nParis\nQuestion: x", ["Paris"]) == 1
+    assert qa.score("Paris\nQuestion x", ["Paris"]) == pytest.approx(0.5)
+    assert abstract.score("Paragraph 19 or 3", ["Paragraph 19"]) == 0.5
+    assert abstract.score("Paragraph 1", ["Paragraph 19"]) == 0
+    assert abstract.score("the last", ["Paragraph 19"]) == 0
 
 
 def test_rouge_l_is_f1_of_the_longest_common_subsequence():
     task = TASKS["gov_report"]
     # the cat on mat: 4 of 6 and 6 words.
-    assert score(task, "The cat sat on the mat.", ["the cat is on a mat"]) == pytest.approx(2 / 3)
-    assert score(task, "b a", ["a b"]) == 0.5
-    assert score(task, "", ["a b"]) == 0
+    assert task.score("The cat sat on the mat.", ["the cat is on a mat"]) == pytest.approx(2 / 3)
+    assert task.score("b a", ["a b"]) == 0.5
+    assert task.score("", ["a b"]) == 0
     generator = random.Random(0)
     for _ in range(200):
-        one, other = (generator.choices("abc", k=generator.randrange(1, 9)) for _ in range(2))
-        found = score(task, " ".join(one), [" ".join(other)])
-        assert found == pytest.approx(2 * longest(one, other) / (len(one) + len(other)))
+        mine, its = (generator.choices("abc", k=generator.randrange(1, 9)) for _ in range(2))
+        value = task.score(" ".join(mine), [" ".join(its)])
+        assert value == pytest.approx(2 * longest(mine, its) / (len(mine) + len(its)))
 
 
-def longest(one, other):
+def longest(mine, its):
     """Length of the longest common subsequence, by its definition."""
-    if not one or not other:
+    if not mine or not its:
         return 0
-    if one[-1] == other[-1]:
-        return 1 + longest(one[:-1], other[:-1])
-    return max(longest(one[:-1], other), longest(one, other[:-1]))
+    if mine[-1] == its[-1]:
+        return 1 + longest(mine[:-1], its[:-1])
+    return max(longest(mine[:-1], its), longest(mine, its[:-1]))
 
 
 def test_a_gold_answer_is_looked_for_by_its_words():
@@ -213,12 +206,12 @@ def test_public_tasks_are_read_from_the_archive(tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
         lines = [json.dumps(row(f"A text \u2028 {n}.", "hotpotqa")) for n in range(3)]
         archive.writestr("data/hotpotqa.jsonl", "\n".join([*lines, lines[0]]) + "\n")
-    monkeypatch.setattr(data_module, "hf_hub_download", lambda *_, **__: tmp_path / "data.zip")
-    found = read_samples([], ["hotpotqa"])
+    monkeypatch.setattr(longbench, "hf_hub_download", lambda *_, **__: tmp_path / "data.zip")
+    samples = read_samples([], ["hotpotqa"])
     # The line that comes twice counts once.
-    assert [sample.context[-2:] for sample in found] == ["0.", "1.", "2."]
-    assert choose(found, None, 3) == choose(found, None, 3) != found
-    assert choose(found, 2, 3) == choose(found, None, 3)[:2]
+    assert [sample.context[-2:] for sample in samples] == ["0.", "1.", "2."]
+    assert choose(samples, None, 3) == choose(samples, None, 3) != samples
+    assert choose(samples, 2, 3) == choose(samples, None, 3)[:2]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -265,14 +258,14 @@ def test_modes_of_compressing_have_their_own_sources(tools, sentences):
         assert sources["bm25"] == {"bm25"}
         assert "s3" in sources["s3"] and "bm25" not in sources["s3"]
         assert sources["hybrid"] >= {"s3", "bm25"}
-        with pytest.raises(InputError, match="mode is one of"):
+        with pytest.raises(InputError, match="mode must be hybrid"):
             scanned.compress(QUESTION, token_budget=60, mode="all")
 
 
 def test_what_a_host_believes_is_what_its_logits_say(tools):
     host = tools.model.host
     answerer = Answerer(host)
-    found = answerer.believe("The old captain paints ", "seven", "boats in the harbour", 3)
+    belief = answerer.believe("The old captain paints ", "seven", "boats in the harbour", 3)
     ids = [*host.tokenizer.prefix, *host.tokenizer.ids("The old captain paints seven")]
     gold = host.tokenizer.ids(" boats in the harbour")[:3]
     with torch.inference_mode():
@@ -280,12 +273,12 @@ def test_what_a_host_believes_is_what_its_logits_say(tools):
     expected = torch.nn.functional.cross_entropy(
         logits[len(ids) - 1 : -1], torch.tensor(gold)
     ).item()
-    assert found.nll == pytest.approx(expected, rel=1e-4)
-    assert found.next.exp().sum() == pytest.approx(1, rel=1e-4)
+    assert belief.nll == pytest.approx(expected, rel=1e-4)
+    assert belief.next.exp().sum() == pytest.approx(1, rel=1e-4)
     other = answerer.believe("A baker ", "counts", "boats", 3)
-    assert found.divergence(found) == 0 < found.divergence(other)
-    p, q = found.next.exp(), other.next.exp()
-    assert found.divergence(other) == pytest.approx(float((p * (p / q).log()).sum()), rel=1e-3)
+    assert belief.divergence(belief) == 0 < belief.divergence(other)
+    p, q = belief.next.exp(), other.next.exp()
+    assert belief.divergence(other) == pytest.approx(float((p * (p / q).log()).sum()), rel=1e-3)
 
 
 def test_a_model_that_thinks_is_asked_not_to(tools, monkeypatch):
@@ -313,11 +306,11 @@ def test_a_context_beyond_the_positions_is_recorded(tools, sentences):
                 "failed": "beyond the model's 1,024 positions",
             }
         }
-        found = asked.measure("bm25", [64])["budgets"]
-        assert found["64"]["recall"] == 1 and found["64"]["kl"] is None
-        assert 0 <= found["64"]["score"] <= 1 and found["64"]["nll"] > 0
-        found = asked.measure("truncation", [1_000])["budgets"]
-        assert found["1000"]["failed"] == "beyond the model's 1,024 positions"
+        result = asked.measure("bm25", [64])["budgets"]
+        assert result["64"]["recall"] == 1 and result["64"]["kl"] is None
+        assert 0 <= result["64"]["score"] <= 1 and result["64"]["nll"] > 0
+        result = asked.measure("truncation", [1_000])["budgets"]
+        assert result["1000"]["failed"] == "beyond the model's 1,024 positions"
 
 
 def test_a_device_without_memory_is_recorded(tools, sentences, monkeypatch):
@@ -330,8 +323,8 @@ def test_a_device_without_memory_is_recorded(tools, sentences, monkeypatch):
         answerer.believe("A", "b", "c", 1)
     sample = parse_sample(row(story(sentences, 20)))
     with ReadContext(sample.context, tools) as context:
-        found = Asked(sample, context, answerer).measure("truncation", [32])["budgets"]["32"]
-        assert found["failed"] == "out of memory" and found["recall"] == 0
+        result = Asked(sample, context, answerer).measure("truncation", [32])["budgets"]["32"]
+        assert result["failed"] == "out of memory" and result["recall"] == 0
         made = make_haystack(context.text, [0.5], 0, 0)
         assert probe(made, context, "full", 64, answerer)["failed"] == "out of memory"
 
@@ -354,7 +347,7 @@ def test_needles_lie_where_they_are_said_to(sentences):
 def test_needles_are_found_at_every_depth(tools, sentences, tmp_path):
     path = tmp_path / "text.txt"
     path.write_text(" ".join(sentences[:100]))
-    text = haystack_text([path], tools.tokenizer, 700)
+    text = text_of([path], 700, tools.tokenizer)
     assert abs(tools.tokenizer.count(text) - 700) < 3
     made = make_haystack(text, [0, 0.25, 0.5, 0.75, 1], 0, 0)
     answerer = Answerer(tools.model.host)
@@ -507,13 +500,6 @@ def test_what_cannot_be_measured_is_refused(arguments, why, tiny_bert, tiny_code
     assert result.exit_code == 1 and why in said(result)
 
 
-def test_missing_packages_are_told_before_any_work(monkeypatch, questions):
-    monkeypatch.setattr(run_module, "find_spec", lambda name: None if name == "faiss" else name)
-    result = s3("--data", questions)
-    assert result.exit_code == 1
-    assert "needs faiss; install" in said(result)
-
-
 def figures_of(values, needles):
     """Figures of two questions under one budget."""
     none = [None, None]
@@ -542,8 +528,8 @@ def test_claims_are_computed_from_the_figures_they_are_about():
         },
         {"hybrid": {"found": [1, 0.5], "answered": [None, None], "failed": None}},
     )
-    checked = check_claims(figures)
-    assert [(one["claim"], one["measured"], one["holds"]) for one in checked] == [
+    checked = check(longcontext_claims(figures))
+    assert [(c["claim"], c["measured"], c["holds"]) for c in checked] == [
         # Over the question that full was measured on.
         ("Score, hybrid @64 over full", 1.2, True),
         ("Answer recall, hybrid over bm25 @64", 2.0, True),
@@ -551,14 +537,14 @@ def test_claims_are_computed_from_the_figures_they_are_about():
         ("Answer recall, s3 over bm25 @64", 0.0, False),
         ("Needles in the evidence, hybrid", 0.75, False),
     ]
-    summary = Summary(figures)
+    summary = LongContextSummary(figures)
     assert summary.prepare_seconds("bm25") == pytest.approx(1.5)
     assert summary.mean("full", 64, "score").n == 1
-    tables = {grid.title: grid for grid in grids(figures | {"claims": checked})}
+    tables = {grid.title: grid for grid in longcontext_tables(figures | {"claims": checked})}
     assert tables["Each task: score @64"].rows[1] == ["b", "1", "-", ".000", ".000", ".900"]
-    assert {one["measured"] for one in check_claims(figures_of({}, {}))} == {None}
+    assert {claim["measured"] for claim in check(longcontext_claims(figures_of({}, {})))} == {None}
 
 
 def test_differences_keep_their_digits():
-    assert _signed(Estimate(10.3, -0.25, 20.04, 5)) == "+10.300 (-.250…+20.040)"
-    assert _signed(None) == "-"
+    assert signed(Estimate(10.3, -0.25, 20.04, 5)) == "+10.300 (-.250…+20.040)"
+    assert signed(None) == "-"

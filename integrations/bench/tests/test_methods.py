@@ -10,12 +10,23 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from s3_retriever import Codebook, Document, Host, InputError, S3Index
-from s3_retriever_bench.methods import METHODS, Resources, method_names
-from s3_retriever_bench.methods.embedder import Embedder
-from s3_retriever_bench.methods.ensemble import reciprocal_ranks, z_scores
-from s3_retriever_bench.methods.filling import fill, fill_and_cut
-from s3_retriever_bench.methods.passages import CHUNK_TOKENS, Passage, chunks, cut_all
-from s3_retriever_bench.methods.passages import sentences as cut_sentences
+from s3_retriever_bench.embedder import Embedder
+from s3_retriever_bench.methods import (
+    METHODS,
+    Resources,
+    method_names,
+    reciprocal_ranks,
+    z_scores,
+)
+from s3_retriever_bench.passages import (
+    CHUNK_TOKENS,
+    Passage,
+    chunks,
+    cut_all,
+    fill,
+    fill_and_cut,
+)
+from s3_retriever_bench.passages import sentences as cut_sentences
 
 
 @pytest.fixture(scope="module")
@@ -39,22 +50,22 @@ def documents(sentences):
 def test_a_method_finds_pieces_of_the_documents_within_the_budget(name, shared, documents):
     texts = {document.id: document.text for document in documents}
     question = documents[5].text.split(".")[2]
-    with closing(METHODS[name](shared).prepare(documents)) as searcher:
+    with closing(METHODS[name](shared, documents)) as searcher:
         for budget in (7, 60, 300):
-            found = searcher.search(question, budget)
-            for piece in found:
+            pieces = searcher.search(question, budget)
+            for piece in pieces:
                 assert texts[piece.document_id][piece.start : piece.end] == piece.text
                 assert shared.host.tokenizer.count(piece.text) == piece.tokens
-            assert sum(piece.tokens for piece in found) <= budget
+            assert sum(piece.tokens for piece in pieces) <= budget
         # The paper's question side need not fire on anything, least of all in a random host.
-        assert found or name == "s3-paper"
-        assert searcher.size() > sum(len(piece.text) for piece in found)
+        assert pieces or name == "s3-paper"
+        assert searcher.size() > sum(len(piece.text) for piece in pieces)
 
 
 @pytest.mark.parametrize("name", ["bm25", "dense-sentence", "ensemble-rrf", "ensemble-zscore"])
 def test_a_sentence_asked_for_word_for_word_comes_first(name, shared, documents):
     wanted = cut_sentences(documents[7], shared.host.tokenizer)[10]
-    with closing(METHODS[name](shared).prepare(documents)) as searcher:
+    with closing(METHODS[name](shared, documents)) as searcher:
         first = searcher.search(wanted.text, 100)[0]
     assert (first.document_id, first.start, first.end) == ("d7", wanted.start, wanted.end)
 
@@ -62,21 +73,21 @@ def test_a_sentence_asked_for_word_for_word_comes_first(name, shared, documents)
 def test_bm25_without_features_ranks_as_the_whole_index_does(shared, documents):
     question = "Who mends the blue ledger before dawn?"
     with (
-        closing(METHODS["bm25"](shared).prepare(documents)) as searcher,
+        closing(METHODS["bm25"](shared, documents)) as searcher,
         S3Index.create(host=shared.host, codebook=shared.codebook) as index,
     ):
         index.add(documents, progress=False)
         expected = index.search(question, mode="bm25", token_budget=200)
-        found = searcher.search(question, 200)
-    assert [span.id for span in found] == [span.id for span in expected]
+        spans = searcher.search(question, 200)
+    assert [span.id for span in spans] == [span.id for span in expected]
 
 
 def test_both_frameworks_find_the_same_chunks(shared, documents):
-    found = []
+    results = []
     for name in ("dense-chunk", "dense-llamaindex"):
-        with closing(METHODS[name](shared).prepare(documents)) as searcher:
-            found.append(searcher.search("Who paints seven boats?", 800))
-    assert found[0] == found[1]
+        with closing(METHODS[name](shared, documents)) as searcher:
+            results.append(searcher.search("Who paints seven boats?", 800))
+    assert results[0] == results[1]
 
 
 def test_passages_are_the_sentences_that_the_package_indexes(shared, documents):

@@ -12,19 +12,28 @@ from typer.testing import CliRunner
 
 from s3_retriever import Codebook, Document, Host, IndexStoreError, InputError, S3Index
 from s3_retriever.cli.app import app
+from s3_retriever.encoder import Encoder
 from s3_retriever.index import Store
-from s3_retriever_bench.corpus import documents, endless, source_files
-from s3_retriever_bench.speed import packages, peers
-from s3_retriever_bench.speed.asking import ask_in_turn, median_ratio
-from s3_retriever_bench.speed.claims import check_claims
-from s3_retriever_bench.speed.growing import Growing
-from s3_retriever_bench.speed.indexing import time_indexing
-from s3_retriever_bench.speed.opening import time_opening
-from s3_retriever_bench.speed.questions import choose_questions
-from s3_retriever_bench.speed.scanned import endless_scan
-from s3_retriever_bench.speed.sizes import Sizes
-from s3_retriever_bench.speed.tables import grids
-from s3_retriever_bench.speed.timing import TimedEncoder, Timing, describe
+from s3_retriever_bench import peers
+from s3_retriever_bench.claims import check, speed_claims
+from s3_retriever_bench.corpus import (
+    Questions,
+    choose_questions,
+    documents,
+    endless,
+    source_files,
+)
+from s3_retriever_bench.peers import Timing, chunks_of
+from s3_retriever_bench.speed import (
+    Growing,
+    TimedEncoder,
+    ask_in_turn,
+    describe,
+    median_ratio,
+    time_indexing,
+    time_opening,
+)
+from s3_retriever_bench.tables import speed_tables
 
 MODES = ["mode hybrid", "mode s3", "mode bm25"]
 PEERS = ["faiss-flat", "faiss-hnsw", "bm25s", "rank-bm25"]
@@ -90,7 +99,7 @@ def check_figures(written):
     assert written["machine"]["cpus"] and written["machine"]["faiss_threads"]
     assert written["versions"]["bm25s"] != "not installed"
     assert written["settings"]["questions"] == 3
-    assert [one["holds"] for one in written["claims"]].count(None) == 5
+    assert [claim["holds"] for claim in written["claims"]].count(None) == 5
     indexing = written["indexing"]
     assert indexing["tokens"] == indexing["added_tokens"] >= 1_000
     assert len(indexing["rounds"]) == 2
@@ -102,8 +111,8 @@ def check_figures(written):
         assert 0 < row["repeated_share"] < 1
         assert row["documents"] <= row["chunks"] and row["open_seconds"] > 0
         assert list(row["searches"]) == MODES + PEERS
-        for name, found in row["searches"].items():
-            whole, host, rest = (found[f"{part}_ms"] for part in ("whole", "host", "rest"))
+        for name, search in row["searches"].items():
+            whole, host, rest = (search[f"{part}_ms"] for part in ("whole", "host", "rest"))
             assert len(whole["values"]) == 3
             assert 0 < whole["median"] <= whole["p95"]
             parts = np.add(host["values"], rest["values"])
@@ -115,14 +124,14 @@ def check_figures(written):
 
 
 def test_an_interrupted_run_says_what_it_keeps(tmp_path, speed, monkeypatch):
-    measure = Sizes.measure
+    measure = Growing.measure
 
     def interrupted(self, questions):
         if (tmp_path / "parts" / "search--500.json").exists():
             raise KeyboardInterrupt
         return measure(self, questions)
 
-    monkeypatch.setattr(Sizes, "measure", interrupted)
+    monkeypatch.setattr(Growing, "measure", interrupted)
     result = speed("--tokens", 500, "--tokens", 900, "--out", tmp_path)
     assert result.exit_code == 130
     assert "What is finished is in" in " ".join(result.output.split())
@@ -132,44 +141,50 @@ def test_an_interrupted_run_says_what_it_keeps(tmp_path, speed, monkeypatch):
 def test_slow_peers_are_left_out_and_it_is_said_why(speed, tmp_path, monkeypatch):
     out = tmp_path / "out"
     assert speed("--tokens", 500, "--no-slow-peers", "--out", out).exit_code == 0
-    found = json.loads((out / "speed.json").read_text())["sizes"]["500"]["searches"]
-    assert found["rank-bm25"] == {"skipped": "left out by --no-slow-peers"}
+    searches = json.loads((out / "speed.json").read_text())["sizes"]["500"]["searches"]
+    assert searches["rank-bm25"] == {"skipped": "left out by --no-slow-peers"}
     page = (out / "speed.md").read_text()
     assert "Left out: rank-bm25 at 500 tokens (left out by --no-slow-peers)." in page
     assert "| rank-bm25 | - |" in page
     monkeypatch.setattr(peers, "_MOST_SLOW_TOKENS", 400)
     assert speed("--tokens", 500, "--fresh", "--out", out).exit_code == 0
-    found = json.loads((out / "speed.json").read_text())["sizes"]["500"]["searches"]
-    assert "not run above 400 tokens" in found["rank-bm25"]["skipped"]
+    searches = json.loads((out / "speed.json").read_text())["sizes"]["500"]["searches"]
+    assert "not run above 400 tokens" in searches["rank-bm25"]["skipped"]
 
 
 @pytest.fixture
-def grown(tmp_path, text, encoder):
-    """Path of an index that grew twice, and what was added."""
-    recipe = encoder.codebook.named_recipe("default")
-    book = encoder.codebook
-    taps = book.feature_sizes(recipe), book.code_sizes(recipe)
-    with S3Index.create(tmp_path / "grown", encoder.host, codebook=encoder.codebook) as index:
-        path = index.path
-    growing = Growing(path, endless_scan([text], encoder, recipe), *taps)
+def growing(tmp_path, text, encoder):
+    return Growing(tmp_path / "grown", encoder, [text], slow_peers=False)
+
+
+def test_repeated_documents_are_scanned_once_and_as_index_add_scans_them(
+    tmp_path, encoder, growing, monkeypatch
+):
+    scanned = []
+    scan = Encoder.documents
+
+    def count(self, texts, recipe):
+        texts = list(texts)
+        scanned.extend(texts)
+        return scan(self, iter(texts), recipe)
+
+    monkeypatch.setattr(Encoder, "documents", count)
     first = growing.grow(1_000)
     assert growing.repeated == 0
-    return path, growing, [*first, *growing.grow(4_000)]
-
-
-def test_repeated_documents_are_scanned_once_and_as_index_add_scans_them(tmp_path, encoder, grown):
-    path, growing, added = grown
-    assert len({one.document.id for one in added}) == len(added) > 40
-    assert [one.repeated for one in added] == [n >= 20 for n in range(len(added))]
-    assert growing.repeated == sum(len(one.starts) for one in added[20:])
-    assert all(rows.dtype == np.int16 for one in added for rows in one.features.values())
+    added = [*first, *growing.grow(4_000)]
+    assert len({document.id for document in added}) == len(added) > 40
+    assert len(set(scanned)) == len(scanned) <= 20
+    monkeypatch.undo()
+    count = encoder.host.tokenizer.count
+    assert growing.repeated == sum(count(document.text) for document in added[20:])
     with S3Index.create(tmp_path / "real", encoder.host, codebook=encoder.codebook) as real:
-        real.add([one.document for one in added], progress=False)
-        with closing(Store.open(path)) as store:
-            store.compact()
-            mine = S3Index(store, encoder, real.recipe)
-            assert mine.ids() == real.ids() == [one.document.id for one in added]
+        real.add(added, progress=False)
+        with growing.open() as mine:
+            assert mine.ids() == real.ids() == [document.id for document in added]
+            assert mine.stats()["segments"] == 2
             assert mine.stats()["tokens"] == real.stats()["tokens"] == growing.tokens
+        with closing(Store.open(tmp_path / "grown")) as store:
+            store.compact()
             # One segment each, of the same files: text, terms and features are the same.
             files = [
                 {name: file.sha256 for name, file in s.manifest.segments[0].files.items()}
@@ -178,48 +193,53 @@ def test_repeated_documents_are_scanned_once_and_as_index_add_scans_them(tmp_pat
             assert files[0] == files[1]
 
 
-def test_copies_are_found(encoder, grown):
-    path, _, added = grown
-    question = added[3].document.text.split(".")[1]
-    with closing(Store.open(path)) as store:
-        index = S3Index(store, encoder, encoder.codebook.named_recipe("default"))
+def test_copies_are_found(growing):
+    added = growing.grow(4_000)
+    assert added[3].text == added[23].text
+    question = added[3].text.split(".")[1]
+    with growing.open() as index:
         for mode in ("s3", "bm25", "hybrid"):
-            found = index.search(question, 300, mode=mode, unique=False)
-            places = {span.document_id for span in found}
-            assert {added[3].document.id, added[23].document.id} <= places
-            assert added[3].document.text == added[23].document.text
+            spans = index.search(question, 300, mode=mode, unique=False)
+            assert {added[3].id, added[23].id} <= {span.document_id for span in spans}
 
 
-def test_time_of_the_host_is_that_of_reading_the_question(encoder, grown):
-    with closing(Store.open(grown[0])) as store:
-        index = S3Index(store, encoder, encoder.codebook.named_recipe("default"))
+def test_time_of_the_host_is_that_of_reading_the_question(encoder, growing):
+    growing.grow(1_000)
+    with growing.open() as index:
         before = encoder.milliseconds
         index.search("Who mends the blue ledger?", mode="bm25")
         assert encoder.milliseconds == before
         index.search("Who mends the blue ledger?")
-        assert encoder.milliseconds > before
+        once = encoder.milliseconds
+        assert once > before
+        # Questions are not remembered.
+        index.search("Who mends the blue ledger?")
+        assert encoder.milliseconds > once
 
 
-def test_opening_is_timed_in_fresh_processes(grown, tmp_path):
+def test_opening_is_timed_in_fresh_processes(growing, tmp_path):
+    growing.grow(1_000)
+    path = tmp_path / "grown"
     maps = Path("/proc/self/maps")
     # Pages that this process had mapped too would not count as private.
-    assert not maps.exists() or str(grown[0]) not in maps.read_text()
-    found = time_opening(grown[0])
-    assert 0 < found["open_seconds"] < 30
-    assert found["open_private_bytes"] is None or 0 <= found["open_private_bytes"] < 2**28
+    assert not maps.exists() or str(path) not in maps.read_text()
+    opening = time_opening(path)
+    assert 0 < opening["open_seconds"] < 30
+    assert opening["open_private_bytes"] is None or 0 <= opening["open_private_bytes"] < 2**28
     with pytest.raises(IndexStoreError, match="A fresh process could not open"):
         time_opening(tmp_path / "nothing")
 
 
 def test_indexing_is_timed_beside_the_host_on_the_same_tokens(text, encoder):
-    found = time_indexing(encoder.host, encoder.codebook, [text], tokens=2_500, rounds=1)
+    indexing = time_indexing(encoder.host, encoder.codebook, [text], tokens=2_500, rounds=1)
     # More than the text has: it repeats.
-    assert found["tokens"] == found["added_tokens"] >= 2_500
-    assert found["documents"] > 20 and found["windows"] >= found["documents"]
-    one = found["rounds"][0]
-    assert found["ratio"] == pytest.approx(one["bare_seconds"] / one["add_seconds"], rel=0.01)
-    rates = found["add_tokens_per_second"] / found["bare_tokens_per_second"]
-    assert rates == pytest.approx(found["ratio"], rel=0.01)
+    assert indexing["tokens"] == indexing["added_tokens"] >= 2_500
+    assert indexing["documents"] > 20 and indexing["windows"] >= indexing["documents"]
+    times = indexing["rounds"][0]
+    ratio = times["bare_seconds"] / times["add_seconds"]
+    assert indexing["ratio"] == pytest.approx(ratio, rel=0.01)
+    rates = indexing["add_tokens_per_second"] / indexing["bare_tokens_per_second"]
+    assert rates == pytest.approx(indexing["ratio"], rel=0.01)
 
 
 def test_all_are_asked_each_question_in_turn():
@@ -232,15 +252,16 @@ def test_all_are_asked_each_question_in_turn():
 
         return ask
 
-    found = ask_in_turn({name: asks(name) for name in "ab"}, ["one", "three"], ["up"], "Searching")
+    questions = Questions(("one", "three"), ("up",))
+    searches = ask_in_turn({name: asks(name) for name in "ab"}, questions, "Searching")
     assert asked == [
         *(("up", "a"), ("up", "b"), ("one", "a"), ("one", "b")),
         *(("three", "b"), ("three", "a")),
     ]
-    assert found["a"]["whole_ms"] == {"median": 7.0, "p95": 7.9, "values": [6.0, 8.0]}
-    assert found["a"]["rest_ms"]["values"] == [5.0, 7.0]
+    assert searches["a"]["whole_ms"] == {"median": 7.0, "p95": 7.9, "values": [6.0, 8.0]}
+    assert searches["a"]["rest_ms"]["values"] == [5.0, 7.0]
     twice = describe([Timing(2.0, 0.0), Timing(4.0, 0.0)])
-    assert median_ratio(found["a"], twice) == 2.5
+    assert median_ratio(searches["a"], twice) == 2.5
 
 
 def row(*, rest, ratio, size=40.0, seconds=0.5, private=200_000_000):
@@ -253,6 +274,10 @@ def row(*, rest, ratio, size=40.0, seconds=0.5, private=200_000_000):
     }
 
 
+def check_claims(figures):
+    return check(speed_claims(figures))
+
+
 def test_claims_are_compared_with_the_figures_they_are_about():
     small, large = row(rest=9.0, ratio=3.0), row(rest=81.0, ratio=9.0, size=65.0, seconds=1.0)
     figures = {
@@ -260,17 +285,17 @@ def test_claims_are_compared_with_the_figures_they_are_about():
         "sizes": {"1000000": small, "10000000": large},
     }
     checked = check_claims(figures)
-    assert [(one["measured"], one["holds"]) for one in checked] == [
+    assert [(claim["measured"], claim["holds"]) for claim in checked] == [
         *((0.74, False), (0.75, True), (3.0, True), (9.0, True), (81.0, False)),
         *((65.0, False), (1.0, False), (200.0, True)),
     ]
-    bounds = [(one["relation"], one["bound"]) for one in checked]
+    bounds = [(claim["relation"], claim["bound"]) for claim in checked]
     assert bounds == [
         *(("at least", 0.75), ("at least", 0.75), ("at most", 3), ("at most", 10)),
         *(("at most", 80), ("at most", 64), ("below", 1), ("below", 300)),
     ]
     figures["sizes"] = {"1000000": small}
-    assert [one["holds"] for one in check_claims(figures)] == [
+    assert [claim["holds"] for claim in check_claims(figures)] == [
         *(False, True, True, True, None, True, None, None)
     ]
     elsewhere = {"10000000": row(rest=1.0, ratio=1.0, private=None)}
@@ -289,35 +314,35 @@ def test_a_claim_that_fails_is_seen_in_the_table():
         **dict.fromkeys(("tokens", "documents", "sentences", "segments", "chunks"), 500),
         "repeated_share": 0.25,
     }
-    page = "\n".join(grid.markdown() for grid in grids(figures))
+    page = "\n".join(grid.markdown() for grid in speed_tables(figures))
     assert "| Indexing over the host alone | at least 0.75 | 0.74 | NO |" in page
     assert "| Memory of opening, 10M tokens | below 300 MB | not measured | - |" in page
     assert "| in repeated documents | 25% |" in page
 
 
-def test_chunks_hold_128_tokens_of_one_document(text, encoder, tmp_path, sentences):
-    path = tmp_path / "long.txt"
-    path.write_text(" ".join(sentences[:60]))
-    stream = endless_scan([path, text], encoder, encoder.codebook.named_recipe("default"))
-    long, short = next(stream), next(stream)
-    pieces = list(peers.chunks(long))
-    counts = [encoder.host.tokenizer.count(piece) for piece in pieces]
+def test_chunks_hold_128_tokens_of_one_document(text, encoder, sentences):
+    tokenizer = encoder.host.tokenizer
+    long = " ".join(sentences[:60])
+    tokens, pieces = chunks_of(long, tokenizer)
+    counts = [tokenizer.count(piece) for piece in pieces]
     assert counts[:-1] == [128] * (len(pieces) - 1) and 0 < counts[-1] <= 128
-    assert " ".join(pieces).split() == long.document.text.split()
-    assert list(peers.chunks(short)) == [short.document.text]
+    assert sum(counts) == tokens and " ".join(pieces).split() == long.split()
+    short = next(documents([text])).text
+    assert chunks_of(short, tokenizer) == (tokenizer.count(short), [short])
+    assert chunks_of("", tokenizer) == (0, [])
 
 
 def test_questions_come_from_a_file_or_from_sentences(tmp_path, text):
     plain, lines = tmp_path / "ask.txt", tmp_path / "ask.jsonl"
     asked = [f"Who has number {n}?" for n in range(12)]
     plain.write_text("\n".join(asked) + "\n\n" + asked[0])
-    lines.write_text("\n".join(json.dumps({"question": one}) for one in asked))
-    found = choose_questions(plain, [text], 5)
-    assert found == choose_questions(lines, [text], 5) == choose_questions(plain, [], 5)
-    assert len(found.measured) == 5 and set(found.measured) | set(found.warm_up) == set(asked)
+    lines.write_text("\n".join(json.dumps({"question": text}) for text in asked))
+    chosen = choose_questions(plain, [text], 5)
+    assert chosen == choose_questions(lines, [text], 5) == choose_questions(plain, [], 5)
+    assert len(chosen.measured) == 5 and set(chosen.measured) | set(chosen.warm_up) == set(asked)
     made = choose_questions(None, [text], 5)
     assert made == choose_questions(None, [text], 5) and len(set(made.measured)) == 5
-    whole = [" ".join(one.text.split()) for one in documents([text])]
+    whole = [" ".join(document.text.split()) for document in documents([text])]
     assert not any(question in text for question in made.measured for text in whole)
     # With no others, the same are asked twice.
     assert choose_questions(plain, [], 12).warm_up == choose_questions(plain, [], 12).measured
@@ -331,12 +356,12 @@ def test_documents_come_again_with_other_ids(tmp_path, text):
     assert once[2].title == "Title 0" and len(once) == 22
     again = [document for document, _ in zip(endless([plain, text]), range(44), strict=False)]
     assert len({document.id for document in again}) == 44
-    assert [one.text for one in again[22:]] == [one.text for one in once]
+    assert [copy.text for copy in again[22:]] == [document.text for document in once]
     assert source_files([plain]) == [plain] and len(source_files([])) > 50
     assert isinstance(next(documents(source_files([]))), Document)
 
 
-def test_unusable_files_are_named(tmp_path, encoder):
+def test_unusable_files_are_named(tmp_path):
     path, empty = tmp_path / "bad.jsonl", tmp_path / "empty.txt"
     path.write_text('{"text": "a"}\n{"question": ""}\n')
     empty.write_text("\n\n")
@@ -350,14 +375,3 @@ def test_unusable_files_are_named(tmp_path, encoder):
         choose_questions(None, [empty], 3)
     with pytest.raises(InputError, match=r"There is no text in .*empty.txt"):
         list(endless([empty]))
-    with pytest.raises(InputError, match=r"There is no text in .*empty.txt"):
-        list(endless_scan([empty], encoder, encoder.codebook.named_recipe("default")))
-
-
-def test_a_missing_package_is_named_before_anything_is_measured(monkeypatch, speed):
-    monkeypatch.setattr(packages, "_PACKAGES", ["bm25s", "no_such_package"])
-    result = speed("--tokens", 500)
-    assert result.exit_code == 1
-    said = " ".join(result.output.split())
-    assert "needs no_such_package; install what it compares with" in said
-    assert "pip install 's3-retriever[bench]'" in said

@@ -1,0 +1,373 @@
+"""The commands `s3r bench ...`.
+
+`quality` and `longcontext` measure users' own data and hosts; `speed`, `memory`, `inference` and
+`frameworks` check what this project claims. Each imports its benchmark when it runs, because the
+command line must not wait for the libraries of all of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from s3_retriever.types import Split
+
+if TYPE_CHECKING:
+    from s3_retriever_bench.tables import Grid
+
+app = typer.Typer(help="Measure what this package claims.", no_args_is_help=True)
+
+
+def _option(metavar: str, text: str, default: str | bool = True, **settings: Any) -> Any:
+    """An option that takes a value; `default` describes a default that is not a value."""
+    return typer.Option(metavar=metavar, help=text, show_default=default, **settings)
+
+
+def _number(text: str, default: str | bool = True, least: int = 1) -> Any:
+    return _option("N", text, default, min=least)
+
+
+_PLAIN_OR_JSON = "plain, or .jsonl with text and optionally title in each line; repeatable."
+_LIBRARY = "the standard library's source"
+_CAUSAL = "a local folder, or a model id on the Hugging Face Hub."
+
+Host = Annotated[str, _option("HOST", f"minilm, {_CAUSAL}")]
+CodebookFolder = Annotated[
+    str | None, _option("FOLDER", "The host's codebook.", "the host's shipped codebook")
+]
+Ask = Annotated[
+    Path | None,
+    _option(
+        "FILE",
+        "Questions: one per line, or .jsonl with question in each line.",
+        "questions made from the text",
+    ),
+]
+OutFile = Annotated[Path | None, _option("FILE", "JSON file for the figures.", "not written")]
+OutFolder = Annotated[
+    Path | None,
+    _option(
+        "FOLDER",
+        "Folder for figures, tables and plots; an interrupted run resumes there.",
+        "not written",
+    ),
+]
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Measure again what the folder already holds.")
+]
+
+
+@app.command()
+def quality(
+    data: Annotated[
+        list[str],
+        _option(
+            "SET",
+            "Question set: a JSON Lines file, or hotpotqa, 2wikimultihopqa, musique, fairytaleqa, "
+            "qmsum or scifact from the Hub; repeatable.",
+        ),
+    ],
+    host: Host = "minilm",
+    codebook: CodebookFolder = None,
+    split: Annotated[Split, _option("SPLIT", "Questions: test, dev (for tuning) or all.")] = "test",
+    method: Annotated[list[str] | None, _option("NAME", "Method; repeatable.", "all")] = None,
+    token_budget: Annotated[
+        list[int] | None, _option("TOKENS", "Budget; repeatable.", "256, 512 and 1024", min=1)
+    ] = None,
+    questions: Annotated[int | None, _number("Maximum questions of a set.", "all")] = None,
+    paragraphs: Annotated[int, _number("Paragraphs of a mixed context.")] = 60,
+    corpus: Annotated[
+        int | None, _number("Maximum documents of a shared corpus, evidence first.", "all")
+    ] = None,
+    seed: Annotated[int, _number("Seed of contexts and resampling.", least=0)] = 0,
+    out: OutFolder = None,
+    fresh: Fresh = False,
+) -> None:
+    """Evidence retrieval under a token budget: S3 beside BM25, vector stores and ensembles."""
+    from s3_retriever import Codebook
+    from s3_retriever.calibration.question_sets import Choice
+    from s3_retriever_bench.quality import run_quality
+    from s3_retriever_bench.report import write_quality
+    from s3_retriever_bench.statistics import quality_summaries
+    from s3_retriever_bench.tables import quality_tables
+
+    figures = run_quality(
+        data,
+        host=host,
+        codebook=Codebook.from_pretrained(codebook or host),
+        budgets=token_budget or [256, 512, 1024],
+        choice=Choice(split, questions, paragraphs, corpus, seed),
+        methods=method,
+        folder=out,
+        fresh=fresh,
+    )
+    for summary in quality_summaries(figures):
+        _print(quality_tables(summary))
+    if out is not None:
+        write_quality(figures, out)
+
+
+@app.command()
+def memory(
+    tokens: Annotated[
+        list[int] | None, _number("Tokens to index; repeatable.", "200000 and 2000000")
+    ] = None,
+    host: Host = "minilm",
+    codebook: CodebookFolder = None,
+    text: Annotated[
+        list[Path] | None, _option("FILE", f"Text to index: {_PLAIN_OR_JSON}", _LIBRARY)
+    ] = None,
+    out: OutFile = None,
+) -> None:
+    """Peak resident memory of indexing, each size in its own process."""
+    from s3_retriever_bench.memory import run_memory
+    from s3_retriever_bench.tables import memory_tables
+
+    figures = run_memory(
+        tokens or [200_000, 2_000_000], host=host, codebook=codebook, texts=text or []
+    )
+    _print(memory_tables(figures), f"Peak memory, last over first: {figures['ratio']:.3f}")
+    _write_json(figures, out)
+
+
+@app.command()
+def frameworks(
+    framework: Annotated[
+        list[str] | None,
+        _option("NAME", "langchain or llama-index; repeatable.", "those installed"),
+    ] = None,
+    calls: Annotated[int, _number("Questions to ask at once.")] = 64,
+    rounds: Annotated[int, _number("How often to ask them.")] = 4,
+    imports: Annotated[int, _number("Fresh processes that import each integration.")] = 5,
+    host: Host = "minilm",
+    codebook: CodebookFolder = None,
+    out: OutFile = None,
+) -> None:
+    """The integrations: how long they block an event loop, and what importing them costs."""
+    from s3_retriever_bench.frameworks import run_frameworks
+    from s3_retriever_bench.tables import frameworks_tables
+
+    figures = run_frameworks(
+        framework, host=host, codebook=codebook, calls=calls, rounds=rounds, imports=imports
+    )
+    claims = figures["claims"]
+    _print(
+        frameworks_tables(figures),
+        f"Claimed: at most {claims['late_ms_at_most']} ms late; imported in less than "
+        f"{claims['import_seconds_below']} s, without torch and transformers.",
+    )
+    _write_json(figures, out)
+
+
+@app.command()
+def speed(
+    tokens: Annotated[
+        list[int] | None,
+        _number(
+            "Tokens of an index to search; repeatable.", "100000, 1000000, 3000000 and 10000000"
+        ),
+    ] = None,
+    host: Host = "minilm",
+    codebook: CodebookFolder = None,
+    text: Annotated[
+        list[Path] | None, _option("FILE", f"Text to index: {_PLAIN_OR_JSON}", _LIBRARY)
+    ] = None,
+    ask: Ask = None,
+    questions: Annotated[int, _number("Maximum questions.")] = 30,
+    scan_tokens: Annotated[int, _number("Tokens to time indexing on.")] = 100_000,
+    rounds: Annotated[int, _number("How often to time indexing.")] = 3,
+    slow_peers: Annotated[
+        bool, typer.Option("--slow-peers/--no-slow-peers", help="Search rank-bm25 too.")
+    ] = True,
+    out: OutFolder = None,
+    fresh: Fresh = False,
+) -> None:
+    """Indexing beside the bare host; searching beside FAISS, bm25s and rank-bm25, in one run."""
+    from s3_retriever_bench.report import write_speed
+    from s3_retriever_bench.speed import run_speed
+    from s3_retriever_bench.tables import speed_tables
+
+    figures = run_speed(
+        tokens or [100_000, 1_000_000, 3_000_000, 10_000_000],
+        host=host,
+        codebook=codebook,
+        texts=text or [],
+        ask=ask,
+        questions=questions,
+        scan_tokens=scan_tokens,
+        rounds=rounds,
+        slow_peers=slow_peers,
+        folder=out,
+        fresh=fresh,
+    )
+    _print(speed_tables(figures))
+    if out is not None:
+        write_speed(figures, out)
+
+
+@app.command()
+def inference(
+    tokens: Annotated[
+        list[int] | None,
+        _number(
+            "Tokens of a context to answer from in both ways; repeatable.",
+            "4096, 8192, 16384 and 32768; of shape 0.6b the first two",
+        ),
+    ] = None,
+    scan_tokens: Annotated[
+        list[int] | None,
+        _number(
+            "Tokens of a context that S3 alone scans and answers from; repeatable.",
+            "65536 and 131072",
+        ),
+    ] = None,
+    shape: Annotated[
+        str | None, _option("SHAPE", "A decoder with random weights: 135m or 0.6b.", "135m")
+    ] = None,
+    host: Annotated[
+        str | None, _option("HOST", f"A causal model instead: {_CAUSAL}", "the shape")
+    ] = None,
+    codebook: Annotated[
+        str | None, _option("FOLDER", "The host's codebook.", "random directions")
+    ] = None,
+    tap: Annotated[
+        str | None,
+        _option("TAP", "Tap of the random directions, e.g. key.15.", "keys of the middle layer"),
+    ] = None,
+    token_budget: Annotated[int, _number("Tokens of evidence.")] = 1024,
+    new_tokens: Annotated[int, _number("Tokens of every answer.", least=2)] = 16,
+    questions: Annotated[int, _number("Questions per scan.")] = 4,
+    text: Annotated[
+        list[Path] | None, _option("FILE", f"Text of the contexts: {_PLAIN_OR_JSON}", _LIBRARY)
+    ] = None,
+    ask: Ask = None,
+    out: OutFolder = None,
+    fresh: Fresh = False,
+) -> None:
+    """Long contexts: scanning and answering from evidence beside a KV cache of everything."""
+    from s3_retriever_bench.inference import Plan, run_inference
+    from s3_retriever_bench.report import inference_remark, write_inference
+    from s3_retriever_bench.tables import inference_tables
+
+    plan = Plan(
+        tokens or [],
+        scan_tokens or [65_536, 131_072],
+        shape=shape,
+        host=host,
+        codebook=codebook,
+        tap=tap,
+        token_budget=token_budget,
+        new_tokens=new_tokens,
+        questions=questions,
+        texts=text or [],
+        ask=ask,
+        folder=out,
+        fresh=fresh,
+    )
+    figures = run_inference(plan)
+    _print(inference_tables(figures), inference_remark(figures["settings"]))
+    if out is not None:
+        write_inference(figures, out)
+
+
+@app.command()
+def longcontext(
+    data: Annotated[
+        list[Path] | None,
+        _option(
+            "FILE",
+            "Questions about long contexts: JSON Lines of LongBench's form; repeatable.",
+            "none",
+        ),
+    ] = None,
+    task: Annotated[
+        list[str] | None,
+        _option(
+            "NAME",
+            "Task of public LongBench, from the Hub: narrativeqa, qasper, multifieldqa_en, "
+            "hotpotqa, 2wikimqa, musique, gov_report, qmsum, triviaqa or passage_retrieval_en; "
+            "repeatable.",
+            "none",
+        ),
+    ] = None,
+    host: Host = "minilm",
+    codebook: CodebookFolder = None,
+    method: Annotated[
+        list[str] | None,
+        _option("NAME", "full, truncation, bm25, dense, s3 or hybrid; repeatable.", "all"),
+    ] = None,
+    token_budget: Annotated[
+        list[int] | None, _number("Tokens of evidence; repeatable.", "512, 1024 and 2048")
+    ] = None,
+    questions: Annotated[int | None, _number("Maximum questions of a task.", "all")] = None,
+    max_context_tokens: Annotated[
+        int | None, _number("Skip questions about longer contexts.", "none skipped")
+    ] = None,
+    needle: Annotated[
+        bool, typer.Option("--needle/--no-needle", help="Look for needles in haystacks, too.")
+    ] = True,
+    needle_tokens: Annotated[
+        list[int] | None,
+        _number("Tokens of a haystack; repeatable.", "4096, 8192, 16384, 32768 and 65536"),
+    ] = None,
+    needle_depth: Annotated[
+        list[float] | None,
+        _option(
+            "SHARE",
+            "Position of a needle, from 0 (beginning) to 1 (end); repeatable.",
+            "0, 0.25, 0.5, 0.75 and 1",
+        ),
+    ] = None,
+    needles: Annotated[int, _number("Needles at each length and depth.")] = 4,
+    haystack: Annotated[
+        list[Path] | None, _option("FILE", f"Text of the haystacks: {_PLAIN_OR_JSON}", _LIBRARY)
+    ] = None,
+    seed: Annotated[int, _number("Seed of questions, needles and resampling.", least=0)] = 0,
+    out: OutFolder = None,
+    fresh: Fresh = False,
+) -> None:
+    """Long contexts: what the same model answers from S3's evidence, others', and all of it."""
+    from s3_retriever_bench.longcontext import Plan, run_longcontext
+    from s3_retriever_bench.report import write_longcontext
+    from s3_retriever_bench.tables import longcontext_tables
+
+    plan = Plan(
+        host=host,
+        codebook=codebook,
+        data=data or [],
+        tasks=task or [],
+        methods=method or [],
+        budgets=token_budget or [],
+        questions=questions,
+        max_context_tokens=max_context_tokens,
+        needle=needle,
+        lengths=needle_tokens or [],
+        depths=needle_depth or [],
+        needles=needles,
+        haystack=haystack or [],
+        folder=out,
+        fresh=fresh,
+        seed=seed,
+    )
+    figures = run_longcontext(plan)
+    _print(longcontext_tables(figures), figures["remark"])
+    if out is not None:
+        write_longcontext(figures, out)
+
+
+def _print(grids: Iterable[Grid], remark: str = "") -> None:
+    for grid in grids:
+        Console().print(grid.rich(), "")
+    if remark:
+        Console().print(remark)
+
+
+def _write_json(figures: dict[str, Any], out: Path | None) -> None:
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(figures, indent=2) + "\n")

@@ -1,0 +1,327 @@
+"""LongBench: its tasks, samples of them in JSON Lines files, and the public archive.
+
+Prompts and lengths are those of LongBench (`dataset2prompt.json` and `dataset2maxlen.json` of
+https://github.com/THUDM/LongBench), MIT licence.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+from huggingface_hub import hf_hub_download
+
+from s3_retriever import InputError
+from s3_retriever_bench.metrics import MetricName, score
+from s3_retriever_bench.storage import text_digest
+
+# What LongBench's loading script downloads, which `datasets` no longer runs: an archive with a
+# file `data/NAME.jsonl` for each task.
+_REPOSITORY = "THUDM/LongBench"
+_ARCHIVE = "data.zip"
+# Names of tasks become parts of file names.
+_NAME = re.compile(r"[\w.-]+")
+
+_PASSAGES = (
+    "Answer the question based on the given passages. Only give me the answer and do not output "
+    "any other words.\n\nThe following are given passages.\n{context}\n\nAnswer the question based "
+    "on the given passages. Only give me the answer and do not output any other words.\n\n"
+    "Question: {input}\nAnswer:"
+)
+_STORY = (
+    "You are given a story, which can be either a novel or a movie script, and a question. Answer "
+    "the question as concisely as you can, using a single phrase if possible. Do not provide any "
+    "explanation.\n\nStory: {context}\n\nNow, answer the question based on the story as concisely "
+    "as you can, using a single phrase if possible. Do not provide any explanation.\n\n"
+    "Question: {input}\n\nAnswer:"
+)
+_ARTICLE = (
+    "You are given a scientific article and a question. Answer the question as concisely as you "
+    "can, using a single phrase or sentence if possible. If the question cannot be answered based "
+    'on the information in the article, write "unanswerable". If the question is a yes/no '
+    'question, answer "yes", "no", or "unanswerable". Do not provide any explanation.\n\n'
+    "Article: {context}\n\n Answer the question based on the above article as concisely as you "
+    "can, using a single phrase or sentence if possible. If the question cannot be answered based "
+    'on the information in the article, write "unanswerable". If the question is a yes/no '
+    'question, answer "yes", "no", or "unanswerable". Do not provide any explanation.\n\n'
+    "Question: {input}\n\nAnswer:"
+)
+_TEXT = (
+    "Read the following text and answer briefly.\n\n{context}\n\nNow, answer the following "
+    "question based on the above text, only give me the answer and do not output any other "
+    "words.\n\nQuestion: {input}\nAnswer:"
+)
+_EXAMPLES = (
+    "Answer the question based on the given passage. Only give me the answer and do not output "
+    "any other words. The following are some examples.\n\n{context}"
+)
+_REPORT = (
+    "You are given a report by a government agency. Write a one-page summary of the report.\n\n"
+    "Report:\n{context}\n\nNow, write a one-page summary of the report.\n\nSummary:"
+)
+_MEETING = (
+    "You are given a meeting transcript and a query containing a question or instruction. Answer "
+    "the query in one or more sentences.\n\nTranscript:\n{context}\n\nNow, answer the query based "
+    "on the above meeting transcript in one or more sentences.\n\nQuery: {input}\nAnswer:"
+)
+_ABSTRACT = (
+    "Here are 30 paragraphs from Wikipedia, along with an abstract. Please determine which "
+    "paragraph the abstract is from.\n\n{context}\n\nThe following is an abstract.\n\n{input}\n\n"
+    "Please enter the number of the paragraph that the abstract is from. The answer format must "
+    'be like "Paragraph 1", "Paragraph 2", etc.\n\nThe answer is: '
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task.
+
+    Attributes:
+        name: LongBench's name.
+        prompt: The prompt, with `{context}` and, if there is a question, `{input}`.
+        new_tokens: Maximum tokens of an answer.
+        metric: How to score an answer.
+        parts: Where to take a prompt apart, in the form of `prompt`; empty for `prompt` itself.
+        first_line: Whether only the first line of an answer counts.
+    """
+
+    name: str
+    prompt: str
+    new_tokens: int
+    metric: MetricName
+    parts: str = ""
+    first_line: bool = False
+
+    def score(self, answer: str, golds: Sequence[str]) -> float:
+        """The best score, 0 to 1, of an answer against any of the gold answers."""
+        if self.first_line:
+            answer = answer.lstrip("\n").partition("\n")[0]
+        return score(self.metric, answer, golds)
+
+    def take_apart(self, prompt: str) -> tuple[str, str, str, str] | None:
+        """The text before the context, the context, the text after it, and the question.
+
+        A task without a question is asked by what the prompt says after the context.
+
+        Returns:
+            None if the prompt is not of this task's form.
+        """
+        before, _, rest = (self.parts or self.prompt).partition("{context}")
+        middle, asks, end = rest.partition("{input}")
+        # Copies of LongBench differ in white space at the end.
+        last = (end if asks else middle).rstrip()
+        stop = len(prompt.rstrip()) - len(last)
+        body, closing = prompt[len(before) : stop], prompt[stop:]
+        if not prompt.startswith(before) or closing.rstrip() != last or stop < len(before):
+            return None
+        if not asks:
+            return before, body, closing, closing.strip().partition("\n")[0]
+        context, separator, question = body.rpartition(middle)
+        return (before, context, middle + question + closing, question) if separator else None
+
+
+TASKS: Mapping[str, Task] = {
+    task.name: task
+    for task in (
+        Task("narrativeqa", _STORY, 128, "f1"),
+        Task("qasper", _ARTICLE, 128, "f1"),
+        Task("multifieldqa_en", _TEXT, 64, "f1"),
+        Task("hotpotqa", _PASSAGES, 32, "f1"),
+        Task("2wikimqa", _PASSAGES, 32, "f1"),
+        Task("musique", _PASSAGES, 32, "f1"),
+        Task("gov_report", _REPORT, 512, "rouge-l"),
+        Task("qmsum", _MEETING, 512, "rouge-l"),
+        # LongBench's context is the examples and its input is the passage with the question. Here
+        # the passage belongs to the context, since it is what a reader searches.
+        Task(
+            "triviaqa",
+            f"{_EXAMPLES}\n\n{{input}}",
+            32,
+            "f1",
+            parts=f"{_EXAMPLES}\nQuestion:\n{{input}}\nAnswer:\n",
+            first_line=True,
+        ),
+        Task("passage_retrieval_en", _ABSTRACT, 32, "retrieval"),
+    )
+}
+
+
+def task_named(name: str) -> Task:
+    """A task of LongBench; any other name means short answers to questions."""
+    return TASKS.get(name) or Task(name, _PASSAGES, 32, "f1")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A question about a long context.
+
+    Attributes:
+        task: Its task.
+        before: The prompt before the context.
+        context: The text to compress.
+        after: The prompt after the context, including the question.
+        question: The text to retrieve for.
+        answers: Gold answers, at least one.
+    """
+
+    task: Task
+    before: str
+    context: str
+    after: str
+    question: str
+    answers: tuple[str, ...]
+
+    @property
+    def prompt(self) -> str:
+        """The whole prompt."""
+        return f"{self.before}{self.context}{self.after}"
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash that identifies this sample."""
+        return text_digest(repr((self.task, self.prompt, self.question, self.answers)))
+
+
+def parse_sample(row: Mapping[str, Any]) -> Sample:
+    """A row of LongBench, or of a sample of it with whole prompts.
+
+    Args:
+        row: `dataset`, `answers`, and either `context` and `input` (or `question`), or `prompt`.
+            A prompt that has no task's form needs `context` and `question` beside it.
+
+    Raises:
+        ValueError: It is not of that form; the message says what is wrong.
+    """
+    task = task_named(_text(row, "dataset"))
+    if not _NAME.fullmatch(task.name):
+        raise ValueError(f"dataset {task.name!r} has other characters than letters, digits, '_-.'")
+    answers = row.get("answers")
+    if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
+        raise ValueError("answers is no list of strings")
+    answers = [answer for answer in answers if answer.strip()]
+    if not answers:
+        raise ValueError("answers has no answer")
+    before, context, after, question = _parts(task, row)
+    if not context.strip():
+        raise ValueError("the context is empty")
+    if not question.strip():
+        raise ValueError("the question is empty")
+    return Sample(task, before, context, after, question.strip(), tuple(answers))
+
+
+def _parts(task: Task, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    prompt = _text(row, "prompt") if "prompt" in row else _written(task, row)
+    # Samples of LongBench ask some tasks with the prompt of another.
+    for known in (task, *TASKS.values()):
+        parts = known.take_apart(prompt)
+        if parts is not None:
+            return parts
+    if "context" not in row or "question" not in row:
+        raise ValueError("prompt is of no task of LongBench, and context and question are missing")
+    before, context, after = prompt.partition(_text(row, "context"))
+    if not context:
+        raise ValueError("prompt does not hold the context")
+    return before, context, after, _text(row, "question")
+
+
+def _written(task: Task, row: Mapping[str, Any]) -> str:
+    """The task's prompt around a context and a question, which may contain braces."""
+    field = "input" if "input" in row else "question"
+    question = _text(row, field) if "{input}" in task.prompt else ""
+    before, _, rest = task.prompt.partition("{context}")
+    return f"{before}{_text(row, 'context')}{rest.replace('{input}', question)}"
+
+
+def _text(row: Mapping[str, Any], field: str) -> str:
+    value = row.get(field)
+    if not isinstance(value, str):
+        raise ValueError(f"{field} is missing or no string")  # noqa: TRY004 - one kind for all
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{field} has a lone surrogate, which is no Unicode text") from None
+    return value
+
+
+def read_samples(files: Sequence[Path], names: Sequence[str]) -> list[Sample]:
+    """The samples of files and of public tasks; a question in two files counts once.
+
+    Args:
+        files: JSON Lines of the form that `parse_sample` reads.
+        names: Tasks of public LongBench, from the Hub.
+
+    Raises:
+        InputError: A file or a row is not usable, there is no such task, or the Hub is out of
+            reach.
+    """
+    for name in names:
+        if name not in TASKS:
+            raise InputError(f"There is no task {name!r}; choose from {', '.join(TASKS)}.")
+    samples = [sample for path in files for sample in _file(path)]
+    samples += [sample for name in names for sample in _public(name)]
+    return list({sample.digest: sample for sample in samples}.values())
+
+
+def choose(samples: Iterable[Sample], questions: int | None, seed: int) -> list[Sample]:
+    """Samples task by task, shuffled, at most `questions` of each task."""
+    by_task: dict[str, list[Sample]] = {}
+    for sample in samples:
+        by_task.setdefault(sample.task.name, []).append(sample)
+    return [
+        sample
+        for group in by_task.values()
+        for sample in random.Random(seed).sample(group, len(group))[:questions]  # noqa: S311
+    ]
+
+
+def _file(path: Path) -> list[Sample]:
+    try:
+        with path.open(encoding="utf-8-sig") as lines:
+            samples = list(_lines(str(path), lines))
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}); pass a JSON Lines file of LongBench's form "
+            "to --data."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 ({error.reason}); convert it first.") from error
+    if not samples:
+        raise InputError(f"{path} has no questions; pass a file with one in each line.")
+    return samples
+
+
+def _public(name: str) -> Iterator[Sample]:
+    try:
+        path = hf_hub_download(_REPOSITORY, _ARCHIVE, repo_type="dataset")
+        with ZipFile(path) as archive:
+            lines = archive.read(f"data/{name}.jsonl").decode().split("\n")
+    # The Hub's client passes on errors of its HTTP library, which have no common base.
+    except Exception as error:
+        raise InputError(
+            f"Public LongBench ({_REPOSITORY} on the Hub) is out of reach; check the connection, "
+            f"or pass files to --data instead ({error})."
+        ) from error
+    yield from _lines(f"{_REPOSITORY} {name}", lines)
+
+
+def _lines(name: str, lines: Iterable[str]) -> Iterator[Sample]:
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError("it is no JSON object")  # noqa: TRY004 - reported like the others
+            yield parse_sample(row)
+        except (ValueError, RecursionError) as error:
+            raise InputError(
+                f"{name}, line {number}, cannot be used ({error}); a line is a JSON object with "
+                "dataset, answers, and either context and input, or prompt."
+            ) from error

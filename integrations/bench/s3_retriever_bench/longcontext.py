@@ -1,0 +1,408 @@
+"""Long contexts: the same model answers from what several methods leave of them.
+
+Questions come from LongBench or files of its form. Needles are made-up facts at known depths of a
+text about something else: Kamradt's "Needle In A Haystack" (2023) with several facts in one text,
+as in RULER's multi-key variant (arXiv 2404.06654), where each is asked for and the others distract.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tqdm.auto import tqdm
+
+from s3_retriever import (
+    Codebook,
+    CodebookError,
+    Host,
+    HostError,
+    InputError,
+    LongContext,
+    __version__,
+)
+from s3_retriever.engine import find_codebook
+from s3_retriever.text.sentences import split_sentences
+from s3_retriever_bench.answering import Answerer, Asked, answer_or_failure
+from s3_retriever_bench.claims import check, longcontext_claims
+from s3_retriever_bench.corpus import source_files, text_of
+from s3_retriever_bench.evidence import METHODS, ReadContext, Tools
+from s3_retriever_bench.longbench import TASKS, Sample, choose, read_samples
+from s3_retriever_bench.storage import Store, machine, text_digest, versions
+
+_BUDGETS = (512, 1024, 2048)
+_LENGTHS = (4_096, 8_192, 16_384, 32_768, 65_536)
+_DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+_COLUMNS = ("tokens", "seconds", "recall", "score", "nll", "kl", "failed")
+_VERSIONS = ("s3-retriever", "torch", "transformers", "sentence-transformers", "faiss-cpu")
+
+_NEEDLE_PROMPT = TASKS["multifieldqa_en"].prompt
+_NEEDLE_NEW_TOKENS = 32
+# A fact and its question. The last two questions use other words than the fact.
+_NEEDLE_FORMS = (
+    ("The magic number of {city} is {value}.", "What is the magic number of {city}?"),
+    (
+        "The lighthouse keeper of {city} locked the map in box {value}.",
+        "In which box did the lighthouse keeper of {city} lock the map?",
+    ),
+    ("To open the vault in {city}, dial {value}.", "Which code unlocks the safe in {city}?"),
+    (
+        "The mayor of {city} can be reached by telephone under {value}.",
+        "Which number do I call to speak to the mayor of {city}?",
+    ),
+)
+_CONSONANTS, _VOWELS = "bdfgklmnprstvz", "aeiou"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The options of `s3r bench longcontext`.
+
+    `budgets` are tokens of evidence, `lengths` tokens of the haystacks, `depths` positions of the
+    needles from 0 (beginning) to 1 (end). Empty sequences mean the defaults.
+
+    Raises:
+        InputError: A method is unknown, a depth is out of range, or there is nothing to measure.
+    """
+
+    host: str = "minilm"
+    codebook: str | None = None
+    data: Sequence[Path] = ()
+    tasks: Sequence[str] = ()
+    methods: Sequence[str] = ()
+    budgets: Sequence[int] = ()
+    questions: int | None = None
+    max_context_tokens: int | None = None
+    needle: bool = True
+    lengths: Sequence[int] = ()
+    depths: Sequence[float] = ()
+    needles: int = 4
+    haystack: Sequence[Path] = ()
+    folder: Path | None = None
+    fresh: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be measured, sort, and set defaults."""
+        for name in self.methods:
+            if name not in METHODS:
+                raise InputError(f"There is no method {name!r}; choose from {', '.join(METHODS)}.")
+        if not all(0 <= depth <= 1 for depth in self.depths):
+            raise InputError("A needle's depth is a number from 0 (beginning) to 1 (end).")
+        if not (self.data or self.tasks or self.needle):
+            raise InputError(
+                "There is nothing to measure; give questions with --data or --task, or leave out "
+                "--no-needle."
+            )
+        chosen = [name for name in METHODS if not self.methods or name in self.methods]
+        object.__setattr__(self, "methods", tuple(chosen))
+        object.__setattr__(self, "budgets", tuple(sorted(set(self.budgets or _BUDGETS))))
+        object.__setattr__(self, "lengths", tuple(sorted(set(self.lengths or _LENGTHS))))
+        object.__setattr__(self, "depths", tuple(sorted(set(self.depths or _DEPTHS))))
+
+    @property
+    def needle_budget(self) -> int:
+        """The budget under which to look for needles: the middle one."""
+        return self.budgets[len(self.budgets) // 2]
+
+
+def run_longcontext(plan: Plan) -> dict[str, Any]:
+    """Ask all questions, then look for all needles, with every method.
+
+    Args:
+        plan: What to measure. If it has a folder, a run with the same settings resumes there,
+            also with more questions, methods or lengths.
+
+    Returns:
+        JSON values: `settings`, `machine`, `versions`; `remark`, what was left out and why;
+        `questions` (`task`, `group` and `context_tokens` of each); `values` by method
+        (`prepare_seconds`, and under `budgets` the columns of `Asked.measure`, a value for each
+        question); `needles` by length and method (see `probe`; means over the needles of a
+        depth); `claims`.
+
+    Raises:
+        InputError: Files are not usable, or the folder has results of other settings.
+        S3Error: The host or the codebook is not usable.
+    """
+    samples = read_samples(plan.data, plan.tasks)
+    book = _codebook(plan)
+    model = LongContext(plan.host, codebook=book, fallback=None if book else "bm25")
+    host = model.host
+    answerer = _answerer(host)
+    methods = [name for name in plan.methods if answerer or name != "full"]
+    if not methods:
+        raise InputError(
+            f"Host {plan.host!r} cannot generate, so that method 'full' has nothing to show; "
+            "choose another one with --method, or a causal host."
+        )
+    limit = plan.max_context_tokens
+    fitting = [s for s in samples if limit is None or host.tokenizer.count(s.context) <= limit]
+    chosen = choose(fitting, plan.questions, plan.seed)
+    settings = _settings(plan, host, book)
+    files = source_files(plan.haystack)
+    lengths = plan.lengths if plan.needle else ()
+    texts = {tokens: text_of(files, tokens, host.tokenizer) for tokens in lengths}
+    store = Store(plan.folder, settings, plan.fresh)
+    run = _Run(plan, methods, Tools(model), answerer, store)
+    with store.resumable():
+        values, needles = run.questions(chosen), run.needles(texts)
+    figures = {
+        "settings": settings,
+        "machine": machine(),
+        "versions": versions(*_VERSIONS),
+        "remark": _remark(plan, len(samples) - len(fitting), generates=answerer is not None),
+        "questions": {
+            "task": [sample.task.name for sample in chosen],
+            "group": [text_digest(sample.context) for sample in chosen],
+            "context_tokens": values.pop("context_tokens"),
+        },
+        "values": values,
+        "needles": needles,
+    }
+    return figures | {"claims": check(longcontext_claims(figures))}
+
+
+def _codebook(plan: Plan) -> Codebook | None:
+    """The host's codebook; None if there is none and no method needs it."""
+    try:
+        return find_codebook(plan.host, plan.codebook)
+    except CodebookError:
+        if plan.codebook is not None or {"s3", "hybrid"} & set(plan.methods):
+            raise
+        return None
+
+
+def _answerer(host: Host) -> Answerer | None:
+    try:
+        return Answerer(host)
+    except HostError:
+        return None
+
+
+def _remark(plan: Plan, left_out: int, *, generates: bool) -> str:
+    """What the figures leave out, and why."""
+    remarks = []
+    if not generates:
+        remarks.append(
+            f"Host {plan.host} cannot generate: scores, NLL, KL and the method full are left out."
+        )
+    if left_out:
+        remarks.append(
+            f"{left_out} questions about contexts of more than {plan.max_context_tokens:,} tokens "
+            "are left out."
+        )
+    return " ".join(remarks)
+
+
+def _settings(plan: Plan, host: Host, book: Codebook | None) -> dict[str, Any]:
+    """Everything that changes the result of a question or a haystack."""
+    return {
+        "version": __version__,
+        "host": plan.host,
+        "dtype": str(host.model.dtype).removeprefix("torch."),
+        "device": str(host.device),
+        "codebook": None if book is None else book.identity,
+        "recipe": None if book is None else book.named_recipe("default").model_dump(),
+        "budgets": list(plan.budgets),
+        "needle_budget": plan.needle_budget,
+        "depths": list(plan.depths),
+        "seed": plan.seed,
+    }
+
+
+class _Run:
+    """The parts of a run, each measured unless it was before."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        methods: Sequence[str],
+        tools: Tools,
+        answerer: Answerer | None,
+        store: Store,
+    ) -> None:
+        self._plan = plan
+        self._methods = methods
+        self._tools = tools
+        self._answerer = answerer
+        self._store = store
+
+    def questions(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """The figures of each method in columns, and `context_tokens`."""
+        parts: dict[str, list[dict[str, Any]]] = {method: [] for method in self._methods}
+        with _bar(len(samples) * len(self._methods), "Questions", "answer") as bar:
+            for sample in samples:
+                with ReadContext(sample.context, self._tools) as context:
+                    asked = Asked(sample, context, self._answerer)
+                    for method in self._methods:
+                        bar.set_postfix_str(f"{sample.task.name}, {method}")
+                        parts[method].append(self._question(sample, asked, method))
+                        bar.update()
+        first = next(iter(parts.values()))
+        return {
+            "context_tokens": [part["context_tokens"] for part in first],
+            **{method: _columns(answers) for method, answers in parts.items()},
+        }
+
+    def needles(self, texts: Mapping[int, str]) -> dict[str, Any]:
+        """By length and method, the share of needles found at each depth.
+
+        Args:
+            texts: Haystacks by their length in tokens.
+        """
+        plan = self._plan
+        parts: dict[str, dict[str, list[dict[str, Any]]]] = {}
+        with _bar(len(texts) * plan.needles * len(self._methods), "Needles", "haystack") as bar:
+            for length, text in texts.items():
+                by_method = parts.setdefault(str(length), {})
+                for number in range(plan.needles):
+                    haystack = make_haystack(text, plan.depths, number, plan.seed)
+                    with ReadContext(haystack.text, self._tools) as context:
+                        for method in self._methods:
+                            bar.set_postfix_str(f"{length:,} tokens, {method}")
+                            name = f"needle-{length}-{number}"
+                            result = self._needles(name, haystack, context, method)
+                            by_method.setdefault(method, []).append(result)
+                            bar.update()
+        return {
+            length: {method: _depths(results) for method, results in by_method.items()}
+            for length, by_method in parts.items()
+        }
+
+    def _question(self, sample: Sample, asked: Asked, method: str) -> dict[str, Any]:
+        name, digest = f"{sample.task.name}-{sample.digest}", sample.digest
+        return self._store.measured(
+            name, method, digest, lambda: asked.measure(method, self._plan.budgets)
+        )
+
+    def _needles(
+        self, name: str, haystack: Haystack, context: ReadContext, method: str
+    ) -> dict[str, Any]:
+        budget = self._plan.needle_budget
+        return self._store.measured(
+            name,
+            method,
+            text_digest(repr(haystack)),
+            lambda: probe(haystack, context, method, budget, self._answerer),
+        )
+
+
+def _bar(total: int, what: str, unit: str) -> tqdm[NoReturn]:
+    """A progress bar, in a terminal and if there is something to do."""
+    return tqdm(total=total, desc=what, unit=unit, disable=None if total else True)
+
+
+def _columns(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Values of each question as columns, None if a question has no such value."""
+    budgets = parts[0]["budgets"] if parts else ()
+    return {
+        "prepare_seconds": [part["prepare_seconds"] for part in parts],
+        "budgets": {
+            budget: {
+                name: [part["budgets"][budget].get(name) for part in parts] for name in _COLUMNS
+            }
+            for budget in budgets
+        },
+    }
+
+
+def _depths(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means over the needles of each depth, None if some were not asked for."""
+    means = {
+        kind: [
+            None if None in values else sum(values) / len(values)
+            for values in zip(*(part[kind] for part in parts), strict=True)
+        ]
+        for kind in ("found", "answered")
+    }
+    return {**means, "failed": next((part["failed"] for part in parts if part["failed"]), None)}
+
+
+@dataclass(frozen=True, slots=True)
+class Needle:
+    """A made-up fact.
+
+    Attributes:
+        fact: The sentence in the text.
+        question: The question for it.
+        value: The number to find, which occurs nowhere else.
+    """
+
+    fact: str
+    question: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Haystack:
+    """A text with a needle at each depth, in ascending order."""
+
+    text: str
+    needles: tuple[Needle, ...]
+
+
+def make_haystack(text: str, depths: Sequence[float], number: int, seed: int) -> Haystack:
+    """Put a needle at each depth of a text, between two sentences.
+
+    Args:
+        text: The haystack.
+        depths: Positions, ascending: 0 is the beginning, 1 the end.
+        number: Another number puts other facts at the depths.
+        seed: Seed of the facts.
+    """
+    generator = random.Random(f"{seed} {number}")  # noqa: S311 - no secret
+    needles = [_needle(generator, number + place, text) for place in range(len(depths))]
+    starts = [start for start, _ in split_sentences(text)]
+    places = [*starts, len(text)]
+    parts: list[str] = []
+    before = 0
+    for depth, needle in zip(depths, needles, strict=True):
+        place = places[round(depth * len(starts))]
+        fact = f" {needle.fact}" if place == len(text) else f"{needle.fact} "
+        parts += [text[before:place], fact]
+        before = place
+    return Haystack("".join([*parts, text[before:]]), tuple(needles))
+
+
+def _needle(generator: random.Random, number: int, text: str) -> Needle:
+    fact, question = _NEEDLE_FORMS[number % len(_NEEDLE_FORMS)]
+    syllables = (generator.choice(_CONSONANTS) + generator.choice(_VOWELS) for _ in range(4))
+    city = "".join(syllables).capitalize()
+    value = str(generator.randrange(10**6, 10**7))
+    while value in text:
+        value = str(generator.randrange(10**6, 10**7))
+    return Needle(fact.format(city=city, value=value), question.format(city=city), value)
+
+
+def probe(
+    haystack: Haystack, context: ReadContext, method: str, budget: int, answerer: Answerer | None
+) -> dict[str, Any]:
+    """Ask for each needle with a method.
+
+    Args:
+        haystack: Text and needles.
+        context: The text.
+        method: A name from `evidence.METHODS`.
+        budget: Tokens of evidence.
+        answerer: Answers; None if the host cannot generate.
+
+    Returns:
+        JSON values. `found`: for each needle 1 if its number is in the evidence, else 0.
+        `answered`: the same for the answer, None if there is none; `failed` says why if the
+        prompt was too long.
+    """
+    before, _, rest = _NEEDLE_PROMPT.partition("{context}")
+    results: dict[str, Any] = {"found": [], "answered": [], "failed": None}
+    for needle in haystack.needles:
+        evidence = context.evidence(method, needle.question, budget)
+        after = rest.replace("{input}", needle.question)
+        answer, failed = answer_or_failure(
+            answerer, f"{before}{evidence}", after, _NEEDLE_NEW_TOKENS
+        )
+        results["found"].append(float(needle.value in evidence))
+        results["answered"].append(None if answer is None else float(needle.value in answer))
+        results["failed"] = results["failed"] or failed
+    return results

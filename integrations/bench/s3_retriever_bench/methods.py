@@ -1,0 +1,296 @@
+"""The methods that `quality` compares: baselines as pipelines use them, and the package's own."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s3_retriever import Codebook, Document, Host, InputError, Recipe, S3Index, Span
+from s3_retriever.calibration.question_sets import Piece
+from s3_retriever.encoder import CachingEncoder, Encoder
+from s3_retriever.encoder.words import WordsEncoder
+from s3_retriever.engine import Compressor
+from s3_retriever.engine.s3index import new_store
+from s3_retriever.host.windows import OffsetTokenizer
+from s3_retriever.search.fusion import standardise
+from s3_retriever.types import Mode
+from s3_retriever_bench.embedder import Embedder
+from s3_retriever_bench.passages import (
+    Cut,
+    Passage,
+    chunks,
+    cut_all,
+    fill,
+    fill_and_cut,
+    sentences,
+    text_bytes,
+)
+from s3_retriever_bench.rankers import FaissRanker, LlamaIndexRanker, OkapiRanker, Ranker
+
+# More than the largest corpus has, so that it is scanned once for all methods.
+_CACHE_TOKENS = 4_000_000
+# Documents that take long enough to deserve their own progress bar.
+_MANY = 500
+# Candidates from each half of an ensemble: all sentences of a context except a large corpus.
+_DEPTH = 1_000
+# The constant of LangChain's EnsembleRetriever.
+_RANK_CONSTANT = 60
+# Chunks that the compressor gets from the vector store.
+_CHUNKS = 20
+
+Scores = NDArray[np.float64]
+
+
+class Searcher(ABC):
+    """Prepared documents that can be searched."""
+
+    @abstractmethod
+    def search(self, question: str, budget: int) -> Sequence[Piece]:
+        """Pieces of the documents, best first, of at most `budget` tokens of the host."""
+
+    @abstractmethod
+    def size(self) -> int:
+        """Approximate bytes kept of the documents."""
+
+    def close(self) -> None:  # noqa: B027 - most have nothing to release
+        """Release files."""
+
+
+class Resources:
+    """What the methods share: a host, its codebook, and what they computed of texts.
+
+    Args:
+        host: The loaded host.
+        codebook: Its codebook.
+    """
+
+    def __init__(self, host: Host, codebook: Codebook) -> None:
+        self.host = host
+        self.codebook = codebook
+        self.tokenizer = host.tokenizer
+        # Questions are read anew each time: their time counts.
+        self.scans = CachingEncoder(host, codebook, _CACHE_TOKENS, cache_questions=0)
+        self.tokens = WordsEncoder(host)
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        """The host's embeddings, remembered."""
+        return Embedder(self.host)
+
+    @cached_property
+    def compressor(self) -> Compressor:
+        """The host's compressor."""
+        return Compressor(self.host, codebook=self.codebook)
+
+    def emptied(self) -> Resources:
+        """The same host with nothing remembered."""
+        return Resources(self.host, self.codebook)
+
+
+class _RankedPassages(Searcher):
+    """Passages that a ranker orders; without a tokenizer, one that does not fit is not cut."""
+
+    def __init__(
+        self, passages: Sequence[Passage], ranker: Ranker, tokenizer: OffsetTokenizer | None
+    ) -> None:
+        self._passages = passages
+        self._ranker = ranker
+        self._tokenizer = tokenizer
+
+    def search(self, question: str, budget: int) -> Sequence[Passage]:
+        # A passage has at least one token.
+        count = min(budget, len(self._passages))
+        ranked = (self._passages[number] for number in self._ranker.rank(question, count))
+        if self._tokenizer is None:
+            return fill(ranked, budget)
+        return fill_and_cut(ranked, budget, self._tokenizer)
+
+    def size(self) -> int:
+        return text_bytes(self._passages) + self._ranker.size()
+
+
+class _IndexSearcher(Searcher):
+    """A searcher over a temporary `S3Index`, in one mode under one recipe."""
+
+    def __init__(
+        self, encoder: Encoder, recipe: Recipe, mode: Mode, documents: Sequence[Document]
+    ) -> None:
+        self._index = S3Index(new_store(None, encoder, recipe, None), encoder, recipe)
+        self._mode = mode
+        self._index.add(documents, progress=len(documents) > _MANY)
+
+    def search(self, question: str, budget: int) -> Sequence[Span]:
+        return self._index.search(question, mode=self._mode, token_budget=budget)
+
+    def ranked(self, question: str, count: int) -> Sequence[Span]:
+        return self._index.search(question, count, mode=self._mode)
+
+    def size(self) -> int:
+        return int(self._index.stats()["bytes"])
+
+    def close(self) -> None:
+        self._index.close()
+
+
+class _Ensemble(Searcher):
+    """BM25 as in `S3Index` and FAISS over title and sentence, fused.
+
+    Candidates are the 1,000 best sentences of each; a sentence missing from a ranking has the
+    ranking's lowest score (for BM25 0, as it shares no word with the question). `fuse` combines
+    BM25 scores and negative distances, both [n].
+    """
+
+    def __init__(
+        self,
+        fuse: Callable[[Scores, Scores], Scores],
+        shared: Resources,
+        documents: Sequence[Document],
+    ) -> None:
+        self._lexical = _bm25(shared, documents)
+        self._passages = cut_all(documents, sentences, shared.tokenizer)
+        texts = [passage.titled() for passage in self._passages]
+        self._dense = FaissRanker(texts, shared.embedder)
+        self._fuse = fuse
+        self._numbers = {(p.document_id, p.start): i for i, p in enumerate(self._passages)}
+
+    def search(self, question: str, budget: int) -> Sequence[Passage]:
+        lexical = {
+            self._numbers[span.document_id, span.start]: span.score
+            for span in self._lexical.ranked(question, _DEPTH)
+        }
+        count = min(_DEPTH, len(self._passages))
+        near = {n: -distance for n, distance in self._dense.distances(question, count).items()}
+        lowest = min(near.values())
+        candidates = sorted(lexical.keys() | near.keys())
+        fused = self._fuse(
+            np.array([lexical.get(number, 0.0) for number in candidates]),
+            np.array([near.get(number, lowest) for number in candidates]),
+        )
+        order = np.argsort(-fused, kind="stable")
+        return fill((self._passages[candidates[place]] for place in order), budget)
+
+    def size(self) -> int:
+        return self._lexical.size() + self._dense.size()
+
+    def close(self) -> None:
+        self._lexical.close()
+
+
+def reciprocal_ranks(lexical: Scores, dense: Scores) -> Scores:
+    """Reciprocal rank fusion with LangChain's formula (EnsembleRetriever), equal weights."""
+    return _reciprocal(lexical) + _reciprocal(dense)
+
+
+def _reciprocal(scores: Scores) -> Scores:
+    fused: Scores = np.empty(len(scores))
+    order = np.argsort(-scores, kind="stable")
+    fused[order] = 1 / (np.arange(1, len(scores) + 1) + _RANK_CONSTANT)
+    return fused
+
+
+def z_scores(lexical: Scores, dense: Scores) -> Scores:
+    """The sum of both scores, each standardised over the candidates."""
+    every = np.ones(len(lexical), dtype=np.bool_)
+    return standardise(lexical, every) + standardise(dense, every)
+
+
+class _Compressed(Searcher):
+    """`Compressor.compress` on the 20 best chunks of a FAISS store.
+
+    As in use, a chunk scanned for one question is remembered for the next.
+    """
+
+    def __init__(self, shared: Resources, documents: Sequence[Document]) -> None:
+        self._compressor = shared.compressor
+        self._passages = cut_all(documents, chunks, shared.tokenizer)
+        texts = [passage.text for passage in self._passages]
+        self._ranker = FaissRanker(texts, shared.embedder)
+
+    def search(self, question: str, budget: int) -> Sequence[Passage]:
+        numbers = self._ranker.rank(question, min(_CHUNKS, len(self._passages)))
+        documents = [
+            Document(self._passages[n].text, str(n), {"title": self._passages[n].title})
+            for n in numbers
+        ]
+        spans = self._compressor.compress(question, documents, token_budget=budget)
+        return [_within(self._passages[int(span.document_id)], span) for span in spans]
+
+    def size(self) -> int:
+        return text_bytes(self._passages) + self._ranker.size()
+
+
+def _within(chunk: Passage, span: Span) -> Passage:
+    start, end = chunk.start + span.start, chunk.start + span.end
+    return Passage(chunk.document_id, start, end, span.tokens, span.text, chunk.title)
+
+
+def _okapi(shared: Resources, documents: Sequence[Document]) -> Searcher:
+    """BM25Okapi over chunks, without title, stemming or stop words."""
+    passages = cut_all(documents, chunks, shared.tokenizer)
+    return _RankedPassages(passages, OkapiRanker([p.text for p in passages]), shared.tokenizer)
+
+
+def _bm25(shared: Resources, documents: Sequence[Document]) -> _IndexSearcher:
+    recipe = shared.codebook.named_recipe("default")
+    # The index of a tokeniser has no sentence vectors.
+    words = shared.tokens.named_recipe(recipe)
+    return _IndexSearcher(shared.tokens, words, "bm25", documents)
+
+
+def _dense(
+    cut: Cut,
+    ranker: Callable[[Sequence[str], Embedder], Ranker],
+    shared: Resources,
+    documents: Sequence[Document],
+    *,
+    titled: bool = False,
+) -> Searcher:
+    passages = cut_all(documents, cut, shared.tokenizer)
+    texts = [passage.titled() if titled else passage.text for passage in passages]
+    ranked = ranker(texts, shared.embedder)
+    return _RankedPassages(passages, ranked, shared.tokenizer if cut is chunks else None)
+
+
+def _indexed(mode: Mode, recipe: str, shared: Resources, documents: Sequence[Document]) -> Searcher:
+    return _IndexSearcher(shared.scans, shared.codebook.named_recipe(recipe), mode, documents)
+
+
+METHODS: Mapping[str, Callable[[Resources, Sequence[Document]], Searcher]] = {
+    "bm25-framework": _okapi,
+    "bm25": _bm25,
+    "dense-sentence": partial(_dense, sentences, FaissRanker),
+    "dense-titled": partial(_dense, sentences, FaissRanker, titled=True),
+    "dense-chunk": partial(_dense, chunks, FaissRanker),
+    "dense-llamaindex": partial(_dense, chunks, LlamaIndexRanker),
+    "ensemble-rrf": partial(_Ensemble, reciprocal_ranks),
+    "ensemble-zscore": partial(_Ensemble, z_scores),
+    "s3": partial(_indexed, "s3", "default"),
+    "hybrid": partial(_indexed, "hybrid", "default"),
+    "s3-paper": partial(_indexed, "s3", "paper"),
+    "hybrid-paper": partial(_indexed, "hybrid", "paper"),
+    "compressor": _Compressed,
+}
+
+
+def method_names(codebook: Codebook, chosen: Sequence[str] | None) -> list[str]:
+    """The methods to run, in the order of `METHODS`.
+
+    Args:
+        codebook: Codebook of the host; the recipe `paper` needs a key tap.
+        chosen: Names; None for all that the codebook can serve.
+
+    Raises:
+        InputError: A name is unknown, or the codebook cannot serve it.
+    """
+    has_keys = any(tap.site == "key" for tap in codebook.saes)
+    served = [name for name in METHODS if has_keys or not name.endswith("-paper")]
+    for name in chosen or ():
+        if name not in served:
+            raise InputError(
+                f"There is no method {name!r} for this codebook; choose from {', '.join(served)}."
+            )
+    return [name for name in served if chosen is None or name in chosen]

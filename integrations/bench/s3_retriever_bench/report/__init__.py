@@ -1,1 +1,0 @@
-"""Showing what was measured: tables and pictures."""

@@ -1,0 +1,415 @@
+"""The tables of all benchmarks, for the terminal and for Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from statistics import fmean, median
+from typing import Any
+
+from rich.table import Table
+
+from s3_retriever_bench.claims import done
+from s3_retriever_bench.statistics import (
+    MEASURES,
+    Estimate,
+    LongContextSummary,
+    Measure,
+    QualitySummary,
+)
+
+Figures = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A table of text."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def rich(self) -> Table:
+        """For the terminal."""
+        title = self.title or None
+        table = Table(*self.header, title=title, title_justify="left", box=None, pad_edge=False)
+        for column in table.columns:
+            column.no_wrap = True
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+    def markdown(self) -> str:
+        """As a Markdown section; cells are not padded, so that a new value changes one line."""
+        lines = [self.header, ["---"] * len(self.header), *self.rows]
+        body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        return f"### {self.title}\n\n{body}\n"
+
+
+def digits(value: float | None) -> str:
+    """Three digits, or all before the point; a dash for None."""
+    if value is None:
+        return "-"
+    return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f}"
+
+
+def share(value: float) -> str:
+    """A share as `.123`."""
+    return f"{value:.3f}".removeprefix("0")
+
+
+def signed(value: Estimate | None) -> str:
+    """A difference with its interval, and a star if the interval excludes 0."""
+    if value is None:
+        return "-"
+    shown = (f"{number:+.3f}" for number in (value.mean, value.low, value.high))
+    mean, low, high = (re.sub(r"^([+-])0\.", r"\1.", number) for number in shown)
+    return f"{mean} ({low}…{high}){'*' if value.decided() else ''}"
+
+
+def _by_budget(
+    title: str,
+    summary: QualitySummary | LongContextSummary,
+    names: Iterable[str],
+    cell: Callable[[str, int], str],
+    head: str = "@{:,}",
+) -> Grid:
+    """A row for each method, a column for each budget."""
+    rows = [[name, *(cell(name, budget) for budget in summary.budgets)] for name in names]
+    return Grid(title, ["method", *map(head.format, summary.budgets)], rows)
+
+
+def _megabytes(size: int | None) -> str:
+    return "-" if size is None else f"{size / 1e6:,.0f}"
+
+
+def claims_table(claims: Sequence[Figures]) -> Grid:
+    """Every claim with its bound, what was measured, and whether it holds."""
+    rows = [
+        [
+            claim["claim"],
+            f"{claim['relation']} {claim['bound']:g} {claim['unit']}".strip(),
+            "not measured" if claim["measured"] is None else f"{claim['measured']:.3g}",
+            {True: "yes", False: "NO", None: "-"}[claim["holds"]],
+        ]
+        for claim in claims
+    ]
+    return Grid("Claims", ["claim", "bound", "measured", "holds"], rows)
+
+
+def quality_tables(summary: QualitySummary) -> Iterator[Grid]:
+    """All tables of one set of `quality`."""
+    title = f"{summary.name}: evidence recall (95 % interval), {summary.questions} questions"
+    yield _by_budget(
+        title, summary, summary.methods, lambda *at: _interval(summary.evidence(*at)), "@{}"
+    )
+    yield _rankings(summary)
+    rows = [
+        [
+            name,
+            f"{values['prepare_seconds_per_1k_tokens']:.3f}",
+            f"{summary.search_ms(name):.1f}",
+            f"{values['bytes_per_token']:.0f}",
+        ]
+        for name, values in summary.methods.items()
+    ]
+    header = ["method", "prepare, s/1k tokens", "search, ms (median)", "bytes/token"]
+    yield Grid(f"{summary.name}: cost", header, rows)
+    comparisons = summary.comparisons()
+    for other in dict.fromkeys(other for _, other in comparisons):
+        title = f"{summary.name}: evidence recall less that of {other}, paired (95 % interval)"
+        names = [name for name, its in comparisons if its == other]
+        against = partial(_quality_gain, summary, other)
+        yield _by_budget(title, summary, names, against, "@{}")
+
+
+def _quality_gain(summary: QualitySummary, other: str, name: str, budget: int) -> str:
+    return signed(summary.against(name, other, budget))
+
+
+def _rankings(summary: QualitySummary) -> Grid:
+    budget = summary.middle
+    rows = []
+    for name in summary.methods:
+        values = (
+            summary.all_evidence(name, budget),
+            summary.answer(name, budget),
+            summary.ranking(name, "ndcg"),
+            summary.ranking(name, "mrr"),
+        )
+        rows.append([name, *("-" if value is None else share(value.mean) for value in values)])
+    header = ["method", f"all evidence @{budget}", f"answer @{budget}", "nDCG@10", "MRR"]
+    return Grid(f"{summary.name}: whole questions and rankings", header, rows)
+
+
+def _interval(value: Estimate) -> str:
+    return f"{share(value.mean)} ({share(value.low)}-{share(value.high)})"
+
+
+def memory_tables(figures: Figures) -> Iterator[Grid]:
+    """The table of `memory`."""
+    rows = [
+        [
+            f"{row['tokens']:,}",
+            f"{row['documents']:,}",
+            f"{row['peak_bytes'] / 2**20:,.0f}",
+            f"{row['index_bytes'] / max(row['tokens'], 1):.1f}",
+            f"{row['tokens_per_second']:,.0f}",
+        ]
+        for row in figures["rows"]
+    ]
+    yield Grid("", ["tokens", "documents", "peak MiB", "index bytes/token", "tokens/s"], rows)
+
+
+def frameworks_tables(figures: Figures) -> Iterator[Grid]:
+    """Lateness of the event loop, and the cost of the imports."""
+    late, imports = [], []
+    for name, row in figures["frameworks"].items():
+        loop, imported = row["responsiveness"], row["import"]
+        times = f"{loop['worst_ms']:.1f}", f"{loop['p99_ms']:.1f}", f"{loop['seconds']:.2f}"
+        late.append([name, *times, "yes" if loop["equal"] else "NO"])
+        seconds = f"{imported['best_seconds']:.2f}", f"{imported['median_seconds']:.2f}"
+        imports.append([name, *seconds, ", ".join(imported["loaded"]) or "none"])
+    yield Grid("", ["framework", "worst late ms", "p99 late ms", "round s", "as one by one"], late)
+    yield Grid("", ["framework", "import best s", "median s", "slow libraries loaded"], imports)
+
+
+def speed_tables(figures: Figures) -> Iterator[Grid]:
+    """All tables of `speed`, the claims last."""
+    sizes = figures["sizes"].values()
+    header = ["tokens", *(f"{row['tokens']:,}" for row in sizes)]
+    yield _indexing(figures["indexing"])
+    rows = [[name, *map(show, sizes)] for name, show in _INDEX_ROWS.items()]
+    yield Grid("Indexes", header, rows)
+    for part, title in (
+        ("rest_ms", "Search without the host"),
+        ("whole_ms", "Whole search"),
+        ("host_ms", "The host's part of a search"),
+    ):
+        names = next(iter(sizes))["searches"]
+        rows = [[name, *(_time(row["searches"][name], part) for row in sizes)] for name in names]
+        if part == "whole_ms":
+            ratios = [f"{row['hybrid_over_dense']:.2f}" for row in sizes]
+            rows.append(["hybrid over faiss-flat", *ratios])
+        yield Grid(f"{title}, ms: median (95th percentile)", header, rows)
+    yield claims_table(figures["claims"])
+
+
+def skipped_searches(figures: Figures) -> dict[str, str]:
+    """What `speed` did not search, and why."""
+    return {
+        f"{name} at {int(size):,} tokens": f"({search['skipped']})"
+        for size, row in figures["sizes"].items()
+        for name, search in row["searches"].items()
+        if "skipped" in search
+    }
+
+
+def _indexing(indexing: Figures) -> Grid:
+    rounds = indexing["rounds"]
+    rows = []
+    for name, key in (("host alone", "bare"), ("S3Index.add", "add")):
+        row = [
+            name,
+            f"{indexing[f'{key}_tokens_per_second']:,.0f}",
+            f"{median(times[f'{key}_seconds'] for times in rounds):,.2f}",
+            f"{median(times[f'{key}_cpu_seconds'] for times in rounds):,.2f}",
+        ]
+        rows.append(row)
+    ratios = f"{indexing['ratio']:.2f}", f"{indexing['cpu_ratio']:.2f}"
+    rows.append(["host over add", "", *ratios])
+    title = f"Indexing {indexing['tokens']:,} tokens, medians of {len(rounds)} rounds"
+    return Grid(title, ["", "tokens/s", "seconds", "processor seconds"], rows)
+
+
+_INDEX_ROWS: Mapping[str, Callable[[Figures], str]] = {
+    "documents": lambda row: f"{row['documents']:,}",
+    "sentences": lambda row: f"{row['sentences']:,}",
+    "segments": lambda row: str(row["segments"]),
+    "in repeated documents": lambda row: f"{row['repeated_share']:.0%}",
+    "bytes/token": lambda row: f"{row['bytes_per_token']:.1f}",
+    "opening, s": lambda row: f"{row['open_seconds']:.3f}",
+    "opening, private MB": lambda row: _megabytes(row["open_private_bytes"]),
+    "chunks of the others": lambda row: f"{row['chunks']:,}",
+}
+
+
+def _time(search: Figures, part: str) -> str:
+    if "skipped" in search:
+        return "-"
+    return f"{digits(search[part]['median'])} ({digits(search[part]['p95'])})"
+
+
+def inference_tables(figures: Figures) -> Iterator[Grid]:
+    """All tables of `inference`, the claims last."""
+    sizes = figures["sizes"]
+    header = ["tokens", *(f"{int(size):,}" for size in sizes)]
+    for title, rows in _INFERENCE_TABLES.items():
+        body = [
+            [name, *(_cell(row.get(way), show) for row in sizes.values())]
+            for name, way, show in rows
+        ]
+        if rows is _WAITS:
+            for name in ("first", "further"):
+                ratios = (_ratio(row, f"{name}_token_seconds") for row in sizes.values())
+                body.append([f"full KV over S3, {name}", *ratios])
+        yield Grid(title.format(memory=figures["settings"]["memory"]), header, body)
+    yield claims_table(figures["claims"])
+
+
+def _cell(result: Figures | None, show: Callable[[Figures], str]) -> str:
+    if result is None:
+        return "-"
+    failed: str | None = result.get("failed")
+    return failed or show(result)
+
+
+def _ratio(row: Figures, key: str) -> str:
+    full, ours = done(row, "full"), done(row, "s3")
+    if full is None or ours is None or not ours[key]:
+        return "-"
+    return digits(full["first_token_seconds"] / ours[key])
+
+
+_Row = tuple[str, str, Callable[[Figures], str]]
+_WAITS: list[_Row] = [
+    ("full KV", "full", lambda way: digits(way["first_token_seconds"])),
+    (
+        "S3, first question (with the scan)",
+        "s3",
+        lambda way: digits(way["first_token_seconds"]),
+    ),
+    ("S3, further question", "s3", lambda way: digits(way["further_token_seconds"])),
+]
+_INFERENCE_TABLES: Mapping[str, list[_Row]] = {
+    "Time to first token, s": _WAITS,
+    "Tokens/s after the first": [
+        ("full KV", "full", lambda way: digits(way["tokens_per_second"])),
+        ("S3", "s3", lambda way: digits(way["tokens_per_second"])),
+    ],
+    "Scan and evidence of S3": [
+        ("tokens scanned", "s3", lambda way: f"{way['tokens']:,}"),
+        ("scan, s", "s3", lambda way: digits(way["scan_seconds"])),
+        ("scan, ms/token", "s3", lambda way: f"{1e3 * way['scan_seconds'] / way['tokens']:.3f}"),
+        ("retrieval, s", "s3", lambda way: f"{way['retrieval_seconds']:.3f}"),
+        ("longest prompt, tokens", "s3", lambda way: f"{way['prompt_tokens']:,}"),
+    ],
+    "Peak memory, MB ({memory})": [
+        ("full KV", "full", lambda way: _megabytes(way["peak_bytes"])),
+        ("S3", "s3", lambda way: _megabytes(way["peak_bytes"])),
+        ("model loaded, before full KV", "full", lambda way: _megabytes(way["loaded_bytes"])),
+        ("model loaded, before S3", "s3", lambda way: _megabytes(way["loaded_bytes"])),
+        ("KV cache alone, full KV", "full", lambda way: _megabytes(way["cache_bytes"])),
+    ],
+}
+
+
+def longcontext_tables(figures: Figures) -> Iterator[Grid]:
+    """All tables of `longcontext`, the claims last."""
+    summary = LongContextSummary(figures)
+    if summary.count():
+        yield from _question_tables(summary)
+    if figures["needles"]:
+        budget = figures["settings"]["needle_budget"]
+        title = f"Needles in {budget:,} tokens of evidence"
+        yield _needles(figures["needles"], "found", title)
+        if has_answers(figures["needles"]):
+            yield _needles(figures["needles"], "answered", "Needles in the answer")
+    yield claims_table(figures["claims"])
+
+
+def _question_tables(summary: LongContextSummary) -> Iterator[Grid]:
+    measures = summary.measured()
+    for measure in measures:
+        title = f"All tasks: {MEASURES[measure]} (95 % interval; questions)"
+        means = partial(_mean, summary, measure)
+        yield _by_budget(title, summary, summary.compared(measure), means)
+    for measure in measures if "hybrid" in summary.methods else ():
+        what = f"{MEASURES[measure]} of hybrid less that of others"
+        names = [name for name in summary.compared(measure) if name != "hybrid"]
+        gains = partial(_hybrid_gain, summary, measure)
+        yield _by_budget(f"All tasks: {what}, paired (95 % interval)", summary, names, gains)
+    for measure in measures:
+        yield _by_task(summary, measure)
+    yield _costs(summary)
+    failures = [
+        [f"{name}{f' @{budget:,}' * (name != 'full')}", f"{count} of {summary.count()}", why]
+        for name in summary.methods
+        for budget in (summary.budgets if name != "full" else summary.budgets[:1])
+        for why, count in summary.failures(name, budget).items()
+    ]
+    if failures:
+        yield Grid("Not measured", ["method", "questions", "why"], failures)
+
+
+def _by_task(summary: LongContextSummary, measure: Measure) -> Grid:
+    budget, methods = summary.middle, summary.compared(measure)
+    rows = []
+    for task in summary.tasks:
+        means = (summary.mean(name, budget, measure, task) for name in methods)
+        shown = ("-" if mean is None else _value(mean.mean, measure) for mean in means)
+        rows.append([task, str(summary.count(task)), *shown])
+    title = f"Each task: {MEASURES[measure]} @{budget:,}"
+    return Grid(title, ["task", "questions", *methods], rows)
+
+
+def _costs(summary: LongContextSummary) -> Grid:
+    rows = [
+        [
+            name,
+            *(f"{summary.tokens(name, budget):,.0f}" for budget in summary.budgets),
+            f"{summary.prepare_seconds(name):.3f}",
+            f"{1e3 * summary.search_seconds(name):,.1f}",
+        ]
+        for name in summary.methods
+    ]
+    tokens = [f"tokens @{budget:,}" for budget in summary.budgets]
+    title = (
+        f"Evidence: mean tokens; medians of reading 1,000 tokens and finding @{summary.middle:,}"
+    )
+    return Grid(title, ["method", *tokens, "read, s/1k", "find, ms"], rows)
+
+
+def _needles(needles: Figures, kind: str, title: str) -> Grid:
+    methods = list(next(iter(needles.values())))
+    if kind == "found":
+        methods = [method for method in methods if method != "full"]  # It leaves nothing out.
+    rows = [
+        [f"{int(length):,}", *(_needle_share(by_method[method], kind) for method in methods)]
+        for length, by_method in needles.items()
+    ]
+    return Grid(f"{title}, share found", ["tokens", *methods], rows)
+
+
+def _needle_share(cell: Figures, kind: str) -> str:
+    shares = [value for value in cell[kind] if value is not None]
+    return f"{fmean(shares):.2f}" if shares else str(cell["failed"] or "-")
+
+
+def has_answers(needles: Figures) -> bool:
+    """Whether the host answered any question about a needle."""
+    return any(
+        value is not None
+        for by_method in needles.values()
+        for cell in by_method.values()
+        for value in cell["answered"]
+    )
+
+
+def _mean(summary: LongContextSummary, measure: Measure, name: str, budget: int) -> str:
+    estimate = summary.mean(name, budget, measure)
+    if estimate is None:
+        return "-"
+    mean, low, high = (_value(v, measure) for v in (estimate.mean, estimate.low, estimate.high))
+    return f"{mean} ({low}-{high}; {estimate.n})"
+
+
+def _hybrid_gain(summary: LongContextSummary, measure: Measure, name: str, budget: int) -> str:
+    return signed(summary.against("hybrid", name, budget, measure))
+
+
+def _value(value: float, measure: Measure) -> str:
+    """A share as `.123`, anything else with three digits."""
+    return share(value) if measure in ("recall", "score") else digits(value)
