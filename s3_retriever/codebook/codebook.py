@@ -54,7 +54,7 @@ class Codebook:
             states as they are.
 
     Raises:
-        CodebookError: A sentence map or the recipe does not fit the SAEs, or the recipe has no tap.
+        CodebookError: A sentence map or the recipe does not fit the SAEs.
     """
 
     def __init__(
@@ -79,10 +79,10 @@ class Codebook:
                     f"The codebook has a sentence map of layer {layer}, but no tap hidden.{layer} "
                     "of that width; remove the map, or fit the codebook again."
                 )
-        if not recipe.taps:
+        if self.saes and not recipe.taps:
             raise CodebookError(
-                f"Recipe {recipe.name!r} has no tap, so it cannot be a codebook's default; give it "
-                f"one, e.g. {next(iter(self.saes), 'key.5')}."
+                f"Recipe {recipe.name!r} uses none of the codebook's taps, so it cannot be its "
+                f"default; add one of {', '.join(map(str, self.saes))}."
             )
         self.check(recipe)
 
