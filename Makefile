@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # No test takes a minute where nothing else runs; one that hangs fails and says where.
-PYTEST := $(BIN)/python -m pytest --timeout=600
+PYTEST := $(BIN)/python -m pytest --timeout=600 --numprocesses=auto
 # Where there is no GPU, torch comes as the CPU build.
 CONSTRAINTS := $(shell command -v nvidia-smi >/dev/null 2>&1 || echo -c constraints.txt)
 

@@ -56,7 +56,7 @@ def questions_file(tmp_path, sentences):
 
 @pytest.fixture
 def quality(questions_file, tiny_bert, tiny_codebook):
-    """Runs `s3 bench quality` on the file."""
+    """Runs `s3r bench quality` on the file."""
     host = ["--host", tiny_bert, "--codebook", tiny_codebook]
     settings = ["--split", "all", "--token-budget", 20, "--token-budget", 2000, "--paragraphs", 6]
 

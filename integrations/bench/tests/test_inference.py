@@ -1,4 +1,4 @@
-"""`s3 bench inference` measures what it says, on a tiny decoder and a few hundred tokens."""
+"""`s3r bench inference` measures what it says, on a tiny decoder and a few hundred tokens."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def text(tmp_path_factory, sentences):
 
 @pytest.fixture
 def measure(answerer, text):
-    """Runs `s3 bench inference` on the text."""
+    """Runs `s3r bench inference` on the text."""
     fixed = ["--host", answerer, "--text", text, "--token-budget", 64, "--new-tokens", 3]
 
     def invoke(*arguments):

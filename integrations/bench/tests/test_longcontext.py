@@ -1,4 +1,4 @@
-"""`s3 bench longcontext` measures what it says, on tiny hosts and a few thousand tokens."""
+"""`s3r bench longcontext` measures what it says, on tiny hosts and a few thousand tokens."""
 
 from __future__ import annotations
 

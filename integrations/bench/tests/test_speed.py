@@ -1,4 +1,4 @@
-"""`s3 bench speed` measures what it says, on a tiny host and a few thousand tokens."""
+"""`s3r bench speed` measures what it says, on a tiny host and a few thousand tokens."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def encoder(tiny_bert, tiny_codebook):
 
 @pytest.fixture
 def speed(text, tiny_bert, tiny_codebook):
-    """Runs `s3 bench speed` on the text."""
+    """Runs `s3r bench speed` on the text."""
     fixed = ["--host", tiny_bert, "--codebook", tiny_codebook, "--text", text, "--questions", 3]
     fixed += ["--scan-tokens", 1_000, "--rounds", 2]
 
