@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from s3_retriever.index.postings import NEW_SENTENCE, STEP
+from s3_retriever.index.tables import NEW_SENTENCE, STEP
 
 
 @njit(nogil=True, cache=True)

@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 from s3_retriever.errors import InputError
 from s3_retriever.index.files import damaged
 from s3_retriever.index.storage import ArrayWriter, Folder, ragged
-
-NEW_SENTENCE = 0x80
-STEP = 0x7F
+from s3_retriever.index.tables import NEW_SENTENCE, STEP
 
 
 def encode(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import reduce
 from itertools import islice
 
@@ -13,34 +13,10 @@ from numpy.typing import NDArray
 from s3_retriever.document import title_of
 from s3_retriever.recipe import Recipe, SecondHop
 from s3_retriever.search.fusion import moments, nth_largest
-from s3_retriever.search.ranking import Ranking
-from s3_retriever.search.selection import BestFirst, Pick, Span, pick, span_of
+from s3_retriever.search.ranking import Hop, Ranking
+from s3_retriever.search.selection import BestFirst, pick
 from s3_retriever.search.signals import Coactivation, FeatureWeights, bm25_each, count_terms
 from s3_retriever.types import Scores
-
-
-@dataclass(frozen=True, slots=True)
-class Hop:
-    """What the second pass adds.
-
-    Attributes:
-        first: The first pass.
-        bridges: Sentences that it started from, by number, best first.
-        scores: What each bridge adds to each sentence, float64 [bridges, n].
-    """
-
-    first: Ranking
-    bridges: tuple[int, ...]
-    scores: Scores
-
-    def leader(self, number: int) -> Span | None:
-        """The bridge that adds most to a sentence; None if no bridge adds anything."""
-        best = int(self.scores[:, number].argmax())
-        if self.scores[best, number] <= 0:
-            return None
-        bridge = self.bridges[best]
-        score = float(self.first.scores[bridge])
-        return span_of(self.first, Pick(bridge, bridge, bridge, score))
 
 
 def add_hop(first: Ranking, question: str, recipe: Recipe, hop: SecondHop) -> Ranking:

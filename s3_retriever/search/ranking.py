@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +15,6 @@ from s3_retriever.index import Snapshot
 from s3_retriever.search.fusion import moments
 from s3_retriever.search.signals import Coactivation, TermGains
 from s3_retriever.types import Contribution, Scores, Source
-
-if TYPE_CHECKING:
-    from s3_retriever.search.hop import Hop
 
 
 @dataclass(frozen=True)
@@ -127,3 +123,23 @@ class Ranking:
     @cached_property
     def _moments(self) -> dict[Source, tuple[float, float]]:
         return {source: moments(s, self.eligible) for source, s in self.raw_scores.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """What the second pass adds.
+
+    Attributes:
+        first: The first pass.
+        bridges: Sentences that it started from, by number, best first.
+        scores: What each bridge adds to each sentence, float64 [bridges, n].
+    """
+
+    first: Ranking
+    bridges: tuple[int, ...]
+    scores: Scores
+
+    def leader(self, number: int) -> int | None:
+        """The bridge that adds most to a sentence; None if no bridge adds anything."""
+        best = int(self.scores[:, number].argmax())
+        return self.bridges[best] if self.scores[best, number] > 0 else None
