@@ -47,8 +47,8 @@ BLOCK = np.dtype("<u8")
 # Ordinal of a deleted document.
 TOMBSTONE = np.dtype("<u4")
 
-# Bits of a byte that leads from one posting of a feature to the next: whether a sentence begins, and
-# how many tokens to go on.
+# Bits of a byte that leads from one posting of a feature to the next: whether a sentence begins,
+# and how many tokens to go on.
 NEW_SENTENCE = 0x80
 STEP = 0x7F
 
