@@ -36,6 +36,8 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
 
+# One cache for all: most of the time goes into the libraries that they share.
+types: export MYPY_CACHE_DIR := $(CURDIR)/.mypy_cache
 types: $(STAMP)
 	$(BIN)/mypy
 	cd $(LANGCHAIN) && ../../$(BIN)/mypy
