@@ -104,7 +104,7 @@ def test_values_that_json_has_no_type_for():
     assert document.metadata["when"] is when
 
 
-@pytest.mark.parametrize("value", [object(), float("nan"), b"\xff"], ids=str)
+@pytest.mark.parametrize("value", [object(), float("nan"), b"\xff"], ids=["object", "nan", "bytes"])
 def test_metadata_that_has_no_json_form_is_refused(value, tmp_path):
     path = tmp_path / "index.s3r"
     document = Document("A text.", metadata={"value": value})
