@@ -483,7 +483,7 @@ def test_words_need_no_codebook_and_features_do(tiny_llama, questions):
     assert figures["values"]["bm25"]["budgets"]["64"]["recall"][:2] == [1, 1]
     assert figures["settings"]["codebook"] is None
     result = s3("--host", tiny_llama, "--data", questions, "--method", "s3", "--no-needle")
-    assert result.exit_code == 1 and "No codebook for host" in said(result)
+    assert result.exit_code == 1 and "There is no codebook for host" in said(result)
 
 
 @pytest.mark.parametrize(

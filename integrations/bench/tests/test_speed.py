@@ -163,10 +163,10 @@ def test_repeated_documents_are_scanned_once_and_as_index_add_scans_them(
     scanned = []
     scan = Encoder.documents
 
-    def count(self, texts, recipe):
-        texts = list(texts)
-        scanned.extend(texts)
-        return scan(self, iter(texts), recipe)
+    def count(self, documents, recipe):
+        documents = list(documents)
+        scanned.extend((document.title, document.text) for document in documents)
+        return scan(self, iter(documents), recipe)
 
     monkeypatch.setattr(Encoder, "documents", count)
     first = growing.grow(1_000)
