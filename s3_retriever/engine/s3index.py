@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s3_retriever.codebook.files import local_folder, read_codebook_file
 from s3_retriever.document import Document
-from s3_retriever.engine.hosting import codebook_name, find_codebook, shared_host, words_host
+from s3_retriever.engine.hosting import (
+    codebook_name,
+    find_codebook,
+    lasting,
+    shared_host,
+    words_host,
+)
 from s3_retriever.engine.origin import Origin
 from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.index import Store, Verification
@@ -112,15 +118,22 @@ class S3Index:
         Raises:
             IndexStoreError: There is no index at `path`, it is damaged, of another schema, or
                 made with another codebook.
-            CodebookError: There is no codebook for the host.
+            CodebookError: The codebook cannot be read.
         """
         store = Store.open(Path(path))
         origin = Origin.read(store)
         host = host or origin.host
-        # Made with `LongContext(..., fallback="bm25")`.
+        # The host and the codebook may be loaded later, from another working directory.
+        if isinstance(host, str):
+            host = lasting(host)
+        if isinstance(codebook, (str, Path)):
+            codebook = lasting(str(codebook))
+        # Such an index may be made with `LongContext(..., fallback="bm25")`, without a codebook.
         words_only = not origin.recipe.taps and origin.recipe.sentence is None
         if codebook is None and not words_only:
-            codebook = codebook_name(host, origin.codebook_source)
+            # Where there is none any more, BM25 works; whatever needs the host raises this again.
+            with suppress(CodebookError):
+                codebook = codebook_name(host, origin.codebook_source)
         if codebook is not None:
             _check_codebook(store, origin, codebook)
 
@@ -130,12 +143,12 @@ class S3Index:
 
             shape = {"window": origin.window, "overlap": origin.overlap}
             options = shape | host_options if isinstance(host, str) else host_options
-            encoder: Encoder
             if words_only:
-                encoder = WordsEncoder(words_host(host, options))
-            else:
-                book = find_codebook(host, codebook)
-                encoder = Encoder(shared_host(host, book, options), book)
+                words = WordsEncoder(words_host(host, options))
+                if words.identity == origin.codebook:
+                    return words
+            book = find_codebook(host, codebook or origin.codebook_source)
+            encoder = Encoder(shared_host(host, book, options), book)
             origin.check_codebook(store.path, encoder.identity)
             return encoder
 
@@ -368,7 +381,7 @@ class S3Index:
         if missing:
             raise CodebookError(
                 f"Recipe {chosen.name!r} needs {missing[0]}, which is not indexed here (indexed: "
-                f"{', '.join(self.recipe.taps)}); create the index with that recipe."
+                f"{', '.join(self.recipe.taps) or 'no taps'}); create the index with that recipe."
             )
         return chosen
 

@@ -337,6 +337,58 @@ def test_an_index_of_another_codebook_or_schema_is_refused(
         S3Index.open(path, host, codebook=codebook)
 
 
+@pytest.fixture
+def moving_host(tmp_path, tiny_bert, tiny_codebook):
+    """The folder of a host with its codebook beside it, which a test may move."""
+    folder = tmp_path / "host"
+    shutil.copytree(tiny_bert, folder)
+    shutil.copytree(tiny_codebook, folder / "s3-codebook")
+    return folder
+
+
+def test_an_index_whose_host_is_gone_is_searched_by_words_and_kept_up(tmp_path, moving_host):
+    path = tmp_path / "index"
+    S3Index.create(path, str(moving_host), dtype="float32", device="cpu").add([HANDBOOK, DIARY])
+    moved = moving_host.rename(tmp_path / "moved")
+    index = S3Index.open(path)
+    assert index.search("broken clock", k=1, mode="bm25")[0].document_id == "diary"
+    index.delete("handbook")
+    index.compact()
+    assert index.ids() == ["diary"]
+    for needs_the_host in (lambda: index.search("clock"), lambda: index.add("A new text.")):
+        with pytest.raises(CodebookError, match="no codebook for host"):
+            needs_the_host()
+    again = S3Index.open(path, str(moved), dtype="float32", device="cpu")
+    assert again.search("broken clock", k=1)[0].document_id == "diary"
+
+
+def test_a_host_that_is_loaded_later_is_found_from_another_folder(
+    tmp_path, moving_host, monkeypatch
+):
+    options = {"dtype": "float32", "device": "cpu"}
+    S3Index.create(tmp_path / "index", str(moving_host), **options).add(DIARY)
+    moved = moving_host.rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    index = S3Index.open(tmp_path / "index", "moved", codebook="moved/s3-codebook", **options)
+    monkeypatch.chdir(moved)
+    assert index.search("broken clock", k=1)[0].document_id == "diary"
+
+
+def test_an_index_without_taps_but_with_a_codebook_is_opened_again(
+    tmp_path, tiny_bert, tiny_codebook
+):
+    path = tmp_path / "index"
+    host = Host.load(str(tiny_bert), device="cpu", dtype="float32")
+    recipe = Recipe(taps={})
+    with S3Index.create(path, host, codebook=tiny_codebook, recipe=recipe) as index:
+        index.add(DIARY)
+    with S3Index.open(path, dtype="float32", device="cpu") as index:
+        index.add(HANDBOOK)
+        assert index.search("broken clock", k=1)[0].document_id == "diary"
+        with pytest.raises(CodebookError, match="indexed: no taps"):
+            index.search("broken clock", recipe="default")
+
+
 def test_an_error_in_the_documents_leaves_the_index_as_it_was(index):
     def documents():
         yield Document("First new one.", "n1")
