@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 import pytest
-from helpers.segments import TAPS, Corpus
+from helpers.segments import TAPS, Corpus, document_tokens
 
 from s3_retriever.errors import IndexStoreError
 from s3_retriever.index import Store
@@ -54,7 +54,7 @@ def read_everything(store):
             segment.block_features(tap, 0)
         for ordinal in range(segment.n_documents):
             segment.document_text(ordinal)
-            segment.document_tokens(ordinal)
+            document_tokens(segment, ordinal)
         for sentence in range(segment.n_sentences):
             segment.text(sentence, sentence)
             segment.token_starts(sentence, sentence)
