@@ -278,7 +278,7 @@ def test_documents_alone_will_do(documents, host, useless):
 
 
 def test_interleaved_signals_have_no_weights_to_try(documents, questions, host, useless):
-    book = useless.with_recipe(useless.paper_recipe())
+    book = useless.with_recipe(useless.named_recipe("paper"))
     calibration = calibrate(
         documents, questions, host=host, codebook=book, token_budget=TOKEN_BUDGET
     )
@@ -290,7 +290,7 @@ def test_interleaved_signals_have_no_weights_to_try(documents, questions, host, 
 def test_every_variant_is_a_recipe_that_could_be_written():
     book = Codebook.from_pretrained("minilm")
     max_token = book.recipe.changed("redundancy", None).changed("scoring", MaxToken())
-    for recipe in (book.recipe, max_token, book.paper_recipe()):
+    for recipe in (book.recipe, max_token, book.named_recipe("paper")):
         tried = {
             setting.name: [variant for _, variant in setting.variants(recipe)]
             for setting in settings(book, labelled=True)
