@@ -31,8 +31,8 @@ def show(console: Console, calibration: Calibration) -> None:
     budgets = ", ".join(map(str, calibration.token_budgets))
     console.print()
     console.print(
-        f"Recall is the mean over {budgets} tokens: above, of the {deciding} questions that "
-        f"decided; below, of the {held_out} that were held out.",
+        f"Recall is the mean over budgets of {budgets} tokens: above for the {deciding} questions "
+        f"that decided, below for the {held_out} held out.",
         soft_wrap=True,
     )
     console.print(
@@ -45,7 +45,7 @@ def show(console: Console, calibration: Calibration) -> None:
 
 def _verdict(calibration: Calibration) -> str:
     if calibration.recipe == calibration.start:
-        return "Nothing was better than the codebook's recipe, which stays."
+        return "Nothing beat the codebook's recipe; it stays."
     if calibration.gain.low > 0:
         return "The new recipe finds more."
     return "Held-out questions do not confirm that the new recipe finds more; try more questions."

@@ -145,7 +145,7 @@ class Lexical:
     def blocks(
         self,
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.uint8]]]:
-        """All postings in blocks that are ascending by sentence, as `LexicalWriter.extend` takes."""
+        """All postings in blocks, each ascending by sentence, as `LexicalWriter.extend` takes."""
         for first, end in zip(self._blocks[:-1], self._blocks[1:], strict=True):
             entries, lengths = self._entries(np.arange(first, end))
             sentences, counts = self._postings(entries)
