@@ -171,7 +171,7 @@ class Evaluator:
 
 
 def split(samples: Sequence[Sample], seed: int) -> tuple[list[Asked], list[Asked]]:
-    """Halve the distinct questions by a hash, so that their order does not matter."""
+    """Halve the distinct questions by a hash, which makes their order irrelevant."""
     asked = {
         Asked(n, question) for n, sample in enumerate(samples) for question in sample.questions
     }

@@ -23,8 +23,8 @@ class GoldSpan:
         document_id: The document's id.
         start: Offset of the first character.
         end: Offset after the last character.
-        any_part: Whether any part of it is enough, because a whole paragraph, section or turn is
-            labelled and a sentence of it may answer. Otherwise it must be covered.
+        any_part: Whether any part of the range is enough, because the label is a whole paragraph,
+            section or turn, of which a sentence may answer. Otherwise it must be covered.
     """
 
     document_id: str

@@ -337,7 +337,7 @@ class S3Index:
             recipe: The recipe that found it, if not the index's own.
 
         Raises:
-            InputError: The question is empty, or the span is not in this index as it is now.
+            InputError: The question is empty, or the span is not in the index any more.
             CodebookError: The recipe needs taps that the index does not have.
         """
         check_text(question, "question")

@@ -171,7 +171,7 @@ def count_deltas(
                 counts[f] += 1
 
 
-# Sums may be taken in any order, so that several products are computed at once.
+# Sums may be taken in any order, which lets the compiler compute several products at once.
 @njit(nogil=True, cache=True, fastmath={"reassoc", "nsz", "contract"})
 def add_products(vectors: Any, weights: Any, scores: Any) -> None:
     """Add to each score, float64 [n], the halves of its vector's bytes, each times its weight.

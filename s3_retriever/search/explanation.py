@@ -166,7 +166,7 @@ def _locate(snapshot: Snapshot, span: Span) -> tuple[int, Segment, int, int]:
         ):
             return snapshot.segments.index(segment), segment, begin + first, begin + last
     raise InputError(
-        f"The span {span.id} is not in this index as it is now; search again and explain a span "
+        f"The span {span.id} is not in this index any more; search again and explain a span "
         "of that search."
     )
 

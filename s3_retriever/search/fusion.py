@@ -54,8 +54,8 @@ def weigh(
         raw_scores: By signal, float64 [n].
         weights: By signal.
         chosen: Which entries count.
-        candidates: How many of its best entries each signal adds to the candidates; none of those
-            tied with the first that is left out.
+        candidates: How many of its best entries each signal adds to the candidates, less those
+            tied with the first entry below.
 
     Returns:
         By signal, float64 [n]; entries that do not count get the lowest contribution.

@@ -83,7 +83,7 @@ class SentenceCutter:
 
     @property
     def finished(self) -> bool:
-        """Whether there are no more sentences; true from the start for a blank text."""
+        """Whether all sentences are cut; true from the start for a blank text."""
         return self._current is None
 
     def push(self, starts: NDArray[np.uint32], *, last: bool) -> tuple[Sentence, ...]:

@@ -359,7 +359,7 @@ def test_command_with_labels(tmp_path, tiny_llama, book, documents, questions):
     heading, *lines = result.stdout.splitlines()
     assert heading.split() == ["setting", "value", "recall", "gain", "error"]
     assert any(line.startswith("taps") and line.endswith("kept") for line in lines)
-    assert "of the 10 questions that decided; below, of the 10 that" in result.stdout
+    assert "above for the 10 questions that decided, below for the 10 held out" in result.stdout
     assert "The new recipe finds more." in result.stdout
     chosen = Codebook.load(out).recipe
     assert list(chosen.taps) == ["hidden.0"]

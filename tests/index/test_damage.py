@@ -130,7 +130,7 @@ def segment(change):
 
 
 CHANGES = {
-    "schema_version is no number": lambda m: m.update(schema_version="2"),
+    "schema_version is not a number": lambda m: m.update(schema_version="2"),
     "uuid": lambda m: m.update(uuid="../.."),
     "negative generation": lambda m: m.update(generation=-1),
     "unknown key": lambda m: m.update(extra=1),
@@ -152,7 +152,7 @@ CHANGES = {
     "tombstones other": segment(lambda s: s.update(tombstones="tokens.npy")),
     "file missing": segment(lambda s: s["files"].update({"more": s["files"]["text.bin"]})),
     "size": segment(lambda s: s["files"]["text.bin"].update(bytes=1)),
-    "size is no number": segment(lambda s: s["files"]["text.bin"].update(bytes=1.5)),
+    "size is not a number": segment(lambda s: s["files"]["text.bin"].update(bytes=1.5)),
     "checksum": segment(lambda s: s["files"]["text.bin"].update(sha256="")),
     "documents": segment(lambda s: s.update(documents=7)),
     "sentences": segment(lambda s: s.update(sentences=0)),

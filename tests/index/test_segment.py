@@ -240,7 +240,7 @@ def test_metadata_is_filtered_as_python_compares_it(tmp_path):
         seen[0]["value"] = 2
 
 
-def test_ids_of_the_same_hash_are_told_apart(tmp_path, monkeypatch):
+def test_ids_with_the_same_hash_are_distinguished(tmp_path, monkeypatch):
     monkeypatch.setattr(documents, "id_hash", len)
     corpus = Corpus(12)
     segment = opened(tmp_path / "s", build(tmp_path / "s", corpus))

@@ -34,7 +34,7 @@ class Tools:
 
     @cached_property
     def embedding_host(self) -> Host:
-        """MiniLM, the embedding model for any host; one layer of it, whose tokenizer cuts."""
+        """MiniLM with a single layer: its tokenizer cuts the chunks that MiniLM embeds."""
         return Host.load(MINILM, layers=1)
 
     @cached_property

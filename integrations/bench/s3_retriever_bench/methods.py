@@ -31,7 +31,7 @@ from s3_retriever_bench.passages import (
 )
 from s3_retriever_bench.rankers import FaissRanker, LlamaIndexRanker, OkapiRanker, Ranker
 
-# More than the largest corpus has, so that it is scanned once for all methods.
+# More than the largest corpus has: it is scanned once for all methods.
 _CACHE_TOKENS = 4_000_000
 # Documents that take long enough to deserve their own progress bar.
 _MANY = 500

@@ -224,7 +224,7 @@ def quality_summaries(figures: Mapping[str, Any]) -> Iterator[QualitySummary]:
 
 
 # Recall of a gold answer's words, score of the answer, NLL of the gold answer, and divergence from
-# what the host makes of the whole context.
+# what the host expects after the whole context.
 Measure = Literal["recall", "score", "nll", "kl"]
 MEASURES: Mapping[Measure, str] = {
     "recall": "answer recall",

@@ -1,4 +1,4 @@
-"""Runs on disk: finished parts, so that an interrupted run resumes, and what a run ran on."""
+"""Runs on disk: finished parts, from which an interrupted run resumes, and the machine."""
 
 from __future__ import annotations
 
