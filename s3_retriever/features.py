@@ -39,8 +39,8 @@ class EncodedChunk:
         document: The document.
         starts: Character start of each token, uint32 [n], ascending over the whole document.
         sentences: The sentences that are complete with these tokens, m of them.
-        terms: For each of these sentences how often each term occurs, by term hash; the terms of
-            the document's title count in every sentence.
+        terms: For each of these sentences, term hash to number of occurrences; the terms of the
+            document's title count in every sentence.
         features: Tap name to the features of each token, int32 [n, k], -1 where fewer than k fire.
         vectors: Quantized mean states of these sentences, uint8 [m, bytes]; None if the recipe
             does not score sentences.
@@ -71,12 +71,12 @@ class TapFeatures:
 
 @dataclass(frozen=True, slots=True)
 class EncodedQuestion:
-    """What a host reads of a question.
+    """A question as its host encodes it.
 
     Attributes:
         features: Tap name to the features of the question's tokens.
-        direction: Where the question's mean state points along the axes of sentence vectors,
-            float32 [axes], of length 1 (0 for a question without tokens); None if the recipe
+        direction: Direction of the question's mean state along the axes of sentence vectors,
+            float32 [axes], of unit length (0 for a question without tokens); None if the recipe
             does not score sentences.
     """
 
@@ -85,7 +85,7 @@ class EncodedQuestion:
 
 
 class QuestionEncoder(Protocol):
-    """Reads questions for search; `encoder.Encoder` is one."""
+    """Encodes questions for search; `encoder.Encoder` does."""
 
     def question(self, text: str, recipe: Recipe) -> EncodedQuestion:
-        """Encode a question as a recipe asks for it."""
+        """Encode a question for a recipe."""

@@ -19,7 +19,7 @@ class Bar(Protocol):
         """Move the bar by `n`."""
 
     def set_postfix_str(self, s: str, /) -> object:
-        """Show a text behind the bar, at once."""
+        """Show a text after the bar, at once."""
 
     def refresh(self) -> object:
         """Show a change of `total`."""
@@ -43,7 +43,7 @@ def progress_bar(shown: bool, **options: Any) -> AbstractContextManager[Bar]:
     """Make a bar that shows in a terminal or a notebook, and nothing elsewhere.
 
     Making a tqdm bar, even a disabled one, takes a lock that forked processes share. If one of
-    them is killed while it holds the lock, the others wait for ever. Where no one is looking, as
+    them is killed while it holds the lock, the others wait for ever. If nobody can see it, as
     in the workers of a server, this function therefore makes no tqdm bar at all.
 
     Args:

@@ -1,4 +1,4 @@
-"""Quantization: the mean state of a sentence as a direction in four bits a coordinate.
+"""Quantization: the mean state of a sentence as a direction, four bits per coordinate.
 
 A direction is first rotated to random axes, at most 384 whatever the width of the host. Along
 these, all coordinates have the same spread, so one step size serves them all; and fewer axes than

@@ -15,7 +15,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def changed(self, field: str, value: object) -> Self:
-        """Copy this with a new value for a field.
+        """Return a copy with one field changed.
 
         Args:
             field: Name of the field; dots lead into parts, as in `hop.weight`.
@@ -125,10 +125,11 @@ class SecondHop(_Part):
 
     Attributes:
         bridges: How many spans of the first pass start the second one.
-        neighbours: How many sentences each bridge may add to; an index that has no more gets no
-            second hop.
+        neighbours: How many sentences each bridge may add to; an index with no more sentences
+            than that gets no second hop.
         weight: Factor of the co-activation with a bridge, in units of its standard deviation.
-        bm25_weight: The same for BM25 with a bridge, in mode `hybrid`.
+        bm25_weight: Factor of the BM25 score with a bridge as the question, in the same units; mode
+            `hybrid` only.
         idf_power: Exponent of the IDF of a bridge's features. It is high because most features of
             a bridge lead nowhere, and those that lead on are rare.
     """
@@ -141,7 +142,7 @@ class SecondHop(_Part):
 
 
 class Redundancy(_Part):
-    """How spans are discounted that repeat what is already chosen.
+    """How spans that repeat what is already chosen are discounted.
 
     Each time a span is chosen, the weight of every feature and term of the question that it covers
     is multiplied by `decay` for the spans that follow, down to `floor` times the full weight: most
@@ -165,7 +166,7 @@ class DocumentBoost(_Part):
 
     Attributes:
         weight: Factor of the margin.
-        best: How many documents are boosted; an index that has no more gets no boost.
+        best: How many documents are boosted; an index with no more documents gets no boost.
     """
 
     weight: float = Field(default=0.5, gt=0)
@@ -176,8 +177,8 @@ class Advanced(_Part):
     """Choices that few users change.
 
     Attributes:
-        doc_top_k: Features kept of each token of a document at each tap; at most the SAE's k.
-        query_top_k: Features kept of each token of a question at each tap.
+        doc_top_k: Features kept per document token and tap; at most the SAE's k.
+        query_top_k: Features kept per question token and tap.
         pooling: How the activations of a question's tokens become one weight.
         weight_power: Exponent of the pooled activation.
         idf_power: Exponent of the IDF.
@@ -209,7 +210,7 @@ class Recipe(_Part):
 
     Attributes:
         name: Shown in reports.
-        taps: By tap name, such as `hidden.5`, its part in the score. Without taps the host never
+        taps: How each tap scores, by tap name, such as `hidden.5`. Without taps the host never
             runs, and BM25 alone ranks.
         sentence: How the mean states of sentences score; None if they do not.
         scoring: How tokens' scores become a sentence's: `FeatureCoverage` or `MaxToken`.

@@ -1,4 +1,4 @@
-"""Words that every room uses, and the checks that hold callers to them."""
+"""Types that every room uses, and checks of arguments."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def check_count(value: object, name: str) -> None:
     """Check that a value is a count of at least 1.
 
     Raises:
-        InputError: It is not; `True` is not a count either.
+        InputError: It is not; booleans are refused too.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise InputError(f"{name} must be a whole number of at least 1, not {value!r}.")
@@ -58,7 +58,7 @@ def check_text(value: object, name: str) -> str:
 
 
 def check_choice(value: object, name: str, choices: Any) -> None:
-    """Check that a value is one of those that a `Literal` admits.
+    """Check that a value is one of a `Literal`'s.
 
     Raises:
         InputError: It is not.

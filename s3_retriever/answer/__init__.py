@@ -1,4 +1,4 @@
-"""Compressing texts for a question, so that a model reads evidence only, and answering from it."""
+"""Answering: compress a context for a question, and let the host answer from the evidence."""
 
 from s3_retriever.answer.generation import Answer, AnswerStream
 from s3_retriever.answer.long_context import LongContext

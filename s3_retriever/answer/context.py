@@ -1,4 +1,4 @@
-"""Pieces: a context of any length, cut into short documents that know their place in it."""
+"""Pieces: a context of any length, cut into short documents that record their place in it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def pieces(context: Context) -> Iterator[Document]:
         context: A text, a file of UTF-8 text, a document, or any number of these.
 
     Raises:
-        InputError: The context has anything else in it, or a file that cannot be read.
+        InputError: The context contains anything else, or a file that cannot be read.
     """
     number = 0
     piece: Document | None = None

@@ -28,8 +28,8 @@ class Answer:
     """An answer and its evidence.
 
     Attributes:
-        text: What the host generated, stripped of white space at both ends.
-        evidence: What it read of the context, in the context's order.
+        text: The generated text, stripped of white space at both ends.
+        evidence: The spans of the context that the host read, in the context's order.
         prompt_tokens: Tokens of the prompt: evidence, question and template.
         new_tokens: Tokens of the answer, including the one that ended it.
         retrieval_seconds: Time to find the evidence in the scanned context.
@@ -44,7 +44,7 @@ class Answer:
     generation_seconds: float
 
 
-# What an incomplete character is decoded to.
+# What the bytes of an incomplete character decode to.
 _INCOMPLETE = "\ufffd"
 
 
@@ -147,7 +147,7 @@ class AnswerStream(Iterator[str]):
             return ""
         text = text.rstrip()
         if not text.startswith(self._text):
-            return ""  # more tokens changed how earlier ones are decoded; a later piece makes up
+            return ""  # this token changed how earlier ones decode; a later piece will catch up
         piece = text[len(self._text) :]
         self._text = text
         return piece
@@ -169,11 +169,11 @@ class AnswerStream(Iterator[str]):
 
 
 class _Tokens(BaseStreamer, StoppingCriteria):
-    """Hands tokens from the generating thread to the waiting one, and back the wish to stop.
+    """Hands tokens from the generating thread to the waiting one, and a request to stop back.
 
     Attributes:
         queue: New tokens, then None or an error.
-        stop: Set when nobody waits any more.
+        stop: Set when nobody is waiting any more.
     """
 
     def __init__(self) -> None:
@@ -189,7 +189,7 @@ class _Tokens(BaseStreamer, StoppingCriteria):
         self._prompt_passed = True
 
     def end(self) -> None:
-        """Do nothing: the thread itself puts the end into the queue."""
+        """Do nothing: `_generate_into` puts the end into the queue."""
 
     def __call__(self, input_ids: Tensor, scores: Any, **options: Any) -> Any:  # noqa: ARG002
         """Whether to stop each sequence, bool [sequences]."""

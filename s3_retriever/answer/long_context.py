@@ -1,4 +1,4 @@
-"""`LongContext`: one model that reads contexts of any length and answers from their evidence."""
+"""`LongContext`: one model that scans contexts of any length and answers from the evidence."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from s3_retriever.recipe import Recipe
 from s3_retriever.search import Span
 from s3_retriever.types import check_count, check_text
 
-# Pieces of one commit, about half a million characters: an interruption loses no more.
+# Pieces per commit, about half a million characters: an interruption loses no more.
 _COMMITTED_PIECES = 512
 
 
 class LongContext:
-    """Answers questions about contexts that are longer than the model could read at once.
+    """Answers questions about contexts longer than the model could read at once.
 
     The model is loaded once. It scans a context window by window, up to the deepest tap and
     without a KV cache; the features go into an index on the CPU. Asked a question, it reads only
@@ -69,7 +69,7 @@ class LongContext:
         **host_options: Any,
     ) -> None:
         if fallback not in (None, "bm25"):
-            raise InputError(f"The fallback is 'bm25' or None, not {fallback!r}.")
+            raise InputError(f"fallback must be 'bm25' or None, not {fallback!r}.")
         book = _codebook(host, codebook, fallback)
         if book is not None:
             recipe = book.named_recipe(recipe)  # fails before the host is loaded, which takes long
@@ -96,7 +96,7 @@ class LongContext:
 
         Raises:
             InputError: The context is empty or cannot be read.
-            IndexStoreError: `path` has something else, or the scan of another context or with
+            IndexStoreError: `path` holds something else, the scan of another context, or one with
                 another host, codebook or recipe; or it cannot be written.
             HostError: The device has too little memory for a single window.
         """
@@ -123,16 +123,16 @@ class LongContext:
         """Open a kept scan; the context itself is not needed.
 
         Raises:
-            IndexStoreError: There is none, it was interrupted, or it was made with another host,
-                codebook or recipe.
+            IndexStoreError: There is no scan, it was interrupted, or it was made with another
+                host, codebook or recipe.
         """
         store = self._open_store(Path(path))
         segments = store.snapshot().segments
         last = segments[-1].document(segments[-1].n_documents - 1) if segments else None
         if last is None or not is_last(last.metadata):
             raise IndexStoreError(
-                f"The scan at {path} is incomplete: it was interrupted, or this is another kind "
-                "of index; scan the context with that path again, which continues from there."
+                f"The scan at {path} is incomplete, or this is another kind of index; scan the "
+                "context with that path again, which continues an interrupted scan."
             )
         return self._scanned(store)
 
@@ -201,7 +201,7 @@ class LongContext:
         return ScannedContext(store, self._encoder, self._recipe, self._chat_options)
 
     def _open_store(self, path: Path) -> Store:
-        """Open a kept scan, complete or not, if it was made as this object would make it."""
+        """Open a kept scan, complete or not, if it was made with this host, codebook and recipe."""
         store = Store.open(path)
         origin = Origin.read(store)
         own = Origin.of(self._encoder, self._recipe, self._codebook)
@@ -227,16 +227,16 @@ def _codebook(
         if fallback:
             return None
         raise CodebookError(
-            f"{error}; or let the fallback 'bm25' retrieve by words alone."
+            f"{error}; or pass fallback='bm25' to retrieve by words alone."
         ) from error
 
 
 def _skip_scanned(stream: Iterator[Document], store: Store) -> None:
-    """Take the pieces from a stream that are in a store already."""
+    """Take the pieces off a stream that are already in a store."""
     for known in store.snapshot().ids():
         piece = next(stream, None)
         if piece is None or piece.id != known:
             raise IndexStoreError(
-                f"The scan at {store.path} is of another context; give the context that it was "
-                "begun with, or another path."
+                f"The scan at {store.path} is of another context; give the context that it began "
+                "with, or another path."
             )

@@ -20,7 +20,7 @@ from s3_retriever.types import check_count, check_text
 CHAT_PROMPT = "Answer the question from the context.\n\nContext:\n{context}\n\nQuestion: {question}"
 PLAIN_PROMPT = f"{CHAT_PROMPT}\nAnswer:"
 
-# The user's message while the chat template is rendered.
+# Placeholder for the user's message while the chat template is rendered.
 _MESSAGE = "S3-USER-MESSAGE"
 
 

@@ -78,7 +78,7 @@ class ScannedContext:
 
         Args:
             question: Any text.
-            token_budget: Most tokens of the host, all spans joined.
+            token_budget: Most tokens of the joined spans, as the host counts them.
             mode: As in `S3Index.search`: `hybrid` uses all three, `s3` only M_S3 and `bm25` only
                 M_BM25.
 
@@ -117,7 +117,7 @@ class ScannedContext:
                 greedy by default.
 
         Raises:
-            InputError: The question is empty, leaves too few positions for budget and answer, or
+            InputError: The question is empty, leaves too few positions for evidence and answer, or
                 has no evidence; or the prompt or an option cannot be used.
             HostError: The host cannot generate, or the device has too little memory for the
                 prompt.
@@ -147,7 +147,7 @@ class ScannedContext:
         """The evidence for a request, and the seconds that finding it took.
 
         Raises:
-            InputError: The budget is too small for any.
+            InputError: The budget is too small for any evidence.
         """
         began = time.perf_counter()
         spans = self._evidence(
@@ -171,7 +171,7 @@ class ScannedContext:
     ) -> list[Span]:
         if self.tokens <= token_budget:
             whole = self._whole()
-            # Tokenised at once, a text may have a token more or less than in pieces.
+            # A text tokenised whole may have a token more or less than its pieces.
             if count(whole) <= token_budget:
                 return whole
         spans = self._index.search(question, mode=mode, token_budget=token_budget, order="document")

@@ -1,4 +1,4 @@
-"""Calibration: choosing the recipe that suits a codebook and your own documents."""
+"""Calibration: choosing the recipe that suits a host's codebook and your documents."""
 
 from s3_retriever.calibration.calibrate import Calibration, Trial, calibrate, calibrate_samples
 from s3_retriever.calibration.evaluation import Gain

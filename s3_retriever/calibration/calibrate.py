@@ -1,4 +1,4 @@
-"""`calibrate`: choose the recipe that finds the most evidence, one setting after the other."""
+"""`calibrate`: choose the recipe that finds the most evidence, one setting after another."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Trial:
         setting: What was varied.
         value: Its value.
         recall: Evidence recall with it.
-        gain: Over the recipe at that point.
-        kept: Whether the recipe has the value from then on.
+        gain: Gain over the recipe at that point.
+        kept: Whether the recipe then took on the value.
     """
 
     setting: str
@@ -47,7 +47,7 @@ class Trial:
 
 
 class CoordinateSearch:
-    """Coordinate search: one setting after the other, until none makes the recipe better.
+    """Coordinate search: one setting after another, until none improves the recipe.
 
     Args:
         evaluator: Measures recipes.
@@ -74,7 +74,7 @@ class CoordinateSearch:
     def run(self, settings: Sequence[Setting]) -> None:
         """Go through all settings until a round changes nothing.
 
-        It ends, because a change raises the recall or keeps it with fewer taps, and the number of
+        This terminates: a change raises the recall or keeps it with fewer taps, and the number of
         recipes is finite.
         """
         before = None
@@ -85,7 +85,7 @@ class CoordinateSearch:
                 self._try(setting)
 
     def _try(self, setting: Setting) -> None:
-        """Keep the best value of a setting among those that are good enough, if there are any."""
+        """Keep the best value of a setting, if any is good enough."""
         before = self._recalls(self.recipe)
         tried: list[tuple[Trial, Recipe]] = []
         for value, recipe in self._fresh(setting):
@@ -116,7 +116,7 @@ class CoordinateSearch:
         return self._measured[key]
 
     def _announce(self, settings: Sequence[Setting]) -> None:
-        """Set the bar's total to what a round takes if nothing changes on the way."""
+        """Set the bar's total to the questions of a round in which nothing changes."""
         now = {_key(recipe) for setting in settings for _, recipe in setting.variants(self.recipe)}
         self._bar.total = self._bar.n + len(now - self._measured.keys()) * len(self._asked)
         self._bar.refresh()
@@ -126,7 +126,7 @@ def _key(recipe: Recipe) -> str:
     return recipe.model_dump_json(exclude={"name"})
 
 
-# Fewest questions of a half; with fewer the standard error of their mean says nothing.
+# Fewest questions per half; with fewer, the standard error of their mean is meaningless.
 _FEWEST = 10
 
 
@@ -137,9 +137,9 @@ class Calibration:
     Attributes:
         codebook: The codebook with the chosen recipe as its default: `save` it, or make an index
             with it.
-        start: The recipe that it had before.
+        start: The codebook's recipe before.
         trials: Everything that was tried, on one half of the questions.
-        before: Evidence recall of `start` on the other half, which decided nothing.
+        before: Evidence recall of `start` on the other half, which was held out.
         after: Evidence recall of the chosen recipe on that half.
         gain: From `before` to `after`, question by question.
         questions: How many questions decided, and how many were held out.
@@ -191,11 +191,11 @@ def calibrate(
 ) -> Calibration:
     """Choose the recipe that finds the most evidence in documents like these.
 
-    Starts from the codebook's recipe and changes one setting after the other: the taps, their
+    Starts from the codebook's recipe and changes one setting after another: the taps, their
     weights and query sides, how sentences score, the powers of activation and IDF, the weight of
     BM25, the second hop, the document boost, redundancy, the features kept of documents. A change
     is kept if it raises the recall of one half of the questions by more than chance would. The
-    other half, which decides nothing, measures what all changes gain together.
+    other half is held out and measures what all changes gain together.
 
     Args:
         documents: What will be searched, or a sample of it: documents or plain texts.
@@ -254,12 +254,12 @@ def calibrate_samples(
     seed: int = 0,
     progress: bool = True,
 ) -> Calibration:
-    """Calibrate like `calibrate`, on questions that are asked of different documents.
+    """Calibrate on several samples, each with its own documents and questions.
 
     Args:
         host: A loaded host.
         codebook: Its codebook.
-        samples: Documents that are searched together, with their questions.
+        samples: Each has documents that are searched together, and their questions.
         labelled: Whether the evidence was labelled; False if questions were made from documents.
         token_budget: Tokens that a search may return. Recall is averaged over half of it, all of
             it and twice as much.
@@ -302,11 +302,11 @@ def check_questions(samples: Sequence[Sample]) -> None:
     """Check that there are enough questions.
 
     Raises:
-        InputError: There are not.
+        InputError: There are too few.
     """
     count = sum(len(set(sample.questions)) for sample in samples)
     if count < 2 * _FEWEST:
         raise InputError(
-            f"A calibration needs at least {2 * _FEWEST} questions, better 200, and there are "
+            f"A calibration needs at least {2 * _FEWEST} questions, better 200, but there are "
             f"{count}; give more questions, or more and longer documents to make them from."
         )

@@ -1,4 +1,4 @@
-"""How well recipes find the evidence of questions."""
+"""Evidence recall: how well recipes find the evidence of questions."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from s3_retriever.progress import Bar
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import rank, select
 
-# Share of its characters that must be covered for evidence to count as found: the sentence
-# boundaries of labels and index may differ by an abbreviation or a quotation mark.
+# Share of a gold span's characters that must be covered: sentence boundaries of labels and index
+# may differ by an abbreviation or a quotation mark.
 _COVERED = 0.8
 
 
@@ -106,9 +106,9 @@ class Asked(NamedTuple):
 
 
 class Evaluator:
-    """Measures recipes on indexes of the samples, made when first needed, with all taps.
+    """Measures recipes on indexes of the samples, which have all taps and are made when needed.
 
-    A context manager; it closes the indexes at its end.
+    A context manager that closes the indexes at its end.
 
     Args:
         encoder: Reads each document and question once.
@@ -171,7 +171,7 @@ class Evaluator:
 
 
 def split(samples: Sequence[Sample], seed: int) -> tuple[list[Asked], list[Asked]]:
-    """Halve the distinct questions by a hash, so that their order does not matter."""
+    """Halve the distinct questions by a hash, which makes their order irrelevant."""
     asked = {
         Asked(n, question) for n, sample in enumerate(samples) for question in sample.questions
     }

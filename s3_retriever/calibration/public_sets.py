@@ -44,7 +44,7 @@ def read_public(name: str) -> QuestionSet:
 def hotpot_row(row: Row) -> dict[str, Any]:
     """A row of HotpotQA, or of 2WikiMultihopQA in HotpotQA's form.
 
-    Drops labels that name a sentence which the paragraph does not have.
+    Drops labels of sentences that their paragraph does not have.
     """
     paragraphs = dict(zip(row["context"]["title"], row["context"]["sentences"], strict=True))
     titles = list(paragraphs)
@@ -104,7 +104,7 @@ def _fairytale_row(row: Row, name: str, sections: list[str]) -> dict[str, Any]:
 
 
 def qmsum_rows(split: str, meetings: Iterable[Row]) -> tuple[Rows, Rows]:
-    """The specific queries and the transcripts of QMSum, whose evidence is ranges of turns."""
+    """The specific queries of QMSum, whose evidence is ranges of turns, and the transcripts."""
     questions: Rows = []
     transcripts: Rows = []
     for number, meeting in enumerate(meetings):

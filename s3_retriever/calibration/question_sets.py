@@ -1,4 +1,4 @@
-"""Question sets with labelled evidence: read from JSON Lines, put among documents as tasks."""
+"""Question sets with labelled evidence: reading JSON Lines, and building tasks from them."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class Question:
         text: What is asked.
         answers: Strings that answer it; may be empty.
         evidence: Where the documents answer it.
-        group: Its id, or its document's if several questions are asked of a document. Questions
-            of a group are not independent: dev and test share no group.
+        group: Its id, or its document's name if several questions are asked of a document.
+            Questions of a group are not independent: dev and test share no group.
     """
 
     id: str
@@ -165,7 +165,7 @@ class QuestionSet:
 
 
 def form_of(row: Mapping[str, Any]) -> Form:
-    """The form of the set that a row comes from, to judge by its keys."""
+    """The form of the set that a row comes from, recognised by its keys."""
     if "docs" in row:
         return "paragraphs"
     return "documents" if "doc_ids" in row else "corpus"
@@ -195,7 +195,7 @@ def parse_row(row: Mapping[str, Any], known: Mapping[str, Source]) -> Labelled:
         known: Sources by name.
 
     Raises:
-        KeyError, IndexError, TypeError, ValueError: It does not have that form.
+        KeyError, IndexError, TypeError, ValueError: The row does not have that form.
     """
     form = form_of(row)
     if form == "paragraphs":
@@ -241,14 +241,14 @@ def read_files(source: str) -> QuestionSet:
     path = Path(source)
     first = next(_each(path, lambda row: row), None)
     if first is None:
-        raise InputError(f"The question set {path} is empty.")
+        raise InputError(f"The question set {path} is empty; add a question per line.")
     form = _checked(path, 1, form_of, first)
     name = path.stem.removesuffix("_claims")
     known = _documents(path, form)
     rows = list(_each(path, lambda row: parse_row(row, known)))
     labelled: list[Labelled] = [row for row in rows if row.support]
     if not labelled:
-        raise InputError(f"No question of {path} has evidence, so there is nothing to measure.")
+        raise InputError(f"No question of {path} has evidence; label some under 'support'.")
     return QuestionSet(name, form, labelled, tuple(known.values()) if form == "corpus" else ())
 
 
@@ -308,8 +308,8 @@ def build_task(questions: QuestionSet, choice: Choice) -> Task:
 
     - Form `paragraphs`: a context for each question, its own paragraphs and those of other
       questions of the split, shuffled.
-    - Form `documents`: a context for each document, with all questions asked of it. Sections or
-      turns are labelled, which are too long for a small budget, so any part of them is enough.
+    - Form `documents`: a context for each document, with all questions asked of it. Labels are
+      sections or turns, which are too long for a small budget, so any part of them is enough.
     - Form `corpus`: a single context with all documents and all questions.
 
     Raises:
@@ -317,7 +317,9 @@ def build_task(questions: QuestionSet, choice: Choice) -> Task:
     """
     rows = [row for row in questions.rows if _chosen(questions, row, choice.split)]
     if not rows:
-        raise InputError(f"{questions.name} has no question in the split {choice.split!r}.")
+        raise InputError(
+            f"{questions.name} has no question in the split {choice.split!r}; choose another split."
+        )
     asked = list(rows)
     random.Random(choice.seed).shuffle(asked)  # noqa: S311 - not a secret
     asked = asked[: choice.questions]

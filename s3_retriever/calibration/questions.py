@@ -23,8 +23,8 @@ class GoldSpan:
         document_id: The document's id.
         start: Offset of the first character.
         end: Offset after the last character.
-        any_part: Whether any part of it is enough, because a whole paragraph, section or turn is
-            labelled and a sentence of it may answer. Otherwise it must be covered.
+        any_part: Whether any part of the range is enough, because the label is a whole paragraph,
+            section or turn, of which a sentence may answer. Otherwise it must be covered.
     """
 
     document_id: str
@@ -75,7 +75,7 @@ class Sample:
                 if not 0 <= gold.start < gold.end <= sizes.get(gold.document_id, 0):
                     raise InputError(
                         f"The question {question.text!r} has its evidence at {gold.start}:"
-                        f"{gold.end} of document {gold.document_id!r}, which is not in the "
+                        f"{gold.end} of document {gold.document_id!r}, which is outside the "
                         "documents; correct the label."
                     )
 
@@ -111,8 +111,8 @@ def questions_from(documents: Iterable[Document | str], count: int = 200, seed: 
     """Make questions from documents alone (inverse cloze).
 
     A sentence is removed from its document, and half of its words, in a row, become the question;
-    the sentences before and after it in the same paragraph are the evidence. No question is left
-    word for word in the documents that are searched.
+    the sentences before and after it in the same paragraph are the evidence. The documents that
+    are searched thus contain no question word for word.
 
     Such a question shares its topic with its evidence, but it does not ask, and its evidence is in
     one place. It shows which taps and weights find a topic. It says little about the weight of
@@ -192,7 +192,7 @@ def _sample(
     ranges: list[list[tuple[int, int]]],
     chosen: list[tuple[_Sentence, str]],
 ) -> Sample:
-    """The documents without the chosen sentences, and the questions made of these."""
+    """The documents without the chosen sentences, and the questions made from those."""
     cuts: list[list[_Cut]] = [[] for _ in documents]
     for sentence, _ in chosen:
         cuts[sentence.document].append(_cut(ranges[sentence.document], sentence))

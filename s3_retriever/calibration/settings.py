@@ -43,13 +43,13 @@ Variants = Iterator[tuple[str, Recipe]]
 
 
 class Setting(NamedTuple):
-    """One thing that varies while the rest stays.
+    """A setting of the recipe that varies while the others stay.
 
     Attributes:
         name: Shown in reports.
-        variants: Function from a recipe to its variants, each with the value that is new in it.
+        variants: Function from a recipe to its variants, each with its new value as text.
         errors: Standard errors by which a variant must be better.
-        spares: Whether a variant saves work and needs only be as good.
+        spares: Whether a variant saves work and need only be as good.
     """
 
     name: str

@@ -91,7 +91,7 @@ def answer(
     ] = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Answer a question from files of any length, on bounded memory.
+    """Answer a question from files of any length, in bounded memory.
 
     The model is loaded once: it scans the files window by window, keeping no KV cache, and then
     answers from the evidence alone. With --keep, an interrupted scan continues where it stopped,
@@ -135,7 +135,7 @@ def _load(
 
 
 def _readable(files: Sequence[FoundFile]) -> list[FoundFile]:
-    """The files that are not binary."""
+    """The readable files; warns about others that the command line names."""
     readable = [file for file in files if _is_readable(file)]
     if not readable:
         raise none_readable(files)

@@ -62,8 +62,8 @@ def s3r(
 
 app.callback(help=_paragraphs(s3r))(s3r)
 for _command in (
-    *(index, add, search, answer, explain, info, delete, compact, verify, fit, calibrate),
-):
+    index, add, search, answer, explain, info, delete, compact, verify, fit, calibrate
+):  # fmt: skip
     app.command(help=_paragraphs(_command))(_command)
 
 # Other distributions, such as the benchmarks, add commands of their own.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,14 +23,6 @@ if TYPE_CHECKING:
     from s3_retriever.host import Host
 
 
-class SplitName(str, Enum):
-    """Which questions of a set."""
-
-    TEST = "test"
-    DEV = "dev"
-    ALL = "all"
-
-
 def show(console: Console, calibration: Calibration) -> None:
     """Print a calibration."""
     show_table(console, _table(calibration.trials))
@@ -40,8 +31,8 @@ def show(console: Console, calibration: Calibration) -> None:
     budgets = ", ".join(map(str, calibration.token_budgets))
     console.print()
     console.print(
-        f"Recall is the mean over {budgets} tokens: above, of the {deciding} questions that "
-        f"decided; below, of the {held_out} that were held out.",
+        f"Recall is the mean over budgets of {budgets} tokens: above for the {deciding} questions "
+        f"that decided, below for the {held_out} held out.",
         soft_wrap=True,
     )
     console.print(
@@ -54,7 +45,7 @@ def show(console: Console, calibration: Calibration) -> None:
 
 def _verdict(calibration: Calibration) -> str:
     if calibration.recipe == calibration.start:
-        return "Nothing was better than the recipe of the codebook, which stays."
+        return "Nothing beat the codebook's recipe; it stays."
     if calibration.gain.low > 0:
         return "The new recipe finds more."
     return "Held-out questions do not confirm that the new recipe finds more; try more questions."
@@ -189,7 +180,7 @@ def calibrate(
 def _check(
     questions: str | None, text: list[str] | None, out: Path | None, recipe_only: Path | None
 ) -> None:
-    """Refuse what cannot be done or written, before the work."""
+    """Refuse before the work what cannot be done or written."""
     if bool(questions) == bool(text):
         raise typer.BadParameter("Give either --questions or --text.")
     if out is None and recipe_only is None:

@@ -180,7 +180,7 @@ def documents(
 
 def none_readable(files: Sequence[FoundFile]) -> InputError:
     """The error of a command that could not read any of its files."""
-    return InputError(f"None of the {len(files)} files could be read.")
+    return InputError(f"None of the {len(files)} files could be read; see the warnings above.")
 
 
 def batches(stream: Iterable[Document], characters: int) -> Iterator[list[Document]]:
@@ -292,10 +292,10 @@ def _pieces(path: Path) -> Iterator[str]:
 
 
 def interleave(sources: Sequence[Iterable[str]]) -> Iterator[str]:
-    """Interleave the texts of all sources so that each contributes as many characters.
+    """Interleave the texts of all sources, which contribute equally many characters.
 
-    The next text always comes from the source that contributed the fewest characters so far, the
-    earlier one of equals, until all are exhausted.
+    The next text always comes from the source that contributed the fewest characters so far (the
+    first of equals), until all are exhausted.
     """
     queue = [(0, position, iter(source)) for position, source in enumerate(sources)]
     while queue:

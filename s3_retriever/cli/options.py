@@ -11,6 +11,7 @@ import typer
 from pydantic import ValidationError
 
 from s3_retriever.cli.console import messages, say
+from s3_retriever.codebook.files import is_foreign
 from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.recipe import Recipe
 from s3_retriever.types import Mode, Order
@@ -172,7 +173,7 @@ def _json_or_text(value: str) -> Any:
         return value
 
 
-# Fields at the top of a recipe before it had parts.
+# Top-level fields of recipes of older releases, recognised to explain the error.
 # fmt: off
 _OLD_FIELDS = frozenset({
     "candidates", "coverage", "document", "document_k", "edges", "idf_power", "kernel",
@@ -194,14 +195,14 @@ def recipe(text: str | None) -> str | Recipe | None:
     except OSError as error:
         raise InputError(
             f"The recipe {text!r} is neither default nor paper nor a readable JSON file "
-            f"({error.strerror})."
+            f"({error.strerror}); check the path."
         ) from error
     try:
         return Recipe.model_validate_json(content)
     except ValidationError as error:
         if _is_old(content):
             raise InputError(
-                f"{text} is a recipe of an older release: write it anew as docs/recipes.md shows."
+                f"{text} is a recipe of an older release; rewrite it as docs/recipes.md shows."
             ) from error
         problem = error.errors()[0]
         field = ".".join(map(str, problem["loc"]))
@@ -237,8 +238,7 @@ def check_codebook_target(out: Path) -> None:
     Raises:
         CodebookError: It holds something else.
     """
-    taken = out.exists() and not (out / "codebook.json").is_file()
-    if taken and (not out.is_dir() or any(out.iterdir())):
+    if is_foreign(out):
         raise CodebookError(f"{out} holds something other than a codebook; choose another folder.")
     out.parent.mkdir(parents=True, exist_ok=True)
 

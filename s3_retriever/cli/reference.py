@@ -71,7 +71,7 @@ def _default(parameter: Any) -> str:
         return "required"
     if isinstance(parameter.show_default, str):
         return parameter.show_default
-    default = getattr(parameter.default, "value", parameter.default)
+    default = parameter.default
     return "" if default is None or _is_flag(parameter) else f"`{default}`"
 
 

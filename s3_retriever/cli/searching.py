@@ -299,7 +299,7 @@ def explain(
     opened = open_index(index, host, codebook, device, dtype)
     spans = opened.search(question, rank, mode=mode, where=wanted, recipe=chosen)
     if len(spans) < rank:
-        say(f"Nothing found at rank {rank}; the search gives {len(spans)} spans.")
+        say(f"Nothing found at rank {rank}: the search found {len(spans)} spans.")
         raise typer.Exit(ExitCode.NOTHING_FOUND)
     explanation = opened.explain(question, spans[rank - 1], recipe=chosen)
     if as_json:

@@ -50,8 +50,8 @@ class Codebook:
         saes: Tap to its SAE.
         recipe: Scoring defaults; they may use a part of the taps.
         report: What fitting measured, by tap name.
-        sentence_maps: Layer to the map of its mean states. Without a map, an index keeps mean
-            states as they are.
+        sentence_maps: Layer to its sentence map. Without one, an index keeps mean states as they
+            are.
 
     Raises:
         CodebookError: A sentence map or the recipe does not fit the SAEs.
@@ -76,7 +76,7 @@ class Codebook:
             states = self.saes.get(Tap("hidden", layer))
             if states is None or states.width != len(sentence_map.bias):
                 raise CodebookError(
-                    f"The codebook has a sentence map of layer {layer}, but no tap hidden.{layer} "
+                    f"The codebook has a sentence map for layer {layer}, but no tap hidden.{layer} "
                     "of that width; remove the map, or fit the codebook again."
                 )
         if self.saes and not recipe.taps:
@@ -112,7 +112,7 @@ class Codebook:
 
     @property
     def sentence_layer(self) -> int | None:
-        """Deepest layer with a tap of hidden states, whose means sentences have; None without."""
+        """Deepest layer with a hidden tap, whose states sentence vectors average; None without."""
         return deepest_hidden_layer(self.saes)
 
     def feature_sizes(self, recipe: Recipe) -> dict[str, int]:
@@ -125,9 +125,9 @@ class Codebook:
         return 0 if layer is None else vector_bytes(len(self.centre(layer)))
 
     def centre(self, layer: int) -> Tensor:
-        """Look up what the hidden states of a layer vary around, float32 [width].
+        """Look up the centre of a layer's hidden states, float32 [width].
 
-        This is the decoder bias of the layer's SAE. Sentence vectors are directions seen from it.
+        This is the decoder bias of the layer's SAE. Sentence vectors are directions from it.
         """
         return self.saes[Tap("hidden", layer)].b_dec.detach()
 
@@ -139,8 +139,8 @@ class Codebook:
         """Refuse a recipe that this codebook cannot serve.
 
         Raises:
-            CodebookError: The recipe needs a tap that the codebook does not have, or asks for the
-                query projection of a tap other than a key tap.
+            CodebookError: The recipe needs a tap that the codebook does not have, or uses
+                `query_side="query"` at a tap other than a key tap.
             InputError: The recipe has a tap name that cannot be read.
         """
         taps = [Tap.parse(name) for name in recipe.taps]
@@ -158,8 +158,8 @@ class Codebook:
             tap = Tap.parse(name)
             if part.query_side == "query" and tap.site != "key":
                 raise CodebookError(
-                    f"Recipe {recipe.name!r} encodes queries with the SAE of {name}, but only a "
-                    "key tap can do that."
+                    f"Recipe {recipe.name!r} has query_side 'query' at {name}, which only key taps "
+                    "support; use 'same'."
                 )
 
     def check_host(self, host: Host) -> None:
@@ -179,19 +179,11 @@ class Codebook:
                 f"other weights; fit one for it with: s3r fit {host.name}"
             )
 
-    def paper_recipe(self) -> Recipe:
-        """Build S3-Attention as printed: eq. 7 on all key taps, queries through the key SAE.
-
-        Raises:
-            CodebookError: The codebook has no key tap.
-        """
-        return paper_recipe(self.saes)
-
     def named_recipe(self, recipe: str | Recipe) -> Recipe:
-        """Look up a recipe by name, or check one of the caller's own.
+        """Look up a recipe by name, or check the caller's own.
 
         Args:
-            recipe: `default`, `paper`, or a recipe.
+            recipe: `default`, `paper` (S3-Attention as printed), or a recipe.
 
         Raises:
             CodebookError: No recipe has that name, or the codebook cannot serve it.
@@ -199,10 +191,10 @@ class Codebook:
         if recipe == "default":
             return self.recipe
         if recipe == "paper":
-            return self.paper_recipe()
+            return paper_recipe(self.saes)
         if isinstance(recipe, str):
             raise CodebookError(
-                f"There is no recipe {recipe!r}; use 'default', 'paper' or a Recipe of your own."
+                f"Unknown recipe {recipe!r}; use 'default', 'paper' or a Recipe of your own."
             )
         self.check(recipe)
         return recipe
@@ -254,8 +246,8 @@ class Codebook:
     ) -> Codebook:
         """Make a codebook of the same SAEs with a newly fitted sentence map.
 
-        The map is for the layer that the recipe scores, else for the deepest layer with a tap of
-        hidden states.
+        The map is for the layer that the recipe scores, else for the deepest layer with a hidden
+        tap.
 
         Args:
             host: The model that the codebook belongs to.
@@ -263,7 +255,7 @@ class Codebook:
             progress: Whether a bar shows rate and time left (only in a terminal).
 
         Raises:
-            CodebookError: The codebook belongs to another host, or has no tap of hidden states.
+            CodebookError: The codebook belongs to another host, or has no hidden tap.
         """
         self.check_host(host)
         layer = self.recipe.sentence_layer
@@ -271,8 +263,8 @@ class Codebook:
             layer = self.sentence_layer
         if layer is None:
             raise CodebookError(
-                "The codebook has no tap of hidden states, whose means sentences could have; fit "
-                "one with: s3r fit HOST --taps hidden.LAYER ..."
+                "The codebook has no hidden tap, which a sentence map needs; fit one with: "
+                "s3r fit HOST --taps hidden.LAYER ..."
             )
         sentence_map, measured = fit_sentence_map(
             host, layer, first_texts(texts), self.centre(layer), progress=progress
@@ -295,11 +287,11 @@ class Codebook:
             dtype: Type of the SAEs' matrices in the files: float16 or float32.
 
         Raises:
-            InputError: The type is another one.
+            InputError: `dtype` is neither of these.
             CodebookError: The folder cannot be written, or holds something else.
         """
         if dtype not in (torch.float16, torch.float32):
-            raise InputError(f"A codebook is saved in float16 or float32, not in {dtype}.")
+            raise InputError(f"A codebook is saved in float16 or float32, not {dtype}.")
         replace_folder(Path(folder), lambda new: self._write(new, dtype))
 
     def _write(self, folder: Path, dtype: torch.dtype) -> None:

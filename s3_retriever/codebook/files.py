@@ -20,7 +20,7 @@ from s3_retriever.recipe import Recipe
 CODEBOOK_FILE = "codebook.json"
 SCHEMA = 3
 _SHIPPED = Path(__file__).parent / "shipped"
-# Of a Hub repository, the description, and of each tap and sentence map settings and weights.
+# What is fetched of a Hub repository: the description, and each tap's and map's own files.
 _DOWNLOADED = [CODEBOOK_FILE, "*/*.json", "*/*.safetensors"]
 
 
@@ -29,12 +29,12 @@ class CodebookFile(BaseModel):
 
     Attributes:
         schema_version: Version of the folder's layout.
-        identity: Digest of SAEs and sentence maps: codebooks of the same identity compute the
+        identity: Digest of SAEs and sentence maps; codebooks with the same identity compute the
             same features and sentence vectors.
         host: Name of the host that the codebook was fitted for.
         fingerprint: `Host.fingerprint` of that host, for the layers that the taps need.
         taps: Names of the taps; each has a folder of that name with its SAE.
-        sentence_maps: Layers of the sentence maps; that of layer 5 is in the folder `sentence.5`.
+        sentence_maps: Layers with a sentence map; layer 5 has its own in the folder `sentence.5`.
         recipe: Scoring defaults.
         report: What fitting measured.
     """
@@ -100,7 +100,7 @@ def read_codebook_file(folder: Path) -> CodebookFile:
     except OSError as error:
         raise CodebookError(f"{folder} holds no codebook: {error}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise CodebookError(f"{path} describes no codebook: {error!r}") from error
+        raise CodebookError(f"{path} does not describe a codebook: {error!r}") from error
     # Another schema may have other fields, so its number comes first.
     if schema != SCHEMA:
         raise CodebookError(f"{path} has schema {schema!r}; {_advice(schema)}.")
@@ -114,7 +114,7 @@ def read_codebook_file(folder: Path) -> CodebookFile:
 
 
 def replace_folder(target: Path, write: Callable[[Path], None]) -> None:
-    """Put a new codebook in the place of an old one, if any, all or nothing.
+    """Write a codebook all or nothing, in the place of an old one if there is one.
 
     Args:
         target: The codebook's folder.
@@ -123,10 +123,10 @@ def replace_folder(target: Path, write: Callable[[Path], None]) -> None:
     Raises:
         CodebookError: The folder cannot be written, or holds something else.
     """
-    # Only a codebook at hand is written, and one that is only compared needs no weights.
+    # Comparing codebooks, which needs no weights, should not load this.
     from safetensors import SafetensorError
 
-    if _is_foreign(target):
+    if is_foreign(target):
         raise CodebookError(f"{target} holds something other than a codebook; choose another.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -146,8 +146,8 @@ def _advice(schema: object) -> str:
     return f"this release reads {SCHEMA}: upgrade s3-retriever, or fit the codebook again"
 
 
-def _is_foreign(target: Path) -> bool:
-    """Whether something other than a codebook or an empty folder is there."""
+def is_foreign(target: Path) -> bool:
+    """Whether a path holds something other than a codebook or an empty folder."""
     if not target.is_dir():
         return target.exists()
     return not (target / CODEBOOK_FILE).is_file() and any(target.iterdir())

@@ -40,7 +40,7 @@ class Checkpoint:
 
     Args:
         folder: The file's folder; made by the first `save`.
-        identity: JSON values that identify the fit. A checkpoint of another fit is refused.
+        identity: JSON values that identify the fit; a checkpoint of another fit is refused.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
@@ -94,8 +94,8 @@ class Checkpoint:
             ) from error
         if identity != self._identity:
             raise CodebookError(
-                f"The checkpoint {self._path} is of a fit with another host or other settings; "
-                "delete it to start afresh, or use what it was made with."
+                f"The checkpoint {self._path} is from a fit with another host or other settings; "
+                "delete it to start afresh, or repeat the command that it was made with."
             )
         return tensors, counters
 
@@ -356,7 +356,7 @@ class _Job:
             self.buffer[tap] = [rows[tap][kept.to(rows[tap].device)]]
 
     def _start(self, samples: dict[Tap, Tensor]) -> None:
-        """Make the trainers without touching the state of the caller's random numbers."""
+        """Make the trainers without touching the caller's random state."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.seed)
             for tap, sample in samples.items():
@@ -423,7 +423,7 @@ def _check(settings: FitSettings) -> None:
             f"there are {settings.tokens}; give more text or a smaller batch_size."
         )
     if not 1 <= settings.k <= settings.features:
-        raise InputError(f"k must lie between 1 and {settings.features}, not at {settings.k}.")
+        raise InputError(f"k must be between 1 and {settings.features}, not {settings.k}.")
     for name in ("reuse", "batch_size", "buffer_tokens", "learning_rate"):
         if getattr(settings, name) <= 0:
             raise InputError(f"{name} must be above zero, not {getattr(settings, name)}.")

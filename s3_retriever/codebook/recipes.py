@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def default_recipe(host: Host, saes: Mapping[Tap, TopKSAE]) -> Recipe:
-    """What measured best: hidden states if there are any, as on encoders, else keys."""
+    """The recipe that measured best: on hidden taps if there are any, else on key taps."""
     hidden = [tap for tap in saes if tap.site == "hidden"]
     layer = deepest_hidden_layer(saes) if host.family.bidirectional else None
     k = min(saes[tap].k for tap in hidden or saes)
@@ -72,5 +72,5 @@ def paper_recipe(saes: Mapping[Tap, TopKSAE]) -> Recipe:
 
 
 def deepest_hidden_layer(taps: Iterable[Tap]) -> int | None:
-    """The deepest layer whose hidden states are tapped, whose means can score sentences."""
+    """The deepest layer with a hidden tap; None without one."""
     return max((tap.layer for tap in taps if tap.site == "hidden"), default=None)

@@ -1,4 +1,4 @@
-"""`SentenceMap`: from the mean state of a sentence in its context to its state alone."""
+"""`SentenceMap`: predicts the mean state of a sentence alone from that in its context."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def keep_first(texts: Iterator[str], kept: list[str]) -> Iterator[str]:
 
     Args:
         texts: Texts that can be read only once.
-        kept: Where to append the first texts, as many as a map is fitted on.
+        kept: List to append the first texts to, as many as a map is fitted on.
     """
     size = 0
     for text in texts:
@@ -111,7 +111,7 @@ def first_texts(texts: Iterable[str], characters: int = _CHARACTERS) -> list[str
         characters: How many characters are enough; at most two million.
 
     Returns:
-        The texts; one that is longer than that by itself is cut.
+        The texts; a single text that is longer is cut.
     """
     most = min(characters, _CHARACTERS)
     taken: list[str] = []
@@ -137,7 +137,7 @@ def fit_sentence_map(
         host: The model that reads.
         layer: Layer of the hidden states.
         texts: Plain texts.
-        centre: What states are seen from [width]: the decoder bias of the layer's SAE.
+        centre: Centre of the states [width]: the decoder bias of the layer's SAE.
         progress: Whether a bar shows rate and time left (only in a terminal).
 
     Returns:
@@ -227,7 +227,7 @@ def _pairs(
             parts = []
     x = torch.cat([centre.new_empty(0, len(centre)).float(), *in_context])
     y = torch.stack(alone) if alone else x
-    # A few characters may be tokens in a text and none alone.
+    # A few characters may have tokens in a text but none alone.
     in_both = y.isfinite().all(1) & x.isfinite().all(1)
     x, y = (rows[in_both].double() - centre for rows in (x, y))
     return x, functional.normalize(y, dim=1)

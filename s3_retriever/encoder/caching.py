@@ -24,8 +24,8 @@ class RecentlyUsed(Generic[Value]):
     """Values by key; the least recently used ones are dropped. Threads may share it.
 
     Args:
-        limit: Most that the kept values may measure together.
-        measure: Measures a value.
+        limit: Largest total size of the kept values.
+        measure: Size of a value.
     """
 
     def __init__(self, limit: int, measure: Callable[[Value], int]) -> None:
@@ -36,7 +36,7 @@ class RecentlyUsed(Generic[Value]):
         self._lock = threading.Lock()
 
     def get(self, key: Hashable) -> Value | None:
-        """Look up a value, which makes it the most recently used one; None if it is not there."""
+        """Look up a value, which makes it the most recently used; None if it is not there."""
         with self._lock:
             if key not in self._values:
                 return None
@@ -56,13 +56,13 @@ class RecentlyUsed(Generic[Value]):
 
 
 class CachingEncoder(Encoder):
-    """Remembers the texts and the questions that it was asked for last.
+    """Remembers recent texts and questions.
 
     Args:
         host: The host.
         codebook: Its codebook.
-        cache_tokens: Most tokens whose chunks are kept, about 70 bytes each and tap, and as many
-            for their words.
+        cache_tokens: Most tokens whose chunks are kept: about 70 bytes per token and tap, and as
+            many for its terms.
         cache_questions: Most questions that are kept.
     """
 
@@ -114,10 +114,10 @@ class CachingEncoder(Encoder):
 
 
 class OnceEncoder(CachingEncoder):
-    """Reads all taps of the codebook at once, and gives each recipe what it asks for.
+    """Reads all taps of the codebook at once, and gives each recipe what it needs.
 
     Documents are read with as many features as the SAEs have. Features come strongest first, so
-    the first `doc_top_k` of them are those that a recipe with fewer asks for.
+    a recipe gets the first `doc_top_k` of them.
 
     Args:
         host: The host.
@@ -163,9 +163,9 @@ class OnceEncoder(CachingEncoder):
 
 
 def with_all_taps(recipe: Recipe, codebook: Codebook, side: QuerySide) -> Recipe:
-    """Extend a recipe to all taps whose features a question can have, read from a side.
+    """Extend a recipe to all taps that support a query side.
 
-    It scores sentences as well, if the codebook has states for them.
+    It also scores sentences, if the codebook has a hidden tap.
     """
     taps = [tap for tap in codebook.saes if side in query_sides(tap)]
     layer = codebook.sentence_layer
@@ -175,7 +175,7 @@ def with_all_taps(recipe: Recipe, codebook: Codebook, side: QuerySide) -> Recipe
 
 
 def query_sides(tap: Tap) -> tuple[QuerySide, ...]:
-    """What a question can be read from to be compared with a tap."""
+    """The query sides that a tap supports."""
     return ("same", "query") if tap.site == "key" else ("same",)
 
 

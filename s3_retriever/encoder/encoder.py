@@ -35,11 +35,11 @@ _QUANTIZED_TOGETHER = 256
 class SentenceEncoder:
     """Quantizes the mean states of sentences, and finds the direction of a question.
 
-    What quantized vectors score with the direction is a cosine: that of the sentence's mean
-    state, mapped to what it would be alone, with the question's, both seen from the centre.
+    The product of a quantized vector and a direction is the cosine of the sentence's mean state,
+    mapped to what it would be alone, and the question's, both relative to the centre.
 
     Args:
-        centre: What states vary around, float32 [width], on the host's device.
+        centre: Centre of the states, float32 [width], on the host's device.
         sentence_map: The map of mean states, on the CPU; None leaves them as they are.
     """
 
@@ -60,10 +60,10 @@ class SentenceEncoder:
 
     @torch.inference_mode()
     def direction(self, states: Tensor) -> NDArray[np.float32]:
-        """Find where the mean of a question's states [tokens, width] points.
+        """Find the direction of the mean of a question's states [tokens, width].
 
         Returns:
-            float32 [axes], of length 1; 0 for a question without tokens.
+            float32 [axes], of unit length; 0 for a question without tokens.
         """
         mean = states.to(self._centre).mean(0) if len(states) else self._centre
         coordinates = ((mean - self._centre) @ self._axes).cpu().numpy()
@@ -73,10 +73,10 @@ class SentenceEncoder:
 
 @dataclass(frozen=True, slots=True)
 class _Scanned:
-    """The rows that belong to one window in what was computed of its batch.
+    """One window's share of what was computed for its batch.
 
     Attributes:
-        rows: The rows.
+        rows: Rows of the window's kept tokens.
         indices: Tap name to feature indices of the batch's tokens, int32 [tokens, k].
         states: Hidden states of the batch's tokens [tokens, width], which wait on the CPU for the
             ends of their sentences; None if the recipe does not score sentences.
@@ -107,7 +107,7 @@ class Encoder:
     The SAEs run on the host's device and in its dtype.
 
     Attributes:
-        host: The host; its tokenizer knows the texts of a question's tokens.
+        host: The host.
         codebook: The codebook.
 
     Raises:
@@ -123,7 +123,7 @@ class Encoder:
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of the host's weights, as far down as the taps need them."""
+        """Fingerprint of the host's weights, up to the deepest tap."""
         return self.codebook.fingerprint
 
     @property
@@ -219,7 +219,7 @@ class Encoder:
     def _quantized(
         self, layer: int, waiting: Sequence[tuple[EncodedChunk, Tensor]]
     ) -> Iterator[EncodedChunk]:
-        """Yield chunks with the vectors of their sentences, whose means [m, width] are given."""
+        """Yield chunks with sentence vectors made from the given means [m, width]."""
         if not waiting:
             return
         means = torch.cat([means for _, means in waiting])
@@ -276,6 +276,6 @@ def _rows(batch: Sequence[Window]) -> Iterator[slice]:
 
 
 def _sentence_states(recipe: Recipe) -> Tap | None:
-    """The tap whose mean states sentences have; None if the recipe does not score sentences."""
+    """The tap that sentence vectors average; None if the recipe does not score sentences."""
     layer = recipe.sentence_layer
     return None if layer is None else Tap("hidden", layer)

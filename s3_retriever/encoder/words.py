@@ -1,4 +1,4 @@
-"""`WordsEncoder`: the encoder of a host that has no codebook."""
+"""`WordsEncoder`: the encoder for a host without a codebook."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from s3_retriever.encoder.encoder import Encoder
 from s3_retriever.host import Host
 from s3_retriever.recipe import Interleave, Recipe
 
-# M_BM25 U M_bias of S3-Attention, section 4. The paper does not give the size of the edges; the
-# recipe `paper` takes as many.
+# M_BM25 U M_bias of S3-Attention, section 4, with edges as large as in the recipe `paper`.
 _RECIPE = Recipe(name="bm25", taps={}, fusion=Interleave(edge_tokens=32))
 
 
@@ -28,8 +27,8 @@ class WordsEncoder(Encoder):
         """Choose a recipe.
 
         Args:
-            recipe: Any name, for BM25 and the edges interleaved, or a recipe of the caller's own,
-                of which only what needs no features is kept.
+            recipe: Any name, for BM25 and the edges interleaved, or the caller's own recipe, whose
+                parts that need features are dropped.
         """
         if isinstance(recipe, str):
             return self.codebook.recipe

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from s3_retriever.codebook import Codebook
     from s3_retriever.host import Host
 
-# Tokens that the spans of a call may have unless it says otherwise.
+# Token budget of a call that sets no limit.
 DEFAULT_TOKEN_BUDGET = 1024
 
 
@@ -73,11 +73,11 @@ class Compressor:
 
         Args:
             question: Any text.
-            documents: Documents or plain texts, any number; the first of those with the same id
+            documents: Documents or plain texts, any number; of those with the same id, the first
                 counts.
             k: Most spans.
-            token_budget: Most tokens of the host, all spans together; 1,024 if neither `k` nor
-                `token_budget` is given.
+            token_budget: Most tokens of all spans together, as the host counts them; 1,024 if
+                neither `k` nor `token_budget` is given.
             mode: As in `S3Index.search`.
             where: As in `S3Index.search`.
             order: As in `S3Index.search`.

@@ -1,4 +1,4 @@
-"""Finding and sharing the host and the codebook that an index or an answer works with."""
+"""Finding and sharing the host and the codebook of an index or an answer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HOSTS_LOCK = threading.Lock()
 
 
 def codebook_name(host: str | Host, codebook: str | Path | None) -> str:
-    """The name of a host's codebook: the one given, or else the host's own. Loads nothing.
+    """Find the name of a host's codebook: the one given, else the host's own. Loads nothing.
 
     Returns:
         `minilm`, a folder, or an id on the Hugging Face Hub.
@@ -45,7 +45,7 @@ def codebook_name(host: str | Host, codebook: str | Path | None) -> str:
 
 
 def find_codebook(host: str | Host, codebook: str | Path | Codebook | None) -> Codebook:
-    """Load a host's codebook: the one given or named, or else the host's own.
+    """Load a host's codebook: the one given or named, else the host's own.
 
     Raises:
         CodebookError: There is no codebook, or it cannot be read.
@@ -62,7 +62,7 @@ def shared_host(host: str | Host, codebook: Codebook, options: dict[str, Any]) -
 
     Args:
         host: Name of a host, or a loaded one, which is returned as it is.
-        codebook: Says how many layers are needed.
+        codebook: Its depth is the number of layers to load.
         options: For `Host.load`.
 
     Raises:
@@ -76,8 +76,8 @@ def words_host(host: str | Host, options: dict[str, Any]) -> Host:
     """A host by name, loaded once per process for its tokenizer, with a single layer.
 
     Raises:
-        HostError: It cannot be loaded.
-        InputError: Options for a host that is loaded already.
+        HostError: The host cannot be loaded.
+        InputError: There are options for a host that is loaded already.
     """
     return _load_once(host, {"layers": 1}, options)
 

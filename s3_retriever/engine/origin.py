@@ -65,14 +65,14 @@ class Origin(BaseModel):
         """The origin of an index, from its manifest.
 
         Raises:
-            IndexStoreError: The manifest does not hold it.
+            IndexStoreError: The manifest has no such origin.
         """
         try:
             return cls.model_validate(store.manifest.origin)
         except ValidationError as error:
             raise IndexStoreError(
-                f"The manifest of the index at {store.path} does not say how it was made; it is "
-                "damaged or was written by another program."
+                f"The manifest of the index at {store.path} does not say how it was made: "
+                "index the documents again."
             ) from error
 
     def check_codebook(self, path: Path | None, identity: str) -> None:

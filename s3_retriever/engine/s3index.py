@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from s3_retriever.features import EncodedChunk
     from s3_retriever.host import Host
 
-# Spans that a search returns unless told otherwise.
+# Spans of a search that sets no limit.
 DEFAULT_K = 5
 
 
@@ -54,7 +54,7 @@ class S3Index:
 
         Args:
             store: Documents and postings.
-            encoder: The host and its codebook, or what loads them once they are needed.
+            encoder: The host and its codebook, or a function that loads them when first needed.
             recipe: How documents are indexed.
         """
         self._store = store
@@ -79,7 +79,7 @@ class S3Index:
             host: `minilm`, a local folder, a model id on the Hugging Face Hub, or a loaded host.
             codebook: The host's codebook, or its name; defaults to the one shipped for the host
                 or the one in the folder `s3-codebook` beside the model's files.
-            recipe: `default` (what the codebook measures best), `paper`, or your own.
+            recipe: `default` (the one that measured best), `paper`, or your own.
             host_options: For `Host.load`, such as `device="cuda"`.
 
         Raises:
@@ -237,21 +237,21 @@ class S3Index:
 
         Args:
             ids: Ids of documents, or a single id.
-            missing_ok: Whether ids that no document has are passed over; else they are an error.
+            missing_ok: Whether unknown ids are ignored; otherwise they are an error.
 
         Returns:
             How many documents were deleted.
 
         Raises:
-            InputError: There is no document of some id; then none is deleted.
+            InputError: An id is unknown; then nothing is deleted.
             IndexStoreError: Another process is writing, or the disk refuses.
         """
         return self._store.delete([ids] if isinstance(ids, str) else ids, missing_ok=missing_ok)
 
     def compact(self) -> None:
-        """Merge all segments into one and give the room of deleted documents back.
+        """Merge all segments into one and free the space of deleted documents.
 
-        Adding and deleting do as much as searches need on their own.
+        Adding and deleting already merge as much as searches need.
 
         Raises:
             IndexStoreError: Another process is writing, the disk refuses, or a file is damaged.
@@ -278,7 +278,7 @@ class S3Index:
             progress: Whether a bar shows how far it is (only in a terminal).
 
         Returns:
-            How much was read, and what lies about that is not part of the index.
+            How much was read, and which files do not belong to the index.
 
         Raises:
             IndexStoreError: Files are missing or damaged; it names all of them.
@@ -301,14 +301,14 @@ class S3Index:
 
         Args:
             question: Any text.
-            k: Spans at most; 5 if neither `k` nor `token_budget` is given.
+            k: Most spans; 5 if neither `k` nor `token_budget` is given.
             mode: `s3` (co-activation of features), `bm25`, or `hybrid`, which fuses both.
-            token_budget: Tokens of the host at most, all spans together.
+            token_budget: Most tokens of all spans together, as the host counts them.
             where: Metadata that documents must have, such as `{"year": 2024}`, or a function of
                 a document's metadata. Applied before ranking.
             order: `score`, best first, or `document`, as in the documents.
-            unique: Whether a sentence that is in the result already is passed over elsewhere: in
-                an overlapping chunk, say, or a copy of the document. White space is ignored.
+            unique: Whether a sentence that occurs in several places, such as overlapping chunks or
+                copies of a document, is returned once. White space is ignored.
             recipe: Score with another recipe than the index's own; its taps must be indexed.
 
         Returns:
@@ -350,7 +350,7 @@ class S3Index:
             recipe: The recipe that found it, if not the index's own.
 
         Raises:
-            InputError: The question is empty, or the span is not in this index as it is now.
+            InputError: The question is empty, or the span is not in the index any more.
             CodebookError: The recipe needs taps that the index does not have.
         """
         check_text(question, "question")
@@ -392,7 +392,7 @@ def new_store(
     recipe: Recipe,
     codebook: str | Path | Codebook | None,
 ) -> Store:
-    """An empty store whose manifest says how it was made.
+    """Make an empty store whose manifest says how it was made.
 
     Raises:
         IndexStoreError: `path` is in use, or it cannot be written.
@@ -402,10 +402,10 @@ def new_store(
 
 
 def _check_codebook(store: Store, origin: Origin, codebook: str | Path | Codebook) -> None:
-    """Compare a codebook at hand with the one that the index was made with; load no weights.
+    """Check that a local codebook is the one that the index was made with; load no weights.
 
     Raises:
-        IndexStoreError: It is another one.
+        IndexStoreError: It is another codebook.
         CodebookError: It cannot be read.
     """
     if not isinstance(codebook, (str, Path)):
@@ -415,7 +415,7 @@ def _check_codebook(store: Store, origin: Origin, codebook: str | Path | Codeboo
 
 
 def as_documents(documents: Iterable[Document | str] | Document | str) -> Iterator[Document]:
-    """Iterate over documents, of texts too; a lone document or text is one document.
+    """Iterate over documents, making them of plain texts; a single one need not be in a list.
 
     Raises:
         InputError: `documents` or an item is of another type.
@@ -443,7 +443,7 @@ def _reached(chunk: EncodedChunk, before: int) -> int:
 def _scanning_bar(
     documents: Iterable[Document | str] | Document | str, shown: bool
 ) -> AbstractContextManager[Bar]:
-    """A bar of characters; with the time left if all documents are at hand."""
+    """A bar of characters, with the time left unless the documents come from an iterator."""
     total = None
     if isinstance(documents, (str, Document)):
         documents = [documents]

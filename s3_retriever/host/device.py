@@ -118,7 +118,9 @@ def find_device(name: str = "auto") -> torch.device:
         try:
             return torch.empty(0, device=name).device
         except (RuntimeError, AssertionError) as error:
-            raise InputError(f"There is no device {name!r} here: {error}") from error
+            raise InputError(
+                f"Device {name!r} is not available here ({error}); pass auto, cpu, cuda or mps."
+            ) from error
     if torch.cuda.is_available():
         return torch.device("cuda")
     if torch.backends.mps.is_available():

@@ -73,7 +73,7 @@ def interleaved(fused: Tensor, heads: Heads) -> dict[Side, Tensor]:
 def norm_heads(projected: Tensor, norm: nn.Module, size: int) -> Tensor:
     """Apply a norm to every head of [windows, length, heads * head size].
 
-    The heads move in front because StableLM has weights for each; other norms do not care.
+    The heads move to the front because StableLM has weights per head; other norms are indifferent.
     """
     heads = projected.view(*projected.shape[:-1], -1, size).transpose(1, 2)
     normed: Tensor = norm(heads)
@@ -94,7 +94,7 @@ class Family:
             rotary embedding; empty if the family has none.
         query_norm: The same for queries.
         norm_switch: The configuration's switch for these norms; empty if all models have them.
-        flat_norm: Whether these norms span all heads at once instead of each by itself.
+        flat_norm: Whether these norms span all heads at once rather than each head alone.
         heads: Reads numbers and size of the heads from the configuration.
         bidirectional: Whether a token sees the tokens to its right.
         unused_positions: How many of the configuration's positions no token can have.

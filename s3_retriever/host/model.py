@@ -164,12 +164,12 @@ class Host:
         overlap: int | None = None,
         batch_tokens: int | None = None,
     ) -> Host:
-        """Make a host of a model that is loaded already, such as a quantised one.
+        """Make a host from a loaded model, such as a quantised one.
 
         The model is not copied, but put into evaluation mode; the tokenizer is copied.
 
         Args:
-            model: A base model, or a causal one, which then also generates.
+            model: A base model, or a causal model, which then also generates.
             tokenizer: Its tokenizer.
             name: What messages call it and where to look for its codebook; defaults to the name
                 that the model was loaded by.
@@ -202,8 +202,8 @@ class Host:
         if self.family.bidirectional:
             raise HostError(
                 f"Host {self.name!r} is an encoder ({self.model.config.model_type}) and cannot "
-                "generate; let it compress the context and give the evidence to another model, "
-                "or take a causal model as host."
+                "generate; compress the context with it and give the evidence to another model, "
+                "or use a causal model as host."
             )
         raise HostError(
             f"Host {self.name!r} has no LM head: it was loaded without generates=True, or its "
@@ -365,7 +365,7 @@ _DTYPE_OPTION = (
 def _truncate(config: PretrainedConfig, layers: int) -> None:
     depth = config.num_hidden_layers
     if not 1 <= layers <= depth:
-        raise InputError(f"The host has {depth} layers, so {layers} of them cannot be loaded.")
+        raise InputError(f"layers must be 1 to {depth}, as deep as the host, not {layers}.")
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:layers]
     config.num_hidden_layers = layers
@@ -379,8 +379,8 @@ def _window_shape(
     default = _MINILM_WINDOW if name == MINILM else _LONGEST_WINDOW
     size = min(default, longest) if window is None else window
     if not 8 <= size <= longest:
-        raise InputError(f"A window of host {name!r} has 8 to {longest} tokens, not {size}.")
+        raise InputError(f"window must be 8 to {longest} tokens for host {name!r}, not {size}.")
     shared = size // 8 if overlap is None else overlap
     if not 0 <= shared <= size // 2:
-        raise InputError(f"Windows of {size} tokens overlap by 0 to {size // 2}, not {shared}.")
+        raise InputError(f"overlap must be 0 to {size // 2}, half a window, not {shared}.")
     return WindowShape(size, shared, family.bidirectional)

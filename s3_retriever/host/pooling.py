@@ -20,11 +20,11 @@ class SentencePooler:
         self._states: list[Tensor] = []
 
     def push(self, states: Tensor, sentences: Sequence[Sentence]) -> Tensor:
-        """Take further tokens, of documents one after another.
+        """Take the next tokens; documents follow one another.
 
         Args:
             states: Their states [n, width], on any device.
-            sentences: The sentences that are complete with them; m sentences.
+            sentences: The m sentences that are complete with them.
 
         Returns:
             Mean states of these sentences, float32 [m, width].

@@ -34,7 +34,7 @@ def locate(name: str, revision: str | None = None) -> str:
             raise HostError(f"The folder {name} holds no model: it has no config.json.")
         return str(folder)
     if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise HostError(f"There is no folder {name}.")
+        raise HostError(f"There is no folder {name}; check the path.")
     return _hub_folder(name, revision)
 
 

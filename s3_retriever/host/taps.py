@@ -55,7 +55,7 @@ class Tap:
         """Find the module to read, and the function that turns its output into activations."""
         if self.layer >= len(host.blocks):
             raise InputError(
-                f"There is no tap {self}: host {host.name!r} has the layers 0 to "
+                f"There is no tap {self}: host {host.name!r} has layers 0 to "
                 f"{len(host.blocks) - 1}."
             )
         block = host.blocks[self.layer]

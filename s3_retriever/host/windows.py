@@ -103,7 +103,7 @@ class OffsetTokenizer:
         return sum(len(ids) for ids, _ in self.stream(text))
 
 
-# A longer title would take the window away from the text. It never gets more than half of it.
+# A longer title would crowd out the text. Titles never get more than half a window.
 TITLE_TOKENS = 32
 
 

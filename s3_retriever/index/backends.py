@@ -53,7 +53,7 @@ class DiskBackend:
 
     Args:
         path: A folder that has an index.
-        durable: Whether a commit is on disk for good, which takes some time.
+        durable: Whether a commit waits until the disk has everything, which takes some time.
 
     Raises:
         IndexStoreError: There is no index, or it is damaged or of another schema.
@@ -64,7 +64,7 @@ class DiskBackend:
         self._durable = durable
         self._lock = write_lock(path)
         content = read_manifest(path)
-        # One attribute: threads never see the content of one manifest and another one parsed.
+        # One attribute: threads never see the bytes of one manifest and the parsed form of another.
         self._last_read = content, parse_manifest(path, content)
 
     @staticmethod
@@ -91,7 +91,7 @@ class DiskBackend:
         """The manifest as it is on disk now, commits of other processes included.
 
         Raises:
-            IndexStoreError: The index is gone, damaged, or another one took its place.
+            IndexStoreError: The index is gone, damaged, or was replaced by another.
         """
         content = read_manifest(self.path)
         known, manifest = self._last_read
@@ -99,14 +99,14 @@ class DiskBackend:
             identity, manifest = manifest.uuid, parse_manifest(self.path, content)
             if manifest.uuid != identity:
                 raise IndexStoreError(
-                    f"The index at {self.path} was replaced by another one; open it again."
+                    f"The index at {self.path} was replaced by another; open it again."
                 )
             self._last_read = content, manifest
         return manifest
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Keep others from writing, and remove what was left over before and after.
+        """Keep others from writing, and remove leftovers before and after.
 
         Raises:
             IndexStoreError: Someone else is writing, or the folder cannot be written.
@@ -120,7 +120,7 @@ class DiskBackend:
                     self._remove_orphans()
 
     def commit(self, manifest: Manifest) -> None:
-        """Put a manifest, whole, in the place of the current one.
+        """Replace the current manifest, all or nothing.
 
         Raises:
             IndexStoreError: It cannot be written.
@@ -156,7 +156,7 @@ class DiskBackend:
 
         Args:
             entry: Its entry in the manifest.
-            known: The segment before documents of it were deleted, if that is open.
+            known: An open version of the segment with fewer documents deleted, if there is one.
 
         Raises:
             IndexStoreError: A file is missing or damaged.
@@ -178,7 +178,7 @@ class DiskBackend:
         manifest = self.manifest
         problems = find_damage(self.path, manifest.segments, progress=progress)
         if problems:
-            # Commits since may have taken files away.
+            # Later commits may have removed files.
             named = named_files(self.path, self.manifest.segments)
             refuse_damage(self.path, {file: problems[file] for file in problems if file in named})
         return intact(self.path, manifest.segments)
@@ -203,7 +203,7 @@ class DiskBackend:
 def _check_free(path: Path) -> None:
     if (path / MANIFEST_NAME).exists():
         raise IndexStoreError(
-            f"There is an index at {path} already; open it with S3Index.open(), or choose another "
+            f"There already is an index at {path}; open it with S3Index.open(), or choose another "
             "path."
         )
     if path.exists() and (

@@ -81,7 +81,7 @@ class DocumentsWriter:
 
         Args:
             document: The document.
-            text: Its text, which is written to its end.
+            text: Its text, of which the rest is written now.
             sentences: Its sentences, by ordinal.
             tokens: Its tokens, by position.
         """
@@ -144,7 +144,7 @@ class DocumentsWriter:
             file.close()
 
     def abort(self) -> None:
-        """Close the files as they are."""
+        """Close the files unfinished."""
         for file in self._files():
             file.abort()
 
@@ -207,7 +207,7 @@ class Documents:
         self._columns: dict[str, _Column] = {}
 
     def find(self, document_id: str) -> int | None:
-        """Ordinal of the document of that id, deleted or not; None if there is none."""
+        """Ordinal of the document with this id, deleted or not; None if there is none."""
         wanted = np.uint64(id_hash(document_id))
         order, hashes = self._by_hash
         first, end = (int(np.searchsorted(hashes, wanted, side)) for side in _SIDES)
@@ -236,14 +236,14 @@ class Documents:
         return start, start + int(record["n_bytes"])
 
     def read_text(self, start: int, end: int, crc32: int, *, before: int = 0, skip: int = 0) -> str:
-        """Text from one place in the file to another, once it is known to be intact.
+        """Text of a byte range of the file, checked against its checksum.
 
         Args:
             start: The first byte.
             end: The byte after the last one.
             crc32: Checksum of these bytes.
-            before: Checksum of the bytes before them, from which theirs goes on.
-            skip: Bytes at the start that are not wanted.
+            before: Checksum of the bytes before them, which theirs continues.
+            skip: Number of bytes to drop at the start.
         """
         content = self.content(start, end)
         self._compare(TEXT_FILE, content, crc32, before)
@@ -253,7 +253,7 @@ class Documents:
             raise damaged(self._folder.path(TEXT_FILE), error) from None
 
     def content(self, start: int, end: int) -> NDArray[np.uint8]:
-        """Bytes of texts from one place in the file to another, unchecked."""
+        """A byte range of the file of texts, unchecked."""
         return self._cut(self._text, TEXT_FILE, start, end)
 
     def ids(self) -> list[str]:
@@ -261,7 +261,7 @@ class Documents:
         return self._parsed[0]
 
     def metadata(self, ordinal: int) -> Mapping[str, Any]:
-        """Metadata of a document, to look at only."""
+        """Metadata of a document, read only."""
         return MappingProxyType(self._parsed[1][ordinal])
 
     def where(self, conditions: Mapping[str, Any]) -> NDArray[np.bool_]:
@@ -278,7 +278,7 @@ class Documents:
         column = self._columns.get(key)
         if column is None:
             column = _Column(self._parsed[1], key)
-            # Questions may name any key: only those that documents have are kept.
+            # Filters may name any key; only keys that documents have are kept.
             if not column.empty:
                 self._columns[key] = column
         return column
@@ -310,21 +310,21 @@ class Documents:
             raise damaged(self._folder.path(ROWS_FILE), error) from None
 
     def _cut(self, content: NDArray[_T], name: str, start: int, end: int) -> NDArray[_T]:
-        """A range that the table names, which may not be in the file if that is damaged."""
+        """A range of a file as the table gives it; refuses one beyond the end of the file."""
         if not start <= end <= len(content):
             raise damaged(self._folder.path(name), "a range beyond its end")
         return content[start:end].copy()
 
     def _compare(self, name: str, content: NDArray[np.uint8], crc32: int, before: int = 0) -> None:
-        """Refuse bytes other than those that were written; `before` is what precedes them."""
+        """Refuse bytes that do not match their checksum, which continues `before`."""
         if zlib.crc32(content.data, before) != crc32:
-            raise damaged(self._folder.path(name), "what was read is not what its checksum says")
+            raise damaged(self._folder.path(name), "its content does not match its checksum")
 
 
 # Where a document's line is, and its checksum.
 _LINE = ("row_start", "row_bytes", "row_crc32")
 _SIDES: tuple[Any, Any] = ("left", "right")
-# Numbers of what a document has no value for, and of a value that no document has.
+# The number for a document without a value, and for a value that no document has.
 _MISSING, _ABSENT = -1, -2
 
 
@@ -337,7 +337,7 @@ class _Column:
     """
 
     def __init__(self, metadata: list[dict[str, Any]], key: str) -> None:
-        # By whether it is a bool, as `True == 1`, and value.
+        # Keyed by whether the value is a bool, too, because `True == 1`.
         self._numbers: dict[tuple[bool, Any], int] = {}
         # Lists and objects, which cannot be hashed.
         self._others: list[tuple[Any, int]] = []

@@ -17,7 +17,7 @@ _CHUNK_BYTES = 1 << 20
 
 @contextmanager
 def writing(path: PurePath) -> Iterator[None]:
-    """Turn an operating system's refusal to write into an error for people.
+    """Turn the operating system's errors on writing into readable ones.
 
     Raises:
         IndexStoreError: Disk full, permission denied, and the like.
@@ -33,7 +33,7 @@ def writing(path: PurePath) -> Iterator[None]:
 
 @contextmanager
 def reading(path: PurePath) -> Iterator[None]:
-    """Turn an operating system's refusal to read into an error for people.
+    """Turn the operating system's errors on reading into readable ones.
 
     Raises:
         IndexStoreError: The file is missing, permission denied, and the like.
@@ -52,7 +52,7 @@ def reading(path: PurePath) -> Iterator[None]:
 def damaged(path: PurePath, reason: object) -> IndexStoreError:
     """The error for a file that does not hold what it should."""
     return IndexStoreError(
-        f"{path} is damaged ({reason}); restore the index from a copy or build it anew."
+        f"{path} is damaged ({reason}); restore the index from a copy or build it again."
     )
 
 
@@ -76,13 +76,13 @@ def checksum(path: Path, advance: Callable[[int], object] | None = None) -> str:
 
 
 def sync(path: Path) -> None:
-    """Bring a file's content, or the names in a folder, to disk for good.
+    """Wait until the disk has a file's content, or the names in a folder.
 
     Raises:
         OSError: The disk refuses.
     """
     windows = os.name == "nt"
-    if windows and path.is_dir():  # It can open no folder and needs none of this.
+    if windows and path.is_dir():  # it cannot open folders and does not need to
         return
     descriptor = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
     try:
@@ -92,15 +92,15 @@ def sync(path: Path) -> None:
 
 
 def replace_file(path: Path, content: bytes, *, durable: bool) -> None:
-    """Replace a file at one stroke: a reader sees the old content or the new.
+    """Replace a file atomically: a reader sees the old content or the new.
 
     Args:
         path: The file.
-        content: What it is to hold.
+        content: Its new content.
         durable: Whether that also holds after a crash of the machine.
 
     Raises:
-        OSError: The content cannot be written; the old file is as it was.
+        OSError: The content cannot be written; the old file is unchanged.
     """
     draft = path.with_name(path.name + ".tmp")
     draft.write_bytes(content)
@@ -132,7 +132,7 @@ def hold(lock: FileLock) -> Iterator[None]:
     busy = IndexStoreError(
         f"Another process is writing to the index at {folder}; try again when it is done."
     )
-    # The lock would let its holder in once more, and one writer would remove the other's work.
+    # The lock is reentrant, and a second writer would remove the work of the first.
     if lock.is_locked:
         raise busy
     with writing(folder):

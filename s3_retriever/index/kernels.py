@@ -8,8 +8,8 @@ Arguments that they share, for B blocks of a segment and F features:
 - `first`: int64 [B + 1], the first sentence of each block, and the end.
 - `first_token`: int64 [sentences + 1], the first token of each sentence, and the end.
 
-Those that damaged files could lead outside return whether the postings were in order; if not, the
-result is of no use.
+Functions that damaged files could lead out of range return whether the postings were in order; if
+not, their result is meaningless.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def mark_features(
 ) -> None:
     """Mark which features fire in which of some sentences, bool [n, F].
 
-    `wanted` is these sentences' numbers, ascending, int64 [n].
+    `wanted` holds the numbers of these sentences, ascending, int64 [n].
     """
     start = 0
     for b in range(begin.shape[0]):
@@ -66,7 +66,7 @@ def mark_features(
 
 @njit(nogil=True, cache=True)
 def _not_below(sentences: Any, low: int, high: int, number: int) -> int:
-    """The first posting of an ascending range that is of no sentence before a number."""
+    """The first posting of an ascending range whose sentence is not below a number."""
     while low < high:
         middle = (low + high) // 2
         if sentences[middle] < number:
@@ -171,7 +171,7 @@ def count_deltas(
                 counts[f] += 1
 
 
-# Sums may be taken in any order, so that several products are computed at once.
+# Sums may be taken in any order, which lets the compiler compute several products at once.
 @njit(nogil=True, cache=True, fastmath={"reassoc", "nsz", "contract"})
 def add_products(vectors: Any, weights: Any, scores: Any) -> None:
     """Add to each score, float64 [n], the halves of its vector's bytes, each times its weight.

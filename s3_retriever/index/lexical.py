@@ -1,8 +1,8 @@
-"""Lexical postings: in which sentences, and how often, does a term occur?
+"""Lexical postings: in which sentences a term occurs, and how often.
 
-Terms are 64-bit hashes, which need no dictionary. Postings are written in blocks that are each
-sorted by (term, sentence): `terms` has the terms of block after block, `blocks` the
-first term of every block, `offsets` the first posting of every term (both with a final end).
+Terms are 64-bit hashes, which need no dictionary. Postings are written in blocks, each sorted by
+(term, sentence): `terms` has the terms of block after block, `blocks` the first term of every
+block, `offsets` the first posting of every term (both with a final end).
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class LexicalWriter:
             file.close()
 
     def abort(self) -> None:
-        """Close the files as they are."""
+        """Close the files unfinished."""
         for file in self._files.values():
             file.abort()
 
@@ -145,7 +145,7 @@ class Lexical:
     def blocks(
         self,
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.uint8]]]:
-        """All postings, block after block, ascending by sentence: as `LexicalWriter.extend`."""
+        """All postings in blocks, each ascending by sentence, as `LexicalWriter.extend` takes."""
         for first, end in zip(self._blocks[:-1], self._blocks[1:], strict=True):
             entries, lengths = self._entries(np.arange(first, end))
             sentences, counts = self._postings(entries)
@@ -168,7 +168,7 @@ class Lexical:
         return sentences, self._counts[entries]
 
     def _rows(self, terms: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Where the terms stand in the table of terms, block after block."""
+        """Rows of the terms in the table of terms, block after block, and which term each is."""
         rows = [np.empty(0, dtype=np.int64)]
         which = [np.empty(0, dtype=np.int64)]
         for first, end in zip(self._blocks[:-1], self._blocks[1:], strict=True):

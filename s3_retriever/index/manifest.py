@@ -1,6 +1,6 @@
 """The manifest: which files make up an index. Replacing it is what commits a change.
 
-Its first line but one is a checksum of all lines after it, byte by byte.
+Its second line is a checksum of all bytes after that line.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 _SEAL = re.compile(rb'\{\n "sha256": "([0-9a-f]{64})",\n')
 
-# A tap's files carry its name, and the lexical postings have taken this one.
+# A tap's files start with its name, and those of the lexical postings with this one.
 RESERVED_TAP = "lexical"
 
 # Names that come from a file become paths: no separators, nothing hidden, no "..".
@@ -57,7 +57,7 @@ class FileEntry(_Strict):
 
 
 class SegmentEntry(_Strict):
-    """One segment.
+    """What the manifest records of a segment.
 
     Attributes:
         name: Its folder.
@@ -68,7 +68,7 @@ class SegmentEntry(_Strict):
         vector_bytes: Bytes of a sentence's vector; 0 for an index without sentence vectors.
         files: Every file of the folder, by name.
         deleted: Number of deleted documents; at least one document is not deleted.
-        tombstones: The one of `files` that lists the deleted documents; None if there are none.
+        tombstones: Name of the file that lists the deleted documents; None if there are none.
     """
 
     name: PlainName
@@ -106,8 +106,8 @@ class Manifest(_Strict):
         schema_version: Version of the files' layout.
         uuid: Identity of the index, random.
         generation: Counts the commits.
-        origin: What the index is made with: host, codebook and recipe, as the engine gives it.
-        text_analysis: Versions of what cut the texts into sentences and terms, by name.
+        origin: What the index was made with: host, codebook and recipe, as the engine gives it.
+        text_analysis: By name, versions of what cut the texts into sentences and terms.
         segments: The segments, oldest first.
     """
 
@@ -154,7 +154,7 @@ def parse_manifest(path: Path, content: bytes) -> Manifest:
         seal = _SEAL.match(content)
         rest = content[seal.end() :] if seal else b""
         if seal and seal[1] != _digest(rest):
-            raise damaged(file, "its content is not what its checksum says")
+            raise damaged(file, "its content does not match its checksum")
         version = dict(json.loads(content)).get("schema_version")
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise IndexStoreError(

@@ -31,15 +31,10 @@ def next_merge(sizes: Sequence[Size]) -> slice | None:
         sizes: Of all segments, oldest first.
 
     Returns:
-        Neighbours more than half of each of which is deleted (a single one is rewritten), or so
-        many of one level that they are to be merged; None if there is nothing to do.
+        Neighbours that are each more than half deleted (a single segment is rewritten), or enough
+        neighbours of one level to merge; None if there is nothing to do.
     """
     return _wasteful(sizes) or _crowded([_level(size.live) for size in sizes])
-
-
-def most_segments(size: int) -> int:
-    """How many segments an index of that size may have at most, once there is nothing to do."""
-    return (WIDTH - 1) * (_level(size) + 1)
 
 
 def _wasteful(sizes: Sequence[Size]) -> slice | None:

@@ -1,4 +1,4 @@
-"""Feature postings of one tap: in which sentences, and at which of their tokens, it fires.
+"""Feature postings of one tap: in which sentences, and on which of their tokens, each fires.
 
 Postings are kept in blocks of whole sentences, sorted by feature, then sentence, then token. In a
 block sentences are counted in 16 bits. Tokens are kept apart from them, as steps of one byte each:
@@ -22,15 +22,15 @@ from s3_retriever.index.tables import NEW_SENTENCE, STEP
 def encode(
     gaps: NDArray[np.integer[Any]], begins: NDArray[np.bool_]
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Write postings as deltas.
+    """Encode postings as deltas.
 
     Args:
-        gaps: Tokens to go on to each posting [n], from its sentence's first token or from the
+        gaps: Tokens to advance to each posting [n], from its sentence's first token or from the
             posting before.
         begins: Whether a posting is the first of its sentence [n].
 
     Returns:
-        The deltas, and where among them those of each posting end [n].
+        The deltas, and for each posting where its deltas end [n].
     """
     sizes = gaps // STEP
     sizes += 1
@@ -49,10 +49,10 @@ def starts_sentence(deltas: NDArray[np.uint8]) -> NDArray[np.bool_]:
 def decode(
     deltas: NDArray[np.uint8], first_tokens: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Go from posting to posting.
+    """Decode deltas to token positions.
 
     Args:
-        deltas: Places [n], of whole sentences.
+        deltas: Deltas [n] of whole sentences.
         first_tokens: The first token of each of their sentences.
 
     Returns:
@@ -207,7 +207,7 @@ class Postings:
         return tokens, which[posted]
 
     def of_sentence(self, sentence: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The features that fire in a sentence [f], ascending, and on how many tokens of it [f]."""
+        """The features of a sentence [f], ascending, and on how many of its tokens each fires [f]."""
         from s3_retriever.index.kernels import count_deltas
 
         block = int(np.searchsorted(self._blocks, sentence, side="right")) - 1
@@ -320,10 +320,10 @@ class PostingsWriter:
         self._waiting: list[NDArray[np.int32]] = []
 
     def append(self, features: NDArray[np.int32]) -> None:
-        """Take the features [n, k] of the next n tokens; -1 stands for none.
+        """Take the features [n, k] of the next n tokens, padded with -1.
 
         Raises:
-            InputError: A feature that the dictionary does not have.
+            InputError: The dictionary does not have a feature.
         """
         if features.size and not -1 <= features.min() <= features.max() < self.n_features:
             raise InputError(
@@ -336,7 +336,7 @@ class PostingsWriter:
         """Write a block.
 
         Args:
-            lengths: Tokens of each of its sentences; these are the first tokens that wait.
+            lengths: Number of tokens of each of its sentences, taken from the tokens that wait.
         """
         keys, bits = self._take(sum(lengths))
         within = _within(lengths)
@@ -371,7 +371,7 @@ class PostingsWriter:
         new = np.ones(len(keys), dtype=np.bool_)
         new[1:] = (features[1:] != features[:-1]) | (sentences[1:] != sentences[:-1])
         gaps = np.diff(tokens, prepend=tokens[:1])
-        gaps[new] = within.place[tokens[new]]
+        gaps[new] = within.offset[tokens[new]]
         steps, ends = encode(gaps, new)
         self._sentences.append(sentences[new])
         self._deltas.append(steps)
@@ -385,7 +385,7 @@ class PostingsWriter:
             file.close()
 
     def abort(self) -> None:
-        """Close the files as they are."""
+        """Close the files unfinished."""
         for file in self._files():
             file.abort()
 
@@ -418,21 +418,21 @@ class PostingsWriter:
 
 
 class _Within(NamedTuple):
-    """Where the tokens of a block are: numbers of their sentences, and how far in they are [n]."""
+    """For each token of a block, its sentence's number and its offset in that sentence [n]."""
 
     sentence: NDArray[np.uint32]
-    place: NDArray[np.uint32]
+    offset: NDArray[np.uint32]
 
 
 def _within(lengths: Sequence[int]) -> _Within:
     starts = np.cumsum([0, *lengths])
-    place = np.arange(starts[-1], dtype=np.uint32)
-    place -= np.repeat(starts[:-1].astype(np.uint32), lengths)
-    return _Within(np.repeat(np.arange(len(lengths), dtype=np.uint32), lengths), place)
+    offset = np.arange(starts[-1], dtype=np.uint32)
+    offset -= np.repeat(starts[:-1].astype(np.uint32), lengths)
+    return _Within(np.repeat(np.arange(len(lengths), dtype=np.uint32), lengths), offset)
 
 
 def _parts(bounds: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Ranges of features, each with about `_PART` postings; a feature with more is one alone."""
+    """Ranges of features, each with about `_PART` postings; a feature with more gets its own."""
     first, last = 0, len(bounds) - 1
     while first < last:
         end = int(np.searchsorted(bounds, bounds[first] + _PART, side="right")) - 1

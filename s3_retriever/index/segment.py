@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +27,8 @@ class Segment:
     Args:
         folder: The segment's folder.
         entry: Its entry in the manifest.
-        known: A segment that may have the same files, deleted documents aside; they are not
-            opened again, and what is known of them is shared.
+        known: A segment that may differ in deleted documents alone; then its open files and what
+            was derived from them are shared.
 
     Attributes:
         name: Name of the segment.
@@ -178,7 +177,7 @@ class Segment:
         weights: NDArray[np.float64],
         scores: NDArray[np.float64],
     ) -> None:
-        """The same for the scores of all tokens [n_tokens]."""
+        """Add a feature's weight to the score of every token [n_tokens] on which it fires."""
         self._taps[tap].add_to_tokens(self._features(tap, features), weights, scores)
 
     def sentence_features(
@@ -212,7 +211,7 @@ class Segment:
         """The cosine of each sentence's vector and a direction, float64 [n_sentences].
 
         Args:
-            direction: Along the axes of the sentence vectors [axes], of length 1, or 0 for none.
+            direction: Along the axes of the sentence vectors [axes], of unit length, or 0 for none.
 
         Raises:
             KeyError: The segment has no sentence vectors.
@@ -225,7 +224,7 @@ class Segment:
         return scores
 
     def vectors(self, first_sentence: int, end: int) -> NDArray[np.uint8]:
-        """Quantized vectors of the sentences from one to before another [n, bytes].
+        """Quantized vectors [n, bytes] of the sentences from `first_sentence` to before `end`.
 
         Raises:
             KeyError: The segment has no sentence vectors.
@@ -264,10 +263,10 @@ class Segment:
 
         Raises:
             IndexError: There are no such sentences.
-            IndexStoreError: The text is not the one that was written.
+            IndexStoreError: The text does not match its checksum.
         """
         first, last = self._sentence_range(first_sentence, last_sentence)
-        # A sentence's checksum goes on from that of the one before: one look covers all.
+        # A sentence's checksum continues the previous one, so a single comparison covers them all.
         begin, crc = self._before(first_sentence)
         return self._files.documents.read_text(
             begin,
@@ -288,13 +287,13 @@ class Segment:
         return self.tokens(int(first["first_token"]), end)
 
     def tokens(self, start: int, end: int) -> NDArray[np.uint32]:
-        """Character starts [n] of the tokens from one position to before another."""
+        """Character starts [n] of the tokens from position `start` to before `end`."""
         if not 0 <= start <= end <= self.n_tokens:
             raise damaged(self._files.folder.path(tables.TOKENS_FILE), "a range beyond its end")
         return self._files.tokens[start:end].copy()
 
     def find(self, document_id: str) -> int | None:
-        """Ordinal of the live document of that id; None if there is none."""
+        """Ordinal of the live document with this id; None if there is none."""
         ordinal = self._files.documents.find(document_id)
         dead = ordinal is not None and self.live is not None and not self.live[ordinal]
         return None if dead else ordinal
@@ -317,16 +316,6 @@ class Segment:
         self._document_record(ordinal)
         return self._files.documents.text(ordinal)
 
-    def document_tokens(self, ordinal: int) -> NDArray[np.uint32]:
-        """Character starts [n] of all tokens of a document.
-
-        Raises:
-            IndexError: There is no such document.
-        """
-        record = self._document_record(ordinal)
-        first = int(record["first_token"])
-        return self.tokens(first, first + int(record["n_tokens"]))
-
     def live_documents(self) -> NDArray[np.int64]:
         """Ordinals [n] of the documents that are not deleted."""
         return np.arange(self.n_documents) if self.live is None else np.flatnonzero(self.live)
@@ -334,15 +323,6 @@ class Segment:
     def ids(self) -> list[str]:
         """Ids of all documents, deleted ones included."""
         return self._files.documents.ids()
-
-    def metadata(self, ordinal: int) -> Mapping[str, Any]:
-        """Metadata of a document, read only; faster than `document` for many of them.
-
-        Raises:
-            IndexError: There is no such document.
-        """
-        self._document_record(ordinal)
-        return self._files.documents.metadata(ordinal)
 
     def where(self, where: Where) -> NDArray[np.bool_]:
         """Which live documents a filter admits, bool [n_documents].

@@ -23,13 +23,13 @@ TOMBSTONE_FILES = "tombstones.*.npy"
 def write_tombstones(
     folder: Folder, entry: SegmentEntry, dead: Iterable[int], generation: int
 ) -> SegmentEntry | None:
-    """Delete documents of a segment for the commit of a generation.
+    """Write the file that deletes documents of a segment.
 
     Args:
         folder: The segment's folder.
         entry: Its entry in the manifest.
         dead: Ordinals of all its deleted documents, those deleted before included.
-        generation: The generation to be.
+        generation: The generation that the next commit makes.
 
     Returns:
         The segment's new entry; None if no live document is left.
@@ -112,7 +112,7 @@ class SegmentFiles:
         return self.documents.table["n_tokens"].astype(np.int64)
 
     def _check_order(self, entry: SegmentEntry) -> None:
-        """Everything is found through these tables, which must lead to nothing outside."""
+        """Check that the tables, through which everything is found, stay within the files."""
         documents, sentences = self.documents.table, self.sentences
         if (
             self.blocks.size == 0

@@ -1,4 +1,4 @@
-"""One generation of an index, as searches read it, its sentences numbered through."""
+"""`Snapshot`: one generation of an index, as searches read it."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class Snapshot:
         return int(self.bounds[-1])
 
     def __contains__(self, document_id: str) -> bool:
-        """Whether there is a live document of that id."""
+        """Whether there is a live document with this id."""
         return self.find(document_id) is not None
 
     def find(self, document_id: str) -> tuple[Segment, int] | None:
-        """Where the live document of that id is: its segment and its ordinal there."""
+        """The segment and ordinal of the live document with this id; None if there is none."""
         for segment in self.segments:
             ordinal = segment.find(document_id)
             if ordinal is not None:
@@ -95,7 +95,7 @@ class Snapshot:
         return float(self.column("n_terms")[self.live].mean()) if self.n_sentences else 0.0
 
     def locate(self, number: int) -> tuple[int, Segment, int]:
-        """The segment's place in the snapshot, the segment, and the sentence's ordinal there."""
+        """A sentence's segment, as its index in the snapshot and itself, and the ordinal there."""
         place = int(np.searchsorted(self.bounds, number, side="right")) - 1
         return place, self.segments[place], number - int(self.bounds[place])
 

@@ -1,7 +1,7 @@
 """Where a segment's files are, on disk or in memory, and how arrays are written to them.
 
 Both kinds of folder hold the same bytes: arrays in numpy's `.npy` format, written once from front
-to back, and read ever after.
+to back, then only read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from s3_retriever.index.manifest import FileEntry
 # keeps an index of many small segments within a process's limit.
 MAP_BYTES = 1 << 16
 
-# In memory nothing is compared with a checksum. On disk no file has this one.
+# In memory nothing is compared with checksums, so none are computed.
 _NO_CHECKSUM = "0" * 64
 
 # What numpy raises when a header is not what it should be.
@@ -109,7 +109,7 @@ class DiskFolder:
         return {name: self.entry(name) for name in names}
 
     def sync(self, name: str) -> None:
-        """Bring a file and its name to disk for good."""
+        """Wait until the disk has a file and its name."""
         if self._durable:
             with writing(self.location):
                 sync(self.location / name)
@@ -169,7 +169,7 @@ class MemoryFolder:
         self.keep(())
 
     def keep(self, names: Container[str]) -> None:
-        """Let go of all files but some."""
+        """Let go of all files but those named."""
         self._files = {name: file for name, file in self._files.items() if name in names}
 
 
@@ -230,7 +230,7 @@ class FileWriter:
             self._file.close()
 
     def abort(self) -> None:
-        """Close the file as it is."""
+        """Close the file unfinished."""
         try:
             self._file.close()
         except OSError:
@@ -284,6 +284,6 @@ class ArrayWriter(FileWriter):
 
 
 def ragged(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The ranges `start, start + 1, ...` of the given lengths, one after the other."""
+    """Concatenate the ranges `start, start + 1, ...` of the given lengths."""
     before = np.cumsum(lengths) - lengths
     return np.repeat(starts - before, lengths) + np.arange(lengths.sum())

@@ -56,10 +56,10 @@ class Store:
         """Make an empty index.
 
         Args:
-            path: A folder that is empty or does not exist. None keeps the index in memory, as
-                long as the store is not closed.
+            path: A folder that is empty or does not exist. None keeps the index in memory until
+                the store is closed.
             origin: What the index is made with: host, codebook and recipe; JSON values.
-            text_analysis: Versions of what cuts its texts into sentences and terms, by name.
+            text_analysis: By name, versions of what cuts its texts into sentences and terms.
 
         Raises:
             IndexStoreError: There is an index or something else at `path`, or it cannot be
@@ -76,7 +76,7 @@ class Store:
         """Open an index; nothing is written, and a read-only folder will do.
 
         Raises:
-            IndexStoreError: No index at `path`, one of another schema, or a damaged one.
+            IndexStoreError: There is no index at `path`, it is damaged, or of another schema.
         """
         store = cls(DiskBackend(path))
         store.snapshot()
@@ -92,12 +92,12 @@ class Store:
         """The manifest as it is now, commits of other processes included.
 
         Raises:
-            IndexStoreError: The index is closed, gone, damaged, or another one took its place.
+            IndexStoreError: The index is closed, gone, damaged, or was replaced by another.
         """
         return self._backend.manifest
 
     def snapshot(self) -> Snapshot:
-        """The index as it is now; safe to use for as long as it is kept, whatever is committed.
+        """The index as it is now; later commits do not affect the snapshot.
 
         Raises:
             IndexStoreError: The index is closed, gone or damaged.
@@ -135,15 +135,15 @@ class Store:
         replace: bool = False,
         text_analysis: Mapping[str, str] | None = None,
     ) -> Iterator[SegmentWriter]:
-        """Add documents: a context in which a writer takes them, and at whose end they are there.
+        """Add documents: a context whose writer takes them and which commits them at its end.
 
-        With any exception the index stays as it is. Without documents nothing happens.
+        With any exception the index stays as it is. Without documents nothing is committed.
 
         Args:
             features: Size of every tap's dictionary.
             vector_bytes: Bytes of a sentence's vector; 0 for none.
-            replace: Whether a document takes the place of the one that has its id, in the same
-                commit; else the writer refuses ids that are there.
+            replace: Whether a document replaces the one with its id, in the same commit; otherwise
+                the writer refuses known ids.
             text_analysis: What cuts the documents into sentences and terms, as for `create`.
 
         Raises:
@@ -169,13 +169,13 @@ class Store:
 
         Args:
             ids: Ids of the documents.
-            missing_ok: Whether ids that no document has are passed over; else they are an error.
+            missing_ok: Whether unknown ids are ignored; otherwise they are an error.
 
         Returns:
             How many documents were deleted.
 
         Raises:
-            InputError: There is no document of some id.
+            InputError: An id is unknown.
             IndexStoreError: Someone else is writing, or the folder cannot be written.
         """
         wanted = set(ids)
@@ -190,7 +190,7 @@ class Store:
         return len(known)
 
     def compact(self) -> None:
-        """Merge all live documents into one segment and give the room of deleted ones back.
+        """Merge all live documents into one segment and free the space of deleted ones.
 
         Raises:
             IndexStoreError: Someone else is writing, the folder cannot be written, or a segment
@@ -211,7 +211,7 @@ class Store:
             IndexStoreError: `path` is in use or cannot be written, or this index is damaged.
         """
         manifest, snapshot = self.manifest, self.snapshot()
-        # What is damaged must not go on under a new checksum.
+        # Damaged content must not get a new, valid checksum.
         self._backend.refuse_damage(manifest.segments)
         copy = Store.create(path, manifest.origin, manifest.text_analysis)
         if not snapshot.n_documents:
@@ -266,7 +266,7 @@ class Store:
         vector_bytes: int,
         taken: Callable[[str], bool] | None = None,
     ) -> Iterator[SegmentWriter]:
-        """A writer for the next generation's segment, in a folder that no reader looks into."""
+        """A writer for the next generation's segment, in a folder that readers ignore."""
         folder = self._backend.draft(f"segment-{self.manifest.generation + 1:06d}")
         writer = SegmentWriter(folder, features, vector_bytes, taken)
         try:
@@ -281,7 +281,7 @@ class Store:
         return entry
 
     def _without(self, snapshot: Snapshot, ids: Iterable[str]) -> list[SegmentEntry]:
-        """The entries of a snapshot's segments once the documents of these ids are deleted."""
+        """The entries of a snapshot's segments after deleting the documents with these ids."""
         dead: dict[str, list[int]] = {}
         for name in ids:
             if place := snapshot.find(name):
@@ -308,7 +308,7 @@ class Store:
             while run := next_merge([_size(segment) for segment in self.snapshot().segments]):
                 self._merge(run)
         except IndexStoreError as error:
-            # What was asked for is committed, and the next commit tries again.
+            # The caller's change is committed, and the next commit tries again.
             where = self.path or "(in memory)"
             logger.warning("Segments of the index at %s stay unmerged: %s", where, error)
 
@@ -316,7 +316,7 @@ class Store:
         """Commit one segment with the live documents of neighbours in their place."""
         segments = self.snapshot().segments
         entries = [segment.entry for segment in segments]
-        # What is damaged must not go on under a new checksum.
+        # Damaged content must not get a new, valid checksum.
         self._backend.refuse_damage(entries[run])
         with self._draft(entries[0].features, entries[0].vector_bytes) as writer:
             for segment in segments[run]:
@@ -333,9 +333,9 @@ class Store:
 def _check_text_analysis(manifest: Manifest, text_analysis: Mapping[str, str]) -> None:
     if manifest.text_analysis != dict(text_analysis):
         raise IndexStoreError(
-            f"This index was made with the text analysis {_versions(manifest.text_analysis)}, and "
-            f"the one installed is {_versions(text_analysis)}: it can be searched, but to add "
-            "documents install the versions it was made with, or index the documents again."
+            f"This index was made with the text analysis {_versions(manifest.text_analysis)}, but "
+            f"{_versions(text_analysis)} is installed: it can be searched, but to add documents "
+            "install the versions it was made with, or index the documents again."
         )
 
 
@@ -347,9 +347,9 @@ def _check_taps(manifest: Manifest, features: Mapping[str, int], vector_bytes: i
     for segment in manifest.segments:
         if (segment.features, segment.vector_bytes) != (dict(features), vector_bytes):
             raise IndexStoreError(
-                f"This index has the taps {segment.features} and {segment.vector_bytes} bytes a "
-                f"sentence vector, not {dict(features)} and {vector_bytes}; use the codebook that "
-                "it was made with."
+                f"This index has the taps {segment.features} and sentence vectors of "
+                f"{segment.vector_bytes} bytes, not {dict(features)} and {vector_bytes}; use the "
+                "codebook that it was made with."
             )
 
 
@@ -357,7 +357,7 @@ def _unknown(ids: Collection[str]) -> InputError:
     named = ", ".join(repr(name) for name in sorted(ids)[:_NAMED_IDS])
     more = f" and {len(ids) - _NAMED_IDS} more" * (len(ids) > _NAMED_IDS)
     return InputError(
-        f"This index has no document {named}{more}; nothing was deleted, check the ids."
+        f"This index has no document {named}{more}; nothing was deleted: check the ids."
     )
 
 

@@ -47,8 +47,8 @@ BLOCK = np.dtype("<u8")
 # Ordinal of a deleted document.
 TOMBSTONE = np.dtype("<u4")
 
-# Bits of a byte that leads from one posting of a feature to the next: whether a sentence begins,
-# and how many tokens to go on.
+# Bits of a delta, the byte that leads from one posting of a feature to the next: whether a sentence
+# begins, and how many tokens to advance.
 NEW_SENTENCE = 0x80
 STEP = 0x7F
 
@@ -98,7 +98,7 @@ class TableWriter(ArrayWriter):
         self.append(rows)
 
     def close(self) -> None:
-        """Write what is left and close the file."""
+        """Write the rows that are left and close the file."""
         self._flush()
         super().close()
 

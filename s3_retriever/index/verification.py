@@ -19,13 +19,13 @@ _TABLES = (DOCUMENTS_FILE, SENTENCES_FILE, BLOCKS_FILE)
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What reading every file of an intact index came to.
+    """The result of verifying an intact index.
 
     Attributes:
         files: Number of files; on disk that includes the manifest.
         bytes: Their size without the manifest.
-        strangers: What is in segment folders, or beside them, and does not belong to the index:
-            paths relative to the folder of the index.
+        strangers: Files and folders that do not belong to the index, in or beside the folders of
+            segments: paths relative to the folder of the index.
     """
 
     files: int
@@ -57,10 +57,10 @@ def find_damage(
 
 
 def refuse_damage(path: Path, problems: Mapping[Path, str]) -> None:
-    """Name all damaged files, if there are any, in one error.
+    """Raise one error that names all damaged files, if there are any.
 
     Raises:
-        IndexStoreError: There are.
+        IndexStoreError: A file is damaged.
     """
     if len(problems) == 1:
         raise damaged(*next(iter(problems.items())))
@@ -70,12 +70,12 @@ def refuse_damage(path: Path, problems: Mapping[Path, str]) -> None:
         )
         raise IndexStoreError(
             f"{len(problems)} files of the index at {path} are damaged ({listed}); restore the "
-            "index from a copy or build it anew."
+            "index from a copy or build it again."
         )
 
 
 def intact(path: Path, segments: Sequence[SegmentEntry]) -> Verification:
-    """The verification of segments in which nothing is damaged."""
+    """The verification of undamaged segments."""
     return Verification(
         files=1 + len(named_files(path, segments)),
         bytes=_size(segments),
@@ -93,9 +93,9 @@ def named_files(path: Path, segments: Sequence[SegmentEntry]) -> dict[Path, File
 
 
 def check_files(folder: Path, entry: SegmentEntry, known: SegmentEntry | None) -> None:
-    """Check a segment's files before anything relies on them: all sizes, and tables' checksums.
+    """Check the sizes of a segment's files and the checksums of its tables.
 
-    Every search reads the tables whole, and comparing them costs little. All else is read in
+    Every search reads the tables whole, and comparing them costs little. Other files are read in
     small parts, which have checksums of their own or are checked as they are read.
 
     Args:
@@ -124,13 +124,13 @@ def _problem(
     *,
     compare: bool = True,
 ) -> str | None:
-    """What is wrong with a file's size or, to `compare`, its content; None if nothing is."""
+    """What is wrong with a file's size and, with `compare`, its content; None if nothing is."""
     try:
         size = path.stat().st_size
         if size != file.bytes:
-            return f"{size} bytes where the manifest says {file.bytes}"
+            return f"it has {size} bytes, not {file.bytes}"
         if compare and checksum(path, advance) != file.sha256:
-            return "its content is not what its checksum says"
+            return "its content does not match its checksum"
     except (FileNotFoundError, NotADirectoryError):
         return "missing"
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A segment under construction: documents as the encoder hands them on, or as another has them."""
+"""`SegmentWriter`: makes a segment from encoded documents or from those of other segments."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class SegmentWriter:
         folder: The segment's folder, which must not exist yet.
         features: Size of every tap's dictionary.
         vector_bytes: Bytes of a sentence's vector; 0 for none.
-        taken: Whether an id is taken already; by default none is.
+        taken: Whether an id is already taken; by default none is.
 
     Raises:
         IndexStoreError: From every method: a file cannot be written.
@@ -71,7 +71,7 @@ class SegmentWriter:
         return list(self._ids)
 
     def add(self, chunk: EncodedChunk) -> None:
-        """Add the next tokens of a document, or the first ones of another.
+        """Add the next tokens of a document, or the first tokens of another.
 
         Args:
             chunk: Tokens and sentences; a document ends with the chunk that says `last`.
@@ -114,10 +114,10 @@ class SegmentWriter:
         self._failed = False
 
     def copy_live(self, segment: Segment) -> None:
-        """Add the live documents of a segment as they are, one block of them at a time.
+        """Copy the live documents of a segment, one block of postings at a time.
 
         Args:
-            segment: One of the same taps and vectors.
+            segment: A segment with the same taps and vectors.
 
         Raises:
             IndexStoreError: The segment is damaged.
@@ -167,7 +167,7 @@ class SegmentWriter:
         return entry
 
     def abort(self) -> None:
-        """Give the segment up and remove its folder, unless it is finished."""
+        """Abandon the segment and remove its folder, unless it is finished."""
         if self._finished:
             return
         for file in self._files():
@@ -192,7 +192,7 @@ class SegmentWriter:
     def _begin(self, document: Document) -> _OpenDocument:
         if document.id in self._ids or self._taken(document.id):
             raise InputError(
-                f"Document {document.id!r} is there already; give it another id, or replace it."
+                f"Document {document.id!r} was already added; give it another id, or replace it."
             )
         self._ids[document.id] = None
         return _OpenDocument(self._documents, document, self._sentences.count, self._tokens.rows)
@@ -250,7 +250,7 @@ class SegmentWriter:
             self._put_in_block(n_tokens)
 
     def _put_in_block(self, n_tokens: int) -> None:
-        """Count a sentence to the current block, or to a new one if it does not fit."""
+        """Put a sentence into the current block, or into a new one if it does not fit."""
         if self._block_tokens + n_tokens > postings_writer.BLOCK_TOKENS:
             self._flush()
         self._lengths.append(n_tokens)
@@ -266,7 +266,7 @@ class SegmentWriter:
         self._lengths, self._block_tokens = [], 0
 
     def _check_tokens(self, chunk: EncodedChunk, document: _OpenDocument) -> None:
-        """Refuse tokens that would make a segment that cannot be read."""
+        """Refuse tokens that would make the segment unreadable."""
         starts = chunk.starts.astype(np.int64)
         if (np.diff(starts, prepend=document.start) < 0).any() or (
             starts > len(chunk.document.text)
@@ -308,13 +308,13 @@ class SegmentWriter:
         if shape != wanted or dtype not in (None, np.uint8):
             raise InputError(
                 f"Sentence vectors of document {chunk.document.id!r} have shape {shape} and type "
-                f"{dtype}, and this index takes uint8 of shape {wanted}; use the recipe and the "
+                f"{dtype}, but this index takes uint8 of shape {wanted}; use the recipe and the "
                 "codebook that it was made with."
             )
 
 
 class _OpenDocument:
-    """A document that is not complete.
+    """A document that is still being written.
 
     Attributes:
         text: Writes its text.
@@ -336,4 +336,4 @@ class _OpenDocument:
 
 
 def _interrupted() -> IndexStoreError:
-    return IndexStoreError("A document was interrupted by an error; add the documents anew.")
+    return IndexStoreError("A document was interrupted by an error; add the documents again.")

@@ -223,7 +223,7 @@ class TopKSAE(nn.Module):
 
 def _checked_k(k: int, features: int) -> int:
     if not 1 <= k <= features:
-        raise CodebookError(f"k must lie between 1 and the {features} features, not at {k}.")
+        raise CodebookError(f"k must be between 1 and the {features} features, not {k}.")
     return k
 
 
@@ -243,5 +243,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         or not config.get("apply_b_dec_to_input", True)
         or any(not isinstance(size, int) or size < 1 for size in sizes)
     ):
-        raise CodebookError(f"{path} has sizes or settings that this package cannot use.")
+        raise CodebookError(
+            f"{path} has sizes or settings that this package cannot use; fit the codebook again."
+        )
     return dict(config)

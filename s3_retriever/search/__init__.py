@@ -1,4 +1,4 @@
-"""Search: from a question to spans of evidence, and the reasons for them."""
+"""Search: from a question to spans of evidence, and why they were chosen."""
 
 from s3_retriever.search.explanation import Explanation, explain
 from s3_retriever.search.filtering import admitted

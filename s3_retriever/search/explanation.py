@@ -76,10 +76,10 @@ class Explanation:
         span: What is explained.
         contributions: What each source, and the document, adds to the score of the span's best
             sentence, and what `redundancy` takes off, as in a search without a budget or filter;
-            empty if the recipe's fusion does not add.
-        bridge: The span that leads to this one in the second hop, if any does.
-        features: By falling share.
-        terms: By falling share.
+            empty with fusion `Interleave`, which does not add scores.
+        bridge: The span that leads to this one in the second hop; None if none does.
+        features: The shared features, by falling share.
+        terms: The shared terms, by falling share.
         tokens: All tokens of the span, in order.
     """
 
@@ -146,7 +146,7 @@ def explain(
 
 
 def _locate(snapshot: Snapshot, span: Span) -> tuple[int, Segment, int, int]:
-    """Where a span is: its segment's place, the segment, its first and its last sentence.
+    """Locate a span: its segment's index, the segment, and its first and last sentence.
 
     Raises:
         InputError: The span is not in the snapshot.
@@ -166,13 +166,13 @@ def _locate(snapshot: Snapshot, span: Span) -> tuple[int, Segment, int, int]:
         ):
             return snapshot.segments.index(segment), segment, begin + first, begin + last
     raise InputError(
-        f"The span {span.id} is not in this index as it is now; search again and explain a span "
+        f"The span {span.id} is not in this index any more; search again and explain a span "
         "of that search."
     )
 
 
 def _contributions(ranking: Ranking, recipe: Recipe, number: int) -> dict[Contribution, float]:
-    """What adds up to a sentence's score."""
+    """The contributions that add up to a sentence's score."""
     contributions = {name: float(part[number]) for name, part in ranking.contributions.items()}
     if recipe.redundancy is not None:
         contributions["redundancy"] = _lost(ranking, recipe, recipe.redundancy, number)
@@ -191,7 +191,7 @@ def _bridge(ranking: Ranking, number: int) -> Span | None:
 def _lost(ranking: Ranking, recipe: Recipe, redundancy: Redundancy, number: int) -> float:
     """What redundancy took off a sentence's score when it was chosen, 0 or less.
 
-    Spans are chosen again until it comes up. A sentence that never does, because the result
+    Spans are chosen again until this sentence is. A sentence that never is, because the result
     already has its text, has lost nothing.
     """
     share = float(ranking.shares(np.array([number])).sum())
@@ -208,7 +208,7 @@ def _lost(ranking: Ranking, recipe: Recipe, redundancy: Redundancy, number: int)
 
 
 def _around_peak(scores: Scores, segment: Segment, sentence: int, kernel: int) -> tuple[int, int]:
-    """The tokens under the kernel at a sentence's best token, as a range like `token_range`."""
+    """The range of tokens under the kernel at a sentence's best token, like `token_range`."""
     start, end = token_range(segment, sentence, sentence)
     peak = start + int(np.argmax(scores[start:end]))
     left, right = box(kernel)
@@ -226,7 +226,7 @@ def _tokens(segment: Segment, first: int, last: int, scores: Scores) -> dict[int
     """The tokens of some sentences of a document, by position in the segment."""
     text, offset = segment.text(first, last), int(segment.sentences[first]["start"])
     starts = segment.token_starts(first, last).astype(np.int64) - offset
-    # Where a token ends is not stored: it is the next token's start less the white space before.
+    # Token ends are not stored: a token ends at the next one's start, less white space.
     ends = np.append(starts[1:], len(text))
     tokens = {}
     for position, start, end in zip(
@@ -247,7 +247,7 @@ def _feature_shares(
     around: Mapping[int, TokenScore],
     recipe: Recipe,
 ) -> list[FeatureShare]:
-    """One entry for each feature, with its contribution to the score as its share."""
+    """One entry per feature; the shares are contributions to the score, not yet normalised."""
     positions, which = fired
     weights = coactivation.weights[tap]
     features = coactivation.question[tap].features

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s3_retriever.errors import InputError
-from s3_retriever.index import Segment, Snapshot
+from s3_retriever.index import Snapshot
 from s3_retriever.types import Where
 
 
 def admitted(snapshot: Snapshot, where: Where | None) -> NDArray[np.bool_]:
-    """Which sentences a search may return: those of live documents that the filter admits.
+    """Flag the sentences that a search may return: those of live documents that pass a filter.
 
     Args:
         snapshot: What is searched.
@@ -28,19 +28,9 @@ def admitted(snapshot: Snapshot, where: Where | None) -> NDArray[np.bool_]:
     """
     if where is None:
         return snapshot.live
-    if isinstance(where, Mapping):
-        conditions = dict(where)
-        return snapshot.live & snapshot.of_documents(lambda segment: segment.where(conditions))
-    if not callable(where):
+    if not (isinstance(where, Mapping) or callable(where)):
         raise InputError(
             "where must be a mapping such as {'year': 2024} or a function of a document's "
             f"metadata, not {type(where).__name__}."
         )
-
-    def chosen(segment: Segment) -> NDArray[np.bool_]:
-        flags = np.zeros(segment.n_documents, dtype=np.bool_)
-        for ordinal in segment.live_documents().tolist():
-            flags[ordinal] = bool(where(segment.document(ordinal).metadata))
-        return flags
-
-    return snapshot.of_documents(chosen)
+    return snapshot.of_documents(lambda segment: segment.where(where))

@@ -13,9 +13,9 @@ from s3_retriever.types import Scores
 
 _Key = TypeVar("_Key", bound=str)
 
-# Scores that differ by less than this part of their mean are equal but for rounding.
+# Scores whose deviation is below this share of their mean are equal but for rounding.
 _EQUAL = 1e-12
-# Scores of which `nth_largest` first looks at the maximum alone.
+# Length of the runs whose maxima `nth_largest` looks at first.
 _RUN = 64
 
 
@@ -54,7 +54,8 @@ def weigh(
         raw_scores: By signal, float64 [n].
         weights: By signal.
         chosen: Which entries count.
-        candidates: How many entries each signal puts forward, ties excluded.
+        candidates: How many of its best entries each signal adds to the candidates, less those
+            tied with the first entry below.
 
     Returns:
         By signal, float64 [n]; entries that do not count get the lowest contribution.
@@ -70,7 +71,7 @@ def weigh(
     for signal, contribution in contributions.items():
         mean, deviation = moments(contribution, among)
         if deviation == 0:
-            # All candidates are equal: what sets them apart is the rest.
+            # All candidates are equal, so the spread comes from all entries.
             mean, deviation = moments(contribution, chosen)
         contribution -= mean
         contribution *= weights.get(signal, 1.0) / deviation if deviation > 0 else 0.0
@@ -102,7 +103,7 @@ def nth_largest(scores: Scores, n: int) -> float:
 
     run = max(min(_RUN, len(scores) // (2 * (n + 1))), 1)
     maxima = maxima_of_runs(scores, run)
-    # At least n + 1 runs reach this one: the score is this one or among the few above it.
+    # At least n + 1 runs reach this score: the result is this score or one of the few above it.
     least = _nth(maxima, n)
     above = exceeding(scores, run, maxima, least)
     return least if len(above) <= n else _nth(above, n)

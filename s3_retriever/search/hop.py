@@ -1,4 +1,4 @@
-"""The second hop: what the best spans of a first pass lead on to in other documents."""
+"""The second hop: what the best spans of a first pass lead to in other documents."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from s3_retriever.types import Scores
 
 
 def add_hop(first: Ranking, question: str, recipe: Recipe, hop: SecondHop) -> Ranking:
-    """Add what the best spans lead on to in other documents than their own.
+    """Raise the sentences of other documents that the best spans, the bridges, lead to.
 
     A bridge's features and terms come from the index; the host does not run again. The bridges
-    gain as much as the best sentence they lead to, which keeps them in front of it.
+    gain as much as the best sentence they lead to, which keeps them ahead of it.
 
     Args:
         first: The first pass, of mode `s3` or `hybrid`, fused by `ZScore`.
@@ -56,7 +56,7 @@ class _Bridge:
     """A sentence that the second pass starts from.
 
     Attributes:
-        number: Of the sentence.
+        number: Number of the sentence.
         document: Numbers of all sentences of its document.
     """
 
@@ -69,14 +69,14 @@ class _Bridge:
         self.document = slice(start, start + int(document["n_sentences"]))
 
     def features(self, tap: str, known: NDArray[np.int64], weight: float) -> FeatureWeights:
-        """Features of its sentence that are not known, weighted by the tokens they fire on."""
-        # The index keeps no activations; in a question their sum over the tokens counts.
+        """Features of the sentence beyond the known ones, weighted by the tokens they fire on."""
+        # The index keeps no activations, so the count takes the place of their sum over tokens.
         features, tokens = self._segment.sentence_features(tap, self._ordinal)
         new = ~np.isin(features, known, kind="table")
         return FeatureWeights(features[new], weight * tokens[new].astype(np.float64))
 
     def terms(self, known: Mapping[str, int]) -> dict[str, int]:
-        """Terms of its text and title that are not known, once each."""
+        """Terms of the sentence and title beyond the known ones, once each."""
         title = title_of(self._segment.document(self._document).metadata)
         text = f"{title} {self._segment.text(self._ordinal, self._ordinal)}"
         return {term: 1 for term in count_terms(text) if term not in known}
@@ -118,7 +118,7 @@ def _add_margins(
     chosen: NDArray[np.bool_],
     neighbours: int,
 ) -> None:
-    """Add the margins of each row's best over its next best, in standard deviations."""
+    """Add the margins of each row's `neighbours` best over its next best, in deviations."""
     _, deviation = moments(reduce(np.maximum, rows), chosen)
     if deviation == 0 or total.shape[1] <= neighbours:
         return

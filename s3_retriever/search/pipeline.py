@@ -1,8 +1,8 @@
-"""The pipeline: from a question to spans, one stage after the other, read from top to bottom.
+"""The pipeline: from a question to spans, one stage after another, from top to bottom.
 
     filter ─► signals ─► fusion ─► second hop ─► documents ─► redundancy ─► spans
 
-Each stage is a function; the arithmetic behind it has a file of its own in this room.
+Each stage is a function; its arithmetic is in a file of its own in this room.
 """
 
 from __future__ import annotations
@@ -54,10 +54,11 @@ def search(
         encoder: Reads the question; None in mode `bm25`, which needs no host.
         mode: `s3` (co-activation of features), `bm25`, or `hybrid`, which fuses both.
         k: Most spans to return; None for no limit.
-        token_budget: Most tokens of the host that all spans together may have; None for no limit.
+        token_budget: Most tokens of all spans together, as the host counts them; None for no
+            limit.
         where: Metadata that documents must have, or a function of a document's metadata.
         order: `score`, best first, or `document`, as in the documents.
-        unique: Whether a sentence that is already in the result is skipped elsewhere, white space
+        unique: Whether a sentence that occurs in several places is returned once, white space
             aside.
 
     Raises:
@@ -123,7 +124,7 @@ def _raw_scores(
     matched = np.zeros(len(snapshot), dtype=np.bool_)
     for scores in raw_scores.values():
         matched |= scores > 0
-    # Every sentence is a little similar to every question: that alone does not find it.
+    # Every sentence is a little similar to every question, so similarity alone is no match.
     if encoded is not None and (cosines := similarity(snapshot, encoded)) is not None:
         raw_scores["sentence"] = cosines
     return Ranking(

@@ -27,7 +27,7 @@ class Ranking:
         eligible: Which sentences may be returned, bool [n].
         raw_scores: What each signal scores, before fusion, float64 [n].
         contributions: What each signal, and the document, adds to the scores, float64 [n]; empty
-            in mode `bm25` and with fusion `Interleave`, which do not add.
+            in mode `bm25` and with fusion `Interleave`, which do not add scores.
         question: What the host read of the question; None in mode `bm25`.
         coactivation: The source of the `s3` signal; None in mode `bm25`.
         terms: The source of the `bm25` signal; None in mode `s3`.
@@ -45,7 +45,7 @@ class Ranking:
     hop: Hop | None = None
 
     def sources(self, first: int, last: int) -> tuple[Source, ...]:
-        """The signals by which these sentences are at least average, or else their best signal.
+        """The signals by which these sentences are at least average, and their best signal.
 
         The second hop adds a little to many sentences; it is named only if it adds the most.
 
@@ -73,8 +73,8 @@ class Ranking:
     def shares(self, numbers: NDArray[np.int64]) -> Scores:
         """What each feature and term of the question adds to the scores of some sentences.
 
-        What a signal contributes above its lowest contribution is shared out among its features,
-        or terms, in proportion to what each has in the raw score.
+        A signal's contribution above its lowest is divided among its features or terms in
+        proportion to their parts of the raw score.
 
         Args:
             numbers: Sentences [n], ascending.

@@ -17,7 +17,7 @@ from s3_retriever.search.fusion import nth_largest
 from s3_retriever.search.ranking import Ranking
 from s3_retriever.types import Order, Scores, Source
 
-# Sentences that are sorted at first, and next; most searches need no more.
+# How many sentences are sorted at first, and how many next; most searches need no more.
 _SORTED = (64, 1_024)
 # Sentences whose features are looked up at once.
 _LOOKED_UP = 32
@@ -85,7 +85,7 @@ def select(
         ranking: Scores of all sentences.
         recipe: Gives the radius, and how repetition is discounted.
         k: Most spans to choose; None for no limit.
-        token_budget: Most tokens that all spans together may have; None for no limit.
+        token_budget: Most tokens of all spans together; None for no limit.
         order: `score`, best first, or `document`, as in the documents.
         unique: Whether a peak is skipped if a chosen span already has its sentence, white space
             aside: from an overlapping chunk, say, or a copy of the document.
@@ -145,7 +145,7 @@ class BestFirst:
 
 
 class LeastRedundant(BestFirst):
-    """Eligible sentences by falling score, discounted for what earlier sentences have already.
+    """Eligible sentences by falling score, discounted for what chosen sentences already cover.
 
     Scores only fall, so an earlier score is an upper bound, and only the sentence in front needs
     to be scored again (lazy greedy selection; Minoux, 1978).
@@ -184,7 +184,7 @@ class LeastRedundant(BestFirst):
                 heapreplace(self._queue, (-now, number, self._taken))
 
     def take(self, number: int) -> None:
-        """Count less, from now on, what the sentence that came up last has of the question."""
+        """Discount from now on what the sentence yielded last has of the question."""
         has = self._shares[number] > 0
         self._left[has] = np.maximum(self._left[has] * self._recipe.decay, self._recipe.floor)
         self._taken += 1
@@ -202,7 +202,7 @@ class LeastRedundant(BestFirst):
                 yield numbers[start : start + _LOOKED_UP]
 
     def _may_lead(self, number: int) -> bool:
-        """Whether a sentence not looked up yet may be better than those in the queue."""
+        """Whether a sentence that is not in the queue yet may beat those that are."""
         return not self._queue or self._score(number) > -self._queue[0][0]
 
     def _look_up(self, chunk: NDArray[np.int64]) -> None:
@@ -272,7 +272,7 @@ def _texts(ranking: Ranking, first: int, last: int) -> Iterator[str]:
 
 
 def _widen(ranking: Ranking, number: int, radius: int, taken: NDArray[np.bool_]) -> tuple[int, int]:
-    """The first and the last sentence within a radius of a sentence's peak that are free."""
+    """The first and last sentence of the run within a radius of a sentence's peak token."""
     first = last = number
     if radius == 0:
         return first, last

@@ -134,7 +134,7 @@ class Coactivation:
             ordinals: Sentences of the segment [n], ascending.
 
         Returns:
-            float64 [n, f], the features of tap after tap.
+            float64 [n, f], tap after tap.
         """
         segment = self._segments[place]
         parts = [
@@ -246,7 +246,7 @@ class TermGains:
         return np.bincount(self.numbers, self.gains, minlength=size).astype(np.float64, copy=False)
 
     def shares(self, numbers: NDArray[np.int64], size: int) -> Scores:
-        """What each term adds to the scores of some sentences [n], of `size` in all; [n, t]."""
+        """What each term adds to the scores of some sentences [n] out of `size`, [n, t]."""
         row = np.full(size, -1)
         row[numbers] = np.arange(len(numbers))
         rows = row[self.numbers]

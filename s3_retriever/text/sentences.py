@@ -66,7 +66,7 @@ class SentenceCutter:
     """Cuts one document into sentences as the character starts of its tokens arrive.
 
     A token belongs to the first sentence that ends after the token's start; tokens after the last
-    sentence belong to that one. Sentences without tokens are dropped. The sentences thus share
+    sentence belong to the last. Sentences without tokens are dropped. The sentences thus share
     out all tokens, in order. A sentence of more than `MAX_SENTENCE_TOKENS` tokens is cut between
     words; only tokens of white space can take a part above that number.
 
@@ -83,11 +83,11 @@ class SentenceCutter:
 
     @property
     def finished(self) -> bool:
-        """Whether there are no more sentences; true from the start for a blank text."""
+        """Whether all sentences are cut; true from the start for a blank text."""
         return self._current is None
 
     def push(self, starts: NDArray[np.uint32], *, last: bool) -> tuple[Sentence, ...]:
-        """Take further tokens.
+        """Take the next tokens.
 
         Args:
             starts: Their character starts [n], ascending.
@@ -129,7 +129,7 @@ def _cut(text: str, start: int, end: int, starts: NDArray[np.uint32]) -> Iterato
             break
         stop = int(starts[mark])
         part = trim(text, start, stop)
-        # A part of white space alone is left to the next one.
+        # White space alone makes no part; it goes to the next one.
         if part[0] < part[1]:
             yield Sentence(*part, n_tokens=mark - first)
             first, start = mark, stop

@@ -68,7 +68,7 @@ def count_terms(title: str, text: str, sentences: Iterable[Sentence]) -> tuple[C
         sentences: Sentences of the text.
 
     Returns:
-        For each sentence how often each term occurs, by term hash.
+        For each sentence, term hash to number of occurrences.
     """
     in_title = Counter(map(term_hash, analyze(title)))
     counts = []

@@ -61,7 +61,7 @@ def test_a_real_causal_model_finds_the_sections_that_answer(tmp_path):
         made.close()
         sections += len(documents)
         groups += 1
-        paper = book.paper_recipe()
+        paper = book.named_recipe("paper")
         with S3Index.open(path) as index:
             for row in questions:
                 story = row["doc_ids"][0]

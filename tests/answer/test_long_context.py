@@ -182,7 +182,7 @@ def test_a_model_that_is_loaded_already(answerer, scanned, text, tiny_llama):
     base = Host.of(AutoModel.from_pretrained(tiny_llama), AutoTokenizer.from_pretrained(tiny_llama))
     with pytest.raises(HostError, match="no LM head"):
         _ = base.causal
-    with pytest.raises(InputError, match="A window of host"):
+    with pytest.raises(InputError, match="window must be"):
         Host.of(own, tokenizer, window=4096)
 
 

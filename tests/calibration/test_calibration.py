@@ -278,7 +278,7 @@ def test_documents_alone_will_do(documents, host, useless):
 
 
 def test_interleaved_signals_have_no_weights_to_try(documents, questions, host, useless):
-    book = useless.with_recipe(useless.paper_recipe())
+    book = useless.with_recipe(useless.named_recipe("paper"))
     calibration = calibrate(
         documents, questions, host=host, codebook=book, token_budget=TOKEN_BUDGET
     )
@@ -290,7 +290,7 @@ def test_interleaved_signals_have_no_weights_to_try(documents, questions, host, 
 def test_every_variant_is_a_recipe_that_could_be_written():
     book = Codebook.from_pretrained("minilm")
     max_token = book.recipe.changed("redundancy", None).changed("scoring", MaxToken())
-    for recipe in (book.recipe, max_token, book.paper_recipe()):
+    for recipe in (book.recipe, max_token, book.named_recipe("paper")):
         tried = {
             setting.name: [variant for _, variant in setting.variants(recipe)]
             for setting in settings(book, labelled=True)
@@ -359,7 +359,7 @@ def test_command_with_labels(tmp_path, tiny_llama, book, documents, questions):
     heading, *lines = result.stdout.splitlines()
     assert heading.split() == ["setting", "value", "recall", "gain", "error"]
     assert any(line.startswith("taps") and line.endswith("kept") for line in lines)
-    assert "of the 10 questions that decided; below, of the 10 that" in result.stdout
+    assert "above for the 10 questions that decided, below for the 10 held out" in result.stdout
     assert "The new recipe finds more." in result.stdout
     chosen = Codebook.load(out).recipe
     assert list(chosen.taps) == ["hidden.0"]

@@ -195,7 +195,7 @@ def test_recipe_files_that_are_not_recipes(home, content, problem):
 )
 def test_recipe_files_of_older_releases_are_refused(home, part):
     (home / "mine.json").write_text(json.dumps({"taps": {"key.1": {}}, **part}))
-    with pytest.raises(InputError, match="recipe of an older release: write it anew"):
+    with pytest.raises(InputError, match="recipe of an older release; rewrite it"):
         options.recipe("mine.json")
 
 

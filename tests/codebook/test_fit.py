@@ -213,8 +213,8 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("option", "message"),
         [
-            ({"k": 65}, "k must lie between 1 and 64"),
-            ({"k": 0}, "k must lie between 1 and 64"),
+            ({"k": 65}, "k must be between 1 and 64"),
+            ({"k": 0}, "k must be between 1 and 64"),
             ({"reuse": 0}, "reuse must be above zero"),
             ({"buffer_tokens": 0}, "buffer_tokens must be above zero"),
             ({"batch_size": 0}, "batch_size must be above zero"),

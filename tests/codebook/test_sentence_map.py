@@ -148,7 +148,7 @@ def test_of_much_text_the_first_is_read():
 def test_without_hidden_states_there_are_no_sentences(host, texts):
     keys = fit(host, texts, taps=["key.1"])
     assert not keys.sentence_maps
-    with pytest.raises(CodebookError, match="no tap of hidden states"):
+    with pytest.raises(CodebookError, match="no hidden tap"):
         keys.with_sentence_map(host, texts, progress=False)
 
 

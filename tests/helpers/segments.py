@@ -139,6 +139,13 @@ def check_postings(segment, items):
         assert found.keys() == table.keys()
 
 
+def document_tokens(segment, ordinal):
+    """Character starts of all tokens of a document."""
+    record = segment.documents[ordinal]
+    first, n = int(record["first_token"]), int(record["n_tokens"])
+    return segment.tokens(first, first + n)
+
+
 def check_texts(segment, items):
     """Spans, sentences and tokens fit the documents' texts."""
     assert segment.n_documents == len(items)
@@ -151,7 +158,7 @@ def check_texts(segment, items):
         record = segment.documents[ordinal]
         first, n = int(record["first_sentence"]), int(record["n_sentences"])
         assert bool(n) == bool(document.text.strip() and len(starts))
-        assert segment.document_tokens(ordinal).tolist() == (starts.tolist() if n else [])
+        assert document_tokens(segment, ordinal).tolist() == (starts.tolist() if n else [])
         for sentence in range(first, first + n):
             s = segment.sentences[sentence]
             text = document.text[s["start"] : s["end"]]

@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 
-from helpers.segments import chunks
+from helpers.segments import chunks, document_tokens
 from s3_retriever.document import Document
 from s3_retriever.features import EncodedChunk
 from s3_retriever.index import Store
@@ -44,7 +44,7 @@ def read_documents(store: Store):
             record = segment.documents[ordinal]
             tokens = slice(record["first_token"], record["first_token"] + record["n_tokens"])
             assert segment.document_text(ordinal) == document.text
-            assert segment.document_tokens(ordinal).tolist() == chunk.starts.tolist()
+            assert document_tokens(segment, ordinal).tolist() == chunk.starts.tolist()
             for tap, rows in features.items():
                 written = [set(row) - {-1} for row in chunk.features[tap].tolist()]
                 assert [set(row) - {-1} for row in rows[tokens].tolist()] == written

@@ -126,14 +126,14 @@ def test_code_that_comes_with_a_model_is_not_run(bert_copy):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layers": 0}, "has 2 layers, so 0"),
-        ({"layers": 3}, "has 2 layers, so 3"),
-        ({"window": 7}, "8 to 128 tokens, not 7"),
-        ({"window": 129}, "8 to 128 tokens, not 129"),
-        ({"window": 32, "overlap": 17}, "overlap by 0 to 16, not 17"),
-        ({"overlap": -1}, "overlap by 0 to 64, not -1"),
+        ({"layers": 0}, "layers must be 1 to 2, .*, not 0"),
+        ({"layers": 3}, "layers must be 1 to 2, .*, not 3"),
+        ({"window": 7}, "8 to 128 tokens .*, not 7"),
+        ({"window": 129}, "8 to 128 tokens .*, not 129"),
+        ({"window": 32, "overlap": 17}, "overlap must be 0 to 16, .*, not 17"),
+        ({"overlap": -1}, "overlap must be 0 to 64, .*, not -1"),
         ({"dtype": "float16"}, "dtype must be auto, bfloat16 or float32"),
-        ({"device": "abacus"}, "no device 'abacus' here"),
+        ({"device": "abacus"}, "Device 'abacus' is not available here"),
     ],
 )
 def test_settings_that_do_not_fit(options, message, tiny_bert):

@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 import pytest
-from helpers.segments import TAPS, Corpus
+from helpers.segments import TAPS, Corpus, document_tokens
 
 from s3_retriever.errors import IndexStoreError
 from s3_retriever.index import Store
@@ -54,7 +54,7 @@ def read_everything(store):
             segment.block_features(tap, 0)
         for ordinal in range(segment.n_documents):
             segment.document_text(ordinal)
-            segment.document_tokens(ordinal)
+            document_tokens(segment, ordinal)
         for sentence in range(segment.n_sentences):
             segment.text(sentence, sentence)
             segment.token_starts(sentence, sentence)
@@ -130,7 +130,7 @@ def segment(change):
 
 
 CHANGES = {
-    "schema_version is no number": lambda m: m.update(schema_version="2"),
+    "schema_version is not a number": lambda m: m.update(schema_version="2"),
     "uuid": lambda m: m.update(uuid="../.."),
     "negative generation": lambda m: m.update(generation=-1),
     "unknown key": lambda m: m.update(extra=1),
@@ -152,7 +152,7 @@ CHANGES = {
     "tombstones other": segment(lambda s: s.update(tombstones="tokens.npy")),
     "file missing": segment(lambda s: s["files"].update({"more": s["files"]["text.bin"]})),
     "size": segment(lambda s: s["files"]["text.bin"].update(bytes=1)),
-    "size is no number": segment(lambda s: s["files"]["text.bin"].update(bytes=1.5)),
+    "size is not a number": segment(lambda s: s["files"]["text.bin"].update(bytes=1.5)),
     "checksum": segment(lambda s: s["files"]["text.bin"].update(sha256="")),
     "documents": segment(lambda s: s.update(documents=7)),
     "sentences": segment(lambda s: s.update(sentences=0)),

@@ -202,7 +202,7 @@ def test_verify_names_all_files_that_are_damaged(path, tmp_path):
             assert name in done.stderr
         assert done.stderr.startswith("Error: 4 files of the index")
         assert done.stderr.count("\n") == 1
-        assert done.stderr.count("its content is not what its checksum says") == 3
+        assert done.stderr.count("its content does not match its checksum") == 3
         assert "missing" in done.stderr
     finally:
         for name in flipped:

@@ -63,7 +63,7 @@ def test_all_that_a_store_does_needs_no_file(no_files, small_blocks):
         check_postings(segment, corpus.items)
         check_texts(segment, corpus.items)
         check_lexical(segment, corpus.items)
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="was already added"):
         add(store, corpora[1], ["b3"])
     add(store, corpora[1], ["b3"], replace=True)
     assert store.delete(["a1", "c8"]) == 2

@@ -21,14 +21,23 @@ from hypothesis import strategies as st
 from s3_retriever import text
 from s3_retriever.errors import IndexStoreError
 from s3_retriever.index import DiskBackend, Store, lexical, postings
-from s3_retriever.index.merging import SMALL, WIDTH, Size, most_segments, next_merge
+from s3_retriever.index.merging import SMALL, WIDTH, Size, next_merge
 
 
 @pytest.fixture
 def store(tmp_path):
-    """One that does not wait for the disk, which changes nothing else."""
+    """A store that does not wait for the disk, which changes nothing else."""
     Store.create(tmp_path / "x.s3r", ORIGIN)
     return Store(DiskBackend(tmp_path / "x.s3r", durable=False))
+
+
+def most_segments(size):
+    """Most segments of an index of that size: seven of each level."""
+    levels = 1
+    while size > SMALL:
+        size //= WIDTH
+        levels += 1
+    return (WIDTH - 1) * levels
 
 
 def grow(additions):
@@ -220,7 +229,7 @@ def everything(store):
             known[row.id] = (
                 row,
                 segment.document_text(ordinal),
-                segment.document_tokens(ordinal).tolist(),
+                segments.document_tokens(segment, ordinal).tolist(),
                 table[["start", "end", "n_bytes", "n_tokens", "n_terms", "crc32"]].tolist(),
                 [segment.text(i, i) for i in range(first, first + n)],
                 [

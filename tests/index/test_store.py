@@ -199,11 +199,14 @@ def test_ids_are_unique(store):
     add(store, Corpus(3))
     state = tree(store.path)
     for ids in (["d1"], ["e0", "d2"]):
-        with pytest.raises(InputError, match="is there already"), store.append(TAPS) as writer:
+        with (
+            pytest.raises(InputError, match="was already added"),
+            store.append(TAPS) as writer,
+        ):
             for name in ids:
                 writer.add(bare(Document("new", id=name)))
     with (
-        pytest.raises(InputError, match="is there already"),
+        pytest.raises(InputError, match="was already added"),
         store.append(TAPS, replace=True) as writer,
     ):
         for _ in range(2):
@@ -505,7 +508,7 @@ def test_all_that_a_commit_names_is_on_disk_for_good(tmp_path, synced):
 def test_create_touches_nothing_that_is_there(store, tmp_path):
     add(store, Corpus(1))
     state = tree(store.path)
-    with pytest.raises(IndexStoreError, match=r"already; open it"):
+    with pytest.raises(IndexStoreError, match=r"There already is an index at .*; open it"):
         Store.create(store.path, ORIGIN)
     assert tree(store.path) == state
     (tmp_path / "mine").mkdir()

@@ -80,7 +80,7 @@ def test_forward_reconstructs(sae, x):
 
 @pytest.mark.parametrize("k", [0, FEATURES + 1])
 def test_k_out_of_range(k):
-    with pytest.raises(CodebookError, match="k must lie between 1 and the 64 features"):
+    with pytest.raises(CodebookError, match="k must be between 1 and the 64 features"):
         TopKSAE(WIDTH, FEATURES, k)
 
 

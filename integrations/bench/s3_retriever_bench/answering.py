@@ -1,4 +1,4 @@
-"""A host that answers a question of `longcontext`, and what it makes of the gold answer."""
+"""A host that answers a question of `longcontext`, and how likely it finds the gold answer."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from s3_retriever.host.device import is_out_of_memory
 from s3_retriever_bench.evidence import ReadContext
 from s3_retriever_bench.longbench import Sample
 from s3_retriever_bench.metrics import holds_answer
-
-_OUT_OF_MEMORY = "out of memory"
+from s3_retriever_bench.processes import OUT_OF_MEMORY
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +118,7 @@ def answer_or_failure(
     try:
         return answerer.answer(context, after, new_tokens), None
     except HostError:
-        return None, _OUT_OF_MEMORY
+        return None, OUT_OF_MEMORY
 
 
 class Asked:
@@ -179,7 +178,7 @@ class Asked:
         answer, failed = answer_or_failure(self._answerer, context, sample.after, task.new_tokens)
         belief = None if answer is None else self._believe(context)
         if answer is None or belief is None:
-            return {"failed": failed or _OUT_OF_MEMORY}
+            return {"failed": failed or OUT_OF_MEMORY}
         kl = None if self._whole is None else self._whole.divergence(belief)
         return {
             "answer": answer,
@@ -189,10 +188,10 @@ class Asked:
         }
 
     def _believe(self, context: str) -> Belief | None:
-        """What the host makes of a prompt; None if the device has too little memory."""
+        """What the host expects after a prompt; None if the device has too little memory."""
         assert self._answerer is not None
         sample = self._sample
-        # Methods that leave the same of a context share one reading.
+        # Methods that keep the same part of a context share a reading.
         if context not in self._beliefs:
             try:
                 self._beliefs[context] = self._answerer.believe(
@@ -208,7 +207,7 @@ class Asked:
 
     @cached_property
     def _whole(self) -> Belief | None:
-        """What the host makes of the whole context; None if that is too long."""
+        """What the host expects after the whole context; None if that is too long."""
         assert self._answerer is not None
         sample = self._sample
         context = f"{sample.before}{sample.context}"

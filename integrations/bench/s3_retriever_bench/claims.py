@@ -1,4 +1,4 @@
-"""What the package claims of its figures, compared with what was measured."""
+"""What the package claims about its figures, compared with what was measured."""
 
 from __future__ import annotations
 

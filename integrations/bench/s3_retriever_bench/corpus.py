@@ -59,7 +59,7 @@ def endless(files: Sequence[Path]) -> Iterator[Document]:
     """The documents of all files, over and over, each time with new ids.
 
     Raises:
-        InputError: The files hold no text, or a line is not as `documents` wants it.
+        InputError: The files hold no text, or a line is not of the form that `documents` reads.
         OSError: A file cannot be read.
     """
     for number in count():
@@ -118,7 +118,7 @@ def choose_questions(ask: Path | None, files: Sequence[Path], count: int) -> Que
 
     Args:
         ask: A file of questions: one per line, or `.jsonl` with a field `question`. If None, a
-            question is a sentence of the texts with every other word left out.
+            question is a sentence of the texts without every other word.
         files: The texts.
         count: Maximum number of questions to measure.
 
@@ -128,11 +128,11 @@ def choose_questions(ask: Path | None, files: Sequence[Path], count: int) -> Que
     """
     if ask is None:
         available = _made(files)
-        none = "The texts have no sentence to make a question of; give questions with --ask FILE."
+        none = "The texts have no sentence to make a question from; give questions with --ask FILE."
     else:
         asked = list(dict.fromkeys(_asked(ask)))
         available = (asked[i] for i in np.random.default_rng(0).permutation(len(asked)))
-        none = f"{ask} has no questions; give a file with a question a line."
+        none = f"{ask} has no questions; give a file with a question per line."
     chosen = list(islice(available, count + _WARM_UP_QUESTIONS))
     if not chosen:
         raise InputError(none)
@@ -174,6 +174,6 @@ def _records(path: Path, field: str, wanted: str) -> Iterator[tuple[int, dict[st
             # A document may be empty, a question may not.
             if not isinstance(text, str) or (field == "question" and not text.strip()):
                 raise InputError(
-                    f"{path} cannot be used: line {number} is no JSON object with {wanted}."
+                    f"{path} cannot be used: line {number} is not a JSON object with {wanted}."
                 )
             yield number, record

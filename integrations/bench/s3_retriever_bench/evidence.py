@@ -1,4 +1,4 @@
-"""What the methods of `longcontext` leave of a context for a question."""
+"""What the methods of `longcontext` keep of a context for a question."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Tools:
 
     @cached_property
     def embedding_host(self) -> Host:
-        """MiniLM, the embedding model for any host; one layer of it, whose tokenizer cuts."""
+        """MiniLM with a single layer: its tokenizer cuts the chunks that MiniLM embeds."""
         return Host.load(MINILM, layers=1)
 
     @cached_property
@@ -92,7 +92,7 @@ class ReadContext:
         return 0.0
 
     def evidence(self, method: str, question: str, budget: int) -> str:
-        """What a method leaves of the context for a question.
+        """What a method keeps of the context for a question.
 
         Args:
             method: A name from `METHODS`.
@@ -137,14 +137,14 @@ class ReadContext:
         return [replace(chunk, tokens=self.count(chunk.text)) for chunk in cut], ranker
 
     def _shrunk(self, take: Callable[[int], str], budget: int) -> str:
-        """What `take` takes under a budget, which joining the parts may exceed by a few tokens."""
+        """What `take` gives within a budget, even though joining parts may add a few tokens."""
         room = budget
         while room > 0:
             text = take(room)
-            excess = self.count(text) - budget
-            if excess <= 0:
+            surplus = self.count(text) - budget
+            if surplus <= 0:
                 return text
-            room -= excess
+            room -= surplus
         return ""
 
     def _ends(self, room: int) -> str:

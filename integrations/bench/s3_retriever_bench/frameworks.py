@@ -139,7 +139,7 @@ def run_frameworks(
     questions = [
         f"How many days of leave does department {n % len(_DOCUMENTS)} have?" for n in range(calls)
     ]
-    # First, so that a broken integration is reported at once.
+    # First, to report a broken integration at once.
     imported = {name: time_imports(f.module, imports) for name, f in frameworks.items()}
     distributions = [name for f in FRAMEWORKS.values() for name in (f.core, f.distribution)]
     return {

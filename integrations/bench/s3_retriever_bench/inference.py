@@ -39,8 +39,8 @@ from s3_retriever_bench.models import DEFAULT_SHAPE, Subject, make_tokenizer, sh
 from s3_retriever_bench.processes import memory_kind, peak_bytes, run_alone, used_bytes
 from s3_retriever_bench.storage import Store, files_digest, machine, versions
 
-# Characters of the context to read and answer from before the clock starts, and tokens of evidence
-# then: fewer than those characters have, or no search would take place.
+# Characters of the context to read and answer from before the clock starts, and the token budget of
+# that answer: fewer tokens than those characters have, or no search would take place.
 _WARM_UP = 2_000
 _WARM_UP_BUDGET = 256
 
@@ -75,7 +75,7 @@ class Plan:
     def __post_init__(self) -> None:
         """Refuse contradictions and set defaults."""
         if self.shape and self.host:
-            raise InputError("A run measures a shape or a host; leave out --shape or --host.")
+            raise InputError("A run measures a shape or a host; omit --shape or --host.")
         if self.codebook and (self.tap or not self.host):
             raise InputError(
                 "A codebook belongs to a host and has its own taps; give it with --host and "

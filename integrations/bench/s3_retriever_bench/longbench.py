@@ -194,17 +194,17 @@ def parse_sample(row: Mapping[str, Any]) -> Sample:
 
     Args:
         row: `dataset`, `answers`, and either `context` and `input` (or `question`), or `prompt`.
-            A prompt that has no task's form needs `context` and `question` beside it.
+            A prompt that fits no task needs `context` and `question` beside it.
 
     Raises:
-        ValueError: It is not of that form; the message says what is wrong.
+        ValueError: The row is not of that form; the message says why.
     """
     task = task_named(_text(row, "dataset"))
     if not _NAME.fullmatch(task.name):
-        raise ValueError(f"dataset {task.name!r} has other characters than letters, digits, '_-.'")
+        raise ValueError(f"dataset {task.name!r} may have only letters, digits and '_-.'")
     answers = row.get("answers")
     if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
-        raise ValueError("answers is no list of strings")
+        raise ValueError("answers is not a list of strings")
     answers = [answer for answer in answers if answer.strip()]
     if not answers:
         raise ValueError("answers has no answer")
@@ -224,10 +224,10 @@ def _parts(task: Task, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
         if parts is not None:
             return parts
     if "context" not in row or "question" not in row:
-        raise ValueError("prompt is of no task of LongBench, and context and question are missing")
+        raise ValueError("prompt fits no task of LongBench, and context and question are missing")
     before, context, after = prompt.partition(_text(row, "context"))
     if not context:
-        raise ValueError("prompt does not hold the context")
+        raise ValueError("prompt does not contain the context")
     return before, context, after, _text(row, "question")
 
 
@@ -242,11 +242,11 @@ def _written(task: Task, row: Mapping[str, Any]) -> str:
 def _text(row: Mapping[str, Any], field: str) -> str:
     value = row.get(field)
     if not isinstance(value, str):
-        raise ValueError(f"{field} is missing or no string")  # noqa: TRY004 - one kind for all
+        raise ValueError(f"{field} is missing or not a string")  # noqa: TRY004 - one kind for all
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{field} has a lone surrogate, which is no Unicode text") from None
+        raise ValueError(f"{field} has a lone surrogate, which is not valid Unicode") from None
     return value
 
 
@@ -287,13 +287,13 @@ def _file(path: Path) -> list[Sample]:
             samples = list(_lines(str(path), lines))
     except OSError as error:
         raise InputError(
-            f"{path} cannot be read ({error.strerror}); pass a JSON Lines file of LongBench's form "
+            f"{path} cannot be read ({error.strerror}); pass a JSON Lines file in LongBench's form "
             "to --data."
         ) from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 ({error.reason}); convert it first.") from error
     if not samples:
-        raise InputError(f"{path} has no questions; pass a file with one in each line.")
+        raise InputError(f"{path} has no questions; pass a file with a question per line.")
     return samples
 
 
@@ -318,7 +318,7 @@ def _lines(name: str, lines: Iterable[str]) -> Iterator[Sample]:
         try:
             row = json.loads(line)
             if not isinstance(row, dict):
-                raise ValueError("it is no JSON object")  # noqa: TRY004 - reported like the others
+                raise ValueError("it is not a JSON object")  # noqa: TRY004 - reported like the others
             yield parse_sample(row)
         except (ValueError, RecursionError) as error:
             raise InputError(

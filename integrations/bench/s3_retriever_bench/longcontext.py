@@ -1,6 +1,6 @@
-"""Long contexts: the same model answers from what several methods leave of them.
+"""Long contexts: the same model answers from what several methods keep of them.
 
-Questions come from LongBench or files of its form. Needles are made-up facts at known depths of a
+Questions come from LongBench or files in its form. Needles are made-up facts at known depths of a
 text about something else: Kamradt's "Needle In A Haystack" (2023) with several facts in one text,
 as in RULER's multi-key variant (arXiv 2404.06654), where each is asked for and the others distract.
 """
@@ -91,10 +91,10 @@ class Plan:
             if name not in METHODS:
                 raise InputError(f"There is no method {name!r}; choose from {', '.join(METHODS)}.")
         if not all(0 <= depth <= 1 for depth in self.depths):
-            raise InputError("A needle's depth is a number from 0 (beginning) to 1 (end).")
+            raise InputError("A needle's depth must be from 0 (beginning) to 1 (end).")
         if not (self.data or self.tasks or self.needle):
             raise InputError(
-                "There is nothing to measure; give questions with --data or --task, or leave out "
+                "There is nothing to measure; give questions with --data or --task, or omit "
                 "--no-needle."
             )
         chosen = [name for name in METHODS if not self.methods or name in self.methods]
@@ -117,7 +117,7 @@ def run_longcontext(plan: Plan) -> dict[str, Any]:
             also with more questions, methods or lengths.
 
     Returns:
-        JSON values: `settings`, `machine`, `versions`; `remark`, what was left out and why;
+        JSON values: `settings`, `machine`, `versions`; `remark`, what is missing and why;
         `questions` (`task`, `group` and `context_tokens` of each); `values` by method
         (`prepare_seconds`, and under `budgets` the columns of `Asked.measure`, a value for each
         question); `needles` by length and method (see `probe`; means over the needles of a
@@ -135,8 +135,8 @@ def run_longcontext(plan: Plan) -> dict[str, Any]:
     methods = [name for name in plan.methods if answerer or name != "full"]
     if not methods:
         raise InputError(
-            f"Host {plan.host!r} cannot generate, so that method 'full' has nothing to show; "
-            "choose another one with --method, or a causal host."
+            f"Host {plan.host!r} cannot generate, which method 'full' needs; choose another "
+            "method with --method, or a causal host."
         )
     limit = plan.max_context_tokens
     fitting = [s for s in samples if limit is None or host.tokenizer.count(s.context) <= limit]
@@ -350,7 +350,7 @@ def make_haystack(text: str, depths: Sequence[float], number: int, seed: int) ->
     Args:
         text: The haystack.
         depths: Positions, ascending: 0 is the beginning, 1 the end.
-        number: Another number puts other facts at the depths.
+        number: Number of the haystack; it decides the facts.
         seed: Seed of the facts.
     """
     generator = random.Random(f"{seed} {number}")  # noqa: S311 - no secret

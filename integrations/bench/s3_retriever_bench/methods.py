@@ -31,7 +31,7 @@ from s3_retriever_bench.passages import (
 )
 from s3_retriever_bench.rankers import FaissRanker, LlamaIndexRanker, OkapiRanker, Ranker
 
-# More than the largest corpus has, so that it is scanned once for all methods.
+# More than the largest corpus has: it is scanned once for all methods.
 _CACHE_TOKENS = 4_000_000
 # Documents that take long enough to deserve their own progress bar.
 _MANY = 500
@@ -57,7 +57,7 @@ class Searcher(ABC):
         """Approximate bytes kept of the documents."""
 
     def close(self) -> None:  # noqa: B027 - most have nothing to release
-        """Release files."""
+        """Release what the searcher holds."""
 
 
 class Resources:
@@ -72,7 +72,7 @@ class Resources:
         self.host = host
         self.codebook = codebook
         self.tokenizer = host.tokenizer
-        # Questions are read anew each time: their time counts.
+        # Questions are read again each time, because their time counts.
         self.scans = CachingEncoder(host, codebook, _CACHE_TOKENS, cache_questions=0)
         self.tokens = WordsEncoder(host)
 
@@ -92,7 +92,7 @@ class Resources:
 
 
 class _RankedPassages(Searcher):
-    """Passages that a ranker orders; without a tokenizer, one that does not fit is not cut."""
+    """Passages that a ranker orders; with a tokenizer, the last is cut to fit the budget."""
 
     def __init__(
         self, passages: Sequence[Passage], ranker: Ranker, tokenizer: OffsetTokenizer | None
@@ -114,7 +114,7 @@ class _RankedPassages(Searcher):
 
 
 class _IndexSearcher(Searcher):
-    """A searcher over a temporary `S3Index`, in one mode under one recipe."""
+    """A searcher over an `S3Index` in memory, in one mode with one recipe."""
 
     def __init__(
         self, encoder: Encoder, recipe: Recipe, mode: Mode, documents: Sequence[Document]
@@ -236,7 +236,7 @@ def _okapi(shared: Resources, documents: Sequence[Document]) -> Searcher:
 
 def _bm25(shared: Resources, documents: Sequence[Document]) -> _IndexSearcher:
     recipe = shared.codebook.named_recipe("default")
-    # The index of a tokeniser has no sentence vectors.
+    # An index made by `WordsEncoder` has no features and no sentence vectors.
     words = shared.tokens.named_recipe(recipe)
     return _IndexSearcher(shared.tokens, words, "bm25", documents)
 

@@ -92,10 +92,10 @@ def shape_named(name: str) -> Shape:
     """A shape by its name.
 
     Raises:
-        InputError: There is none of that name.
+        InputError: There is no such shape.
     """
     if name not in SHAPES:
-        raise InputError(f"There is no shape {name!r}; choose one of {', '.join(SHAPES)}.")
+        raise InputError(f"There is no shape {name!r}; choose from {', '.join(SHAPES)}.")
     return SHAPES[name]
 
 
@@ -158,7 +158,7 @@ class Subject:
 
 @contextmanager
 def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Create tensors in a dtype: the argument for it differs between versions of transformers."""
+    """Create tensors in a dtype; the argument for it differs between versions of transformers."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

@@ -13,7 +13,7 @@ from s3_retriever.text.sentences import SentenceCutter
 
 # With BERT's two special tokens, the longest text that all-MiniLM-L6-v2 reads.
 CHUNK_TOKENS = 254
-# Passages in a row that do not fit before the budget counts as spent; as in `S3Index`.
+# The budget counts as spent after this many passages in a row that do not fit, as in `S3Index`.
 _MISSES = 64
 
 

@@ -21,7 +21,7 @@ RESULTS = 5
 CHUNK_TOKENS = 128
 # rank_bm25 keeps a dictionary of each chunk and consults all of them for each word.
 _MOST_SLOW_TOKENS = 3_000_000
-# Vectors to add at once, so that a bar can move.
+# Vectors to add at once, in steps small enough for a bar to move.
 _BLOCK = 2_048
 _HNSW_NEIGHBOURS, _HNSW_SEARCH = 32, 64
 

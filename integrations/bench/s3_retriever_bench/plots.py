@@ -195,7 +195,7 @@ def _finish_bars(axes: Any, bars: Any, texts: Sequence[str]) -> None:
 
 
 def _searched(row: Figures) -> Figures:
-    return {name: found for name, found in row["searches"].items() if "skipped" not in found}
+    return {name: search for name, search in row["searches"].items() if "skipped" not in search}
 
 
 def draw_inference(figures: Figures, folder: Path) -> None:

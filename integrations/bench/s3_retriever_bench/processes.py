@@ -1,4 +1,4 @@
-"""Work in fresh processes, which start cold and may run out of memory, and their memory."""
+"""Running work in fresh processes, which may run out of memory, and measuring their memory."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run_alone(work: _Work, *arguments: object) -> dict[str, Any]:
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_run, args=(sender, work, arguments), daemon=True)
     process.start()
-    sender.close()  # Else the process's end would go unnoticed.
+    sender.close()  # Otherwise the end of the process would go unnoticed.
     try:
         error, result = receiver.recv()
     except EOFError:

@@ -38,7 +38,7 @@ from s3_retriever_bench.storage import Store, files_digest, machine, versions
 
 # Documents before the first round, because first runs compile and allocate.
 _WARM_UP = 8
-# Tokens whose features are remembered, so that text that repeats is scanned once.
+# Tokens whose features are remembered: text that repeats is scanned once.
 _CACHE_TOKENS = 100_000_000
 _OPENINGS = 3
 _OPEN = """\

@@ -1,4 +1,4 @@
-"""Means with bootstrap intervals, and what the values of single questions amount to."""
+"""Means with bootstrap intervals, and summaries of the values of single questions."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ class QualitySummary:
         return gain
 
     def comparisons(self) -> list[tuple[str, str]]:
-        """Every method against the bar; and `s3`, which is not an ensemble, against the single."""
+        """Every method against `bar`; and `s3`, which is not an ensemble, against `single`."""
         pairs = [(name, self.bar) for name in self.methods if name != self.bar]
         if "s3" in self.methods:
             pairs.append(("s3", self.single))
@@ -224,7 +224,7 @@ def quality_summaries(figures: Mapping[str, Any]) -> Iterator[QualitySummary]:
 
 
 # Recall of a gold answer's words, score of the answer, NLL of the gold answer, and divergence from
-# what the host makes of the whole context.
+# what the host expects after the whole context.
 Measure = Literal["recall", "score", "nll", "kl"]
 MEASURES: Mapping[Measure, str] = {
     "recall": "answer recall",

@@ -1,4 +1,4 @@
-"""Runs on disk: finished parts, so that an interrupted run resumes, and what a run ran on."""
+"""Runs on disk: finished parts, from which an interrupted run resumes, and the machine."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ class Store:
         part = _read(self._path(name, method))
         if part.pop("task", None) != digest:
             raise InputError(
-                f"{self._path(name, method)} is of other questions or documents; pass --fresh to "
-                "measure again, or another folder to --out."
+                f"{self._path(name, method)} belongs to other questions or documents; pass "
+                "--fresh to measure again, or another folder to --out."
             )
         return part
 
@@ -92,7 +92,9 @@ class Store:
         try:
             yield
         except KeyboardInterrupt:
-            kept = f"What is finished is in {self._folder}; the same command goes on."
+            kept = (
+                f"Finished parts are kept in {self._folder}; the same command continues from there."
+            )
             raise KeyboardInterrupt(kept if self._folder else "") from None
 
     def _path(self, name: str, method: str) -> Path:
@@ -108,7 +110,7 @@ class Store:
         changed = [key for key in {**wanted, **kept} if wanted.get(key) != kept.get(key)]
         if changed:
             raise InputError(
-                f"{path.parent} has results of other settings ({', '.join(changed)} changed); "
+                f"{path.parent} has results with other settings ({', '.join(changed)} changed); "
                 "pass --fresh to measure again, or another folder to --out."
             )
 

@@ -42,7 +42,7 @@ class Grid:
         return table
 
     def markdown(self) -> str:
-        """As a Markdown section; cells are not padded, so that a new value changes one line."""
+        """As a Markdown section; cells are not padded, so a new value changes a single line."""
         lines = [self.header, ["---"] * len(self.header), *self.rows]
         body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         return f"### {self.title}\n\n{body}\n"

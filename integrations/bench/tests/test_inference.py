@@ -368,8 +368,8 @@ def test_claims_are_computed_from_the_figures_they_are_about():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--shape", "9t"], "There is no shape '9t'; choose one of 135m, 0.6b"),
-        (["--shape", "135m", "--host", "x"], "leave out --shape or --host"),
+        (["--shape", "9t"], "There is no shape '9t'; choose from 135m, 0.6b"),
+        (["--shape", "135m", "--host", "x"], "omit --shape or --host"),
         (["--codebook", "x"], "give it with --host and without --tap"),
     ],
 )

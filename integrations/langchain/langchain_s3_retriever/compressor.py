@@ -42,9 +42,9 @@ class Retrieved(TypedDict):
 class S3Compressor(BaseDocumentCompressor):
     """Reduces retrieved documents to the spans that answer the question.
 
-    The host is loaded on first use, once per process; documents that come again are not scanned
-    again. Nothing is returned twice: of documents with the same text only the first counts, of a
-    document and a part of it only the whole, and a sentence in several documents comes once.
+    The host is loaded on first use, once per process; recent scans are remembered. Nothing is
+    returned twice: of documents with the same text the first counts, of a document and its parts
+    the whole, and a sentence that occurs in several documents is returned once.
 
     Returned documents are as described for `S3Retriever`, with the metadata of the document that
     contains the span, JSON or not; `source_document_id` is that document's id, or a hash of its

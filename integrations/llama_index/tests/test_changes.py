@@ -15,7 +15,7 @@ def test_add_replace_delete(nodes):
     retriever = S3Retriever.from_defaults(nodes=nodes[1:])
     assert retriever.add_nodes(nodes[:1]) == ["leave"]
     assert retriever.retrieve(QUESTION)[0].node.ref_doc_id == "leave"
-    with pytest.raises(InputError, match="'leave' is there already"):
+    with pytest.raises(InputError, match="'leave' was already added"):
         retriever.add_nodes(nodes[:1])
     retriever.add_nodes([TextNode(id_="leave", text="There is no holiday.")], replace=True)
     assert retriever.retrieve(QUESTION)[0].text == "There is no holiday."

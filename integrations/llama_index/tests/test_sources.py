@@ -66,7 +66,7 @@ def test_the_index_may_have_a_folder_of_its_own(nodes, tmp_path):
 def test_an_error_leaves_no_index_behind(nodes, tmp_path):
     wrong = {
         "mode": {"nodes": nodes, "mode": "dense"},
-        "is there already": {"nodes": [nodes[0], nodes[0]]},
+        "was already added": {"nodes": [nodes[0], nodes[0]]},
         "JSON cannot hold": {"nodes": [TextNode(text="A text.", metadata={"thing": object()})]},
     }
     for message, arguments in wrong.items():
