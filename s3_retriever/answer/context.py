@@ -12,7 +12,7 @@ from typing import Any
 from s3_retriever.document import Document
 from s3_retriever.errors import InputError
 from s3_retriever.search import Span
-from s3_retriever.text.pieces import split_pieces
+from s3_retriever.text import split_pieces
 
 Part = str | Path | Document
 Context = Part | Iterable[Part]

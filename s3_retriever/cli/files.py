@@ -24,7 +24,7 @@ from s3_retriever.cli.readers import (
 from s3_retriever.document import Document
 from s3_retriever.errors import InputError
 from s3_retriever.index import Store
-from s3_retriever.text.pieces import split_pieces
+from s3_retriever.text import split_pieces
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,7 @@ from s3_retriever.document import Document
 from s3_retriever.errors import CodebookError
 from s3_retriever.host import Host, Window
 from s3_retriever.host.batches import run_batches
-from s3_retriever.host.pooling import SentencePooler
-from s3_retriever.host.taps import Tap, read
+from s3_retriever.host.taps import SentencePooler, Tap, read
 from s3_retriever.progress import Bar, progress_bar
 
 _MAP_FILE = "map.safetensors"

@@ -19,8 +19,7 @@ from s3_retriever.features import EncodedChunk, EncodedQuestion, TapFeatures
 from s3_retriever.host import Host, Window
 from s3_retriever.host.batches import LOOKAHEAD_BATCHES, run_batches
 from s3_retriever.host.device import Fetched
-from s3_retriever.host.pooling import SentencePooler
-from s3_retriever.host.taps import Tap, group_queries, read, read_each
+from s3_retriever.host.taps import SentencePooler, Tap, group_queries, read, read_each
 from s3_retriever.quantization import quantize, random_axes
 from s3_retriever.recipe import Recipe
 from s3_retriever.sae import TopKEncoder

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from s3_retriever.errors import InputError
+from s3_retriever.features import Sentence
 from s3_retriever.host import Host, Window
 from s3_retriever.host.device import to_device
 
@@ -152,3 +153,31 @@ def _kept_rows(batch: Sequence[Window], activations: Tensor) -> Tensor:
         for i, window in enumerate(batch)
     ]
     return torch.cat(rows)
+
+
+class SentencePooler:
+    """Averages the states of tokens sentence by sentence, as they stream in.
+
+    It holds the states of the unfinished sentence only.
+    """
+
+    def __init__(self) -> None:
+        self._states: list[Tensor] = []
+
+    def push(self, states: Tensor, sentences: Sequence[Sentence]) -> Tensor:
+        """Take the next tokens; documents follow one another.
+
+        Args:
+            states: Their states [n, width], on any device.
+            sentences: The m sentences that are complete with them.
+
+        Returns:
+            Mean states of these sentences, float32 [m, width].
+        """
+        self._states.append(states.float())
+        if not sentences:
+            return states[:0].float()
+        lengths = [sentence.n_tokens for sentence in sentences]
+        complete, rest = torch.cat(self._states).tensor_split([sum(lengths)])
+        self._states = [rest]
+        return torch.stack([part.mean(0) for part in torch.split(complete, lengths)])

@@ -2,8 +2,7 @@
 
 from importlib.metadata import version
 
-from s3_retriever.text.pieces import split_pieces
-from s3_retriever.text.sentences import SentenceCutter, split_sentences
+from s3_retriever.text.sentences import SentenceCutter, split_pieces, split_sentences
 from s3_retriever.text.terms import TERM_RULES, analyze, count_terms, term_hash
 
 # What cuts and stems, by version. Texts that were analysed by other versions may have other

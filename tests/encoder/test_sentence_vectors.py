@@ -15,8 +15,7 @@ from s3_retriever import Codebook, Document, Host
 from s3_retriever.encoder import Encoder
 from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.features import Sentence
-from s3_retriever.host.pooling import SentencePooler
-from s3_retriever.host.taps import Tap, read
+from s3_retriever.host.taps import SentencePooler, Tap, read
 from s3_retriever.quantization import cosine_weights, quantize, random_axes, vector_bytes
 from s3_retriever.recipe import Recipe, SentenceRecipe, TapRecipe
 
