@@ -207,7 +207,7 @@ class Postings:
         return tokens, which[posted]
 
     def of_sentence(self, sentence: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The features of a sentence [f], ascending, and on how many of its tokens each fires [f]."""
+        """Features of a sentence [f], ascending, and on how many of its tokens each fires [f]."""
         from s3_retriever.index.kernels import count_deltas
 
         block = int(np.searchsorted(self._blocks, sentence, side="right")) - 1
