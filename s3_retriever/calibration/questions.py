@@ -75,7 +75,7 @@ class Sample:
                 if not 0 <= gold.start < gold.end <= sizes.get(gold.document_id, 0):
                     raise InputError(
                         f"The question {question.text!r} has its evidence at {gold.start}:"
-                        f"{gold.end} of document {gold.document_id!r}, which is outside the "
+                        f"{gold.end} of document {gold.document_id!r}, which is not in the "
                         "documents; correct the label."
                     )
 

@@ -180,7 +180,7 @@ def documents(
 
 def none_readable(files: Sequence[FoundFile]) -> InputError:
     """The error of a command that could not read any of its files."""
-    return InputError(f"None of the {len(files)} files could be read; see the warnings above.")
+    return InputError(f"None of the {len(files)} files could be read.")
 
 
 def batches(stream: Iterable[Document], characters: int) -> Iterator[list[Document]]:

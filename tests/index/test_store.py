@@ -526,7 +526,7 @@ def test_another_index_in_the_same_place(store, tmp_path):
     with pytest.raises(IndexStoreError, match="no index"):
         store.snapshot()
     Store.create(store.path, ORIGIN)
-    with pytest.raises(IndexStoreError, match="replaced by another one"):
+    with pytest.raises(IndexStoreError, match="replaced by another; open it again"):
         store.snapshot()
 
 
