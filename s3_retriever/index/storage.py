@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import threading
 from collections.abc import Container
 from pathlib import Path, PurePath
 from tokenize import TokenError
@@ -26,6 +27,10 @@ MAP_BYTES = 1 << 16
 
 # In memory nothing is compared with checksums, so none are computed.
 _NO_CHECKSUM = "0" * 64
+
+# numpy parses headers as Python, which fails now and then in several threads of CPython 3.11
+# ("AST constructor recursion depth mismatch").
+_PARSING = threading.Lock()
 
 # What numpy raises when a header is not what it should be.
 _HEADER_ERRORS = (
@@ -81,7 +86,7 @@ class DiskFolder:
         """
         path = self.location / name
         try:
-            with reading(path):
+            with reading(path), _PARSING:
                 array = np.load(path, mmap_mode="r", allow_pickle=False)
         except _HEADER_ERRORS as error:
             raise damaged(path, error) from None
@@ -141,7 +146,8 @@ class MemoryFolder:
         content = self.bytes(name)
         header = io.BytesIO(content[:_LARGEST_HEADER].tobytes())
         npy.read_magic(header)
-        lengths, _, stored = npy.read_array_header_1_0(header)
+        with _PARSING:
+            lengths, _, stored = npy.read_array_header_1_0(header)
         array = content[header.tell() :].view(stored).reshape(lengths)
         _check_array(array, self.path(name), dtype, shape)
         return array
