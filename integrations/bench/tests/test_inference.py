@@ -304,7 +304,7 @@ def test_an_interrupted_run_says_what_it_keeps(tmp_path, measure, monkeypatch):
     monkeypatch.setattr(inference, "run_alone", interrupted)
     result = measure("--tokens", 256, "--out", tmp_path)
     assert result.exit_code == 130
-    assert "What is finished is in" in " ".join(result.output.split())
+    assert "Finished parts are kept in" in " ".join(result.output.split())
 
 
 def full(first, *, peak=2_000):

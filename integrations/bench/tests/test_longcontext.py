@@ -166,7 +166,7 @@ def test_other_prompts_and_other_tasks_are_read():
         (json.dumps(row("\ud800")), "context has a lone surrogate"),
         ("[]", "it is not a JSON object"),
         ('{"answers": ["a"]}', "dataset is missing or not a string"),
-        (json.dumps(row("x", "my/set")), "dataset 'my/set' has other characters"),
+        (json.dumps(row("x", "my/set")), "dataset 'my/set' may have only letters"),
         (json.dumps(row("x", answers=[])), "answers has no answer"),
         (json.dumps(row("x") | {"answers": "a"}), "answers is not a list of strings"),
         (json.dumps(row(" ")), "the context is empty"),
@@ -174,7 +174,7 @@ def test_other_prompts_and_other_tasks_are_read():
         ('{"dataset": "a", "answers": ["a"], "prompt": "b"}', "context and question are missing"),
         (
             '{"dataset": "a", "answers": ["a"], "prompt": "b", "context": "c", "question": "d"}',
-            "prompt does not hold the context",
+            "prompt does not contain the context",
         ),
     ],
 )
@@ -472,7 +472,7 @@ def test_an_interrupted_run_says_what_it_keeps(encoder, monkeypatch):
 
     monkeypatch.setattr(Asked, "measure", interrupted)
     result = s3(*encoder, "--method", "bm25")
-    assert result.exit_code == 130 and "What is finished is in" in said(result)
+    assert result.exit_code == 130 and "Finished parts are kept in" in said(result)
 
 
 def test_words_need_no_codebook_and_features_do(tiny_llama, questions):
@@ -492,7 +492,7 @@ def test_words_need_no_codebook_and_features_do(tiny_llama, questions):
         (["--method", "rag"], "There is no method 'rag'; choose from full, truncation"),
         (["--needle-depth", "2"], "depth must be from 0"),
         (["--no-needle"], "There is nothing to measure; give questions with --data or --task"),
-        (["--method", "full"], "choose another one with --method, or a causal host"),
+        (["--method", "full"], "choose another method with --method, or a causal host"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(arguments, why, tiny_bert, tiny_codebook):

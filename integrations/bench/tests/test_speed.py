@@ -134,7 +134,7 @@ def test_an_interrupted_run_says_what_it_keeps(tmp_path, speed, monkeypatch):
     monkeypatch.setattr(Growing, "measure", interrupted)
     result = speed("--tokens", 500, "--tokens", 900, "--out", tmp_path)
     assert result.exit_code == 130
-    assert "What is finished is in" in " ".join(result.output.split())
+    assert "Finished parts are kept in" in " ".join(result.output.split())
     assert not (tmp_path / "speed.json").exists()
 
 
@@ -371,7 +371,7 @@ def test_unusable_files_are_named(tmp_path):
         choose_questions(path, [], 3)
     with pytest.raises(InputError, match="has no questions"):
         choose_questions(empty, [], 3)
-    with pytest.raises(InputError, match=r"no sentence to make a question of; .* --ask FILE"):
+    with pytest.raises(InputError, match=r"no sentence to make a question from; .* --ask FILE"):
         choose_questions(None, [empty], 3)
     with pytest.raises(InputError, match=r"There is no text in .*empty.txt"):
         list(endless([empty]))
