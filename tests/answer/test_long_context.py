@@ -200,7 +200,7 @@ def test_an_encoder_compresses_but_does_not_answer(tiny_bert, tiny_codebook, tex
     encoder = LongContext(str(tiny_bert), codebook=tiny_codebook, **CPU)
     spans = encoder.compress(QUESTION, text, token_budget=40, progress=False)
     check_offsets(spans, text)
-    with pytest.raises(HostError, match=r"is an encoder \(bert\) and cannot generate; let it comp"):
+    with pytest.raises(HostError, match=r"is an encoder \(bert\) and cannot generate; compress"):
         encoder.answer(QUESTION, text, **BUDGET)
 
 
@@ -264,7 +264,7 @@ def bare(answerer, tmp_path) -> Path:
 
 
 def test_edges_and_words_without_a_codebook(bare, tmp_path, text, monkeypatch):
-    with pytest.raises(CodebookError, match=r"s3r fit .*; or let the fallback 'bm25'"):
+    with pytest.raises(CodebookError, match=r"s3r fit .*; or pass fallback='bm25'"):
         LongContext(str(bare), **CPU)
     with pytest.raises(InputError, match="'bm25' or None, not 'dense'"):
         LongContext(str(bare), fallback="dense", **CPU)
@@ -634,8 +634,10 @@ def test_the_index_of_a_scan_finds_a_codebook_that_was_named(bare, answerer, tex
         assert "s3" in index.search(QUESTION, k=1)[0].sources
     given = LongContext(named.host, codebook=Codebook.load(book))
     given.scan(text, path=tmp_path / "given", progress=False)
-    with pytest.raises(CodebookError, match="pass codebook="):
-        S3Index.open(tmp_path / "given")
+    with S3Index.open(tmp_path / "given") as index:
+        assert index.search(QUESTION, k=1, mode="bm25")
+        with pytest.raises(CodebookError, match="pass codebook="):
+            index.search(QUESTION, k=1)
     with S3Index.open(tmp_path / "given", codebook=Codebook.load(book)) as index:
         assert "s3" in index.search(QUESTION, k=1)[0].sources
 

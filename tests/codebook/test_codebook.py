@@ -138,7 +138,7 @@ class TestFolder:
             Codebook.load(saved)
 
     def test_other_types_of_numbers_are_refused(self, book, tmp_path):
-        with pytest.raises(InputError, match=r"float16 or float32, not in torch\.bfloat16"):
+        with pytest.raises(InputError, match=r"float16 or float32, not torch\.bfloat16"):
             book.save(tmp_path / "book", dtype=torch.bfloat16)
 
     def test_the_identity_is_read_without_torch(self, book, saved):
@@ -191,7 +191,7 @@ print("torch" in sys.modules, "torch._dynamo" in sys.modules)
         (saved / "codebook.json").unlink()
         if content is not None:
             (saved / "codebook.json").write_bytes(content)
-        with pytest.raises(CodebookError, match=r"(holds|describes) no codebook"):
+        with pytest.raises(CodebookError, match=r"holds no codebook|does not describe a codebook"):
             Codebook.load(saved)
 
     def test_a_missing_sae_is_named(self, saved):
@@ -248,7 +248,7 @@ class TestRecipes:
         assert book.named_recipe(own) is own
 
     def test_an_unknown_name(self, book):
-        with pytest.raises(CodebookError, match="no recipe 'best'; use 'default', 'paper'"):
+        with pytest.raises(CodebookError, match="Unknown recipe 'best'; use 'default', 'paper'"):
             book.named_recipe("best")
 
     def test_paper_needs_a_key_tap(self, bert):
@@ -260,5 +260,5 @@ class TestRecipes:
             book.named_recipe(Recipe(taps={"hidden.1": TapRecipe()}))
 
     def test_only_a_key_tap_takes_queries(self, book):
-        with pytest.raises(CodebookError, match="only a key tap"):
+        with pytest.raises(CodebookError, match="only key taps"):
             book.named_recipe(Recipe(taps={"hidden.0": TapRecipe(query_side="query")}))

@@ -217,7 +217,7 @@ class TestOnDisk:
     @pytest.mark.parametrize(("layer", "width"), [(1, 16), (0, 32)])
     def test_a_map_that_does_not_belong_is_refused(self, book, layer, width):
         strange = SentenceMap(torch.eye(width), torch.zeros(width))
-        with pytest.raises(CodebookError, match=f"a sentence map of layer {layer}, but no tap"):
+        with pytest.raises(CodebookError, match=f"a sentence map for layer {layer}, but no tap"):
             Codebook(
                 book.host_name,
                 book.fingerprint,
