@@ -12,7 +12,7 @@ LANGCHAIN := integrations/langchain
 LLAMA_INDEX := integrations/llama_index
 BENCH := integrations/bench
 
-.PHONY: demo test lint types docs codebook frameworks clean
+.PHONY: demo test lint types coverage docs codebook frameworks clean
 
 $(STAMP): pyproject.toml constraints.txt $(LANGCHAIN)/pyproject.toml $(LLAMA_INDEX)/pyproject.toml $(BENCH)/pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -29,20 +29,18 @@ test: lint types  ## Lint, types and all tests.
 	$(PYTEST) $(LANGCHAIN)/tests
 	$(PYTEST) $(LLAMA_INDEX)/tests
 	$(PYTEST) $(BENCH)/tests
-	$(PYTEST) --cov --cov-report=term:skip-covered
+	$(PYTEST)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
 
-# One cache for all: most of the time goes into the libraries that they share.
-types: export MYPY_CACHE_DIR := $(CURDIR)/.mypy_cache
 types: $(STAMP)
 	$(BIN)/mypy
-	cd $(LANGCHAIN) && ../../$(BIN)/mypy
-	cd $(LLAMA_INDEX) && ../../$(BIN)/mypy
-	cd $(BENCH) && ../../$(BIN)/mypy
+
+coverage: $(STAMP)  ## The lines and branches of the core that its tests do not reach.
+	$(PYTEST) --cov --cov-report=term:skip-covered
 
 # The integrations with the oldest frameworks that they admit, then with the newest. LangChain's
 # standard tests and its classic package need a newer langchain-core than the oldest, and old
