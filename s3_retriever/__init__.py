@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from s3_retriever.answer import Answer, LongContext, ScannedContext
+    from s3_retriever.answer import Answer, Citation, LongContext, ScannedContext
     from s3_retriever.calibration import Calibration, GoldSpan, LabelledQuestion, calibrate
     from s3_retriever.codebook import Codebook
     from s3_retriever.document import Document
@@ -44,6 +44,7 @@ _MODULES = {
     "Advanced": "recipe",
     "Answer": "answer",
     "Calibration": "calibration",
+    "Citation": "answer",
     "Codebook": "codebook",
     "CodebookError": "errors",
     "Compressor": "engine",
@@ -79,6 +80,7 @@ __all__ = [
     "Advanced",
     "Answer",
     "Calibration",
+    "Citation",
     "Codebook",
     "CodebookError",
     "Compressor",

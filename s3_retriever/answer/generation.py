@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
+from s3_retriever.answer.citations import Citation, cite
 from s3_retriever.answer.prompt import Request
 from s3_retriever.errors import HostError, InputError
 from s3_retriever.host import Host
@@ -30,6 +31,7 @@ class Answer:
     Attributes:
         text: The generated text, stripped of white space at both ends.
         evidence: The spans of the context that the host read, in the context's order.
+        citations: Which spans support which sentences of the text.
         prompt_tokens: Tokens of the prompt: evidence, question and template.
         new_tokens: Tokens of the answer, including the one that ended it.
         retrieval_seconds: Time to find the evidence in the scanned context.
@@ -38,6 +40,7 @@ class Answer:
 
     text: str
     evidence: list[Span]
+    citations: tuple[Citation, ...]
     prompt_tokens: int
     new_tokens: int
     retrieval_seconds: float
@@ -65,7 +68,8 @@ def generate(request: Request, evidence: list[Span], retrieval_seconds: float) -
     new_ids = _generate(request, ids)
     seconds = time.perf_counter() - began
     text = _decode(request.host, new_ids).strip()
-    return Answer(text, evidence, len(ids), len(new_ids), retrieval_seconds, seconds)
+    cited = cite(text, evidence)
+    return Answer(text, evidence, cited, len(ids), len(new_ids), retrieval_seconds, seconds)
 
 
 class AnswerStream(Iterator[str]):
@@ -158,6 +162,7 @@ class AnswerStream(Iterator[str]):
         self._answer = Answer(
             self._text,
             self.evidence,
+            cite(self._text, self.evidence),
             len(self._ids),
             len(self._new_ids),
             self._retrieval_seconds,

@@ -16,7 +16,7 @@ from s3_retriever.document import Document
 from s3_retriever.encoder import Encoder
 from s3_retriever.encoder.words import WordsEncoder
 from s3_retriever.engine import S3Index, find_codebook
-from s3_retriever.engine.hosting import answering_host
+from s3_retriever.engine.hosting import answering_host, shared_host, words_host
 from s3_retriever.engine.origin import Origin
 from s3_retriever.engine.s3index import new_store
 from s3_retriever.errors import CodebookError, IndexStoreError, InputError
@@ -41,19 +41,21 @@ class LongContext:
     Args:
         host: A local folder, a model id on the Hugging Face Hub, or a host that was loaded with
             `generates=True`. An encoder such as `minilm` can `scan` and `compress`, not answer.
-        codebook: The host's codebook, or its name; found as in `S3Index.create`.
+        retriever: Another host that finds the evidence, such as `minilm`: a name, or a loaded
+            host. By default the host finds its own.
+        codebook: The retriever's codebook, or its name; found as in `S3Index.create`.
         recipe: `default`, `paper`, or your own.
-        fallback: `bm25`: if the host has no codebook, retrieve by BM25 and the edges of the
-            context; the host then does not run until it answers. By default that is an error.
+        fallback: `bm25`: if the retriever has no codebook, retrieve by BM25 and the edges of the
+            context; nothing then runs before the answer. By default that is an error.
         chat_options: Passed on to the tokenizer's chat template, such as
             `{"enable_thinking": False}`.
-        host_options: For `Host.load`, such as `device="cuda"`.
+        host_options: For `Host.load` of the host, such as `device="cuda"`.
 
     Attributes:
-        host: The one model that scans and generates.
+        host: The model that generates and, without a retriever, scans.
 
     Raises:
-        HostError: The host cannot be loaded.
+        HostError: A host cannot be loaded.
         CodebookError: There is no codebook for the host, or it does not fit host or recipe.
         InputError: The fallback is unknown, or an option does not fit the host.
     """
@@ -62,6 +64,7 @@ class LongContext:
         self,
         host: str | Host,
         *,
+        retriever: str | Host | None = None,
         codebook: str | Path | Codebook | None = None,
         recipe: str | Recipe = "default",
         fallback: Literal["bm25"] | None = None,
@@ -70,11 +73,12 @@ class LongContext:
     ) -> None:
         if fallback not in (None, "bm25"):
             raise InputError(f"fallback must be 'bm25' or None, not {fallback!r}.")
-        book = _codebook(host, codebook, fallback)
+        book = _codebook(retriever or host, codebook, fallback)
         if book is not None:
             recipe = book.named_recipe(recipe)  # fails before the host is loaded, which takes long
         self.host = answering_host(host, host_options)
-        self._encoder = WordsEncoder(self.host) if book is None else Encoder(self.host, book)
+        reader = self.host if retriever is None else _reader(retriever, book)
+        self._encoder = WordsEncoder(reader) if book is None else Encoder(reader, book)
         self._recipe = self._encoder.named_recipe(recipe)
         self._codebook = codebook
         self._chat_options = dict(chat_options or {})
@@ -198,7 +202,7 @@ class LongContext:
             return AnswerStream(request, *scanned.find(request))
 
     def _scanned(self, store: Store) -> ScannedContext:
-        return ScannedContext(store, self._encoder, self._recipe, self._chat_options)
+        return ScannedContext(store, self.host, self._encoder, self._recipe, self._chat_options)
 
     def _open_store(self, path: Path) -> Store:
         """Open a kept scan, complete or not, if it was made with this host, codebook and recipe."""
@@ -218,7 +222,7 @@ class LongContext:
 def _codebook(
     host: str | Host, codebook: str | Path | Codebook | None, fallback: str | None
 ) -> Codebook | None:
-    """The host's codebook; None if it has none and the fallback is allowed."""
+    """A host's codebook; None if it has none and the fallback is allowed."""
     try:
         return find_codebook(host, codebook)
     except CodebookError as error:
@@ -229,6 +233,10 @@ def _codebook(
         raise CodebookError(
             f"{error}; or pass fallback='bm25' to retrieve by words alone."
         ) from error
+
+
+def _reader(retriever: str | Host, book: Codebook | None) -> Host:
+    return words_host(retriever, {}) if book is None else shared_host(retriever, book, {})
 
 
 def _skip_scanned(stream: Iterator[Document], store: Store) -> None:

@@ -14,6 +14,7 @@ from s3_retriever.answer.prompt import Prompt, Request, fit_evidence, join_evide
 from s3_retriever.encoder import Encoder
 from s3_retriever.engine import S3Index
 from s3_retriever.errors import InputError
+from s3_retriever.host import Host
 from s3_retriever.index import Store
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import Span
@@ -31,18 +32,24 @@ class ScannedContext:
     """
 
     def __init__(
-        self, store: Store, encoder: Encoder, recipe: Recipe, chat_options: Mapping[str, Any]
+        self,
+        store: Store,
+        host: Host,
+        encoder: Encoder,
+        recipe: Recipe,
+        chat_options: Mapping[str, Any],
     ) -> None:
         """Prefer `LongContext.scan` and `LongContext.open`.
 
         Args:
             store: The context's pieces.
+            host: What answers.
             encoder: What they were scanned with.
             recipe: How they were indexed and questions are scored.
             chat_options: Passed on to the tokenizer's chat template.
         """
         self._store = store
-        self._host = encoder.host
+        self._host = host
         self._index = S3Index(store, encoder, recipe)
         self._chat_options = chat_options
 
@@ -54,7 +61,7 @@ class ScannedContext:
 
     @property
     def tokens(self) -> int:
-        """Length in tokens of the host."""
+        """Length in tokens of the host that scanned it."""
         return self._store.snapshot().n_tokens
 
     @property

@@ -21,7 +21,6 @@ from s3_retriever.recipe import Recipe
 if TYPE_CHECKING:
     from s3_retriever.answer import Answer, AnswerStream, LongContext
     from s3_retriever.document import Document
-    from s3_retriever.search import Span
 
 
 # What retrieves for a host without a codebook.
@@ -45,6 +44,15 @@ def answer(
             help="A causal model: a local folder, or a model id on the Hugging Face Hub.",
         ),
     ],
+    retriever: Annotated[
+        str | None,
+        typer.Option(
+            "--retriever",
+            metavar="HOST",
+            show_default="the host itself",
+            help="Another host that finds the evidence, such as minilm.",
+        ),
+    ] = None,
     codebook: options.CodebookName = None,
     recipe: options.RecipeName = None,
     fallback: Annotated[
@@ -98,7 +106,7 @@ def answer(
     and the next question about the same files needs no scan.
     """
     chosen, readable = options.recipe(recipe), _readable(find_files(files))
-    model = _load(host, codebook, chosen or "default", fallback, device, dtype)
+    model = _load(host, retriever, codebook, chosen or "default", fallback, device, dtype)
     try:
         with model.stream(
             question,
@@ -115,6 +123,7 @@ def answer(
 
 def _load(
     host: str,
+    retriever: str | None,
     codebook: str | None,
     recipe: str | Recipe,
     fallback: Fallback | None,
@@ -126,6 +135,7 @@ def _load(
 
     return LongContext(
         options.location(host) or host,
+        retriever=options.location(retriever),
         codebook=options.location(codebook),
         recipe=recipe,
         fallback=fallback,
@@ -171,14 +181,16 @@ def _give(question: str, stream: AnswerStream, quiet: bool, as_json: bool) -> No
         console.print(Text(piece), end="", soft_wrap=True)
     console.print()
     if not quiet:
-        _show_evidence(console, stream.evidence)
+        _show_evidence(console, stream.answer)
 
 
-def _show_evidence(console: Console, spans: Sequence[Span]) -> None:
-    for span in spans:
-        sources = " + ".join(span.sources) or "whole"
+def _show_evidence(console: Console, answer: Answer) -> None:
+    """Print the numbered evidence; what the answer's words come from is marked as cited."""
+    cited = {citation.span.id for citation in answer.citations}
+    for number, span in enumerate(answer.evidence, 1):
+        facts = [" + ".join(span.sources) or "whole", size(span), *["cited"] * (span.id in cited)]
         console.print()
-        console.print(Text(f"{span.id}  ({sources}, {size(span)})", "dim"), soft_wrap=True)
+        console.print(Text(f"[{number}] {span.id}  ({', '.join(facts)})", "dim"), soft_wrap=True)
         show_text(console, Text(" ".join(span.text.split())))
 
 
@@ -187,6 +199,15 @@ def _json(question: str, answer: Answer) -> dict[str, object]:
         "question": question,
         "answer": answer.text,
         "evidence": [span_json(span) for span in answer.evidence],
+        "citations": [
+            {
+                "start": citation.start,
+                "end": citation.end,
+                "evidence": answer.evidence.index(citation.span),
+                "support": round(citation.support, 3),
+            }
+            for citation in answer.citations
+        ],
         "prompt_tokens": answer.prompt_tokens,
         "new_tokens": answer.new_tokens,
         "retrieval_seconds": round(answer.retrieval_seconds, 3),

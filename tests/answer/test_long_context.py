@@ -785,3 +785,29 @@ def test_other_errors_of_the_device_are_not_taken_for_that(answerer, text, monke
     monkeypatch.setattr(LlamaModel, "forward", broken)
     with pytest.raises(RuntimeError, match="illegal"):
         LongContext(host).compress(QUESTION, text, progress=False)
+
+
+def test_another_host_finds_the_evidence(answerer, text):
+    """The retriever scans and ranks; the host only answers, and counts the evidence's tokens."""
+    both = LongContext(str(answerer), retriever="minilm", **CPU)
+    fact = "The harbour board pays for the new ferry."
+    with both.scan([text, fact], progress=False) as scanned:
+        spans = scanned.compress("Who bears the cost of the new boat?", token_budget=64)
+        answer = scanned.answer("Who bears the cost of the new boat?", **BUDGET)
+    assert fact in [span.text for span in spans]
+    assert fact in [span.text for span in answer.evidence]
+    count = both.host.tokenizer.count
+    assert count(join_evidence(spans)) <= 64
+    alone = LongContext("minilm")
+    with alone.scan([text, fact], progress=False) as scanned:
+        assert scanned.compress("Who bears the cost of the new boat?", token_budget=64)[-1].id in {
+            span.id for span in spans
+        }
+
+
+def test_a_kept_scan_belongs_to_its_retriever(answerer, text, tmp_path):
+    both = LongContext(str(answerer), retriever="minilm", **CPU)
+    both.scan(text[:3_000], path=tmp_path / "scan", progress=False).close()
+    assert LongContext("minilm").open(tmp_path / "scan").tokens > 0
+    with pytest.raises(IndexStoreError, match="another host"):
+        LongContext(str(answerer), **CPU).open(tmp_path / "scan")

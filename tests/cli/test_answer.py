@@ -55,8 +55,11 @@ def test_an_answer_and_its_evidence_with_offsets(home, command):
     assert output["question"] == QUESTION
     assert first == output["answer"]
     assert len(blocks) == len(output["evidence"]) > 1
-    for block, span in zip(blocks, output["evidence"], strict=True):
-        assert block.startswith(f"{span['id']}  (")
+    cited = {citation["evidence"] for citation in output["citations"]}
+    for number, (block, span) in enumerate(zip(blocks, output["evidence"], strict=True)):
+        head, _, _ = block.partition("\n")
+        assert head.startswith(f"[{number + 1}] {span['id']}  (")
+        assert head.endswith(", cited)") == (number in cited)
         if span["document_id"] == "long.txt":
             assert text[span["start"] : span["end"]] == span["text"]
         assert span["text"] in block
