@@ -11,8 +11,8 @@ import s3_retriever
 from s3_retriever import Document, S3Index
 
 PUBLIC = {
-    "Advanced", "Answer", "Calibration", "Codebook", "CodebookError", "Compressor", "Document",
-    "DocumentBoost", "Explanation", "FeatureCoverage", "GoldSpan", "Host", "HostError",
+    "Advanced", "Answer", "Calibration", "Citation", "Codebook", "CodebookError", "Compressor",
+    "Document", "DocumentBoost", "Explanation", "FeatureCoverage", "GoldSpan", "Host", "HostError",
     "IndexStoreError", "InputError", "Interleave", "LabelledQuestion", "LongContext", "MaxToken",
     "Recipe", "Redundancy", "S3Error", "S3Index", "ScannedContext", "SecondHop", "SentenceRecipe",
     "Span", "Tap", "TapRecipe", "TopKSAE", "ZScore", "__version__", "calibrate",
