@@ -42,6 +42,9 @@ class Document:
             raise InputError(f"A document's text must be a string, not {type(self.text).__name__}.")
         if not isinstance(self.id, str):
             raise InputError(f"A document's id must be a string, not {type(self.id).__name__}.")
+        # Subclasses of str, such as NumPy's, would be kept as they are.
+        object.__setattr__(self, "text", str.__str__(self.text))
+        object.__setattr__(self, "id", str.__str__(self.id))
         name = f"Document {self.id!r}" if self.id else "A document"
         text = _encoded(self.text, f"{name} has")
         _encoded(self.id, f"The id {self.id!r} has")

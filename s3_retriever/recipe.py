@@ -2,40 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import Self
 
 from s3_retriever.errors import InputError
 from s3_retriever.types import QuerySide, check_string
 
-# Beyond these, scores overflow or say nothing.
-_MOST = 1_000_000_000
-_HEAVIEST = 1e6
-_STEEPEST = 16.0
+# Bounds of all numbers. A recipe may come with an index or a codebook from someone else, and these
+# keep what it asks for within memory and within the range of a float.
+_COUNT = 1 << 31
+_FEW = 1 << 12
+# Each takes as much memory as the scores of all sentences.
+_MOST_BRIDGES = 64
+_LARGEST_WEIGHT = 1e6
+_LARGEST_POWER = 16.0
 
-
-def _plain(value: object) -> object:
-    """Take NumPy's numbers, and refuse booleans, which pydantic would take for 0 and 1."""
-    if isinstance(value, (bool, np.bool_)):
-        raise ValueError("must be a number, not a boolean")  # noqa: TRY004 - pydantic reports it
-    return value.item() if isinstance(value, np.generic) else value
-
-
-_Number = BeforeValidator(_plain)
-# Whole numbers from 0 and from 1, factors, and exponents.
-_Size = Annotated[int, _Number, Field(ge=0, le=_MOST)]
-_Count = Annotated[int, _Number, Field(ge=1, le=_MOST)]
-_Weight = Annotated[float, _Number, Field(gt=0, le=_HEAVIEST)]
-_OptionalWeight = Annotated[float, _Number, Field(ge=0, le=_HEAVIEST)]
-_Power = Annotated[float, _Number, Field(ge=0, le=_STEEPEST)]
-_Share = Annotated[float, _Number, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0, le=_LARGEST_WEIGHT)]
+PositiveWeight = Annotated[float, Field(gt=0, le=_LARGEST_WEIGHT)]
+Power = Annotated[float, Field(ge=0, le=_LARGEST_POWER)]
+# Of a few spans, documents or features.
+Few = Annotated[int, Field(ge=1, le=_FEW)]
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, fields: Any) -> Any:
+        """Take NumPy's numbers, and refuse booleans, which pydantic would take for 0 and 1."""
+        if not isinstance(fields, Mapping):
+            return fields
+        for name, value in fields.items():
+            if isinstance(value, (bool, np.bool_)):
+                raise ValueError(f"{name} must not be a boolean")  # noqa: TRY004
+        return {
+            name: value.item() if isinstance(value, np.generic) else value
+            for name, value in fields.items()
+        }
 
     def changed(self, field: str, value: object) -> Self:
         """Return a copy with one field changed.
@@ -67,7 +75,7 @@ class TapRecipe(_Part):
             paper.
     """
 
-    weight: _Weight = 1.0
+    weight: PositiveWeight = 1.0
     query_side: QuerySide = "same"
 
 
@@ -83,8 +91,8 @@ class SentenceRecipe(_Part):
         weight: Factor of the cosine, in units of its standard deviation; co-activation weighs 1.
     """
 
-    layer: _Size
-    weight: _Weight = 0.5
+    layer: int = Field(ge=0, le=_FEW)
+    weight: PositiveWeight = 0.5
 
 
 class FeatureCoverage(_Part):
@@ -96,7 +104,7 @@ class FeatureCoverage(_Part):
     """
 
     kind: Literal["feature_coverage"] = "feature_coverage"
-    length_power: _Power = 0.4
+    length_power: Power = 0.4
 
 
 class MaxToken(_Part):
@@ -107,7 +115,7 @@ class MaxToken(_Part):
     """
 
     kind: Literal["max_token"] = "max_token"
-    kernel: _Count = 8
+    kernel: int = Field(default=8, ge=1, le=_COUNT)
 
 
 class ZScore(_Part):
@@ -120,8 +128,8 @@ class ZScore(_Part):
     """
 
     kind: Literal["z_score"] = "z_score"
-    bm25_weight: _OptionalWeight = 1.0
-    candidates: _Count = 256
+    bm25_weight: Weight = 1.0
+    candidates: int = Field(default=256, ge=1, le=_COUNT)
 
 
 class Interleave(_Part):
@@ -133,7 +141,7 @@ class Interleave(_Part):
     """
 
     kind: Literal["interleave"] = "interleave"
-    edge_tokens: _Size = 0
+    edge_tokens: int = Field(default=0, ge=0, le=_COUNT)
 
 
 class SecondHop(_Part):
@@ -157,11 +165,11 @@ class SecondHop(_Part):
             a bridge lead nowhere, and those that lead on are rare.
     """
 
-    bridges: _Count = 3
-    neighbours: _Count = 10
-    weight: _OptionalWeight = 0.5
-    bm25_weight: _OptionalWeight = 1.0
-    idf_power: _Power = 3.0
+    bridges: int = Field(default=3, ge=1, le=_MOST_BRIDGES)
+    neighbours: int = Field(default=10, ge=1, le=_COUNT)
+    weight: Weight = 0.5
+    bm25_weight: Weight = 1.0
+    idf_power: Power = 3.0
 
 
 class Redundancy(_Part):
@@ -176,8 +184,8 @@ class Redundancy(_Part):
         floor: The smallest factor of a weight.
     """
 
-    decay: _Share = 0.7
-    floor: _Share = 0.3
+    decay: float = Field(default=0.7, ge=0, le=1)
+    floor: float = Field(default=0.3, ge=0, le=1)
 
 
 class DocumentBoost(_Part):
@@ -192,8 +200,8 @@ class DocumentBoost(_Part):
         best: How many documents are boosted; an index with no more documents gets no boost.
     """
 
-    weight: _Weight = 0.5
-    best: _Count = 2
+    weight: PositiveWeight = 0.5
+    best: int = Field(default=2, ge=1, le=_COUNT)
 
 
 class Advanced(_Part):
@@ -211,12 +219,12 @@ class Advanced(_Part):
             fusion `ZScore`.
     """
 
-    doc_top_k: _Count = 16
-    query_top_k: _Count = 32
+    doc_top_k: Few = 16
+    query_top_k: Few = 32
     pooling: Literal["sum", "max"] = "sum"
-    weight_power: _Power = 0.5
-    idf_power: _Power = 1.5
-    radius: _Size = 0
+    weight_power: Power = 0.5
+    idf_power: Power = 1.5
+    radius: int = Field(default=0, ge=0, le=_COUNT)
     document_boost: DocumentBoost | None = None
 
 

@@ -297,8 +297,8 @@ class Codebook:
             InputError: `dtype` is neither of these.
             CodebookError: The folder cannot be written, or holds something else.
         """
-        if dtype not in (torch.float16, torch.float32):
-            raise InputError(f"A codebook is saved in float16 or float32, not {dtype}.")
+        if not isinstance(dtype, torch.dtype) or dtype not in (torch.float16, torch.float32):
+            raise InputError(f"A codebook is saved in float16 or float32, not {shown(dtype)}.")
         replace_folder(check_path(folder), lambda new: self._write(new, dtype))
 
     def _write(self, folder: Path, dtype: torch.dtype) -> None:
