@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from s3_retriever.errors import InputError
+from s3_retriever.metadata import json_value
+from s3_retriever.types import check_items
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,9 @@ class Document:
         text: Any Unicode text of any length; may be empty.
         id: Unique within an index. Defaults to a hash of text and metadata: equal documents have
             equal ids.
-        metadata: Values that JSON can hold. The host reads the value of `title` in front of every
+        metadata: JSON values, and what has a plain form in JSON: NumPy scalars, dates and times
+            (ISO 8601 text), `Decimal`, UUIDs, paths, enum members, tuples and sets. The document
+            keeps a converted copy. The host reads the value of `title` in front of every
             window of the document, BM25 in front of every sentence; it is context and never part
             of a span.
 
@@ -38,15 +42,21 @@ class Document:
             raise InputError(f"A document's text must be a string, not {type(self.text).__name__}.")
         if not isinstance(self.id, str):
             raise InputError(f"A document's id must be a string, not {type(self.id).__name__}.")
+        # Subclasses of str, such as NumPy's, would be kept as they are.
+        object.__setattr__(self, "text", str.__str__(self.text))
+        object.__setattr__(self, "id", str.__str__(self.id))
         name = f"Document {self.id!r}" if self.id else "A document"
         text = _encoded(self.text, f"{name} has")
         _encoded(self.id, f"The id {self.id!r} has")
         try:
-            listed = json.dumps(
-                dict(self.metadata), sort_keys=True, allow_nan=False, ensure_ascii=False
-            )
-        except (TypeError, ValueError, RecursionError) as error:
-            raise InputError(f"{name} has metadata that JSON cannot hold: {error}.") from None
+            values = json_value(self.metadata, "metadata")
+        except InputError as error:
+            raise InputError(f"{name} has metadata that JSON cannot hold: {error}") from None
+        if not isinstance(values, dict):
+            kind = type(self.metadata).__name__
+            raise InputError(f"{name} has metadata that JSON cannot hold: a {kind}, not a mapping.")
+        object.__setattr__(self, "metadata", values)
+        listed = json.dumps(values, sort_keys=True, ensure_ascii=False)
         metadata = _encoded(listed, f"{name} has metadata with")
         if not self.id:
             digest = hashlib.blake2b(text, digest_size=16, key=b"s3-document")
@@ -57,6 +67,22 @@ class Document:
     def title(self) -> str:
         """`metadata["title"]` if it is a string, else the empty string."""
         return title_of(self.metadata)
+
+
+def as_documents(documents: Iterable[Document | str] | Document | str) -> Iterator[Document]:
+    """Iterate over documents, making them of plain texts; a single one need not be in a list.
+
+    Raises:
+        InputError: `documents` or an item is of another type.
+    """
+    for item in check_items(documents, "documents", (str, Document)):
+        document = Document(item) if isinstance(item, str) else item
+        if not isinstance(document, Document):
+            hint = "; decode it" if isinstance(item, (bytes, bytearray)) else ""
+            raise InputError(
+                f"A document is a Document or a string, not {type(item).__name__}{hint}."
+            )
+        yield document
 
 
 def _encoded(text: str, subject: str) -> bytes:

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from datetime import date, datetime, timezone
+from decimal import Decimal
+from enum import Enum
+from pathlib import PurePosixPath
+from uuid import UUID
+
+import numpy as np
 import pytest
 
 from s3_retriever import Document
 from s3_retriever.errors import InputError
+
+
+class Colour(Enum):
+    """Its value is kept."""
+
+    RED = "red"
 
 
 def test_the_same_document_has_the_same_id():
@@ -55,3 +69,65 @@ def test_awkward_text_is_kept_as_it_is():
 def test_what_is_refused(fields, message):
     with pytest.raises(InputError, match=message):
         Document(**fields)
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (np.int64(3), 3),
+        (np.float32(0.5), 0.5),
+        (np.bool_(True), True),
+        (np.str_("a"), "a"),
+        (np.array([1, 2]), [1, 2]),
+        (np.datetime64("2024-05-01"), "2024-05-01"),
+        (np.datetime64("2024-05-01T10:00:00.000000000"), "2024-05-01T10:00:00"),
+        (date(2024, 5, 1), "2024-05-01"),
+        (datetime(2024, 5, 1, 10, tzinfo=timezone.utc), "2024-05-01T10:00:00+00:00"),
+        (Decimal("5"), 5),
+        (Decimal("0.1"), 0.1),
+        (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        (PurePosixPath("a/b"), "a/b"),
+        (Colour.RED, "red"),
+        ((1, (2,)), [1, [2]]),
+        ({"b", "a"}, ["a", "b"]),
+        ({"inner": {"at": date(2024, 5, 1)}}, {"inner": {"at": "2024-05-01"}}),
+    ],
+    ids=repr,
+)
+def test_metadata_becomes_what_json_holds(value, plain):
+    document = Document("text", metadata={"key": value})
+    assert document.metadata == {"key": plain}
+    assert type(document.metadata["key"]) is type(plain)
+    assert document.id == Document("text", metadata={"key": plain}).id
+
+
+def test_a_document_keeps_its_own_metadata():
+    metadata = {"tags": ["a"]}
+    document = Document("text", metadata=metadata)
+    metadata["tags"].append("b")
+    assert document.metadata == {"tags": ["a"]}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"price": float("nan")}, r"metadata\['price'\] is nan; use None or leave it out"),
+        ({"a": [1, {"b": -math.inf}]}, r"metadata\['a'\]\[1\]\['b'\] is -inf"),
+        ({"a": b"x"}, r"metadata\['a'\] is bytes; decode it"),
+        ({"a": 1j}, r"metadata\['a'\] is of type complex, which has no JSON form"),
+        ({"a": {5: 1}}, r"metadata\['a'\] has the key 5, which is not a string"),
+        ({"a": 10**400}, r"metadata\['a'\] is a number of more than 1024 bits"),
+        ([("a", 1)], "a list, not a mapping"),
+    ],
+    ids=str,
+)
+def test_metadata_that_is_refused_is_named(metadata, message):
+    with pytest.raises(InputError, match=message):
+        Document("text", metadata=metadata)
+
+
+def test_metadata_in_a_circle_is_refused():
+    metadata = {}
+    metadata["a"] = metadata
+    with pytest.raises(InputError, match="metadata is nested more than 64 levels deep"):
+        Document("text", metadata=metadata)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from s3_retriever.document import Document
+from s3_retriever.document import Document, as_documents
 from s3_retriever.errors import InputError
 from s3_retriever.search import Span
 from s3_retriever.text import split_pieces
+from s3_retriever.types import check_items, check_path
 
-Part = str | Path | Document
+Part = str | os.PathLike[str] | Document
 Context = Part | Iterable[Part]
 
 # A few paragraphs. The second hop leads from one document to others, here from piece to piece: on
@@ -82,13 +84,12 @@ def _piece(number: int, document: Document, start: int, text: str) -> Document:
 
 def _cut(context: Context) -> Iterator[tuple[Document, int, str]]:
     """Each piece's document (that of a file without its text), start and text."""
-    if isinstance(context, (str, Path, Document)) or not isinstance(context, Iterable):
-        context = [context]
-    for part in context:
-        if isinstance(part, Path):
-            document, stretches = Document("", str(part)), _cut_file(part)
+    for part in check_items(context, "parts of the context", (str, os.PathLike, Document)):
+        if isinstance(part, os.PathLike):
+            path = check_path(part, "context")
+            document, stretches = Document("", str(path)), _cut_file(path)
         elif isinstance(part, (str, Document)):
-            document = Document(part) if isinstance(part, str) else part
+            (document,) = as_documents(part)
             stretches = split_pieces(document.text, _PIECE_CHARACTERS)
         else:
             raise InputError(

@@ -95,7 +95,7 @@ class Prompt:
     ) -> None:
         self._tokenizer = host.tokenizer
         chat = bool(self._tokenizer.source.chat_template)
-        self._template = template or (CHAT_PROMPT if chat else PLAIN_PROMPT)
+        self._template = (CHAT_PROMPT if chat else PLAIN_PROMPT) if template is None else template
         _check_template(self._template)
         self._before, self._after = list(self._tokenizer.prefix), list[int]()
         if chat:

@@ -441,9 +441,18 @@ def test_an_empty_context(model, context, tmp_path):
     assert not (tmp_path / "kept").exists()
 
 
-@pytest.mark.parametrize("context", [7, None, ["text", 7]])
-def test_anything_else_is_refused(model, context):
-    with pytest.raises(InputError, match="A context is a string"):
+@pytest.mark.parametrize(
+    ("context", "message"),
+    [
+        (7, "parts of the context must be in a list, not int"),
+        (None, "parts of the context must be in a list, not NoneType"),
+        ({"a": "text"}, "parts of the context must be in a list, not dict"),
+        (b"text", "parts of the context are bytes; decode them"),
+        (["text", 7], "A context is a string"),
+    ],
+)
+def test_anything_else_is_refused(model, context, message):
+    with pytest.raises(InputError, match=message):
         model.compress("Who?", context, progress=False)
 
 

@@ -275,6 +275,22 @@ def test_nothing_found(made):
     assert s3r("explain", "x", "--in", made, "--rank", "99").exit_code == 3
 
 
+def test_operators_of_filters_are_json(made):
+    def found(*where):
+        conditions = [part for text in where for part in ("--where", text)]
+        done = s3r("search", QUESTION, "--in", made, "--mode", "bm25", "--json", *conditions)
+        return {span["metadata"]["title"] for span in json.loads(done.stdout)["spans"]}
+
+    bakery = 'title={"$in": ["The bakery"]}'
+    assert found(bakery) == found('{"title": {"$contains": "bakery"}}') == {"The bakery"}
+    assert found('title={"$ne": "The bakery"}') == found() - {"The bakery"}
+    assert found(bakery, "title=Release handbook") == set()
+    done = s3r("search", "x", "--in", made, "--where", '{"title": {"$like": 1}}')
+    assert done.exit_code == 1
+    assert "is not an operator; where knows $eq" in done.stderr
+    assert s3r("search", "x", "--in", made, "--where", "{title").exit_code == 2
+
+
 def test_empty_question(made):
     done = s3r("search", " ", "--in", made)
     assert (done.exit_code, done.stdout) == (1, "")
