@@ -24,7 +24,15 @@ from s3_retriever.progress import Bar, progress_bar
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import Explanation, Span, explain, rank, search
 from s3_retriever.text import TEXT_ANALYSIS
-from s3_retriever.types import Mode, Order, Where, check_choice, check_count, check_share, check_text
+from s3_retriever.types import (
+    Mode,
+    Order,
+    Where,
+    check_choice,
+    check_count,
+    check_share,
+    check_text,
+)
 
 if TYPE_CHECKING:
     from s3_retriever.codebook import Codebook
