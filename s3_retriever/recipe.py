@@ -56,7 +56,7 @@ class RelevanceRecipe(_Part):
         bias + similarity * cosine + words * coverage
 
     where coverage is the share of the question's words that the sentence has, weighted by their
-    IDF; in mode `s3` it counts as 0.
+    IDF; in mode `s3`, which looks at no words, it counts as 0.1.
 
     Attributes:
         similarity: Factor of the cosine.

@@ -122,6 +122,17 @@ TokenBudget = Annotated[
         help="Maximum tokens of all spans together, as the host counts them.",
     ),
 ]
+MinRelevance = Annotated[
+    float | None,
+    typer.Option(
+        "--min-relevance",
+        metavar="R",
+        min=0.0,
+        max=1.0,
+        show_default="0.1, or 0 with -k",
+        help="Leave out spans of a lower relevance, 0 to 1.",
+    ),
+]
 ModeName = Annotated[
     Mode,
     typer.Option(

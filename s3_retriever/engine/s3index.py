@@ -22,7 +22,7 @@ from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.index import Store, Verification
 from s3_retriever.progress import Bar, progress_bar
 from s3_retriever.recipe import Recipe
-from s3_retriever.search import Explanation, Span, explain, rank, search
+from s3_retriever.search import Explanation, Span, explain, knows_relevance, rank, search
 from s3_retriever.text import TEXT_ANALYSIS
 from s3_retriever.types import (
     Mode,
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 # Tokens of a search that sets no limit, about what four chunks of other retrievers hold.
 DEFAULT_TOKEN_BUDGET = 512
-# Relevance below which a search without `k` returns nothing.
-MIN_RELEVANCE = 0.15
+# Spans of a lower relevance are no evidence to a search without `k`.
+MIN_RELEVANCE = 0.1
 
 
 class S3Index:
@@ -316,9 +316,9 @@ class S3Index:
             mode: `s3` (co-activation of features), `bm25`, or `hybrid`, which fuses both.
             token_budget: Most tokens of all spans together, as the host counts them; 512 if
                 neither `k` nor `token_budget` is given.
-            min_relevance: Spans of a lower relevance, 0 to 1, are left out. By default a search
-                without `k` returns only what is likely to be evidence, and a search with `k`
-                returns `k` spans.
+            min_relevance: Spans of a lower `relevance`, 0 to 1, are left out. By default 0.1
+                without `k`, if the relevance of the recipe's host is known or the mode is `bm25`;
+                else 0, which leaves nothing out.
             where: Metadata that documents must have, such as `{"year": 2024}`, or a function of
                 a document's metadata. Applied before ranking.
             order: `score`, best first, or `document`, as in the documents.
@@ -340,14 +340,16 @@ class S3Index:
             if value is not None:
                 check_count(value, name)
         check_share(min_relevance, "min_relevance")
+        chosen = self._chosen(recipe, mode)
         if min_relevance is None:
-            min_relevance = MIN_RELEVANCE if k is None else 0.0
+            floor = k is None and knows_relevance(chosen, mode)
+            min_relevance = MIN_RELEVANCE if floor else 0.0
         if k is None and token_budget is None:
             token_budget = DEFAULT_TOKEN_BUDGET
         return search(
             self._store.snapshot(),
             question,
-            self._chosen(recipe, mode),
+            chosen,
             None if mode == "bm25" else self.encoder,
             mode=mode,
             k=k,

@@ -15,22 +15,35 @@ import numpy as np
 
 from s3_retriever.recipe import Recipe
 from s3_retriever.search.ranking import Ranking
-from s3_retriever.types import Scores
+from s3_retriever.types import Mode, Scores
 
 # Log-odds of evidence against chance in mode `bm25`: of a sentence without a word of the question,
 # and what all of its words add. Fitted on development questions; see docs/research-log.md.
-_NO_WORDS = -1.9
+_NO_WORDS = -4.3
 _ALL_WORDS = 32.0
+# The share of the words that counts where words are not looked at, in mode `s3`.
+_UNKNOWN_COVERAGE = 0.1
+# Sentences of a collection resemble each other: n of them are as many draws of chance as
+# n ** _INDEPENDENT sentences that do not.
+_INDEPENDENT = 0.75
+
+
+def knows_relevance(recipe: Recipe, mode: Mode) -> bool:
+    """Whether a search can tell evidence from chance.
+
+    Words are the same for every host; what its cosines say has to be measured.
+    """
+    return mode == "bm25" or (recipe.sentence is not None and recipe.sentence.relevance is not None)
 
 
 class Relevance:
     """The relevance of the sentences of a ranking.
 
-    With n sentences that may be returned and one of them expected to be evidence, a sentence whose
-    measures are r times as likely in evidence as in a sentence drawn at random is evidence with
-    odds of r / n: the more sentences there are, the better the best of chance becomes. That is a
-    sentence's own relevance. What owes its place to a bridge, or to its document, has little of its
-    own; it shares in that of the best sentence, in proportion to its score.
+    A sentence whose measures are r times as likely in evidence as in a sentence drawn at random is
+    evidence with odds of about r / n among n sentences: the more there are, the better the best of
+    chance becomes. That is a sentence's own relevance. What owes its place to a bridge, or to its
+    document, has little of its own; it shares in that of the best sentence, by the square root of
+    its score in proportion to the best score.
 
     Args:
         ranking: Scores of all sentences.
@@ -43,7 +56,7 @@ class Relevance:
 
     def __getitem__(self, number: int) -> float:
         """The relevance of a sentence that may be returned, 0 to 1."""
-        shared = self.best * self._share_of_best(number)
+        shared = self.best * math.sqrt(self._share_of_best(number))
         return shared if self._log_odds is None else max(shared, _logistic(self._odds_of(number)))
 
     @cached_property
@@ -60,7 +73,7 @@ class Relevance:
 
     @cached_property
     def _chance(self) -> float:
-        return math.log(max(np.count_nonzero(self._ranking.eligible), 1))
+        return _INDEPENDENT * math.log(max(np.count_nonzero(self._ranking.eligible), 1))
 
     @cached_property
     def _log_odds(self) -> Scores | None:
@@ -73,9 +86,9 @@ class Relevance:
             return None
         known = sentence.relevance
         log_odds = known.bias + known.similarity * ranking.raw_scores["sentence"]
-        if ranking.terms is not None:
-            log_odds += known.words * ranking.terms.coverage(len(log_odds))
-        return log_odds
+        if ranking.terms is None:
+            return log_odds + known.words * _UNKNOWN_COVERAGE
+        return log_odds + known.words * ranking.terms.coverage(len(log_odds))
 
     def _share_of_best(self, number: int) -> float:
         """A sentence's score between what nothing scores, 0, and the best score, 1."""
