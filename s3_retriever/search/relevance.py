@@ -42,8 +42,8 @@ class Relevance:
     A sentence whose measures are r times as likely in evidence as in a sentence drawn at random is
     evidence with odds of about r / n among n sentences: the more there are, the better the best of
     chance becomes. That is a sentence's own relevance. What owes its place to a bridge, or to its
-    document, has little of its own; it shares in that of the best sentence, by the square root of
-    its score in proportion to the best score.
+    document, has little of its own; it shares in that of the best sentence, in proportion to its
+    score.
 
     Args:
         ranking: Scores of all sentences.
@@ -56,7 +56,7 @@ class Relevance:
 
     def __getitem__(self, number: int) -> float:
         """The relevance of a sentence that may be returned, 0 to 1."""
-        shared = self.best * math.sqrt(self._share_of_best(number))
+        shared = self.best * self._share_of_best(number)
         return shared if self._log_odds is None else max(shared, _logistic(self._odds_of(number)))
 
     @cached_property
