@@ -86,6 +86,20 @@ def check_positive(value: Any, name: str) -> float:
     return float(value)
 
 
+def check_share(value: Any, name: str) -> float | None:
+    """Check a number from 0 to 1, of Python or NumPy, or None, and return it.
+
+    Raises:
+        InputError: It is outside that range or of another type; booleans are refused too.
+    """
+    if value is None:
+        return None
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not number or not 0 <= value <= 1:
+        raise InputError(f"{name} must be a number from 0 to 1, not {shown(value)}.")
+    return float(value)
+
+
 def check_text(value: Any, name: str) -> str:
     """Check that a value is Unicode text and not blank.
 

@@ -14,8 +14,8 @@ PUBLIC = {
     "Advanced", "Answer", "Calibration", "Citation", "Codebook", "CodebookError", "Compressor",
     "Document", "DocumentBoost", "Explanation", "FeatureCoverage", "GoldSpan", "Host", "HostError",
     "IndexStoreError", "InputError", "Interleave", "LabelledQuestion", "LongContext", "MaxToken",
-    "Recipe", "Redundancy", "S3Error", "S3Index", "ScannedContext", "SecondHop", "SentenceRecipe",
-    "Span", "Tap", "TapRecipe", "TopKSAE", "ZScore", "__version__", "calibrate",
+    "Recipe", "Redundancy", "RelevanceRecipe", "S3Error", "S3Index", "ScannedContext",
+    "SecondHop", "SentenceRecipe", "Span", "Tap", "TapRecipe", "TopKSAE", "ZScore", "__version__", "calibrate",
 }  # fmt: skip
 
 

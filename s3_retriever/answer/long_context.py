@@ -26,7 +26,7 @@ from s3_retriever.index import Store
 from s3_retriever.index.manifest import MANIFEST_NAME
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import Span
-from s3_retriever.types import check_count, check_path, check_text
+from s3_retriever.types import check_count, check_path, check_share, check_text
 
 # Pieces per commit, about half a million characters: an interruption loses no more.
 _COMMITTED_PIECES = 512
@@ -150,6 +150,7 @@ class LongContext:
         *,
         path: str | Path | None = None,
         token_budget: int = TOKEN_BUDGET,
+        min_relevance: float = 0.0,
         progress: bool = True,
     ) -> list[Span]:
         """Scan a context and find the evidence for a question.
@@ -158,8 +159,11 @@ class LongContext:
         """
         check_text(question, "question")
         check_count(token_budget, "token_budget")
+        check_share(min_relevance, "min_relevance")
         with self.scan(context, path=path, progress=progress) as scanned:
-            return scanned.compress(question, token_budget=token_budget)
+            return scanned.compress(
+                question, token_budget=token_budget, min_relevance=min_relevance
+            )
 
     def answer(
         self,

@@ -79,19 +79,26 @@ class ScannedContext:
         self._index.close()
 
     def compress(
-        self, question: str, *, token_budget: int = TOKEN_BUDGET, mode: Mode = "hybrid"
+        self,
+        question: str,
+        *,
+        token_budget: int = TOKEN_BUDGET,
+        min_relevance: float = 0.0,
+        mode: Mode = "hybrid",
     ) -> list[Span]:
         """Find the evidence for a question: M_S3 U M_BM25 U M_bias (S3-Attention, section 4).
 
         Args:
             question: Any text.
             token_budget: Most tokens of the joined spans, as the host counts them.
+            min_relevance: Spans of a lower `relevance`, 0 to 1, are left out.
             mode: As in `S3Index.search`: `hybrid` uses all three, `s3` only M_S3 and `bm25` only
                 M_BM25.
 
         Returns:
             Spans in the context's order, with offsets into its documents. A context that fits
-            into the budget is returned whole, with scores of 0 and no sources.
+            into the budget is returned whole, with scores and relevance of 0 and no sources,
+            unless `min_relevance` is above 0.
 
         Raises:
             InputError: The question is empty, the budget is below 1, or the mode is unknown.
@@ -101,7 +108,11 @@ class ScannedContext:
         check_choice(mode, "mode", Mode)
         tokenizer = self._host.tokenizer
         return self._evidence(
-            question, token_budget, lambda spans: tokenizer.count(join_evidence(spans)), mode
+            question,
+            token_budget,
+            lambda spans: tokenizer.count(join_evidence(spans)),
+            mode,
+            min_relevance,
         )
 
     def answer(
@@ -175,13 +186,20 @@ class ScannedContext:
         token_budget: int,
         count: Callable[[Sequence[Span]], int],
         mode: Mode = "hybrid",
+        min_relevance: float = 0.0,
     ) -> list[Span]:
-        if self.tokens <= token_budget:
+        if self.tokens <= token_budget and min_relevance == 0:
             whole = self._whole()
             # A text tokenised whole may have a token more or less than its pieces.
             if count(whole) <= token_budget:
                 return whole
-        spans = self._index.search(question, mode=mode, token_budget=token_budget, order="document")
+        spans = self._index.search(
+            question,
+            mode=mode,
+            token_budget=token_budget,
+            min_relevance=min_relevance,
+            order="document",
+        )
         return fit_evidence([in_document(span) for span in spans], count, token_budget)
 
     def _whole(self) -> list[Span]:
@@ -191,7 +209,7 @@ class ScannedContext:
             for ordinal in segment.live_documents().tolist():
                 row, text = segment.document(ordinal), segment.document_text(ordinal)
                 tokens = int(segment.documents[ordinal]["n_tokens"])
-                piece = Span(text, 0.0, row.id, 0, len(text), (), row.metadata, tokens)
+                piece = Span(text, 0.0, 0.0, row.id, 0, len(text), (), row.metadata, tokens)
                 span = in_document(piece)
                 last = spans[-1] if spans else None
                 if last is None or (last.document_id, last.end) != (span.document_id, span.start):

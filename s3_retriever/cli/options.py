@@ -108,7 +108,7 @@ Spans = Annotated[
         "-k",
         metavar="N",
         min=1,
-        show_default="5, or no limit with --token-budget",
+        show_default="no limit",
         help="Maximum number of spans.",
     ),
 ]
@@ -118,8 +118,19 @@ TokenBudget = Annotated[
         "--token-budget",
         metavar="N",
         min=1,
-        show_default="no limit",
+        show_default="512, or no limit with -k",
         help="Maximum tokens of all spans together, as the host counts them.",
+    ),
+]
+MinRelevance = Annotated[
+    float | None,
+    typer.Option(
+        "--min-relevance",
+        metavar="R",
+        min=0.0,
+        max=1.0,
+        show_default="0.1, or 0 with -k",
+        help="Leave out spans of a lower relevance, 0 to 1.",
     ),
 ]
 ModeName = Annotated[

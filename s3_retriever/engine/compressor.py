@@ -66,6 +66,7 @@ class Compressor:
         *,
         k: int | None = None,
         token_budget: int | None = None,
+        min_relevance: float | None = None,
         mode: Mode = "hybrid",
         where: Where | None = None,
         order: Order = "score",
@@ -80,6 +81,7 @@ class Compressor:
             k: Most spans.
             token_budget: Most tokens of all spans together, as the host counts them; 1,024 if
                 neither `k` nor `token_budget` is given.
+            min_relevance: As in `S3Index.search`.
             mode: As in `S3Index.search`.
             where: As in `S3Index.search`.
             order: As in `S3Index.search`.
@@ -101,5 +103,11 @@ class Compressor:
         with S3Index(store, self.encoder, self.recipe) as index:
             index.add(unique.values(), progress=False)
             return index.search(
-                question, k, mode=mode, token_budget=token_budget, where=where, order=order
+                question,
+                k,
+                mode=mode,
+                token_budget=token_budget,
+                min_relevance=min_relevance,
+                where=where,
+                order=order,
             )

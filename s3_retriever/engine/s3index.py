@@ -24,7 +24,7 @@ from s3_retriever.errors import CodebookError
 from s3_retriever.index import Store, Verification, unknown_ids
 from s3_retriever.progress import Bar, progress_bar
 from s3_retriever.recipe import Recipe
-from s3_retriever.search import Explanation, Span, explain, rank, search
+from s3_retriever.search import Explanation, Span, explain, knows_relevance, rank, search
 from s3_retriever.text import TEXT_ANALYSIS
 from s3_retriever.types import (
     Mode,
@@ -34,6 +34,7 @@ from s3_retriever.types import (
     check_count,
     check_items,
     check_path,
+    check_share,
     check_string,
     check_text,
     check_type,
@@ -46,8 +47,10 @@ if TYPE_CHECKING:
     from s3_retriever.features import EncodedChunk
     from s3_retriever.host import Host
 
-# Spans of a search that sets no limit.
-DEFAULT_K = 5
+# Tokens of a search that sets no limit, about what four chunks of other retrievers hold.
+DEFAULT_TOKEN_BUDGET = 512
+# Spans of a lower relevance are no evidence to a search without `k`.
+MIN_RELEVANCE = 0.1
 
 
 class S3Index:
@@ -351,6 +354,7 @@ class S3Index:
         *,
         mode: Mode = "hybrid",
         token_budget: int | None = None,
+        min_relevance: float | None = None,
         where: Where | None = None,
         order: Order = "score",
         unique: bool = True,
@@ -361,9 +365,13 @@ class S3Index:
 
         Args:
             question: Any text.
-            k: Most spans; 5 if neither `k` nor `token_budget` is given.
+            k: Most spans; None for no limit.
             mode: `s3` (co-activation of features), `bm25`, or `hybrid`, which fuses both.
-            token_budget: Most tokens of all spans together, as the host counts them.
+            token_budget: Most tokens of all spans together, as the host counts them; 512 if
+                neither `k` nor `token_budget` is given.
+            min_relevance: Spans of a lower `relevance`, 0 to 1, are left out. By default 0.1
+                without `k`, if the relevance of the recipe's host is known or the mode is `bm25`;
+                else 0, which leaves nothing out.
             where: Metadata that documents must have, such as `{"year": 2024}` or
                 `{"year": {"$gte": 2020}}`, or a function of a document's metadata. Operators:
                 `$eq`, `$ne`, `$gt`, `$gte`, `$lt`, `$lte`, `$in`, `$nin`, `$contains`,
@@ -385,19 +393,25 @@ class S3Index:
         check_text(question, "question")
         check_choice(mode, "mode", Mode)
         check_choice(order, "order", Order)
-        if k is None and token_budget is None:
-            k = DEFAULT_K
         k = None if k is None else check_count(k, "k")
         if token_budget is not None:
             token_budget = check_count(token_budget, "token_budget")
+        min_relevance = check_share(min_relevance, "min_relevance")
+        chosen = self._chosen(recipe, mode)
+        if min_relevance is None:
+            floor = k is None and knows_relevance(chosen, mode)
+            min_relevance = MIN_RELEVANCE if floor else 0.0
+        if k is None and token_budget is None:
+            token_budget = DEFAULT_TOKEN_BUDGET
         return search(
             self._store.snapshot(),
             question,
-            self._chosen(recipe, mode),
+            chosen,
             None if mode == "bm25" else self.encoder,
             mode=mode,
             k=k,
             token_budget=token_budget,
+            min_relevance=min_relevance,
             where=where,
             order=order,
             unique=unique,

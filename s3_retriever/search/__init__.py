@@ -3,6 +3,16 @@
 from s3_retriever.search.explanation import Explanation, explain
 from s3_retriever.search.filtering import admitted
 from s3_retriever.search.pipeline import rank, search
+from s3_retriever.search.relevance import knows_relevance
 from s3_retriever.search.selection import Span, select
 
-__all__ = ["Explanation", "Span", "admitted", "explain", "rank", "search", "select"]
+__all__ = [
+    "Explanation",
+    "Span",
+    "admitted",
+    "explain",
+    "knows_relevance",
+    "rank",
+    "search",
+    "select",
+]

@@ -124,7 +124,11 @@ class _IndexSearcher(Searcher):
         self._index.add(documents, progress=len(documents) > _MANY)
 
     def search(self, question: str, budget: int) -> Sequence[Span]:
-        return self._index.search(question, mode=self._mode, token_budget=budget)
+        # BM25 is a baseline: it fills the budget, as retrievers do.
+        floor = 0.0 if self._mode == "bm25" else None
+        return self._index.search(
+            question, mode=self._mode, token_budget=budget, min_relevance=floor
+        )
 
     def ranked(self, question: str, count: int) -> Sequence[Span]:
         return self._index.search(question, count, mode=self._mode)
