@@ -15,7 +15,7 @@ PUBLIC = {
     "DocumentBoost", "Explanation", "FeatureCoverage", "GoldSpan", "Host", "HostError",
     "IndexStoreError", "InputError", "Interleave", "LabelledQuestion", "LongContext", "MaxToken",
     "Recipe", "Redundancy", "S3Error", "S3Index", "ScannedContext", "SecondHop", "SentenceRecipe",
-    "Span", "Tap", "TapRecipe", "TopKSAE", "ZScore", "__version__", "calibrate",
+    "Span", "Tap", "TapRecipe", "TopKSAE", "ZScore", "__version__", "calibrate", "new_index",
 }  # fmt: skip
 
 

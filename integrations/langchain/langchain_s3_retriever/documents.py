@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.documents import Document
@@ -14,11 +15,41 @@ from s3_retriever import InputError
 if TYPE_CHECKING:
     from s3_retriever import Span
 
+# Keys of a span's metadata that belong to this package. They are flat and their values are texts
+# and numbers, which every vector store takes.
+DOCUMENT_ID = "s3_document_id"
+START = "s3_start"
+END = "s3_end"
+RELEVANCE = "s3_relevance"
+SOURCES = "s3_sources"
+
+_MISSING: Any = object()
+
+
+def texts_to_documents(
+    texts: Iterable[str], metadatas: Iterable[Mapping[str, Any] | None] | None
+) -> Iterator[Document]:
+    """Make LangChain's documents of texts, one at a time; a single text need not be in a list.
+
+    Raises:
+        InputError: A text or metadata is of another type, or their numbers differ.
+    """
+    if isinstance(texts, str):
+        texts = [texts]
+    if isinstance(metadatas, Mapping):
+        metadatas = [metadatas]
+    for text, metadata in _pairs(_iterable(texts, "texts"), metadatas, "texts", "metadatas"):
+        if not isinstance(text, str):
+            raise InputError(f"A text must be a string, not {type(text).__name__}.")
+        if metadata is not None and not isinstance(metadata, Mapping):
+            raise InputError(f"Metadata must be a dict, not {type(metadata).__name__}.")
+        yield Document(text, metadata=dict(metadata or {}))
+
 
 def to_index(
-    documents: Iterable[Document], ids: Iterable[str] | None = None
+    documents: Iterable[Document] | Document, ids: Iterable[str | None] | str | None = None
 ) -> Iterator[s3_retriever.Document]:
-    """Convert documents, one at a time.
+    """Convert documents, one at a time; a single one need not be in a list.
 
     Args:
         documents: LangChain's documents; not modified.
@@ -26,17 +57,34 @@ def to_index(
             metadata.
 
     Raises:
-        InputError: A text, an id or metadata cannot be stored in an index.
-        ValueError: There are more or fewer ids than documents.
+        InputError: `documents` are of another type, there are more or fewer ids than documents,
+            or a text, an id or metadata cannot be stored in an index.
     """
-    own: Iterable[tuple[Document, str | None]] = ((document, document.id) for document in documents)
-    pairs = own if ids is None else zip(documents, ids, strict=True)
-    for document, name in pairs:
+    if isinstance(documents, Document):
+        documents = [documents]
+    if isinstance(ids, str):
+        ids = [ids]
+    for document, given in _pairs(_iterable(documents, "documents"), ids, "documents", "ids"):
+        _check_document(document)
         yield s3_retriever.Document(
             document.page_content,
-            id=name or "",
+            id=document.id or "" if given is None else given,
             metadata=json_values(document.metadata),
         )
+
+
+def check_documents(documents: Iterable[Document]) -> list[Document]:
+    """List documents; a single one need not be in a list.
+
+    Raises:
+        InputError: They are of another type.
+    """
+    if isinstance(documents, Document):
+        return [documents]
+    listed = list(_iterable(documents, "documents"))
+    for document in listed:
+        _check_document(document)
+    return listed
 
 
 def json_values(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,29 +99,71 @@ def json_values(metadata: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(f"Metadata cannot be stored as JSON: {error}.") from None
 
 
-def to_evidence(span: Span, metadata: Mapping[str, Any], source_document_id: str) -> Document:
+def to_evidence(span: Span, metadata: Mapping[str, Any], document_id: str) -> Document:
     """Convert a span to a LangChain document.
-
-    Offsets refer to the text that a splitter cut: `start_index` in the metadata of the searched
-    document is added to them.
 
     Args:
         span: The span.
         metadata: Metadata of the document it was found in; the new document takes it over.
-        source_document_id: Id of the document that the offsets refer to.
+        document_id: Id of the document that the offsets refer to.
     """
-    shift = metadata.get("start_index")
-    shift = shift if type(shift) is int else 0
+    shift = place(metadata)
     start, end = shift + span.start, shift + span.end
-    return Document(
-        page_content=span.text,
-        id=f"{source_document_id}:{start}-{end}",
-        metadata={
-            **metadata,
-            "relevance_score": span.score,
-            "start_index": start,
-            "end_index": end,
-            "sources": list(span.sources),
-            "source_document_id": source_document_id,
-        },
-    )
+    merged = {
+        **metadata,
+        DOCUMENT_ID: document_id,
+        START: start,
+        END: end,
+        RELEVANCE: relevance(span),
+        SOURCES: ", ".join(span.sources),
+    }
+    # LangChain's own words for two of these; values of other origin stay.
+    if "relevance_score" not in metadata or RELEVANCE in metadata:
+        merged["relevance_score"] = relevance(span)
+    if _is_offset(metadata.get("start_index", 0)):
+        merged["start_index"] = start
+    return Document(page_content=span.text, id=f"{document_id}:{start}-{end}", metadata=merged)
+
+
+def relevance(span: Span) -> float:
+    return float(getattr(span, "relevance", span.score))  # TEMPORARY
+
+
+def place(metadata: Mapping[str, Any]) -> int:
+    """Where a document starts in the text it was cut from, by S3 or by a text splitter; or 0."""
+    for key in (START, "start_index"):
+        if _is_offset(metadata.get(key)):
+            return int(metadata[key])
+    return 0
+
+
+def _is_offset(value: object) -> bool:
+    return type(value) is int
+
+
+def _check_document(document: object) -> None:
+    if not isinstance(document, Document):
+        hint = "; use from_texts for plain texts" if isinstance(document, str) else ""
+        raise InputError(
+            f"A document must be a LangChain Document, not {type(document).__name__}{hint}."
+        )
+
+
+def _iterable(values: Any, name: str) -> Iterable[Any]:
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+        raise InputError(f"{name} must be a list or an iterator, not {type(values).__name__}.")
+    return values
+
+
+def _pairs(
+    values: Iterable[Any], others: Iterable[Any] | None, name: str, other_name: str
+) -> Iterator[tuple[Any, Any]]:
+    """Pair values with as many others, or each with None if there are no others."""
+    if others is None:
+        yield from ((value, None) for value in values)
+        return
+    for value, other in zip_longest(values, _iterable(others, other_name), fillvalue=_MISSING):
+        if value is _MISSING or other is _MISSING:
+            more, fewer = (other_name, name) if value is _MISSING else (name, other_name)
+            raise InputError(f"There are more {more} than {fewer}; give as many of each.")
+        yield value, other

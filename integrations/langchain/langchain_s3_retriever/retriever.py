@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
 from langchain_core.runnables import run_in_executor
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, field_validator, model_validator
 
 import s3_retriever
-from langchain_s3_retriever.documents import json_values, to_evidence, to_index
+from langchain_s3_retriever.documents import (
+    json_values,
+    texts_to_documents,
+    to_evidence,
+    to_index,
+)
+from langchain_s3_retriever.settings import Count
 from s3_retriever.types import Mode, Order, Where
 
 if TYPE_CHECKING:
@@ -34,10 +38,10 @@ class SearchOptions(TypedDict, total=False):
     """Options of one search; each defaults to the retriever's own setting.
 
     Attributes:
-        k: Maximum number of spans; None for no limit, or for 5 if `token_budget` is None as well.
+        k: Maximum number of spans; None for no limit.
         mode: `s3` (co-activation of features), `bm25`, or `hybrid`, which fuses both.
-        token_budget: Maximum tokens of all spans together, as the host counts them; None for no
-            limit.
+        token_budget: Maximum tokens of all spans together, as the host counts them; 512 if `k` is
+            None as well.
         where: Metadata that documents must have, such as `{"year": 2024}`, or a function of a
             document's metadata. Applied before ranking.
         order: `score`, best first, or `document`, as in the documents.
@@ -87,12 +91,12 @@ class S3Retriever(BaseRetriever):
 
     index: S3Index = Field(repr=False)
     """The index to search; several retrievers may share it."""
-    k: int | None = Field(default=4, ge=1)
-    """Maximum number of spans; None for no limit, or for 5 if `token_budget` is None as well."""
+    k: Count | None = None
+    """Maximum number of spans; None for no limit."""
     mode: Mode = "hybrid"
     """`s3` (co-activation of features), `bm25`, or `hybrid`, which fuses both."""
-    token_budget: int | None = Field(default=None, ge=1)
-    """Maximum tokens of all spans together, as the host counts them; None for no limit."""
+    token_budget: Count | None = None
+    """Maximum tokens of all spans together, as the host counts them; 512 if `k` is None too."""
     where: Where | None = None
     """Metadata that documents must have, or a function of a document's metadata."""
     order: Order = "score"
@@ -143,15 +147,8 @@ class S3Retriever(BaseRetriever):
             ValueError: There are more or fewer metadatas or ids than texts.
             S3Error: As in `from_documents`.
         """
-        if metadatas is None:
-            documents: Iterable[Document] = (Document(text) for text in texts)
-        else:
-            documents = (
-                Document(text, metadata=dict(metadata))
-                for text, metadata in zip(texts, metadatas, strict=True)
-            )
         return cls.from_documents(
-            documents,
+            texts_to_documents(texts, metadatas),
             ids,
             host=host,
             codebook=codebook,
@@ -196,7 +193,7 @@ class S3Retriever(BaseRetriever):
             ValidationError: A setting is unknown or has a wrong value.
             S3Error: The host, the codebook, a document or the folder cannot be used.
         """
-        with _new_index(
+        with s3_retriever.new_index(
             path, host=host, codebook=codebook, recipe=recipe, **(host_options or {})
         ) as index:
             retriever = cls.from_index(index, **settings)
@@ -334,31 +331,6 @@ class S3Retriever(BaseRetriever):
         params["ls_vector_store_provider"] = "S3Index"
         params["ls_embedding_model"] = self.index.stats()["host"]
         return params
-
-
-@contextmanager
-def _new_index(path: str | Path | None, **options: Any) -> Iterator[S3Index]:
-    """Create an index to fill; after an error, `path` is as it was before.
-
-    Args:
-        path: As in `S3Index.create`.
-        options: As in `S3Index.create`.
-
-    Raises:
-        S3Error: The host, the codebook or the folder cannot be used.
-    """
-    had_folder = path is not None and Path(path).is_dir()
-    index = s3_retriever.S3Index.create(path, **options)
-    try:
-        yield index
-    except BaseException:
-        index.close()
-        if path is not None:
-            # `create` takes only an empty folder: everything in it belongs to the index.
-            shutil.rmtree(path, ignore_errors=True)
-            if had_folder:
-                Path(path).mkdir(exist_ok=True)
-        raise
 
 
 def _once_each(
