@@ -39,6 +39,18 @@ def check_count(value: object, name: str) -> None:
         raise InputError(f"{name} must be a whole number of at least 1, not {value!r}.")
 
 
+def check_share(value: object, name: str) -> None:
+    """Check that a value is a number from 0 to 1, or None.
+
+    Raises:
+        InputError: It is not; booleans are refused too.
+    """
+    if value is None:
+        return
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise InputError(f"{name} must be a number from 0 to 1, not {value!r}.")
+
+
 def check_text(value: object, name: str) -> str:
     """Check that a value is Unicode text and not blank.
 

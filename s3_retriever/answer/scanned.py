@@ -184,7 +184,7 @@ class ScannedContext:
             for ordinal in segment.live_documents().tolist():
                 row, text = segment.document(ordinal), segment.document_text(ordinal)
                 tokens = int(segment.documents[ordinal]["n_tokens"])
-                piece = Span(text, 0.0, row.id, 0, len(text), (), row.metadata, tokens)
+                piece = Span(text, 0.0, 0.0, row.id, 0, len(text), (), row.metadata, tokens)
                 span = in_document(piece)
                 last = spans[-1] if spans else None
                 if last is None or (last.document_id, last.end) != (span.document_id, span.start):

@@ -108,7 +108,7 @@ Spans = Annotated[
         "-k",
         metavar="N",
         min=1,
-        show_default="5, or no limit with --token-budget",
+        show_default="no limit",
         help="Maximum number of spans.",
     ),
 ]
@@ -118,7 +118,7 @@ TokenBudget = Annotated[
         "--token-budget",
         metavar="N",
         min=1,
-        show_default="no limit",
+        show_default="512, or no limit with -k",
         help="Maximum tokens of all spans together, as the host counts them.",
     ),
 ]

@@ -38,6 +38,7 @@ def span_json(span: Span) -> dict[str, Any]:
         "start": span.start,
         "end": span.end,
         "score": span.score,
+        "relevance": span.relevance,
         "sources": list(span.sources),
         "tokens": span.tokens,
         "text": span.text,

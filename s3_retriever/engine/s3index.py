@@ -24,7 +24,15 @@ from s3_retriever.progress import Bar, progress_bar
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import Explanation, Span, explain, rank, search
 from s3_retriever.text import TEXT_ANALYSIS
-from s3_retriever.types import Mode, Order, Where, check_choice, check_count, check_text
+from s3_retriever.types import (
+    Mode,
+    Order,
+    Where,
+    check_choice,
+    check_count,
+    check_share,
+    check_text,
+)
 
 if TYPE_CHECKING:
     from s3_retriever.codebook import Codebook
@@ -32,8 +40,10 @@ if TYPE_CHECKING:
     from s3_retriever.features import EncodedChunk
     from s3_retriever.host import Host
 
-# Spans of a search that sets no limit.
-DEFAULT_K = 5
+# Tokens of a search that sets no limit, about what four chunks of other retrievers hold.
+DEFAULT_TOKEN_BUDGET = 512
+# Relevance below which a search without `k` returns nothing.
+MIN_RELEVANCE = 0.0
 
 
 class S3Index:
@@ -292,6 +302,7 @@ class S3Index:
         *,
         mode: Mode = "hybrid",
         token_budget: int | None = None,
+        min_relevance: float | None = None,
         where: Where | None = None,
         order: Order = "score",
         unique: bool = True,
@@ -301,9 +312,13 @@ class S3Index:
 
         Args:
             question: Any text.
-            k: Most spans; 5 if neither `k` nor `token_budget` is given.
+            k: Most spans; None for no limit.
             mode: `s3` (co-activation of features), `bm25`, or `hybrid`, which fuses both.
-            token_budget: Most tokens of all spans together, as the host counts them.
+            token_budget: Most tokens of all spans together, as the host counts them; 512 if
+                neither `k` nor `token_budget` is given.
+            min_relevance: Spans of a lower relevance, 0 to 1, are left out. By default a search
+                without `k` returns only what is likely to be evidence, and a search with `k`
+                returns `k` spans.
             where: Metadata that documents must have, such as `{"year": 2024}`, or a function of
                 a document's metadata. Applied before ranking.
             order: `score`, best first, or `document`, as in the documents.
@@ -324,8 +339,11 @@ class S3Index:
         for name, value in (("k", k), ("token_budget", token_budget)):
             if value is not None:
                 check_count(value, name)
+        check_share(min_relevance, "min_relevance")
+        if min_relevance is None:
+            min_relevance = MIN_RELEVANCE if k is None else 0.0
         if k is None and token_budget is None:
-            k = DEFAULT_K
+            token_budget = DEFAULT_TOKEN_BUDGET
         return search(
             self._store.snapshot(),
             question,
@@ -334,6 +352,7 @@ class S3Index:
             mode=mode,
             k=k,
             token_budget=token_budget,
+            min_relevance=min_relevance,
             where=where,
             order=order,
             unique=unique,

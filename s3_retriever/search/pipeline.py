@@ -41,6 +41,7 @@ def search(
     mode: Mode = "hybrid",
     k: int | None = None,
     token_budget: int | None = None,
+    min_relevance: float = 0.0,
     where: Where | None = None,
     order: Order = "score",
     unique: bool = True,
@@ -56,6 +57,7 @@ def search(
         k: Most spans to return; None for no limit.
         token_budget: Most tokens of all spans together, as the host counts them; None for no
             limit.
+        min_relevance: Spans of a lower relevance are left out.
         where: Metadata that documents must have, or a function of a document's metadata.
         order: `score`, best first, or `document`, as in the documents.
         unique: Whether a sentence that occurs in several places is returned once, white space
@@ -68,7 +70,8 @@ def search(
     if not allowed.any():
         return []
     ranking = rank(snapshot, question, recipe, encoder, mode, allowed)
-    return select(ranking, recipe, k=k, token_budget=token_budget, order=order, unique=unique)
+    spans = select(ranking, recipe, k=k, token_budget=token_budget, order=order, unique=unique)
+    return [span for span in spans if span.relevance >= min_relevance]
 
 
 def rank(

@@ -15,6 +15,7 @@ from s3_retriever.index import Segment
 from s3_retriever.recipe import Recipe, Redundancy
 from s3_retriever.search.fusion import nth_largest
 from s3_retriever.search.ranking import Ranking
+from s3_retriever.search.relevance import relevance_of
 from s3_retriever.types import Order, Scores, Source
 
 # How many sentences are sorted at first, and how many next; most searches need no more.
@@ -32,6 +33,7 @@ class Span:
     Attributes:
         text: The document's text from `start` to `end`.
         score: Higher is better; comparable within one search only.
+        relevance: 0 to 1; comparable between searches.
         document_id: The document's id.
         start: Offset of the first character in the document.
         end: Offset after the last character.
@@ -43,6 +45,7 @@ class Span:
 
     text: str
     score: float
+    relevance: float
     document_id: str
     start: int
     end: int
@@ -255,6 +258,7 @@ def span_of(ranking: Ranking, chosen: Pick) -> Span:
     return Span(
         text=segment.text(first, last),
         score=chosen.score,
+        relevance=float(relevance_of(ranking, np.array([chosen.peak]))[0]),
         document_id=row.id,
         start=int(segment.sentences[first]["start"]),
         end=int(segment.sentences[last]["end"]),

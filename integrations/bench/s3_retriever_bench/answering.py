@@ -75,7 +75,7 @@ class Answerer:
             HostError: The device has too little memory.
         """
         request = Request(self._host, after, 1, new_tokens, self._prompt, {})
-        whole = Span(context, 0.0, "context", 0, len(context), (), {}, 0)
+        whole = Span(context, 0.0, 0.0, "context", 0, len(context), (), {}, 0)
         return generate(request, [whole], 0.0).text
 
     @torch.inference_mode()

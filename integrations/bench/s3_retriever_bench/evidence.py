@@ -161,4 +161,4 @@ class ReadContext:
 
 def _span(passage: Passage) -> Span:
     place = passage.document_id, passage.start, passage.end
-    return Span(passage.text, 0.0, *place, (), {}, passage.tokens)
+    return Span(passage.text, 0.0, 0.0, *place, (), {}, passage.tokens)

@@ -359,7 +359,7 @@ def _answer(host: Host, job: Job, text: str, question: str) -> TokenClock:
     clock = TokenClock()
     options = {"streamer": clock, "min_new_tokens": job.new_tokens}
     request = Request(host, question, 1, job.new_tokens, Prompt(host), options)
-    generate(request, [Span(text, 0.0, "context", 0, len(text), (), {}, 0)], 0.0)
+    generate(request, [Span(text, 0.0, 0.0, "context", 0, len(text), (), {}, 0)], 0.0)
     return clock
 
 

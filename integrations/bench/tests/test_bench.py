@@ -20,7 +20,7 @@ from s3_retriever_bench.statistics import difference, estimate
 
 
 def span(document, start, end, text=""):
-    return Span(text, 1.0, document, start, end, ("s3",), {}, 1)
+    return Span(text, 1.0, 1.0, document, start, end, ("s3",), {}, 1)
 
 
 def asked(*evidence, answers=()):
