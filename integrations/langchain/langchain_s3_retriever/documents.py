@@ -13,7 +13,7 @@ import s3_retriever
 from s3_retriever import InputError
 
 if TYPE_CHECKING:
-    from s3_retriever import Span
+    from s3_retriever import S3Index, Span
 
 # Keys of a span's metadata that belong to this package. They are flat and their values are texts
 # and numbers, which every vector store takes.
@@ -27,7 +27,8 @@ _MISSING: Any = object()
 
 
 def texts_to_documents(
-    texts: Iterable[str], metadatas: Iterable[Mapping[str, Any] | None] | None
+    texts: Iterable[str] | str,
+    metadatas: Iterable[Mapping[str, Any] | None] | Mapping[str, Any] | None,
 ) -> Iterator[Document]:
     """Make LangChain's documents of texts, one at a time; a single text need not be in a list.
 
@@ -46,31 +47,37 @@ def texts_to_documents(
         yield Document(text, metadata=dict(metadata or {}))
 
 
-def to_index(
-    documents: Iterable[Document] | Document, ids: Iterable[str | None] | str | None = None
-) -> Iterator[s3_retriever.Document]:
-    """Convert documents, one at a time; a single one need not be in a list.
+def add_documents(
+    index: S3Index,
+    documents: Iterable[Document] | Document,
+    ids: Iterable[str | None] | str | None,
+    *,
+    progress: bool,
+) -> list[str]:
+    """Add documents to an index, one at a time; a single one need not be in a list.
 
     Args:
+        index: The index; documents with known ids are replaced.
         documents: LangChain's documents; not modified.
         ids: Id of each document; defaults to the document's own, or to a hash of its text and
             metadata.
+        progress: Whether a terminal shows a bar.
+
+    Returns:
+        The id of each document.
 
     Raises:
         InputError: `documents` are of another type, there are more or fewer ids than documents,
             or a text, an id or metadata cannot be stored in an index.
+        IndexStoreError: The index cannot be written.
     """
     if isinstance(documents, Document):
         documents = [documents]
     if isinstance(ids, str):
         ids = [ids]
-    for document, given in _pairs(_iterable(documents, "documents"), ids, "documents", "ids"):
-        _check_document(document)
-        yield s3_retriever.Document(
-            document.page_content,
-            id=document.id or "" if given is None else given,
-            metadata=json_values(document.metadata),
-        )
+    added: list[str] = []
+    index.add(_once_each(_to_index(documents, ids), added), replace=True, progress=progress)
+    return added
 
 
 def check_documents(documents: Iterable[Document]) -> list[Document]:
@@ -114,19 +121,15 @@ def to_evidence(span: Span, metadata: Mapping[str, Any], document_id: str) -> Do
         DOCUMENT_ID: document_id,
         START: start,
         END: end,
-        RELEVANCE: relevance(span),
+        RELEVANCE: span.relevance,
         SOURCES: ", ".join(span.sources),
     }
     # LangChain's own words for two of these; values of other origin stay.
     if "relevance_score" not in metadata or RELEVANCE in metadata:
-        merged["relevance_score"] = relevance(span)
+        merged["relevance_score"] = span.relevance
     if _is_offset(metadata.get("start_index", 0)):
         merged["start_index"] = start
     return Document(page_content=span.text, id=f"{document_id}:{start}-{end}", metadata=merged)
-
-
-def relevance(span: Span) -> float:
-    return float(getattr(span, "relevance", span.score))  # TEMPORARY
 
 
 def place(metadata: Mapping[str, Any]) -> int:
@@ -135,6 +138,32 @@ def place(metadata: Mapping[str, Any]) -> int:
         if _is_offset(metadata.get(key)):
             return int(metadata[key])
     return 0
+
+
+def _to_index(
+    documents: Iterable[Document], ids: Iterable[str | None] | None
+) -> Iterator[s3_retriever.Document]:
+    for document, given in _pairs(_iterable(documents, "documents"), ids, "documents", "ids"):
+        _check_document(document)
+        yield s3_retriever.Document(
+            document.page_content,
+            id=document.id or "" if given is None else given,
+            metadata=json_values(document.metadata),
+        )
+
+
+def _once_each(
+    documents: Iterable[s3_retriever.Document], ids: list[str]
+) -> Iterator[s3_retriever.Document]:
+    """Yield each distinct document once and append the ids of all to `ids`."""
+    seen: dict[str, str] = {}
+    for document in documents:
+        ids.append(document.id)
+        content = s3_retriever.Document(document.text, metadata=document.metadata).id
+        if seen.get(document.id) != content:
+            # The index refuses two different documents with the same id.
+            seen[document.id] = content
+            yield document
 
 
 def _is_offset(value: object) -> bool:

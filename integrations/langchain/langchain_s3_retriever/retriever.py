@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
 from langchain_core.runnables import run_in_executor
-from pydantic import ConfigDict, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 import s3_retriever
 from langchain_s3_retriever.documents import (
+    add_documents,
     json_values,
     texts_to_documents,
     to_evidence,
-    to_index,
 )
-from langchain_s3_retriever.settings import Count
+from langchain_s3_retriever.settings import Count, is_blank, refuse_filter
 from s3_retriever.types import Mode, Order, Where
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class SearchOptions(TypedDict, total=False):
         mode: `s3` (co-activation of features), `bm25`, or `hybrid`, which fuses both.
         token_budget: Maximum tokens of all spans together, as the host counts them; 512 if `k` is
             None as well.
+        min_relevance: Spans of a lower relevance, 0 to 1, are left out; None leaves out what is
+            not likely to be evidence, unless `k` is set.
         where: Metadata that documents must have, such as `{"year": 2024}`, or a function of a
             document's metadata. Applied before ranking.
         order: `score`, best first, or `document`, as in the documents.
@@ -51,6 +53,7 @@ class SearchOptions(TypedDict, total=False):
     k: int | None
     mode: Mode
     token_budget: int | None
+    min_relevance: float | None
     where: Where | None
     order: Order
     unique: bool
@@ -80,11 +83,16 @@ class S3Retriever(BaseRetriever):
     Each returned document is a span: `page_content` is its text, and `id` is the same whenever the
     same place of the same document is found. Its metadata is a copy of its document's, plus:
 
-    - `relevance_score`: higher is better; comparable only within one call,
-    - `start_index`, `end_index`: offsets in the text of the document; in the text that was split,
-      if the document is a chunk whose splitter wrote `start_index`,
-    - `sources`: what found it: any of `s3`, `sentence`, `bm25`, `edge` and `hop`,
-    - `source_document_id`: id of the document that was added.
+    - `s3_document_id`: id of the document that was added,
+    - `s3_start`, `s3_end`: offsets in the text of the document; in the text that was split, if the
+      document is a chunk whose splitter wrote `start_index`,
+    - `s3_relevance`: from 0 to 1, comparable between questions,
+    - `s3_sources`: what found it: any of `s3`, `sentence`, `bm25`, `edge` and `hop`,
+    - `relevance_score` and `start_index`, LangChain's words for relevance and start. A
+      `relevance_score` of the document's own stays, and so does a `start_index` that is not a
+      number.
+
+    A blank question finds nothing.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
@@ -97,12 +105,22 @@ class S3Retriever(BaseRetriever):
     """`s3` (co-activation of features), `bm25`, or `hybrid`, which fuses both."""
     token_budget: Count | None = None
     """Maximum tokens of all spans together, as the host counts them; 512 if `k` is None too."""
+    min_relevance: float | None = Field(default=None, ge=0, le=1)
+    """Spans of a lower relevance are left out; by default, without `k`, what is not likely to be
+    evidence."""
     where: Where | None = None
     """Metadata that documents must have, or a function of a document's metadata."""
     order: Order = "score"
     """`score`, best first, or `document`, as in the documents."""
     unique: bool = True
     """Whether a sentence that occurs in several places is returned once."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filter_is_where(cls, settings: Any) -> Any:
+        if isinstance(settings, Mapping):
+            refuse_filter(settings)
+        return settings
 
     @field_validator("index", mode="after")
     @classmethod
@@ -117,9 +135,9 @@ class S3Retriever(BaseRetriever):
     @classmethod
     def from_texts(
         cls,
-        texts: Iterable[str],
-        metadatas: Iterable[Mapping[str, Any]] | None = None,
-        ids: Iterable[str] | None = None,
+        texts: Iterable[str] | str,
+        metadatas: Iterable[Mapping[str, Any] | None] | Mapping[str, Any] | None = None,
+        ids: Iterable[str | None] | str | None = None,
         *,
         host: str | Host = "minilm",
         codebook: str | Path | Codebook | None = None,
@@ -132,7 +150,7 @@ class S3Retriever(BaseRetriever):
         """Index texts.
 
         Args:
-            texts: Texts of any length; there is no need to split them.
+            texts: Texts of any length, or a single one; there is no need to split them.
             metadatas: Metadata of each text.
             ids: Id of each text.
             host: As in `from_documents`.
@@ -144,7 +162,7 @@ class S3Retriever(BaseRetriever):
             settings: As in `from_documents`.
 
         Raises:
-            ValueError: There are more or fewer metadatas or ids than texts.
+            InputError: There are more or fewer metadatas or ids than texts.
             S3Error: As in `from_documents`.
         """
         return cls.from_documents(
@@ -162,8 +180,8 @@ class S3Retriever(BaseRetriever):
     @classmethod
     def from_documents(
         cls,
-        documents: Iterable[Document],
-        ids: Iterable[str] | None = None,
+        documents: Iterable[Document] | Document,
+        ids: Iterable[str | None] | str | None = None,
         *,
         host: str | Host = "minilm",
         codebook: str | Path | Codebook | None = None,
@@ -186,8 +204,8 @@ class S3Retriever(BaseRetriever):
                 index lives in memory.
             host_options: Options for loading the host, such as `{"device": "cuda"}`.
             progress: Whether a terminal shows a bar with rate and time left.
-            settings: Fields of the retriever: `k`, `mode`, `token_budget`, `where`, `order`,
-                `unique`, `name`, `tags`, `metadata`.
+            settings: Fields of the retriever: `k`, `mode`, `token_budget`, `min_relevance`,
+                `where`, `order`, `unique`, `name`, `tags`, `metadata`.
 
         Raises:
             ValidationError: A setting is unknown or has a wrong value.
@@ -237,9 +255,9 @@ class S3Retriever(BaseRetriever):
 
     def add_documents(
         self,
-        documents: Iterable[Document],
+        documents: Iterable[Document] | Document,
         *,
-        ids: Iterable[str] | None = None,
+        ids: Iterable[str | None] | str | None = None,
         progress: bool = True,
     ) -> list[str]:
         """Add documents, all of them or, after an error, none.
@@ -258,15 +276,13 @@ class S3Retriever(BaseRetriever):
         Raises:
             S3Error: A document cannot be used, or the index cannot be written.
         """
-        added: list[str] = []
-        self.index.add(_once_each(to_index(documents, ids), added), replace=True, progress=progress)
-        return added
+        return add_documents(self.index, documents, ids, progress=progress)
 
     async def aadd_documents(
         self,
-        documents: Iterable[Document],
+        documents: Iterable[Document] | Document,
         *,
-        ids: Iterable[str] | None = None,
+        ids: Iterable[str | None] | str | None = None,
         progress: bool = True,
     ) -> list[str]:
         """Run `add_documents` in a thread."""
@@ -311,15 +327,19 @@ class S3Retriever(BaseRetriever):
         return await run_in_executor(None, self._search, query, **options)
 
     def _search(self, query: str, **options: Unpack[SearchOptions]) -> list[Document]:
+        refuse_filter(options)
         settings: SearchOptions = {
             "k": self.k,
             "mode": self.mode,
             "token_budget": self.token_budget,
+            "min_relevance": self.min_relevance,
             "where": self.where,
             "order": self.order,
             "unique": self.unique,
             **options,
         }
+        if is_blank(query):
+            return []
         if isinstance(settings["where"], Mapping):
             # In the same form as the metadata of indexed documents.
             settings["where"] = json_values(settings["where"])
@@ -331,17 +351,3 @@ class S3Retriever(BaseRetriever):
         params["ls_vector_store_provider"] = "S3Index"
         params["ls_embedding_model"] = self.index.stats()["host"]
         return params
-
-
-def _once_each(
-    documents: Iterable[s3_retriever.Document], ids: list[str]
-) -> Iterator[s3_retriever.Document]:
-    """Yield each distinct document once and append the ids of all to `ids`."""
-    seen: dict[str, str] = {}
-    for document in documents:
-        ids.append(document.id)
-        content = s3_retriever.Document(document.text, metadata=document.metadata).id
-        if seen.get(document.id) != content:
-            # The index refuses two different documents with the same id.
-            seen[document.id] = content
-            yield document
