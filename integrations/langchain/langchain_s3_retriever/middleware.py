@@ -31,7 +31,7 @@ class EvidenceMiddleware(AgentMiddleware):
     Args:
         retriever: An `S3Retriever`, or any retriever.
         prompt: What is added to the system message; `{evidence}` becomes the documents' texts, one
-            in a line, each with its id.
+            in a line, each with its id or number.
 
     Raises:
         InputError: `retriever` is of another type, or the prompt lacks `{evidence}`.
@@ -71,10 +71,17 @@ class EvidenceMiddleware(AgentMiddleware):
     ) -> ModelRequest[Any]:
         if not found:
             return request
-        lines = "\n".join(f"[{document.id}] {document.page_content}" for document in found)
-        evidence = {"type": "text", "text": self.prompt.replace("{evidence}", lines)}
-        before = request.system_message.content_blocks if request.system_message else []
-        return request.override(system_message=SystemMessage(content=[*before, evidence]))
+        lines = "\n".join(
+            f"[{document.id or number}] {document.page_content}"
+            for number, document in enumerate(found, 1)
+        )
+        evidence = self.prompt.replace("{evidence}", lines)
+        before = request.system_message.content if request.system_message else ""
+        if isinstance(before, str):
+            content: Any = f"{before}\n\n{evidence}" if before else evidence
+        else:
+            content = [*before, {"type": "text", "text": evidence}]
+        return request.override(system_message=SystemMessage(content=content))
 
 
 def _question(request: ModelRequest[Any]) -> str:

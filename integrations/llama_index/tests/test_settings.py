@@ -29,7 +29,7 @@ def test_settings_take_effect(nodes):
     retriever.similarity_top_k = 1
     assert [item.text for item in retriever.retrieve(question)] == texts[:1]
     lexical = retriever.with_settings(mode="bm25").retrieve(question)[0]
-    assert lexical.node.metadata["sources"] == ["bm25"]
+    assert lexical.node.metadata["s3_sources"] == "bm25"
 
 
 def test_overlapping_chunks_bring_a_sentence_once():

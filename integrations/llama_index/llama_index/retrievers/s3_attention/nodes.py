@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.schema import (
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
 
 # Key of a document's metadata that keeps the other properties of its node.
 NODE_KEY = "_llama_index"
+# Keys of this package in a span's metadata; a text, as vector stores take no lists.
+SOURCES = "s3_sources"
+# Relationships that spans take over from their node.
+_NEIGHBOURS = {
+    "previous": NodeRelationship.PREVIOUS,
+    "next": NodeRelationship.NEXT,
+    "parent": NodeRelationship.PARENT,
+}
 # Properties that spans take over from their node.
 _INHERITED = (
     "excluded_embed_metadata_keys",
@@ -31,6 +40,27 @@ _INHERITED = (
     "text_template",
     "index_id",
 )
+
+
+def check_nodes(nodes: Any) -> list[BaseNode]:
+    """List nodes; a single one need not be in a list, and retrieved ones lose their scores.
+
+    Raises:
+        s3_retriever.InputError: They are of another type.
+    """
+    if isinstance(nodes, (BaseNode, NodeWithScore)):
+        nodes = [nodes]
+    if isinstance(nodes, (str, bytes, Mapping)) or not isinstance(nodes, Iterable):
+        raise InputError(f"nodes must be a list of nodes, not {type(nodes).__name__}.")
+    return [_check_node(item) for item in nodes]
+
+
+def _check_node(item: Any) -> BaseNode:
+    node = item.node if isinstance(item, NodeWithScore) else item
+    if not isinstance(node, BaseNode):
+        hint = "; make a TextNode(text=...) of it" if isinstance(node, str) else ""
+        raise InputError(f"A node must be a node of LlamaIndex, not {type(node).__name__}{hint}.")
+    return node
 
 
 def to_document(node: BaseNode) -> Document:
@@ -70,6 +100,13 @@ def described(node: BaseNode) -> dict[str, Any]:
     added = {key: value for key, value in added.items() if key not in metadata}
     kept = {name: getattr(node, name) for name in _INHERITED if hasattr(node, name)}
     kept |= {"type": node.get_type(), "hash": node.hash, "added": list(added)}
+    kept |= {"length": len(_text(node).strip()), "start": getattr(node, "start_char_idx", None)}
+    kept["document"] = node.ref_doc_id
+    kept["neighbours"] = {
+        name: {"node_id": related.node_id, "node_type": related.node_type, "hash": related.hash}
+        for name, relationship in _NEIGHBOURS.items()
+        if isinstance(related := node.relationships.get(relationship), RelatedNodeInfo)
+    }
     return added | metadata | {NODE_KEY: kept}
 
 
@@ -80,36 +117,40 @@ def _text(node: BaseNode) -> str:
 def to_node(span: Span) -> NodeWithScore:
     """Convert a span to a node.
 
-    Its SOURCE is the node it was cut from, and its offsets refer to that node's text. It has that
-    node's metadata, plus `sources` and `ref_doc_id` unless the node has these keys; neither is
-    shown to LLMs and embedding models. A document that was not made from a node counts as a node
+    Its SOURCE is the node it was cut from, and its offsets refer to that node's text; PREVIOUS,
+    NEXT and PARENT are that node's. A span that is all of its node has the node's id. It has the
+    node's metadata, plus `s3_sources` and, unless the node has it, `ref_doc_id`; neither is shown
+    to LLMs and embedding models. A document that was not made from a node counts as a node
     without further properties.
     """
     metadata: dict[str, Any] = dict(span.metadata)
     kept: dict[str, Any] = metadata.pop(NODE_KEY, {})
     added = set(kept.get("added", ()))
     own = {key: value for key, value in metadata.items() if key not in added}
-    extra: dict[str, Any] = {"sources": list(span.sources)}
+    extra: dict[str, Any] = {SOURCES: ", ".join(span.sources)}
     if "ref_doc_id" in added:
         extra["ref_doc_id"] = metadata["ref_doc_id"]
-    hidden = [key for key in extra if key not in own]
     inherited: dict[str, Any] = {name: kept[name] for name in _INHERITED if name in kept}
     for name in ("excluded_embed_metadata_keys", "excluded_llm_metadata_keys"):
-        inherited[name] = [*inherited.get(name, ()), *hidden]
+        inherited[name] = list(dict.fromkeys([*inherited.get(name, ()), *extra]))
     source = RelatedNodeInfo(
         node_id=span.document_id,
         node_type=ObjectType(kept.get("type", ObjectType.DOCUMENT)),
         metadata=own,
         hash=kept.get("hash"),
     )
+    neighbours = {
+        _NEIGHBOURS[name]: RelatedNodeInfo(**related)
+        for name, related in kept.get("neighbours", {}).items()
+    }
     kind = IndexNode if "index_id" in inherited else TextNode
     node = kind(
-        id_=span.id,
+        id_=span.document_id if kept.get("length") == len(span.text) else span.id,
         text=span.text,
         start_char_idx=span.start,
         end_char_idx=span.end,
-        metadata=extra | own,
-        relationships={NodeRelationship.SOURCE: source},
+        metadata=own | extra,
+        relationships={NodeRelationship.SOURCE: source, **neighbours},
         **inherited,
     )
-    return NodeWithScore(node=node, score=span.score)
+    return NodeWithScore(node=node, score=span.relevance)

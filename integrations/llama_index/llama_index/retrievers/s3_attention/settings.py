@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
+import operator
 import re
 import shutil
 import uuid
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from llama_index.core.vector_stores import MetadataFilters
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
 from s3_retriever.types import Mode, Order
 
 from llama_index.retrievers.s3_attention.filters import predicate
+from llama_index.retrievers.s3_attention.merging import Merge
 
 if TYPE_CHECKING:
     from s3_retriever import S3Index
 
-Limit = Annotated[int, Field(strict=True, ge=0)]
-Budget = Annotated[int, Field(strict=True, ge=1)]
+
+
+def _whole(value: Any) -> Any:
+    """Take whole numbers of any library, such as numpy; True is not a number."""
+    try:
+        return value if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return value
+
+
+Limit = Annotated[int, BeforeValidator(_whole), Field(strict=True, ge=0)]
+Budget = Annotated[int, BeforeValidator(_whole), Field(strict=True, ge=1)]
 
 _FILE = "retriever.json"
 _COPY = re.compile(r"index-[0-9a-f]{12}")
@@ -31,9 +50,11 @@ class Settings(BaseModel):
 
     similarity_top_k: Limit | None = None
     token_budget: Budget | None = None
+    min_relevance: float | None = Field(default=None, ge=0, le=1)
     mode: Mode = "hybrid"
     order: Order = "score"
     unique: bool = True
+    merge: Merge | None = None
     filters: MetadataFilters | None = None
 
     @field_validator("filters")
