@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from s3_retriever.errors import InputError
+from s3_retriever.metadata import json_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,9 @@ class Document:
         text: Any Unicode text of any length; may be empty.
         id: Unique within an index. Defaults to a hash of text and metadata: equal documents have
             equal ids.
-        metadata: Values that JSON can hold. The host reads the value of `title` in front of every
+        metadata: JSON values, and what has a plain form in JSON: NumPy scalars, dates and times
+            (ISO 8601 text), `Decimal`, UUIDs, paths, enum members, tuples and sets. The document
+            keeps a converted copy. The host reads the value of `title` in front of every
             window of the document, BM25 in front of every sentence; it is context and never part
             of a span.
 
@@ -42,11 +45,14 @@ class Document:
         text = _encoded(self.text, f"{name} has")
         _encoded(self.id, f"The id {self.id!r} has")
         try:
-            listed = json.dumps(
-                dict(self.metadata), sort_keys=True, allow_nan=False, ensure_ascii=False
-            )
-        except (TypeError, ValueError, RecursionError) as error:
-            raise InputError(f"{name} has metadata that JSON cannot hold: {error}.") from None
+            values = json_value(self.metadata, "metadata")
+        except InputError as error:
+            raise InputError(f"{name} has metadata that JSON cannot hold: {error}") from None
+        if not isinstance(values, dict):
+            kind = type(self.metadata).__name__
+            raise InputError(f"{name} has metadata that JSON cannot hold: a {kind}, not a mapping.")
+        object.__setattr__(self, "metadata", values)
+        listed = json.dumps(values, sort_keys=True, ensure_ascii=False)
         metadata = _encoded(listed, f"{name} has metadata with")
         if not self.id:
             digest = hashlib.blake2b(text, digest_size=16, key=b"s3-document")

@@ -16,7 +16,8 @@ Mode = Literal["hybrid", "s3", "bm25"]
 Split = Literal["dev", "test", "all"]
 # How spans are returned: best first, or as in the documents.
 Order = Literal["score", "document"]
-# Metadata that documents must have, or a function of a document's metadata.
+# Metadata that documents must have, as values or with the operators of `search.filtering`, or a
+# function of a document's metadata.
 Where = Mapping[str, Any] | Callable[[Mapping[str, Any]], bool]
 # The projection that a question's features are read from at a key tap.
 QuerySide = Literal["same", "query"]

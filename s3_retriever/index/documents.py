@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s3_retriever.document import Document
+from s3_retriever.index.columns import MISSING, Column
 from s3_retriever.index.files import damaged
 from s3_retriever.index.storage import FileWriter, Folder
 from s3_retriever.index.tables import (
@@ -24,6 +25,7 @@ from s3_retriever.index.tables import (
     TEXT_FILE,
     TableWriter,
 )
+from s3_retriever.metadata import key_paths, value_at
 
 _T = TypeVar("_T", bound=np.generic)
 
@@ -204,7 +206,7 @@ class Documents:
         self._folder = folder
         self._rows = folder.bytes(ROWS_FILE)
         self._text = folder.bytes(TEXT_FILE)
-        self._columns: dict[str, _Column] = {}
+        self._columns: dict[str, Column] = {}
 
     def find(self, document_id: str) -> int | None:
         """Ordinal of the document with this id, deleted or not; None if there is none."""
@@ -264,24 +266,20 @@ class Documents:
         """Metadata of a document, read only."""
         return MappingProxyType(self._parsed[1][ordinal])
 
-    def where(self, conditions: Mapping[str, Any]) -> NDArray[np.bool_]:
-        """Which documents have the given values in their metadata, bool [n_documents].
+    def column(self, key: str) -> Column | None:
+        """The values of a metadata key, `author.name` also in a mapping; None without any."""
+        try:
+            if key not in self._columns and key in self.metadata_keys:
+                values = (value_at(metadata, key, MISSING) for metadata in self._parsed[1])
+                self._columns[key] = Column(values)
+        except RecursionError as error:
+            raise damaged(self._folder.path(ROWS_FILE), error) from None
+        return self._columns.get(key)
 
-        Values are equal as in Python, except that `True` is not 1.
-        """
-        chosen = np.ones(len(self.table), dtype=np.bool_)
-        for key, value in conditions.items():
-            chosen &= self._column(key).equal(value)
-        return chosen
-
-    def _column(self, key: str) -> _Column:
-        column = self._columns.get(key)
-        if column is None:
-            column = _Column(self._parsed[1], key)
-            # Filters may name any key; only keys that documents have are kept.
-            if not column.empty:
-                self._columns[key] = column
-        return column
+    @cached_property
+    def metadata_keys(self) -> frozenset[str]:
+        """Keys that the metadata of any document has; those within mappings with a dot."""
+        return frozenset(key for metadata in self._parsed[1] for key in key_paths(metadata))
 
     @cached_property
     def _by_hash(self) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
@@ -324,48 +322,3 @@ class Documents:
 # Where a document's line is, and its checksum.
 _LINE = ("row_start", "row_bytes", "row_crc32")
 _SIDES: tuple[Any, Any] = ("left", "right")
-# The number for a document without a value, and for a value that no document has.
-_MISSING, _ABSENT = -1, -2
-
-
-class _Column:
-    """The values of one metadata key, each numbered by the first document that has it.
-
-    Args:
-        metadata: Of all documents.
-        key: The key.
-    """
-
-    def __init__(self, metadata: list[dict[str, Any]], key: str) -> None:
-        # Keyed by whether the value is a bool, too, because `True == 1`.
-        self._numbers: dict[tuple[bool, Any], int] = {}
-        # Lists and objects, which cannot be hashed.
-        self._others: list[tuple[Any, int]] = []
-        self._codes = np.full(len(metadata), _MISSING, dtype=np.int64)
-        for ordinal, values in enumerate(metadata):
-            if key in values:
-                self._codes[ordinal] = self._number(values[key], ordinal)
-
-    @property
-    def empty(self) -> bool:
-        """Whether no document has the key."""
-        return not self._numbers and not self._others
-
-    def equal(self, value: Any) -> NDArray[np.bool_]:
-        """Which documents have a value that equals this one, bool [documents]."""
-        try:
-            number = self._numbers.get((_is_bool(value), value))
-        except TypeError:  # it cannot be hashed
-            equal = [number for other, number in self._others if other == value]
-            return np.isin(self._codes, equal)
-        return np.equal(self._codes, _ABSENT if number is None else number)
-
-    def _number(self, value: Any, ordinal: int) -> int:
-        if isinstance(value, (list, dict)):
-            self._others.append((value, ordinal))
-            return ordinal
-        return self._numbers.setdefault((_is_bool(value), value), ordinal)
-
-
-def _is_bool(value: Any) -> bool:
-    return isinstance(value, (bool, np.bool_))

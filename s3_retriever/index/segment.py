@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from s3_retriever.index import tables
+from s3_retriever.index.columns import Column
 from s3_retriever.index.documents import DocumentRow, Documents
 from s3_retriever.index.files import damaged
 from s3_retriever.index.manifest import SegmentEntry
 from s3_retriever.index.segment_files import SegmentFiles, read_live
 from s3_retriever.index.storage import Folder
 from s3_retriever.quantization import cosine_weights
-from s3_retriever.types import Where
 
 
 class Segment:
@@ -324,20 +325,18 @@ class Segment:
         """Ids of all documents, deleted ones included."""
         return self._files.documents.ids()
 
-    def where(self, where: Where) -> NDArray[np.bool_]:
-        """Which live documents a filter admits, bool [n_documents].
+    def metadata(self, ordinal: int) -> Mapping[str, Any]:
+        """Metadata of a document, read only; that of all documents is kept in memory."""
+        return self._files.documents.metadata(ordinal)
 
-        Args:
-            where: Values that a document's metadata must have, equal as in Python except that
-                `True` is not 1; or a function of a document's metadata, which it may only read.
-        """
-        if not callable(where):
-            chosen = self._files.documents.where(where)
-            return chosen if self.live is None else chosen & self.live
-        chosen = np.zeros(self.n_documents, dtype=np.bool_)
-        for ordinal in self.live_documents().tolist():
-            chosen[ordinal] = bool(where(self._files.documents.metadata(ordinal)))
-        return chosen
+    def column(self, key: str) -> Column | None:
+        """The values that documents, deleted ones included, have for a metadata key, if any."""
+        return self._files.documents.column(key)
+
+    @property
+    def metadata_keys(self) -> frozenset[str]:
+        """Keys that the metadata of any document has; those within mappings with a dot."""
+        return self._files.documents.metadata_keys
 
     @property
     def sentence_tokens(self) -> NDArray[np.int64]:

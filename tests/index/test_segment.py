@@ -205,41 +205,6 @@ def test_vectors_are_those_of_their_sentences(tmp_path, small_blocks):
         opened(tmp_path / "t", build(tmp_path / "t", Corpus(2))).similarity(direction)
 
 
-def test_metadata_is_filtered_as_python_compares_it(tmp_path):
-    values = [1, True, 1.0, "1", None, [1], {"a": 1}, [True], 0, False, "", 1, 2.5]
-    writer = writer_at(tmp_path / "s")
-    for number, value in enumerate(values):
-        metadata = {"value": value, "even": number % 2 == 0}
-        writer.add(bare(Document("", id=str(number), metadata=metadata)))
-    writer.add(bare(Document("", id="none")))
-    entry = writer.close()
-    segment = opened(tmp_path / "s", entry)
-
-    def where(**conditions):
-        return np.flatnonzero(segment.where(conditions)).tolist()
-
-    assert where(value=1) == where(value=np.int64(1)) == where(value=1.0) == [0, 2, 11]
-    assert where(value=True) == [1]
-    assert where(value=False) == [9]
-    assert where(value=None) == [4]
-    assert where(value="1") == [3]
-    assert where(value={"a": 1}) == [6]
-    assert where(value=[1]) == [5, 7]
-    assert where(value="absent") == where(value=[2]) == where(absent=None) == []
-    assert where(value=1, even=True) == [0, 2]
-    assert where() == list(range(14))
-    dead = write_tombstones(DiskFolder(tmp_path / "s"), entry, [0, 4], 7)
-    segment = Segment(DiskFolder(tmp_path / "s"), dead, segment)
-    assert where(value=1) == [2, 11]
-    seen = []
-    even = segment.where(lambda metadata: seen.append(metadata) or metadata.get("even"))
-    assert np.flatnonzero(even).tolist() == [2, 6, 8, 10, 12]
-    assert len(seen) == 12  # of live documents only
-    assert seen[0] == segment.document(1).metadata == {"value": True, "even": False}
-    with pytest.raises(TypeError):
-        seen[0]["value"] = 2
-
-
 def test_ids_with_the_same_hash_are_distinguished(tmp_path, monkeypatch):
     monkeypatch.setattr(documents, "id_hash", len)
     corpus = Corpus(12)
@@ -253,7 +218,7 @@ def test_deleting_reads_nothing_again(tmp_path, monkeypatch):
     entry = build(tmp_path / "s", Corpus(20))
     folder = DiskFolder(tmp_path / "s")
     segment = Segment(folder, entry)
-    segment.ids(), segment.where({"n": 3}), segment.find("d3")
+    segment.ids(), segment.column("n"), segment.find("d3")
     dead = write_tombstones(folder, entry, [3], 2)
     for read in ("bytes", "array"):
         monkeypatch.setattr(DiskFolder, read, only_tombstones(getattr(DiskFolder, read)))
@@ -261,8 +226,8 @@ def test_deleting_reads_nothing_again(tmp_path, monkeypatch):
     after = Segment(folder, dead, segment)
     assert after.find("nothing") is None
     assert after.ids() == segment.ids()
-    assert np.flatnonzero(segment.where({"n": 3})).tolist() == [3]
-    assert not after.where({"n": 3}).any()
+    assert after.column("n") is segment.column("n")
+    assert np.flatnonzero(after.column("n").equal([3])).tolist() == [3]
 
 
 def only_tombstones(read):
