@@ -16,7 +16,6 @@ import s3_retriever
 from langchain_s3_retriever.documents import (
     DOCUMENT_ID,
     check_documents,
-    json_values,
     place,
     to_evidence,
 )
@@ -27,7 +26,7 @@ from s3_retriever.types import Mode, Order
 if TYPE_CHECKING:
     from langchain_core.callbacks import Callbacks
 
-    from s3_retriever import Codebook, Compressor, Host, Recipe, Span
+    from s3_retriever import Codebook, Compressor, Host, Recipe
 else:
     # Importing the classes takes seconds; `s3_retriever.Compressor` checks its arguments itself.
     Codebook = Host = Recipe = Any
@@ -114,9 +113,7 @@ class S3Compressor(BaseDocumentCompressor):
             order=self.order,
         )
         return [
-            to_evidence(
-                span, deepcopy(sources[span.document_id].metadata), names[span.document_id]
-            )
+            to_evidence(span, deepcopy(sources[span.document_id].metadata), names[span.document_id])
             for span in spans
         ]
 
@@ -185,6 +182,6 @@ def _known_name(document: Document) -> str | None:
 def _content_name(document: Document) -> str:
     metadata = {k: v for k, v in document.metadata.items() if k != "relevance_score"}
     try:
-        return s3_retriever.Document(document.page_content, metadata=json_values(metadata)).id
+        return s3_retriever.Document(document.page_content, metadata=metadata).id
     except InputError:
         return s3_retriever.Document(document.page_content).id

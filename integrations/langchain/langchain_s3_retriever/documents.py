@@ -7,7 +7,6 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.documents import Document
-from pydantic_core import to_jsonable_python
 
 import s3_retriever
 from s3_retriever import InputError
@@ -94,18 +93,6 @@ def check_documents(documents: Iterable[Document]) -> list[Document]:
     return listed
 
 
-def json_values(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy metadata as JSON values: dates as ISO 8601, UUIDs and paths as strings.
-
-    Raises:
-        InputError: A value has no JSON form.
-    """
-    try:
-        return dict(to_jsonable_python(dict(metadata)))
-    except ValueError as error:
-        raise InputError(f"Metadata cannot be stored as JSON: {error}.") from None
-
-
 def to_evidence(span: Span, metadata: Mapping[str, Any], document_id: str) -> Document:
     """Convert a span to a LangChain document.
 
@@ -148,7 +135,7 @@ def _to_index(
         yield s3_retriever.Document(
             document.page_content,
             id=document.id or "" if given is None else given,
-            metadata=json_values(document.metadata),
+            metadata=document.metadata,
         )
 
 

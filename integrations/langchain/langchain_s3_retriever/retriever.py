@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -14,7 +14,6 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 import s3_retriever
 from langchain_s3_retriever.documents import (
     add_documents,
-    json_values,
     texts_to_documents,
     to_evidence,
 )
@@ -340,9 +339,6 @@ class S3Retriever(BaseRetriever):
         }
         if is_blank(query):
             return []
-        if isinstance(settings["where"], Mapping):
-            # In the same form as the metadata of indexed documents.
-            settings["where"] = json_values(settings["where"])
         spans = self.index.search(query, **settings)
         return [to_evidence(span, span.metadata, span.document_id) for span in spans]
 

@@ -192,7 +192,10 @@ class S3VectorStore(VectorStore):
             ids: Ids, or a single one.
         """
         wanted = [ids] if isinstance(ids, str) else ids
-        return [_document(found) for found in self.index.get(wanted) if found is not None]
+        return [
+            Document(stored.text, id=stored.id, metadata=dict(stored.metadata))
+            for stored in self.index.get(wanted, missing_ok=True)
+        ]
 
     def similarity_search(self, query: str, k: int = 4, **options: Any) -> list[Document]:
         """Find the documents that hold the best evidence.
@@ -270,7 +273,3 @@ class S3VectorStore(VectorStore):
         return [
             (documents[name], span.relevance) for name, span in best.items() if name in documents
         ]
-
-
-def _document(stored: s3_retriever.Document) -> Document:
-    return Document(stored.text, id=stored.id, metadata=dict(stored.metadata))

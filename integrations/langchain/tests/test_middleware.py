@@ -9,6 +9,7 @@ import pytest
 from langchain.agents import create_agent
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage
+from pydantic import Field
 
 from langchain_s3_retriever.middleware import EvidenceMiddleware
 from s3_retriever import InputError
@@ -19,7 +20,7 @@ QUESTION = "How much holiday do I get?"
 class Model(GenericFakeChatModel):
     """Keeps what it reads."""
 
-    read: list = []
+    read: list = Field(default_factory=list)
 
     def _generate(self, messages, *args, **kwargs):
         self.read.append(messages)
@@ -27,7 +28,7 @@ class Model(GenericFakeChatModel):
 
 
 def agent(retriever, system_prompt=None, **options):
-    model = Model(messages=iter([AIMessage("28 days."), AIMessage("At noon.")]), read=[])
+    model = Model(messages=iter([AIMessage("28 days."), AIMessage("At noon.")]))
     middleware = EvidenceMiddleware(retriever, **options)
     return model, create_agent(model, middleware=[middleware], system_prompt=system_prompt)
 
@@ -63,7 +64,7 @@ def test_the_question_may_come_in_blocks_and_the_prompt_is_ones_own(retriever):
 def test_wrong_arguments_are_refused(retriever):
     with pytest.raises(InputError, match="retriever must be"):
         EvidenceMiddleware("handbook.s3r")
-    with pytest.raises(InputError, match="{evidence}"):
+    with pytest.raises(InputError, match=r"\{evidence\}"):
         EvidenceMiddleware(retriever, prompt="Be brief.")
 
 

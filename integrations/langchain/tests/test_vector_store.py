@@ -41,7 +41,12 @@ def test_langchains_index_follows_its_sources(cleanup):
 
     def sync(*documents):
         result = index(
-            documents, records, store, cleanup=cleanup, source_id_key="source", key_encoder="blake2b"
+            documents,
+            records,
+            store,
+            cleanup=cleanup,
+            source_id_key="source",
+            key_encoder="blake2b",
         )
         return {name.removeprefix("num_"): n for name, n in result.items() if n}
 
@@ -116,9 +121,7 @@ def test_an_index_in_a_folder(tmp_path):
         ["Staff have 28 days of leave."], metadatas=[{"page": 3}], ids=["leave"], path=path
     ).index.close()
     (found,) = S3VectorStore.load(path).similarity_search("leave")
-    assert found == Document(
-        "Staff have 28 days of leave.", id="leave", metadata={"page": 3}
-    )
+    assert found == Document("Staff have 28 days of leave.", id="leave", metadata={"page": 3})
 
 
 def test_parents_of_small_documents():

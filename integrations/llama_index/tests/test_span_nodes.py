@@ -50,10 +50,11 @@ def test_a_span_points_to_its_node_and_its_document(nodes):
 def test_metadata_is_the_nodes_and_ours_is_not_shown_to_models(nodes):
     parent = nodes[0]
     span = S3Retriever.from_defaults(nodes=nodes).retrieve(QUESTION)[0].node
-    ours = {"s3_sources": span.metadata["s3_sources"], "ref_doc_id": "book-0"}
+    ours = {key: span.metadata[key] for key in ("s3_relevance", "s3_sources")}
+    ours["ref_doc_id"] = "book-0"
     assert span.metadata == parent.metadata | ours
-    assert span.excluded_llm_metadata_keys == ["tags", "s3_sources", "ref_doc_id"]
-    assert span.excluded_embed_metadata_keys == ["year", "s3_sources", "ref_doc_id"]
+    assert span.excluded_llm_metadata_keys == ["tags", "s3_relevance", "s3_sources", "ref_doc_id"]
+    assert span.excluded_embed_metadata_keys == ["year", "s3_relevance", "s3_sources", "ref_doc_id"]
     assert span.get_content(MetadataMode.LLM) == f"year: 2021\ntopic: leave\n\n{span.text}"
     assert span.get_content(MetadataMode.NONE) == span.text
     assert parent.excluded_llm_metadata_keys == ["tags"]
@@ -72,8 +73,9 @@ def test_the_nodes_own_metadata_stays():
     source = {NodeRelationship.SOURCE: RelatedNodeInfo(node_id="book")}
     node = TextNode(text="Staff have 28 days of leave.", metadata=own, relationships=source)
     span = S3Retriever.from_defaults(nodes=[node]).retrieve("leave")[0].node
-    assert span.metadata == own | {"s3_sources": span.metadata["s3_sources"]}
-    assert span.excluded_llm_metadata_keys == ["s3_sources"]
+    assert set(span.metadata) - set(own) == {"s3_relevance", "s3_sources"}
+    assert {key: span.metadata[key] for key in own} == own
+    assert span.excluded_llm_metadata_keys == ["s3_relevance", "s3_sources"]
 
 
 def test_templates_are_kept():
@@ -107,7 +109,11 @@ def test_a_title_is_read_with_the_text_and_left_as_it_was(key):
     retriever = S3Retriever.from_defaults(nodes=[node], mode="bm25")
     span = retriever.retrieve("holidays")[0].node
     assert span.text == "Ask two weeks ahead."
-    assert span.metadata == {key: "Holidays", "s3_sources": "bm25"}
+    assert (span.metadata.pop("s3_sources"), span.metadata.pop("s3_relevance") > 0) == (
+        "bm25",
+        True,
+    )
+    assert span.metadata == {key: "Holidays"}
     assert span.source_node.metadata == {key: "Holidays"}
 
 

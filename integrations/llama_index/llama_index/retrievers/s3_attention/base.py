@@ -272,7 +272,9 @@ class S3Retriever(BaseRetriever):
         vars(changed).update(Settings.model_validate(dict(self._settings()) | changes))
         return changed
 
-    def add_nodes(self, nodes: Iterable[BaseNode] | BaseNode, *, replace: bool = False) -> list[str]:
+    def add_nodes(
+        self, nodes: Iterable[BaseNode] | BaseNode, *, replace: bool = False
+    ) -> list[str]:
         """Index nodes, all of them or, after an error, none.
 
         Args:

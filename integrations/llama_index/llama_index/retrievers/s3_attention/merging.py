@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from llama_index.core.schema import NodeRelationship, NodeWithScore, RelatedNodeInfo, TextNode
 
-from llama_index.retrievers.s3_attention.nodes import NODE_KEY, SOURCES, to_node
+from llama_index.retrievers.s3_attention.nodes import NODE_KEY, RELEVANCE, SOURCES, to_node
 
 if TYPE_CHECKING:
     from s3_retriever import Span
@@ -27,7 +27,7 @@ def merge_spans(spans: Iterable[Span], merge: Merge) -> list[NodeWithScore]:
 
     Returns:
         Nodes in the order of the documents, with the id of their node or document, the metadata
-        that all their nodes share and the highest score of their spans.
+        that all their nodes share, and the highest score and relevance of their spans.
     """
     groups: dict[str, list[Span]] = {}
     name: Callable[[Span], str] = _document_of if merge == "document" else lambda s: s.document_id
@@ -48,14 +48,17 @@ def _merged(spans: list[Span], node_id: str) -> NodeWithScore:
         for key, value in first.metadata.items()
         if all(item.metadata.get(key, _MISSING) == value for item in items)
     }
-    sources = dict.fromkeys(source for span in spans for source in span.sources)
+    ours = {
+        RELEVANCE: max(span.relevance for span in spans),
+        SOURCES: ", ".join(dict.fromkeys(source for span in spans for source in span.sources)),
+    }
     one_node = len({span.document_id for span in spans}) == 1
     source = RelatedNodeInfo(node_id=_document_of(spans[0]))
     merged = first.model_copy(
         update={
             "id_": node_id,
             "text": "\n".join(span.text for span in spans),
-            "metadata": shared | {SOURCES: ", ".join(sources)},
+            "metadata": shared | ours,
             "relationships": (first.relationships if one_node else {})
             | {NodeRelationship.SOURCE: source},
             "start_char_idx": spans[0].start if one_node else None,

@@ -15,7 +15,6 @@ from llama_index.core.schema import (
     RelatedNodeInfo,
     TextNode,
 )
-from pydantic_core import to_jsonable_python
 from s3_retriever import Document, InputError
 
 if TYPE_CHECKING:
@@ -23,7 +22,8 @@ if TYPE_CHECKING:
 
 # Key of a document's metadata that keeps the other properties of its node.
 NODE_KEY = "_llama_index"
-# Keys of this package in a span's metadata; a text, as vector stores take no lists.
+# Keys of this package in a span's metadata; texts and numbers, as some vector stores take no lists.
+RELEVANCE = "s3_relevance"
 SOURCES = "s3_sources"
 # Relationships that spans take over from their node.
 _NEIGHBOURS = {
@@ -69,13 +69,7 @@ def to_document(node: BaseNode) -> Document:
     Raises:
         s3_retriever.InputError: The metadata cannot be stored as JSON.
     """
-    try:
-        metadata = to_jsonable_python(described(node))
-    except ValueError as error:
-        raise InputError(
-            f"Node {node.node_id!r} has metadata that JSON cannot hold: {error}."
-        ) from None
-    return Document(text=_text(node), id=node.node_id, metadata=metadata)
+    return Document(text=_text(node), id=node.node_id, metadata=described(node))
 
 
 def to_scan(node: BaseNode) -> Document:
@@ -119,15 +113,15 @@ def to_node(span: Span) -> NodeWithScore:
 
     Its SOURCE is the node it was cut from, and its offsets refer to that node's text; PREVIOUS,
     NEXT and PARENT are that node's. A span that is all of its node has the node's id. It has the
-    node's metadata, plus `s3_sources` and, unless the node has it, `ref_doc_id`; neither is shown
-    to LLMs and embedding models. A document that was not made from a node counts as a node
-    without further properties.
+    node's metadata, plus `s3_relevance`, `s3_sources` and, unless the node has it, `ref_doc_id`;
+    these are not shown to LLMs and embedding models. A document that was not made from a node
+    counts as a node without further properties.
     """
     metadata: dict[str, Any] = dict(span.metadata)
     kept: dict[str, Any] = metadata.pop(NODE_KEY, {})
     added = set(kept.get("added", ()))
     own = {key: value for key, value in metadata.items() if key not in added}
-    extra: dict[str, Any] = {SOURCES: ", ".join(span.sources)}
+    extra: dict[str, Any] = {RELEVANCE: span.relevance, SOURCES: ", ".join(span.sources)}
     if "ref_doc_id" in added:
         extra["ref_doc_id"] = metadata["ref_doc_id"]
     inherited: dict[str, Any] = {name: kept[name] for name in _INHERITED if name in kept}
@@ -153,4 +147,4 @@ def to_node(span: Span) -> NodeWithScore:
         relationships={NodeRelationship.SOURCE: source, **neighbours},
         **inherited,
     )
-    return NodeWithScore(node=node, score=span.relevance)
+    return NodeWithScore(node=node, score=span.score)

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from s3_retriever import S3Index
 
 
-
 def _whole(value: Any) -> Any:
     """Take whole numbers of any library, such as numpy; True is not a number."""
     try:
