@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s3_retriever.document import Document
 from s3_retriever.engine.hosting import find_codebook, shared_host
 from s3_retriever.engine.s3index import S3Index, as_documents, new_store
+from s3_retriever.errors import InputError
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import Span
 from s3_retriever.types import Mode, Order, Where
@@ -54,9 +56,29 @@ class Compressor:
     ) -> None:
         from s3_retriever.encoder import CachingEncoder
 
+        self._arguments = (host, codebook, recipe, cache_tokens, host_options)
         book = find_codebook(host, codebook)
         self.recipe = book.named_recipe(recipe)
         self.encoder = CachingEncoder(shared_host(host, book, host_options), book, cache_tokens)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Compressor:
+        """A copy would do the same: it is shared, with what it remembers."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the names of host, codebook and recipe, which are loaded again.
+
+        Raises:
+            InputError: The host or the codebook was given as an object.
+        """
+        host, codebook, recipe, cache_tokens, host_options = self._arguments
+        if not isinstance(host, str) or not isinstance(codebook, (str, Path, type(None))):
+            raise InputError(
+                "A Compressor that was given a loaded host or codebook cannot be pickled; make it "
+                "with their names."
+            )
+        keywords = {"codebook": codebook, "recipe": recipe, "cache_tokens": cache_tokens}
+        return partial(Compressor, host, **keywords, **host_options), ()
 
     def compress(
         self,
