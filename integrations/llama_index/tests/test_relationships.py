@@ -100,7 +100,7 @@ def test_parents_of_many_spans():
 def test_an_evaluator_finds_the_nodes_that_hold_the_evidence(chunks, retriever):
     by_node = retriever.with_settings(merge="node")
     evaluator = RetrieverEvaluator.from_metric_names(["hit_rate", "mrr"], retriever=by_node)
-    result = evaluator.evaluate(QUESTION, expected_ids=[chunks[1].node_id])
+    result = asyncio.run(evaluator.aevaluate(QUESTION, expected_ids=[chunks[1].node_id]))
     assert result.metric_vals_dict == {"hit_rate": 1.0, "mrr": 1.0}
 
 
