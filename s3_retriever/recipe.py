@@ -48,6 +48,27 @@ class TapRecipe(_Part):
     query_side: QuerySide = "same"
 
 
+class RelevanceRecipe(_Part):
+    """What makes evidence likelier than chance, for one host.
+
+    The log-odds that a sentence is evidence rather than drawn at random are
+
+        bias + similarity * cosine + words * coverage
+
+    where coverage is the share of the question's words that the sentence has, weighted by their
+    IDF; in mode `s3` it counts as 0.
+
+    Attributes:
+        similarity: Factor of the cosine.
+        words: Factor of the coverage.
+        bias: Log-odds of a sentence that has nothing of the question.
+    """
+
+    similarity: float = Field(gt=0)
+    words: float = Field(ge=0)
+    bias: float
+
+
 class SentenceRecipe(_Part):
     """How the mean states of sentences score.
 
@@ -58,10 +79,13 @@ class SentenceRecipe(_Part):
     Attributes:
         layer: Layer whose output is averaged, counted from 0.
         weight: Factor of the cosine, in units of its standard deviation; co-activation weighs 1.
+        relevance: What the cosine says about relevance; None if that was not measured for the
+            host: then the best span of every question has relevance 1, except in mode `bm25`.
     """
 
     layer: int = Field(ge=0)
     weight: float = Field(default=0.5, gt=0)
+    relevance: RelevanceRecipe | None = None
 
 
 class FeatureCoverage(_Part):

@@ -134,7 +134,7 @@ def _sentences(layer: int | None, recipe: Recipe) -> Variants:
     yield "off", recipe.changed("sentence", None)
     layer = recipe.sentence.layer if recipe.sentence else layer
     for weight in WEIGHTS:
-        part = SentenceRecipe(layer=layer, weight=weight)
+        part = (recipe.sentence or SentenceRecipe(layer=layer)).changed("weight", weight)
         yield f"layer {layer}, {weight}", recipe.changed("sentence", part)
 
 

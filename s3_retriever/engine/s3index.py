@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 # Tokens of a search that sets no limit, about what four chunks of other retrievers hold.
 DEFAULT_TOKEN_BUDGET = 512
 # Relevance below which a search without `k` returns nothing.
-MIN_RELEVANCE = 0.0
+MIN_RELEVANCE = 0.15
 
 
 class S3Index:

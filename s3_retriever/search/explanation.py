@@ -13,6 +13,7 @@ from s3_retriever.features import TapFeatures
 from s3_retriever.index import Segment, Snapshot
 from s3_retriever.recipe import MaxToken, Recipe, Redundancy
 from s3_retriever.search.ranking import Ranking
+from s3_retriever.search.relevance import Relevance
 from s3_retriever.search.selection import Pick, Span, order_of, pick, span_of, token_range
 from s3_retriever.search.signals import Coactivation, box
 from s3_retriever.types import Contribution, Scores
@@ -138,7 +139,7 @@ def explain(
     return Explanation(
         span=span,
         contributions=_contributions(ranking, recipe, best),
-        bridge=_bridge(ranking, best),
+        bridge=_bridge(ranking, recipe, best),
         features=tuple(sorted(shares, key=lambda share: -share.share)),
         terms=_term_shares(ranking, rows.start, rows.stop - 1),
         tokens=tuple(around[position] for position in range(*token_range(segment, first, last))),
@@ -179,13 +180,14 @@ def _contributions(ranking: Ranking, recipe: Recipe, number: int) -> dict[Contri
     return contributions
 
 
-def _bridge(ranking: Ranking, number: int) -> Span | None:
+def _bridge(ranking: Ranking, recipe: Recipe, number: int) -> Span | None:
     """The span through which the second hop came to a sentence; None if the hop adds nothing."""
     bridge = None if ranking.hop is None else ranking.hop.leader(number)
     if ranking.hop is None or bridge is None:
         return None
     first = ranking.hop.first
-    return span_of(first, Pick(bridge, bridge, bridge, float(first.scores[bridge])))
+    chosen = Pick(bridge, bridge, bridge, float(first.scores[bridge]))
+    return span_of(first, chosen, Relevance(ranking, recipe)[bridge])
 
 
 def _lost(ranking: Ranking, recipe: Recipe, redundancy: Redundancy, number: int) -> float:

@@ -1,6 +1,6 @@
 """The pipeline: from a question to spans, one stage after another, from top to bottom.
 
-    filter ─► signals ─► fusion ─► second hop ─► documents ─► redundancy ─► spans
+    filter ─► signals ─► fusion ─► second hop ─► documents ─► relevance ─► redundancy ─► spans
 
 Each stage is a function; its arithmetic is in a file of its own in this room.
 """
@@ -70,8 +70,15 @@ def search(
     if not allowed.any():
         return []
     ranking = rank(snapshot, question, recipe, encoder, mode, allowed)
-    spans = select(ranking, recipe, k=k, token_budget=token_budget, order=order, unique=unique)
-    return [span for span in spans if span.relevance >= min_relevance]
+    return select(
+        ranking,
+        recipe,
+        k=k,
+        token_budget=token_budget,
+        order=order,
+        unique=unique,
+        min_relevance=min_relevance,
+    )
 
 
 def rank(

@@ -1,30 +1,98 @@
-"""Relevance: how likely sentences are to be evidence, from 0 to 1, the same for every question."""
+"""Relevance: how sure a sentence is to be more than chance, 0 to 1, the same for every question.
+
+Scores are relative to a question's other candidates: the best sentence has a high score even if
+nothing in the index has to do with the question. Two measures are not relative: the cosine of a
+sentence and the question, and the share of the question's words that the sentence has, weighted by
+IDF. Both are close to 0 for a sentence drawn at random.
+"""
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+import math
+from functools import cached_property
 
+import numpy as np
+
+from s3_retriever.recipe import Recipe
 from s3_retriever.search.ranking import Ranking
 from s3_retriever.types import Scores
 
+# Log-odds of evidence against chance in mode `bm25`: of a sentence without a word of the question,
+# and what all of its words add. Fitted on development questions; see docs/research-log.md.
+_NO_WORDS = -1.9
+_ALL_WORDS = 32.0
 
-def relevance_of(ranking: Ranking, numbers: NDArray[np.int64]) -> Scores:
-    """The relevance of some sentences.
+
+class Relevance:
+    """The relevance of the sentences of a ranking.
+
+    With n sentences that may be returned and one of them expected to be evidence, a sentence whose
+    measures are r times as likely in evidence as in a sentence drawn at random is evidence with
+    odds of r / n: the more sentences there are, the better the best of chance becomes. That is a
+    sentence's own relevance. What owes its place to a bridge, or to its document, has little of its
+    own; it shares in that of the best sentence, in proportion to its score.
 
     Args:
         ranking: Scores of all sentences.
-        numbers: Sentences [n].
-
-    Returns:
-        float64 [n], 0 to 1.
+        recipe: Has the log-odds of its host.
     """
-    best = np.zeros(len(numbers))
-    if "sentence" in ranking.raw_scores:
-        best = np.clip(ranking.raw_scores["sentence"][numbers], 0.0, 1.0)
-    if ranking.terms is not None:
-        gains = ranking.raw_scores["bm25"]
-        highest = float(gains.max(initial=0.0))
-        if highest > 0:
-            best = np.maximum(best, 0.5 * gains[numbers] / highest)
-    return best
+
+    def __init__(self, ranking: Ranking, recipe: Recipe) -> None:
+        self._ranking = ranking
+        self._recipe = recipe
+
+    def __getitem__(self, number: int) -> float:
+        """The relevance of a sentence that may be returned, 0 to 1."""
+        shared = self.best * self._share_of_best(number)
+        return shared if self._log_odds is None else max(shared, _logistic(self._odds_of(number)))
+
+    @cached_property
+    def best(self) -> float:
+        """The highest relevance of the ranking; 1 for a host whose log-odds are not known."""
+        if self._log_odds is None:
+            return 1.0
+        among = self._log_odds[self._ranking.eligible]
+        return _logistic(float(among.max()) - self._chance) if len(among) else 0.0
+
+    def _odds_of(self, number: int) -> float:
+        assert self._log_odds is not None
+        return float(self._log_odds[number]) - self._chance
+
+    @cached_property
+    def _chance(self) -> float:
+        return math.log(max(np.count_nonzero(self._ranking.eligible), 1))
+
+    @cached_property
+    def _log_odds(self) -> Scores | None:
+        """The log-odds of each sentence against a sentence drawn at random, float64 [n]."""
+        ranking, sentence = self._ranking, self._recipe.sentence
+        if ranking.coactivation is None:
+            assert ranking.terms is not None
+            return _NO_WORDS + _ALL_WORDS * ranking.terms.coverage(len(ranking.scores))
+        if sentence is None or sentence.relevance is None:
+            return None
+        known = sentence.relevance
+        log_odds = known.bias + known.similarity * ranking.raw_scores["sentence"]
+        if ranking.terms is not None:
+            log_odds += known.words * ranking.terms.coverage(len(log_odds))
+        return log_odds
+
+    def _share_of_best(self, number: int) -> float:
+        """A sentence's score between what nothing scores, 0, and the best score, 1."""
+        lowest, highest = self._range
+        if highest <= lowest:
+            return 1.0
+        return (float(self._ranking.scores[number]) - lowest) / (highest - lowest)
+
+    @cached_property
+    def _range(self) -> tuple[float, float]:
+        scores = self._ranking.scores[self._ranking.eligible]
+        if not len(scores):
+            return 0.0, 0.0
+        # Scores that are not sums of z-scores have a zero of their own.
+        lowest = float(scores.min()) if self._ranking.contributions else 0.0
+        return lowest, float(scores.max())
+
+
+def _logistic(log_odds: float) -> float:
+    return 1.0 / (1.0 + math.exp(-log_odds)) if log_odds > -700 else 0.0

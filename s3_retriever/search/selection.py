@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from heapq import heappop, heappush, heapreplace
 from itertools import islice
@@ -15,14 +15,15 @@ from s3_retriever.index import Segment
 from s3_retriever.recipe import Recipe, Redundancy
 from s3_retriever.search.fusion import nth_largest
 from s3_retriever.search.ranking import Ranking
-from s3_retriever.search.relevance import relevance_of
+from s3_retriever.search.relevance import Relevance
 from s3_retriever.types import Order, Scores, Source
 
 # How many sentences are sorted at first, and how many next; most searches need no more.
 _SORTED = (64, 1_024)
 # Sentences whose features are looked up at once.
 _LOOKED_UP = 32
-# Once this many sentences in a row do not fit into the rest of the budget, it counts as spent.
+# Once this many sentences in a row are not relevant or do not fit into the rest of the budget, the
+# search ends.
 _MISSES = 64
 
 
@@ -33,7 +34,7 @@ class Span:
     Attributes:
         text: The document's text from `start` to `end`.
         score: Higher is better; comparable within one search only.
-        relevance: 0 to 1; comparable between searches.
+        relevance: How sure it is to be more than chance, 0 to 1; comparable between searches.
         document_id: The document's id.
         start: Offset of the first character in the document.
         end: Offset after the last character.
@@ -77,6 +78,7 @@ def select(
     token_budget: int | None,
     order: Order,
     unique: bool = True,
+    min_relevance: float = 0.0,
 ) -> list[Span]:
     """Choose spans, best first, until there are `k` or the budget is spent.
 
@@ -92,17 +94,22 @@ def select(
         order: `score`, best first, or `document`, as in the documents.
         unique: Whether a peak is skipped if a chosen span already has its sentence, white space
             aside: from an overlapping chunk, say, or a copy of the document.
+        min_relevance: Peaks of a lower relevance are skipped.
     """
+    relevance = Relevance(ranking, recipe)
+    if relevance.best < min_relevance:
+        return []
     picked = pick(
         order_of(ranking, recipe),
         token_budget=token_budget,
         radius=recipe.advanced.radius,
         unique=unique,
+        wanted=lambda number: relevance[number] >= min_relevance,
     )
     chosen = list(islice(picked, k))
     if order == "document":
         chosen.sort(key=lambda span: span.first)
-    return [span_of(ranking, span) for span in chosen]
+    return [span_of(ranking, span, relevance[span.peak]) for span in chosen]
 
 
 def order_of(ranking: Ranking, recipe: Recipe) -> BestFirst:
@@ -217,9 +224,14 @@ class LeastRedundant(BestFirst):
 
 
 def pick(
-    best_first: BestFirst, *, token_budget: int | None = None, radius: int = 0, unique: bool = True
+    best_first: BestFirst,
+    *,
+    token_budget: int | None = None,
+    radius: int = 0,
+    unique: bool = True,
+    wanted: Callable[[int], bool] = lambda _: True,
 ) -> Iterator[Pick]:
-    """Choose runs of sentences as `select` does, one at a time."""
+    """Choose runs of sentences around wanted ones as `select` does, one at a time."""
     ranking = best_first.ranking
     taken = ~ranking.eligible
     said: set[str] = set()
@@ -227,6 +239,11 @@ def pick(
     misses = 0
     for number, score in best_first:
         if taken[number]:
+            continue
+        if misses == _MISSES:
+            break
+        if not wanted(number):
+            misses += 1
             continue
         texts = set(_texts(ranking, number, number)) if unique else set()
         if unique and texts <= said:
@@ -236,11 +253,9 @@ def pick(
             size = _tokens(ranking, first, last)
             if size > left:
                 misses += 1
-                if misses == _MISSES:
-                    break
                 continue
             left -= size
-            misses = 0
+        misses = 0
         taken[first : last + 1] = True
         if unique:
             said.update(texts if first == last else _texts(ranking, first, last))
@@ -250,15 +265,15 @@ def pick(
             break
 
 
-def span_of(ranking: Ranking, chosen: Pick) -> Span:
-    """The span that a run of sentences makes."""
+def span_of(ranking: Ranking, chosen: Pick, relevance: float) -> Span:
+    """The span that a run of sentences makes, with the relevance of its peak."""
     _, segment, first = ranking.snapshot.locate(chosen.first)
     last = first + chosen.last - chosen.first
     row = segment.document(int(segment.sentences[first]["document"]))
     return Span(
         text=segment.text(first, last),
         score=chosen.score,
-        relevance=float(relevance_of(ranking, np.array([chosen.peak]))[0]),
+        relevance=relevance,
         document_id=row.id,
         start=int(segment.sentences[first]["start"]),
         end=int(segment.sentences[last]["end"]),

@@ -234,12 +234,21 @@ class TermGains:
         numbers: Sentences, int64 [n].
         which: The term of each entry, as an index into `terms`, int64 [n].
         gains: BM25 gain of each entry, float64 [n].
+        idf: IDF of each term, float64 [t].
     """
 
     terms: tuple[str, ...]
     numbers: NDArray[np.int64]
     which: NDArray[np.int64]
     gains: Scores
+    idf: Scores
+
+    def coverage(self, size: int) -> Scores:
+        """The share of the question's terms that each sentence has, weighted by IDF [size]."""
+        total = float(self.idf.sum())
+        if total == 0:
+            return np.zeros(size)
+        return np.bincount(self.numbers, self.idf[self.which] / total, minlength=size)
 
     def scores(self, size: int) -> Scores:
         """BM25 scores of all sentences [size]; 0 without a term of the question."""
@@ -278,7 +287,7 @@ def term_gains(snapshot: Snapshot, counted: Mapping[str, int]) -> TermGains:
     lengths = snapshot.column("n_terms")[numbers].astype(np.float64)
     saturation = K1 * (1 - B + B * lengths / max(snapshot.mean_terms, 1.0))
     gains = weights[which] * counts * (K1 + 1) / (counts + saturation)
-    return TermGains(terms, numbers, which, gains)
+    return TermGains(terms, numbers, which, gains, idf)
 
 
 def bm25_each(snapshot: Snapshot, several: Sequence[Mapping[str, int]]) -> list[Scores]:
