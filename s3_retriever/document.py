@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from s3_retriever.errors import InputError
 from s3_retriever.metadata import json_value
+from s3_retriever.types import check_items
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,22 @@ class Document:
     def title(self) -> str:
         """`metadata["title"]` if it is a string, else the empty string."""
         return title_of(self.metadata)
+
+
+def as_documents(documents: Iterable[Document | str] | Document | str) -> Iterator[Document]:
+    """Iterate over documents, making them of plain texts; a single one need not be in a list.
+
+    Raises:
+        InputError: `documents` or an item is of another type.
+    """
+    for item in check_items(documents, "documents", (str, Document)):
+        document = Document(item) if isinstance(item, str) else item
+        if not isinstance(document, Document):
+            hint = "; decode it" if isinstance(item, (bytes, bytearray)) else ""
+            raise InputError(
+                f"A document is a Document or a string, not {type(item).__name__}{hint}."
+            )
+        yield document
 
 
 def _encoded(text: str, subject: str) -> bytes:

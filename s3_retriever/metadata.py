@@ -15,6 +15,7 @@ from uuid import UUID
 import numpy as np
 
 from s3_retriever.errors import InputError
+from s3_retriever.types import shown
 
 # Lists and mappings are nested at most this deep.
 MAX_DEPTH = 64
@@ -121,12 +122,12 @@ def _number(value: float, path: _Path) -> float:
 
 def _text_key(key: Any, path: _Path) -> str:
     if not isinstance(key, str):
-        raise InputError(f"{_name(path)} has the key {key!r}, which is not a string.")
+        raise InputError(f"{_name(path)} has the key {shown(key)}, which is not a string.")
     return str(key.value if isinstance(key, Enum) else key)
 
 
 def _name(path: _Path) -> str:
-    return "".join([path[0], *(f"[{key!r}]" for key in path[1:])])
+    return "".join([path[0], *(f"[{shown(key)}]" for key in path[1:])])
 
 
 def _sort_key(value: Any) -> str:

@@ -4,15 +4,38 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+import numpy as np
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from typing_extensions import Self
 
 from s3_retriever.errors import InputError
-from s3_retriever.types import QuerySide
+from s3_retriever.types import QuerySide, check_string
+
+# Beyond these, scores overflow or say nothing.
+_MOST = 1_000_000_000
+_HEAVIEST = 1e6
+_STEEPEST = 16.0
+
+
+def _plain(value: object) -> object:
+    """Take NumPy's numbers, and refuse booleans, which pydantic would take for 0 and 1."""
+    if isinstance(value, (bool, np.bool_)):
+        raise ValueError("must be a number, not a boolean")  # noqa: TRY004 - pydantic reports it
+    return value.item() if isinstance(value, np.generic) else value
+
+
+_Number = BeforeValidator(_plain)
+# Whole numbers from 0 and from 1, factors, and exponents.
+_Size = Annotated[int, _Number, Field(ge=0, le=_MOST)]
+_Count = Annotated[int, _Number, Field(ge=1, le=_MOST)]
+_Weight = Annotated[float, _Number, Field(gt=0, le=_HEAVIEST)]
+_OptionalWeight = Annotated[float, _Number, Field(ge=0, le=_HEAVIEST)]
+_Power = Annotated[float, _Number, Field(ge=0, le=_STEEPEST)]
+_Share = Annotated[float, _Number, Field(ge=0, le=1)]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def changed(self, field: str, value: object) -> Self:
         """Return a copy with one field changed.
@@ -25,7 +48,7 @@ class _Part(BaseModel):
             InputError: The field is in a part that this recipe does not have.
             ValidationError: There is no such field, or the value does not fit it or the rest.
         """
-        name, _, rest = field.partition(".")
+        name, _, rest = check_string(field, "field").partition(".")
         if rest:
             part = getattr(self, name, None)
             if not isinstance(part, _Part):
@@ -44,7 +67,7 @@ class TapRecipe(_Part):
             paper.
     """
 
-    weight: float = Field(default=1.0, gt=0)
+    weight: _Weight = 1.0
     query_side: QuerySide = "same"
 
 
@@ -83,8 +106,8 @@ class SentenceRecipe(_Part):
             host: then the best span of every question has relevance 1, except in mode `bm25`.
     """
 
-    layer: int = Field(ge=0)
-    weight: float = Field(default=0.5, gt=0)
+    layer: _Size
+    weight: _Weight = 0.5
     relevance: RelevanceRecipe | None = None
 
 
@@ -97,7 +120,7 @@ class FeatureCoverage(_Part):
     """
 
     kind: Literal["feature_coverage"] = "feature_coverage"
-    length_power: float = Field(default=0.4, ge=0)
+    length_power: _Power = 0.4
 
 
 class MaxToken(_Part):
@@ -108,7 +131,7 @@ class MaxToken(_Part):
     """
 
     kind: Literal["max_token"] = "max_token"
-    kernel: int = Field(default=8, ge=1)
+    kernel: _Count = 8
 
 
 class ZScore(_Part):
@@ -121,8 +144,8 @@ class ZScore(_Part):
     """
 
     kind: Literal["z_score"] = "z_score"
-    bm25_weight: float = Field(default=1.0, ge=0)
-    candidates: int = Field(default=256, ge=1)
+    bm25_weight: _OptionalWeight = 1.0
+    candidates: _Count = 256
 
 
 class Interleave(_Part):
@@ -134,7 +157,7 @@ class Interleave(_Part):
     """
 
     kind: Literal["interleave"] = "interleave"
-    edge_tokens: int = Field(default=0, ge=0)
+    edge_tokens: _Size = 0
 
 
 class SecondHop(_Part):
@@ -158,11 +181,11 @@ class SecondHop(_Part):
             a bridge lead nowhere, and those that lead on are rare.
     """
 
-    bridges: int = Field(default=3, ge=1)
-    neighbours: int = Field(default=10, ge=1)
-    weight: float = Field(default=0.5, ge=0)
-    bm25_weight: float = Field(default=1.0, ge=0)
-    idf_power: float = Field(default=3.0, ge=0)
+    bridges: _Count = 3
+    neighbours: _Count = 10
+    weight: _OptionalWeight = 0.5
+    bm25_weight: _OptionalWeight = 1.0
+    idf_power: _Power = 3.0
 
 
 class Redundancy(_Part):
@@ -177,8 +200,8 @@ class Redundancy(_Part):
         floor: The smallest factor of a weight.
     """
 
-    decay: float = Field(default=0.7, ge=0, le=1)
-    floor: float = Field(default=0.3, ge=0, le=1)
+    decay: _Share = 0.7
+    floor: _Share = 0.3
 
 
 class DocumentBoost(_Part):
@@ -193,8 +216,8 @@ class DocumentBoost(_Part):
         best: How many documents are boosted; an index with no more documents gets no boost.
     """
 
-    weight: float = Field(default=0.5, gt=0)
-    best: int = Field(default=2, ge=1)
+    weight: _Weight = 0.5
+    best: _Count = 2
 
 
 class Advanced(_Part):
@@ -212,12 +235,12 @@ class Advanced(_Part):
             fusion `ZScore`.
     """
 
-    doc_top_k: int = Field(default=16, ge=1)
-    query_top_k: int = Field(default=32, ge=1)
+    doc_top_k: _Count = 16
+    query_top_k: _Count = 32
     pooling: Literal["sum", "max"] = "sum"
-    weight_power: float = Field(default=0.5, ge=0)
-    idf_power: float = Field(default=1.5, ge=0)
-    radius: int = Field(default=0, ge=0)
+    weight_power: _Power = 0.5
+    idf_power: _Power = 1.5
+    radius: _Size = 0
     document_boost: DocumentBoost | None = None
 
 

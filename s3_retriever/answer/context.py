@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from s3_retriever.document import Document
+from s3_retriever.document import Document, as_documents
 from s3_retriever.errors import InputError
 from s3_retriever.search import Span
 from s3_retriever.text import split_pieces
+from s3_retriever.types import check_path
 
-Part = str | Path | Document
+Part = str | os.PathLike[str] | Document
 Context = Part | Iterable[Part]
+_PARTS = (str, os.PathLike, Document)
 
 # A few paragraphs. The second hop leads from one document to others, here from piece to piece: on
 # HotpotQA as one text (17 questions, 512 tokens, minilm) evidence recall was .81 with pieces of
@@ -82,13 +85,16 @@ def _piece(number: int, document: Document, start: int, text: str) -> Document:
 
 def _cut(context: Context) -> Iterator[tuple[Document, int, str]]:
     """Each piece's document (that of a file without its text), start and text."""
-    if isinstance(context, (str, Path, Document)) or not isinstance(context, Iterable):
-        context = [context]
-    for part in context:
-        if isinstance(part, Path):
-            document, stretches = Document("", str(part)), _cut_file(part)
+    if isinstance(context, (*_PARTS, bytes, Mapping)) or not isinstance(context, Iterable):
+        parts: Iterable[Any] = [context]
+    else:
+        parts = context
+    for part in parts:
+        if isinstance(part, os.PathLike):
+            path = check_path(part, "context")
+            document, stretches = Document("", str(path)), _cut_file(path)
         elif isinstance(part, (str, Document)):
-            document = Document(part) if isinstance(part, str) else part
+            (document,) = as_documents(part)
             stretches = split_pieces(document.text, _PIECE_CHARACTERS)
         else:
             raise InputError(

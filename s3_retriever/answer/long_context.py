@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal
 
 from s3_retriever.answer.context import Context, is_last, pieces
@@ -25,7 +26,7 @@ from s3_retriever.index import Store
 from s3_retriever.index.manifest import MANIFEST_NAME
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import Span
-from s3_retriever.types import check_count, check_text
+from s3_retriever.types import check_count, check_path, check_text
 
 # Pieces per commit, about half a million characters: an interruption loses no more.
 _COMMITTED_PIECES = 512
@@ -68,8 +69,10 @@ class LongContext:
         chat_options: Mapping[str, Any] | None = None,
         **host_options: Any,
     ) -> None:
-        if fallback not in (None, "bm25"):
+        if fallback is not None and fallback != "bm25":
             raise InputError(f"fallback must be 'bm25' or None, not {fallback!r}.")
+        if not isinstance(chat_options, (Mapping, NoneType)):
+            raise InputError(f"chat_options must be a mapping, not {type(chat_options).__name__}.")
         book = _codebook(host, codebook, fallback)
         if book is not None:
             recipe = book.named_recipe(recipe)  # fails before the host is loaded, which takes long
@@ -105,7 +108,7 @@ class LongContext:
         if first is None:
             raise InputError("The context is empty; give a text to answer from.")
         stream = chain([first], stream)
-        folder = None if path is None else Path(path)
+        folder = None if path is None else check_path(path)
         if folder is not None and (folder / MANIFEST_NAME).exists():
             store = self._open_store(folder)
             _skip_scanned(stream, store)
@@ -126,7 +129,7 @@ class LongContext:
             IndexStoreError: There is no scan, it was interrupted, or it was made with another
                 host, codebook or recipe.
         """
-        store = self._open_store(Path(path))
+        store = self._open_store(check_path(path))
         segments = store.snapshot().segments
         last = segments[-1].document(segments[-1].n_documents - 1) if segments else None
         if last is None or not is_last(last.metadata):

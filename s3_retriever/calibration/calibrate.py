@@ -15,14 +15,14 @@ from s3_retriever.calibration.evaluation import Asked, Evaluator, Gain, split
 from s3_retriever.calibration.questions import LabelledQuestion, Sample, questions_from
 from s3_retriever.calibration.settings import Setting, settings
 from s3_retriever.codebook import Codebook
-from s3_retriever.document import Document
+from s3_retriever.document import Document, as_documents
 from s3_retriever.encoder import OnceEncoder
 from s3_retriever.engine import find_codebook, shared_host
 from s3_retriever.errors import InputError
 from s3_retriever.host import Host
 from s3_retriever.progress import Bar, progress_bar
 from s3_retriever.recipe import Recipe
-from s3_retriever.types import check_count
+from s3_retriever.types import check_count, check_items
 
 logger = logging.getLogger(__name__)
 
@@ -221,15 +221,12 @@ def calibrate(
         HostError: The host cannot be loaded.
         CodebookError: There is no codebook for the host, or it does not fit.
     """
-    if isinstance(documents, (str, Document)):
-        raise InputError(
-            "calibrate needs a list or another iterable of documents, not a single text."
-        )
+    check_count(token_budget, "token_budget")
     if questions is None:
         sample = questions_from(documents, count, seed)
     else:
-        whole = tuple(Document(d) if isinstance(d, str) else d for d in documents)
-        sample = Sample(whole, tuple(questions))
+        asked = tuple(check_items(questions, "questions", (LabelledQuestion,)))
+        sample = Sample(tuple(as_documents(documents)), asked)
     # Checked before the host is loaded, which takes far longer.
     check_questions([sample])
     book = find_codebook(host, codebook)
@@ -271,7 +268,7 @@ def calibrate_samples(
         CodebookError: The codebook belongs to another host.
     """
     check_questions(samples)
-    check_count(token_budget, "token_budget")
+    token_budget = check_count(token_budget, "token_budget")
     token_budgets = (max(token_budget // 2, 1), token_budget, 2 * token_budget)
     deciding, held_out = split(samples, seed)
     start = codebook.recipe

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import NamedTuple
 
-from s3_retriever.document import Document
+from s3_retriever.document import Document, as_documents
 from s3_retriever.errors import InputError
 from s3_retriever.text.sentences import split_sentences
 from s3_retriever.text.terms import analyze
+from s3_retriever.types import check_count, check_string, check_text, check_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,12 @@ class GoldSpan:
     end: int
     any_part: bool = False
 
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        check_string(self.document_id, "document_id")
+        check_count(self.start, "start", least=0)
+        check_count(self.end, "end", least=0)
+
 
 @dataclass(frozen=True, slots=True)
 class LabelledQuestion:
@@ -50,10 +57,12 @@ class LabelledQuestion:
 
     def __post_init__(self) -> None:
         """Check the fields."""
-        if not self.text.strip():
-            raise InputError("A question is empty; remove it.")
+        check_text(self.text, "question")
+        check_type(self.evidence, tuple, "evidence")
         if not self.evidence:
             raise InputError(f"The question {self.text!r} has no evidence; remove it.")
+        for gold in self.evidence:
+            check_type(gold, GoldSpan, "evidence")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +80,7 @@ class Sample:
         """Check that the evidence lies in the documents."""
         sizes = {document.id: len(document.text) for document in self.documents}
         for question in self.questions:
+            check_type(question, LabelledQuestion, "question")
             for gold in question.evidence:
                 if not 0 <= gold.start < gold.end <= sizes.get(gold.document_id, 0):
                     raise InputError(
@@ -129,12 +139,12 @@ def questions_from(documents: Iterable[Document | str], count: int = 200, seed: 
         The documents without the removed sentences, and the questions.
     """
     named: dict[str, Document] = {}
-    for item in documents:
-        document = Document(item) if isinstance(item, str) else item
+    for document in as_documents(documents):
         named.setdefault(document.id, document)
     distinct = list(named.values())
     ranges = [list(split_sentences(document.text)) for document in distinct]
-    generator = random.Random(seed)  # noqa: S311 - not a secret
+    count = check_count(count, "count")
+    generator = random.Random(check_count(seed, "seed", least=0))  # noqa: S311 - not a secret
     return _sample(distinct, ranges, list(islice(_asked(distinct, ranges, generator), count)))
 
 

@@ -137,7 +137,8 @@ Conditions = Annotated[
         metavar="KEY=VALUE",
         show_default="all documents",
         help="Search only documents with this metadata; repeatable. Values that parse as JSON "
-        "(2024, true) are JSON, all others text.",
+        '(2024, true) are JSON, all others text. Operators come as JSON: year={"$gte": 2020}, or '
+        '{"$or": [{"year": 2024}, {"draft": true}]}.',
     ),
 ]
 OrderName = Annotated[
@@ -152,25 +153,38 @@ AsJson = Annotated[bool, typer.Option("--json", help="Write one JSON document to
 
 
 def conditions(texts: Sequence[str] | None) -> dict[str, Any] | None:
-    """Parse `KEY=VALUE` texts into a metadata filter; None without any.
+    """Parse `KEY=VALUE` texts and JSON objects into a metadata filter; None without any.
 
     Raises:
-        typer.BadParameter: A text is not `KEY=VALUE`.
+        typer.BadParameter: A text is neither.
     """
-    pairs = {}
-    for text in texts or ():
-        key, equals, value = text.partition("=")
-        if not key or not equals:
-            raise typer.BadParameter(f"{text!r} is not KEY=VALUE.", param_hint="--where")
-        pairs[key] = _json_or_text(value)
-    return pairs or None
+    wanted = [_condition(text) for text in texts or ()]
+    return {"$and": wanted} if wanted else None
+
+
+def _condition(text: str) -> dict[str, Any]:
+    if text.lstrip().startswith("{"):
+        whole = _json_or_text(text)
+        if isinstance(whole, dict):
+            return whole
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise typer.BadParameter(
+            f"{text!r} is neither KEY=VALUE nor a JSON object.", param_hint="--where"
+        )
+    return {key: _json_or_text(value)}
 
 
 def _json_or_text(value: str) -> Any:
     try:
-        return json.loads(value)
+        return json.loads(value, parse_constant=_not_json)
     except ValueError:
         return value
+
+
+def _not_json(name: str) -> Any:
+    """Refuse NaN and Infinity, which Python would take."""
+    raise ValueError(name)
 
 
 # Top-level fields of recipes of older releases, recognised to explain the error.

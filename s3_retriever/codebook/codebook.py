@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,13 +32,12 @@ from s3_retriever.codebook.sentence_map import (
     keep_first,
 )
 from s3_retriever.errors import CodebookError, InputError
+from s3_retriever.host import Host
 from s3_retriever.host.taps import Tap
 from s3_retriever.quantization import vector_bytes
 from s3_retriever.recipe import Recipe
 from s3_retriever.sae import TopKSAE
-
-if TYPE_CHECKING:
-    from s3_retriever.host import Host
+from s3_retriever.types import check_items, check_path, check_type, shown
 
 
 class Codebook:
@@ -72,6 +71,7 @@ class Codebook:
         self.recipe = recipe
         self.report = dict(report or {})
         self.sentence_maps = dict(sentence_maps or {})
+        check_type(recipe, Recipe, "recipe")
         for layer, sentence_map in self.sentence_maps.items():
             states = self.saes.get(Tap("hidden", layer))
             if states is None or states.width != len(sentence_map.bias):
@@ -143,6 +143,7 @@ class Codebook:
                 `query_side="query"` at a tap other than a key tap.
             InputError: The recipe has a tap name that cannot be read.
         """
+        check_type(recipe, Recipe, "recipe")
         taps = [Tap.parse(name) for name in recipe.taps]
         layer = recipe.sentence_layer
         if layer is not None:
@@ -168,6 +169,7 @@ class Codebook:
         Raises:
             CodebookError: The host has other weights, or fewer layers than the taps need.
         """
+        check_type(host, Host, "host")
         if len(host.blocks) < self.depth:
             raise CodebookError(
                 f"Host {host.name!r} was loaded with {len(host.blocks)} layers and the codebook "
@@ -188,13 +190,13 @@ class Codebook:
         Raises:
             CodebookError: No recipe has that name, or the codebook cannot serve it.
         """
-        if recipe == "default":
+        if isinstance(recipe, str) and recipe == "default":
             return self.recipe
-        if recipe == "paper":
+        if isinstance(recipe, str) and recipe == "paper":
             return paper_recipe(self.saes)
-        if isinstance(recipe, str):
+        if not isinstance(recipe, Recipe):
             raise CodebookError(
-                f"Unknown recipe {recipe!r}; use 'default', 'paper' or a Recipe of your own."
+                f"Unknown recipe {shown(recipe)}; use 'default', 'paper' or a Recipe of your own."
             )
         self.check(recipe)
         return recipe
@@ -217,6 +219,7 @@ class Codebook:
             InputError: There is too little text, or a setting is out of range.
             CodebookError: The checkpoint is damaged or of another fit.
         """
+        texts = check_items(texts, "texts")
         start = texts
         if isinstance(texts, Iterator):
             kept: list[str] = []
@@ -267,7 +270,11 @@ class Codebook:
                 "s3r fit HOST --taps hidden.LAYER ..."
             )
         sentence_map, measured = fit_sentence_map(
-            host, layer, first_texts(texts), self.centre(layer), progress=progress
+            host,
+            layer,
+            first_texts(check_items(texts, "texts")),
+            self.centre(layer),
+            progress=progress,
         )
         measured_before = self.report.get("sentence_maps", {})
         return Codebook(
@@ -292,7 +299,7 @@ class Codebook:
         """
         if dtype not in (torch.float16, torch.float32):
             raise InputError(f"A codebook is saved in float16 or float32, not {dtype}.")
-        replace_folder(Path(folder), lambda new: self._write(new, dtype))
+        replace_folder(check_path(folder), lambda new: self._write(new, dtype))
 
     def _write(self, folder: Path, dtype: torch.dtype) -> None:
         for tap, sae in self.saes.items():
@@ -318,7 +325,7 @@ class Codebook:
             CodebookError: The folder holds no codebook, or one that is damaged or of another
                 schema.
         """
-        folder = Path(folder)
+        folder = check_path(folder)
         content = read_codebook_file(folder)
         try:
             # Tap names are parsed before they are used as folder names.
@@ -351,7 +358,7 @@ class Codebook:
         Raises:
             CodebookError: There is no such codebook, or it is damaged.
         """
-        return cls.load(find_folder(name, revision))
+        return cls.load(find_folder(str(check_path(name, "codebook")), revision))
 
     def push_to_hub(self, repo_id: str, *, private: bool = False) -> str:
         """Upload the codebook to the Hugging Face Hub.

@@ -17,7 +17,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from s3_retriever.document import Document
 from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.host import Host, Window
 from s3_retriever.host.batches import run_batches
@@ -26,6 +25,14 @@ from s3_retriever.host.taps import Tap, read_each
 from s3_retriever.progress import Bar, progress_bar
 from s3_retriever.sae import SAETrainer, TopKSAE
 from s3_retriever.sae.training import report
+from s3_retriever.types import (
+    check_count,
+    check_items,
+    check_path,
+    check_positive,
+    check_string,
+    check_type,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -204,25 +211,31 @@ def fit(
         InputError: There is too little text, or a setting is out of range.
         CodebookError: The checkpoint is damaged or of another fit.
     """
-    if isinstance(texts, str):
-        raise InputError("Texts must be a list or another iterable of strings, not one string.")
-    named = (Tap.parse(tap) if isinstance(tap, str) else tap for tap in taps or default_taps(host))
+    check_type(host, Host, "host")
+    texts = check_items(texts, "texts")
+    chosen = check_items(taps or default_taps(host), "taps", (str, Tap))
+    named = (tap if isinstance(tap, Tap) else Tap.parse(tap) for tap in chosen)
     sites = tuple(dict.fromkeys(named))
-    if tokens is None:
-        tokens = _count_tokens(host, texts)
+    tokens = _count_tokens(host, texts) if tokens is None else check_count(tokens, "tokens")
+    if features is None:
+        features = 16 * int(host.model.config.hidden_size)
+    features = check_count(features, "features")
+    buffer_tokens = check_count(buffer_tokens, "buffer_tokens")
+    batch_size = check_count(batch_size, "batch_size")
     settings = FitSettings(
         taps=tuple(str(tap) for tap in sites),
-        features=features or 16 * host.model.config.hidden_size,
-        k=k,
+        features=features,
+        k=check_count(k, "k"),
         tokens=tokens,
-        reuse=reuse,
+        reuse=check_positive(reuse, "reuse"),
         buffer_tokens=min(buffer_tokens, max(tokens // 2, batch_size)),
         batch_size=batch_size,
-        learning_rate=learning_rate,
-        seed=seed,
+        learning_rate=check_positive(learning_rate, "learning_rate"),
+        seed=check_count(seed, "seed", least=0),
     )
     _check(settings)
-    job = _Job(host, sites, settings, Path(checkpoint) if checkpoint else None)
+    folder = None if checkpoint is None else check_path(checkpoint, "checkpoint")
+    job = _Job(host, sites, settings, folder)
     job.run(texts, progress)
     return job.result()
 
@@ -307,7 +320,7 @@ class _Job:
         """Yield the text's windows over and over; those held out come in the first pass only."""
         for first_pass in chain([True], repeat(False)):
             tokens, trainable = 0, False
-            for window in self.host.windows(map(Document, texts)):
+            for window in self.host.windows(texts):
                 held_out = tokens < self.settings.held_out
                 size = len(window.starts)
                 tokens += size
@@ -413,7 +426,7 @@ def _count_tokens(host: Host, texts: Iterable[str]) -> int:
         raise InputError(
             "Texts from an iterator can be read only once, so pass tokens=, the number to read."
         )
-    return sum(host.tokenizer.count(text) for text in texts)
+    return sum(host.tokenizer.count(check_string(text, "text")) for text in texts)
 
 
 def _check(settings: FitSettings) -> None:
@@ -424,6 +437,3 @@ def _check(settings: FitSettings) -> None:
         )
     if not 1 <= settings.k <= settings.features:
         raise InputError(f"k must be between 1 and {settings.features}, not {settings.k}.")
-    for name in ("reuse", "batch_size", "buffer_tokens", "learning_rate"):
-        if getattr(settings, name) <= 0:
-            raise InputError(f"{name} must be above zero, not {getattr(settings, name)}.")

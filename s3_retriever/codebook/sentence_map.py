@@ -19,6 +19,7 @@ from s3_retriever.host import Host, Window
 from s3_retriever.host.batches import run_batches
 from s3_retriever.host.taps import SentencePooler, Tap, read
 from s3_retriever.progress import Bar, progress_bar
+from s3_retriever.types import check_path, check_string
 
 _MAP_FILE = "map.safetensors"
 
@@ -54,13 +55,13 @@ class SentenceMap:
         path.chmod(mode)
 
     @classmethod
-    def load(cls, folder: Path) -> SentenceMap:
+    def load(cls, folder: str | Path) -> SentenceMap:
         """Read a map.
 
         Raises:
             CodebookError: The file is missing or damaged.
         """
-        path = folder / _MAP_FILE
+        path = check_path(folder) / _MAP_FILE
         try:
             tensors = load_file(path)
             weights, bias = tensors["weights"].float(), tensors["bias"].float()
@@ -96,6 +97,7 @@ def keep_first(texts: Iterator[str], kept: list[str]) -> Iterator[str]:
     """
     size = 0
     for text in texts:
+        check_string(text, "text")
         if size < _CHARACTERS:
             kept.append(text)
             size += len(text)
@@ -116,6 +118,7 @@ def first_texts(texts: Iterable[str], characters: int = _CHARACTERS) -> list[str
     taken: list[str] = []
     size = 0
     for text in texts:
+        check_string(text, "text")
         taken.append(text[:most])
         size += len(text)
         if size >= most:

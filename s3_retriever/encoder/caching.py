@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Generic, TypeVar
 
 from s3_retriever.codebook import Codebook
-from s3_retriever.document import Document
+from s3_retriever.document import Document, as_documents
 from s3_retriever.encoder.encoder import Encoder
 from s3_retriever.features import EncodedChunk, EncodedQuestion, TapFeatures
 from s3_retriever.host import Host
@@ -77,9 +77,11 @@ class CachingEncoder(Encoder):
         self._scans: RecentlyUsed[list[EncodedChunk]] = RecentlyUsed(cache_tokens, _n_tokens)
         self._questions: RecentlyUsed[EncodedQuestion] = RecentlyUsed(cache_questions, lambda _: 1)
 
-    def documents(self, documents: Iterable[Document], recipe: Recipe) -> Iterator[EncodedChunk]:
+    def documents(
+        self, documents: Iterable[Document | str] | Document | str, recipe: Recipe
+    ) -> Iterator[EncodedChunk]:
         """As `Encoder.documents`; holds all documents of the call in memory."""
-        wanted = list(documents)
+        wanted = list(as_documents(documents))
         settings = (recipe.advanced.doc_top_k, *sorted(recipe.taps), recipe.sentence_layer)
 
         def key_of(document: Document) -> Hashable:
@@ -135,7 +137,9 @@ class OnceEncoder(CachingEncoder):
     ) -> None:
         super().__init__(host, codebook, cache_tokens // len(codebook.saes), cache_questions)
 
-    def documents(self, documents: Iterable[Document], recipe: Recipe) -> Iterator[EncodedChunk]:
+    def documents(
+        self, documents: Iterable[Document | str] | Document | str, recipe: Recipe
+    ) -> Iterator[EncodedChunk]:
         """As `Encoder.documents`."""
         k = max(sae.k for sae in self.codebook.saes.values())
         whole = with_all_taps(recipe, self.codebook, "same").changed("advanced.doc_top_k", k)

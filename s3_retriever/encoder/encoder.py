@@ -24,6 +24,7 @@ from s3_retriever.quantization import quantize, random_axes
 from s3_retriever.recipe import Recipe
 from s3_retriever.sae import TopKEncoder
 from s3_retriever.text import count_terms
+from s3_retriever.types import check_type
 
 # Most bytes of token states that wait for the ends of their sentences, beyond those of one batch.
 _STATES_BYTES = 1 << 26
@@ -114,6 +115,7 @@ class Encoder:
     """
 
     def __init__(self, host: Host, codebook: Codebook) -> None:
+        check_type(codebook, Codebook, "codebook")
         codebook.check_host(host)
         self.host = host
         self.codebook = codebook
@@ -142,7 +144,9 @@ class Encoder:
         """A recipe by name, or the caller's own, checked against the codebook."""
         return self.codebook.named_recipe(recipe)
 
-    def documents(self, documents: Iterable[Document], recipe: Recipe) -> Iterator[EncodedChunk]:
+    def documents(
+        self, documents: Iterable[Document | str] | Document | str, recipe: Recipe
+    ) -> Iterator[EncodedChunk]:
         """Encode a stream of documents, in order and in bounded memory.
 
         With a recipe that neither has taps nor scores sentences, the host does not run.
@@ -150,6 +154,7 @@ class Encoder:
         Yields:
             The chunks of each document in turn, at least one; the last one says so.
         """
+        check_type(recipe, Recipe, "recipe")
         taps = {name: Tap.parse(name) for name in recipe.taps}
         hidden = _sentence_states(recipe)
         sites = list({*taps.values(), *([hidden] if hidden else [])})
@@ -174,6 +179,7 @@ class Encoder:
 
     def question(self, text: str, recipe: Recipe) -> EncodedQuestion:
         """Encode a question of any length; a long one is read in windows."""
+        check_type(recipe, Recipe, "recipe")
         sides = {
             name: Tap("query", Tap.parse(name).layer)
             if part.query_side == "query"

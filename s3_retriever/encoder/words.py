@@ -6,6 +6,7 @@ from s3_retriever.codebook import Codebook
 from s3_retriever.encoder.encoder import Encoder
 from s3_retriever.host import Host
 from s3_retriever.recipe import Interleave, Recipe
+from s3_retriever.types import check_type
 
 # M_BM25 U M_bias of S3-Attention, section 4, with edges as large as in the recipe `paper`.
 _RECIPE = Recipe(name="bm25", taps={}, fusion=Interleave(edge_tokens=32))
@@ -32,6 +33,7 @@ class WordsEncoder(Encoder):
         """
         if isinstance(recipe, str):
             return self.codebook.recipe
+        check_type(recipe, Recipe, "recipe")
         return recipe.model_copy(
             update={"taps": {}, "sentence": None, "hop": None, "redundancy": None}
         )

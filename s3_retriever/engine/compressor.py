@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from s3_retriever.document import Document
+from s3_retriever.document import Document, as_documents
 from s3_retriever.engine.hosting import find_codebook, shared_host
-from s3_retriever.engine.s3index import S3Index, as_documents, new_store
+from s3_retriever.engine.s3index import S3Index, new_store
 from s3_retriever.errors import InputError
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import Span
-from s3_retriever.types import Mode, Order, Where
+from s3_retriever.types import Mode, Order, Where, check_count, refuse_arguments
 
 if TYPE_CHECKING:
     from s3_retriever.codebook import Codebook
@@ -56,6 +56,7 @@ class Compressor:
     ) -> None:
         from s3_retriever.encoder import CachingEncoder
 
+        cache_tokens = check_count(cache_tokens, "cache_tokens", least=0)
         self._arguments = (host, codebook, recipe, cache_tokens, host_options)
         book = find_codebook(host, codebook)
         self.recipe = book.named_recipe(recipe)
@@ -90,6 +91,7 @@ class Compressor:
         mode: Mode = "hybrid",
         where: Where | None = None,
         order: Order = "score",
+        **_unknown: NoReturn,
     ) -> list[Span]:
         """Find the spans of the documents that answer a question.
 
@@ -111,6 +113,7 @@ class Compressor:
             InputError: The question is empty, a document cannot be used, a number is below 1, or
                 a name is unknown.
         """
+        refuse_arguments("compress", _unknown)
         if k is None and token_budget is None:
             token_budget = DEFAULT_TOKEN_BUDGET
         unique: dict[str, Document] = {}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s3_retriever.errors import CodebookError, InputError
+from s3_retriever.types import check_path
 
 if TYPE_CHECKING:
     from s3_retriever.codebook import Codebook
@@ -21,6 +23,23 @@ _HOSTS: dict[object, Host] = {}
 _HOSTS_LOCK = threading.Lock()
 
 
+def host_name(host: Any) -> str | Host:
+    """A host's name, also of a folder as a path, or a loaded host, as it is.
+
+    Raises:
+        InputError: It is neither.
+    """
+    if isinstance(host, (str, os.PathLike)):
+        return str(check_path(host, "host"))
+    from s3_retriever.host import Host
+
+    if not isinstance(host, Host):
+        raise InputError(
+            f"The host must be a name, a folder or a loaded Host, not {type(host).__name__}."
+        )
+    return host
+
+
 def codebook_name(host: str | Host, codebook: str | Path | None) -> str:
     """Find the name of a host's codebook: the one given, else the host's own. Loads nothing.
 
@@ -31,8 +50,9 @@ def codebook_name(host: str | Host, codebook: str | Path | None) -> str:
         CodebookError: No name was given, and the host has no codebook of its own.
     """
     if codebook is not None:
-        return str(codebook)
-    name = host if isinstance(host, str) else host.name
+        return str(check_path(codebook, "codebook"))
+    named = host_name(host)
+    name = named if isinstance(named, str) else named.name
     if name == MINILM:
         return MINILM
     beside = Path(name) / CODEBOOK_FOLDER
@@ -99,14 +119,16 @@ def answering_host(host: str | Host, options: dict[str, Any]) -> Host:
 def _load_once(host: str | Host, extent: dict[str, Any], options: dict[str, Any]) -> Host:
     from s3_retriever.host import Host
 
-    if isinstance(host, Host):
+    name = host_name(host)
+    if isinstance(name, Host):
         if options:
             raise InputError("A loaded host takes no options; pass them to Host.load instead.")
-        return host
-    key = (lasting(host), repr(extent), repr(sorted(options.items())))
+        return name
+    options = extent | options
+    key = (lasting(name), repr(sorted(options.items())))
     with _HOSTS_LOCK:
         if key not in _HOSTS:
-            _HOSTS[key] = Host.load(host, **extent, **options)
+            _HOSTS[key] = Host.load(name, **options)
         return _HOSTS[key]
 
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from s3_retriever.codebook.files import local_folder, read_codebook_file
 from s3_retriever.document import Document
 from s3_retriever.engine.hosting import (
     codebook_name,
     find_codebook,
+    host_name,
     lasting,
     shared_host,
     words_host,
 )
 from s3_retriever.engine.origin import Origin
-from s3_retriever.errors import CodebookError, InputError
-from s3_retriever.index import Store, Verification
+from s3_retriever.errors import CodebookError
+from s3_retriever.index import Store, Verification, unknown_ids
 from s3_retriever.progress import Bar, progress_bar
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import Explanation, Span, explain, rank, search
@@ -30,8 +32,13 @@ from s3_retriever.types import (
     Where,
     check_choice,
     check_count,
+    check_items,
+    check_path,
     check_share,
+    check_string,
     check_text,
+    check_type,
+    refuse_arguments,
 )
 
 if TYPE_CHECKING:
@@ -99,11 +106,11 @@ class S3Index:
         """
         from s3_retriever.encoder import Encoder
 
+        folder = None if path is None else check_path(path)
         book = find_codebook(host, codebook)
         chosen = book.named_recipe(recipe)
         encoder = Encoder(shared_host(host, book, host_options), book)
-        store = new_store(None if path is None else Path(path), encoder, chosen, codebook)
-        return cls(store, encoder, chosen)
+        return cls(new_store(folder, encoder, chosen, codebook), encoder, chosen)
 
     @classmethod
     def open(
@@ -130,14 +137,18 @@ class S3Index:
                 made with another codebook.
             CodebookError: The codebook cannot be read.
         """
-        store = Store.open(Path(path))
+        store = Store.open(check_path(path))
         origin = Origin.read(store)
-        host = host or origin.host
+        host = origin.host if host is None else host_name(host)
         # The host and the codebook may be loaded later, from another working directory.
         if isinstance(host, str):
             host = lasting(host)
-        if isinstance(codebook, (str, Path)):
-            codebook = lasting(str(codebook))
+        if isinstance(codebook, (str, os.PathLike)):
+            codebook = lasting(str(check_path(codebook, "codebook")))
+        elif codebook is not None:
+            from s3_retriever.codebook import Codebook
+
+            check_type(codebook, Codebook, "codebook")
         # Such an index may be made with `LongContext(..., fallback="bm25")`, without a codebook.
         words_only = not origin.recipe.taps and origin.recipe.sentence is None
         if codebook is None and not words_only:
@@ -201,6 +212,42 @@ class S3Index:
         """Ids of all documents, in the order they were added."""
         return self._store.snapshot().ids()
 
+    def __contains__(self, document_id: object) -> bool:
+        """Whether there is a document with this id."""
+        return isinstance(document_id, str) and document_id in self._store.snapshot()
+
+    def __iter__(self) -> Iterator[Document]:
+        """Read all documents, one at a time, in the order they were added.
+
+        What is added or deleted in the meantime makes no difference.
+        """
+        return self._store.snapshot().documents()
+
+    @overload
+    def get(self, ids: str | Span) -> Document: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def get(self, ids: Iterable[str | Span]) -> list[Document]: ...
+
+    def get(self, ids: str | Span | Iterable[str | Span]) -> Document | list[Document]:
+        """Read documents: text, id and metadata.
+
+        Args:
+            ids: An id, a span or its id, or a list of these.
+
+        Returns:
+            The document; for a list, the documents in its order.
+
+        Raises:
+            InputError: An id is unknown.
+        """
+        snapshot, names = self._store.snapshot(), document_ids(ids)
+        unknown = [name for name in names if snapshot.named(name) is None]
+        if unknown:
+            raise unknown_ids(unknown)
+        documents = [snapshot.document(name) for name in names]
+        return documents[0] if isinstance(ids, (str, Span)) else documents
+
     def add(
         self,
         documents: Iterable[Document | str] | Document | str,
@@ -235,18 +282,23 @@ class S3Index:
             _scanning_bar(documents, progress) as bar,
         ):
             done = 0
-            for chunk in encoder.documents(as_documents(documents), self.recipe):
+            for chunk in encoder.documents(documents, self.recipe):
                 writer.add(chunk)
                 reached = _reached(chunk, done)
                 bar.update(reached - done)
                 done = 0 if chunk.last else reached
             return list(writer.ids)
 
-    def delete(self, ids: str | Iterable[str], *, missing_ok: bool = False) -> int:
+    def delete(
+        self,
+        ids: str | Span | Document | Iterable[str | Span | Document],
+        *,
+        missing_ok: bool = False,
+    ) -> int:
         """Delete documents; they are not found from then on.
 
         Args:
-            ids: Ids of documents, or a single id.
+            ids: An id, a document, a span of it or the span's id, or a list of these.
             missing_ok: Whether unknown ids are ignored; otherwise they are an error.
 
         Returns:
@@ -256,7 +308,7 @@ class S3Index:
             InputError: An id is unknown; then nothing is deleted.
             IndexStoreError: Another process is writing, or the disk refuses.
         """
-        return self._store.delete([ids] if isinstance(ids, str) else ids, missing_ok=missing_ok)
+        return self._store.delete(document_ids(ids), missing_ok=missing_ok)
 
     def compact(self) -> None:
         """Merge all segments into one and free the space of deleted documents.
@@ -279,7 +331,7 @@ class S3Index:
         Raises:
             IndexStoreError: `path` is in use or cannot be written, or the index is damaged.
         """
-        self._store.save(Path(path))
+        self._store.save(check_path(path))
 
     def verify(self, *, progress: bool = True) -> Verification:
         """Read every file and compare it with its checksum.
@@ -307,6 +359,7 @@ class S3Index:
         order: Order = "score",
         unique: bool = True,
         recipe: str | Recipe | None = None,
+        **_unknown: NoReturn,
     ) -> list[Span]:
         """Find the spans that answer a question.
 
@@ -319,8 +372,10 @@ class S3Index:
             min_relevance: Spans of a lower relevance, 0 to 1, are left out. By default a search
                 without `k` returns only what is likely to be evidence, and a search with `k`
                 returns `k` spans.
-            where: Metadata that documents must have, such as `{"year": 2024}`, or a function of
-                a document's metadata. Applied before ranking.
+            where: Metadata that documents must have, such as `{"year": 2024}` or
+                `{"year": {"$gte": 2020}}`, or a function of a document's metadata. Operators:
+                `$eq`, `$ne`, `$gt`, `$gte`, `$lt`, `$lte`, `$in`, `$nin`, `$contains`,
+                `$not_contains`, `$exists`, `$and`, `$or` and `$not`. Applied before ranking.
             order: `score`, best first, or `document`, as in the documents.
             unique: Whether a sentence that occurs in several places, such as overlapping chunks or
                 copies of a document, is returned once. White space is ignored.
@@ -330,20 +385,22 @@ class S3Index:
             Spans that do not overlap; fewer than asked for if there are no more.
 
         Raises:
-            InputError: The question is empty, a number is below 1, or a name is unknown.
+            InputError: The question is empty, a number is below 1, a name is unknown, or `where`
+                cannot be used.
             CodebookError: The recipe needs taps that the index does not have.
         """
+        refuse_arguments("search", _unknown)
         check_text(question, "question")
         check_choice(mode, "mode", Mode)
         check_choice(order, "order", Order)
-        for name, value in (("k", k), ("token_budget", token_budget)):
-            if value is not None:
-                check_count(value, name)
         check_share(min_relevance, "min_relevance")
         if min_relevance is None:
             min_relevance = MIN_RELEVANCE if k is None else 0.0
         if k is None and token_budget is None:
             token_budget = DEFAULT_TOKEN_BUDGET
+        k = None if k is None else check_count(k, "k")
+        if token_budget is not None:
+            token_budget = check_count(token_budget, "token_budget")
         return search(
             self._store.snapshot(),
             question,
@@ -373,6 +430,7 @@ class S3Index:
             CodebookError: The recipe needs taps that the index does not have.
         """
         check_text(question, "question")
+        check_type(span, Span, "span")
         chosen, encoder, snapshot = (
             self._chosen(recipe, "hybrid"),
             self.encoder,
@@ -405,6 +463,21 @@ class S3Index:
         return chosen
 
 
+def document_ids(items: Any) -> list[str]:
+    """The ids of documents that are given as ids, spans or documents.
+
+    Raises:
+        InputError: `items` or an item is of another type.
+    """
+    ids = []
+    for item in check_items(items, "ids", (str, Span, Document)):
+        if isinstance(item, (Span, Document)):
+            ids.append(item.document_id if isinstance(item, Span) else item.id)
+        else:
+            ids.append(check_string(item, "id"))
+    return ids
+
+
 def new_store(
     path: Path | None,
     encoder: Encoder,
@@ -431,25 +504,6 @@ def _check_codebook(store: Store, origin: Origin, codebook: str | Path | Codeboo
         origin.check_codebook(store.path, codebook.identity)
     elif folder := local_folder(str(codebook)):
         origin.check_codebook(store.path, read_codebook_file(folder).identity)
-
-
-def as_documents(documents: Iterable[Document | str] | Document | str) -> Iterator[Document]:
-    """Iterate over documents, making them of plain texts; a single one need not be in a list.
-
-    Raises:
-        InputError: `documents` or an item is of another type.
-    """
-    if isinstance(documents, (str, Document)):
-        documents = [documents]
-    if not isinstance(documents, Iterable):
-        raise InputError(
-            f"Documents are an iterable of Document or str, not {type(documents).__name__}."
-        )
-    for item in documents:
-        document = Document(item) if isinstance(item, str) else item
-        if not isinstance(document, Document):
-            raise InputError(f"A document is a Document or a string, not {type(item).__name__}.")
-        yield document
 
 
 def _reached(chunk: EncodedChunk, before: int) -> int:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from s3_retriever.errors import InputError
+from s3_retriever.types import shown
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -117,9 +118,10 @@ def find_device(name: str = "auto") -> torch.device:
     if name != "auto":
         try:
             return torch.empty(0, device=name).device
-        except (RuntimeError, AssertionError) as error:
+        except (RuntimeError, AssertionError, TypeError) as error:
             raise InputError(
-                f"Device {name!r} is not available here ({error}); pass auto, cpu, cuda or mps."
+                f"Device {shown(name)} is not available here ({error}); pass auto, cpu, cuda or "
+                "mps."
             ) from error
     if torch.cuda.is_available():
         return torch.device("cuda")
@@ -139,8 +141,8 @@ def find_dtype(name: str, device: torch.device) -> torch.dtype:
     known = {"bfloat16": torch.bfloat16, "float32": torch.float32}
     if name == "auto":
         return torch.bfloat16 if fast_in_bfloat16(device) else torch.float32
-    if name not in known:
-        raise InputError(f"The dtype must be auto, {' or '.join(known)}, not {name!r}.")
+    if not isinstance(name, str) or name not in known:
+        raise InputError(f"The dtype must be auto, {' or '.join(known)}, not {shown(name)}.")
     return known[name]
 
 

@@ -21,7 +21,7 @@ from huggingface_hub import constants as hub_constants
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from s3_retriever.document import Document
+from s3_retriever.document import Document, as_documents
 from s3_retriever.errors import HostError, InputError
 from s3_retriever.host.batches import padded_length, padded_rows
 from s3_retriever.host.device import (
@@ -34,6 +34,7 @@ from s3_retriever.host.device import (
 from s3_retriever.host.families import Family, family_of
 from s3_retriever.host.source import MINILM, locate
 from s3_retriever.host.windows import OffsetTokenizer, Window, WindowShape, windows
+from s3_retriever.types import check_count, check_path, check_text, check_type
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -84,7 +85,7 @@ class Host:
     @classmethod
     def load(
         cls,
-        name: str,
+        name: str | Path,
         *,
         layers: int | None = None,
         window: int | None = None,
@@ -100,7 +101,8 @@ class Host:
         """Load a host model.
 
         Args:
-            name: `minilm` (all-MiniLM-L6-v2), a local folder, or a model id on the Hub.
+            name: `minilm` (all-MiniLM-L6-v2), a local folder (also as a path), or a model id on
+                the Hub.
             layers: How many layers to load, counted from the input; defaults to all. The weights
                 of the others are never read into memory.
             window: Most tokens of a window, including special tokens and title; defaults to 256
@@ -129,6 +131,7 @@ class Host:
             raise InputError(
                 "A host that generates is loaded whole; pass either layers or generates, not both."
             )
+        name = str(check_path(name, "host"))
         source = locate(name, revision)
         remote = {"revision": revision, "trust_remote_code": trust_remote_code}
         config = _read_config(name, source, remote)
@@ -137,6 +140,7 @@ class Host:
             _truncate(config, layers)
         shape = _window_shape(name, config, family, window, overlap)
         where = find_device(device)
+        limit = _batch_limit(batch_tokens, where, config)
         precision = find_dtype(dtype, where)
         tokenizer = OffsetTokenizer(_read_tokenizer(name, source, remote))
         model, causal = _read_model(
@@ -150,7 +154,6 @@ class Host:
         if "device_map" not in model_options:
             whole.to(where)  # type: ignore[arg-type]
         whole.train(mode=False)
-        limit = batch_tokens or default_batch_tokens(where, config)
         return cls(name, model, tokenizer, shape, limit, causal)
 
     @classmethod
@@ -181,13 +184,16 @@ class Host:
             HostError: The model is of an unknown family, or the tokenizer is not a fast one.
             InputError: `window` or `overlap` does not fit the model.
         """
+        check_type(model, transformers.PreTrainedModel, "model")
+        check_type(tokenizer, transformers.PreTrainedTokenizerBase, "tokenizer")
+        name = None if name is None else check_text(name, "name")
         family = family_of(model.config.model_type)
         name = name or model.config.name_or_path or type(model).__name__
         shape = _window_shape(name, model.config, family, window, overlap)
         whole: Any = model.train(mode=False)
         generates = not family.bidirectional and whole.get_output_embeddings() is not None
         own = OffsetTokenizer(copy.deepcopy(tokenizer))
-        limit = batch_tokens or default_batch_tokens(model.device, model.config)
+        limit = _batch_limit(batch_tokens, model.device, model.config)
         return cls(name, whole.base_model, own, shape, limit, whole if generates else None)
 
     @property
@@ -227,9 +233,9 @@ class Host:
         assert isinstance(weight, Tensor)
         return weight
 
-    def windows(self, documents: Iterable[Document]) -> Iterator[Window]:
-        """Cut documents into this host's windows, each document at least one."""
-        return windows(documents, self.tokenizer, self.shape)
+    def windows(self, documents: Iterable[Document | str] | Document | str) -> Iterator[Window]:
+        """Cut documents or plain texts into this host's windows, each at least one."""
+        return windows(as_documents(documents), self.tokenizer, self.shape)
 
     @torch.inference_mode()
     def forward(self, batch: Sequence[Window]) -> None:
@@ -262,6 +268,7 @@ class Host:
         covers the vocabulary and evenly spaced values of every weight, rounded to bfloat16 so
         that it is the same for a model loaded in float32 and in bfloat16.
         """
+        layers = check_count(layers, "layers")
         if layers not in self._fingerprints:
             self._fingerprints[layers] = self._digest(layers)
         return self._fingerprints[layers]
@@ -318,6 +325,12 @@ def _read_model(
             )
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise HostError(f"The weights of host {name!r} cannot be loaded: {error}") from error
+    except TypeError as error:
+        raise InputError(
+            f"An option does not suit host {name!r} ({error}); Host.load takes layers, window, "
+            "overlap, batch_tokens, device, dtype, revision, trust_remote_code, generates, and "
+            "what transformers' from_pretrained takes."
+        ) from error
     if not generates:
         return model, None
     # A head missing from the files has random weights. Tied heads do not count as missing.
@@ -362,9 +375,15 @@ _DTYPE_OPTION = (
 )
 
 
+def _batch_limit(tokens: int | None, device: torch.device, config: PretrainedConfig) -> int:
+    if tokens is None:
+        return default_batch_tokens(device, config)
+    return check_count(tokens, "batch_tokens")
+
+
 def _truncate(config: PretrainedConfig, layers: int) -> None:
     depth = config.num_hidden_layers
-    if not 1 <= layers <= depth:
+    if not 1 <= check_count(layers, "layers") <= depth:
         raise InputError(f"layers must be 1 to {depth}, as deep as the host, not {layers}.")
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:layers]
@@ -377,10 +396,10 @@ def _window_shape(
     positions = int(getattr(config, "max_position_embeddings", _LONGEST_WINDOW))
     longest = positions - family.unused_positions
     default = _MINILM_WINDOW if name == MINILM else _LONGEST_WINDOW
-    size = min(default, longest) if window is None else window
+    size = min(default, longest) if window is None else check_count(window, "window")
     if not 8 <= size <= longest:
         raise InputError(f"window must be 8 to {longest} tokens for host {name!r}, not {size}.")
-    shared = size // 8 if overlap is None else overlap
+    shared = size // 8 if overlap is None else check_count(overlap, "overlap", least=0)
     if not 0 <= shared <= size // 2:
         raise InputError(f"overlap must be 0 to {size // 2}, half a window, not {shared}.")
     return WindowShape(size, shared, family.bidirectional)

@@ -15,6 +15,7 @@ from s3_retriever.errors import InputError
 from s3_retriever.features import Sentence
 from s3_retriever.host import Host, Window
 from s3_retriever.host.device import to_device
+from s3_retriever.types import shown
 
 Site = Literal["key", "query", "hidden"]
 _TAP = re.compile(r"(key|query|hidden)\.(\d+)")
@@ -41,11 +42,11 @@ class Tap:
         Raises:
             InputError: It does not name a tap.
         """
-        match = _TAP.fullmatch(text)
+        match = _TAP.fullmatch(text) if isinstance(text, str) else None
         if match is None:
             raise InputError(
-                f"Unknown tap {text!r}: write a site ({', '.join(get_args(Site))}), a dot and a "
-                "layer, e.g. key.5."
+                f"Unknown tap {shown(text)}: write a site ({', '.join(get_args(Site))}), a dot "
+                "and a layer, e.g. key.5."
             )
         return cls(match[1], int(match[2]))  # type: ignore[arg-type]
 

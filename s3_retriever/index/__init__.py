@@ -5,7 +5,7 @@ from s3_retriever.index.columns import Column
 from s3_retriever.index.documents import DocumentRow
 from s3_retriever.index.segment import Segment
 from s3_retriever.index.snapshot import Snapshot
-from s3_retriever.index.store import Store
+from s3_retriever.index.store import Store, unknown_ids
 from s3_retriever.index.verification import Verification
 from s3_retriever.index.writer import SegmentWriter
 
@@ -18,4 +18,5 @@ __all__ = [
     "Snapshot",
     "Store",
     "Verification",
+    "unknown_ids",
 ]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from s3_retriever.document import Document
 from s3_retriever.index.segment import Segment
+
+_SPAN_ID = re.compile(r"(.*):[0-9]+-[0-9]+", re.DOTALL)
 
 
 class Snapshot:
@@ -48,6 +52,35 @@ class Snapshot:
             if ordinal is not None:
                 return segment, ordinal
         return None
+
+    def named(self, name: str) -> str | None:
+        """Id of the live document that has this id or a span with this id; None if there is none.
+
+        A span's id is `document_id:start-end`.
+        """
+        if name in self:
+            return name
+        span = _SPAN_ID.fullmatch(name)
+        return span[1] if span and span[1] in self else None
+
+    def document(self, name: str) -> Document:
+        """The live document that has this id or a span with this id.
+
+        Raises:
+            KeyError: There is none.
+        """
+        place = self.find(self.named(name) or name)
+        if place is None:
+            raise KeyError(name)
+        return _document(*place)
+
+    def documents(self) -> Iterator[Document]:
+        """The live documents, in the order they were added; each is read when it is due."""
+        return (
+            _document(segment, ordinal)
+            for segment in self.segments
+            for ordinal in segment.live_documents().tolist()
+        )
 
     def ids(self) -> list[str]:
         """Ids of the live documents, in the order they were added."""
@@ -125,3 +158,8 @@ class Snapshot:
             parts = [segment.sentences[field] for segment in self.segments]
             self._columns[field] = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
         return self._columns[field]
+
+
+def _document(segment: Segment, ordinal: int) -> Document:
+    row = segment.document(ordinal)
+    return Document(segment.document_text(ordinal), row.id, row.metadata)

@@ -175,7 +175,7 @@ class Store:
         """Delete documents in one commit; all of them or, with an error, none.
 
         Args:
-            ids: Ids of the documents.
+            ids: Ids of the documents, or of spans of them.
             missing_ok: Whether unknown ids are ignored; otherwise they are an error.
 
         Returns:
@@ -188,9 +188,11 @@ class Store:
         wanted = set(ids)
         with self._backend.writing():
             snapshot = self.snapshot()
-            known = {name for name in wanted if name in snapshot}
-            if known != wanted and not missing_ok:
-                raise _unknown(wanted - known)
+            named = {name: snapshot.named(name) for name in wanted}
+            unknown = [name for name, document_id in named.items() if document_id is None]
+            if unknown and not missing_ok:
+                raise unknown_ids(unknown)
+            known = {document_id for document_id in named.values() if document_id is not None}
             if known:
                 self._commit(self._without(snapshot, known))
                 self._merge_if_due()
@@ -361,12 +363,11 @@ def _check_taps(manifest: Manifest, features: Mapping[str, int], vector_bytes: i
             )
 
 
-def _unknown(ids: Collection[str]) -> InputError:
+def unknown_ids(ids: Collection[str]) -> InputError:
+    """The error for ids that no document has."""
     named = ", ".join(repr(name) for name in sorted(ids)[:_NAMED_IDS])
     more = f" and {len(ids) - _NAMED_IDS} more" * (len(ids) > _NAMED_IDS)
-    return InputError(
-        f"This index has no document {named}{more}; nothing was deleted: check the ids."
-    )
+    return InputError(f"This index has no document {named}{more}; check the ids.")
 
 
 def _size(segment: Segment) -> Size:

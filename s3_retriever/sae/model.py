@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from s3_retriever.errors import CodebookError
+from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.host.batches import padded_rows
+from s3_retriever.types import check_count, check_path, check_type
 
 _BLOCK_ROWS = 1_024
 # Rows are padded to multiples of this, fewer of them to powers of two: the matrix library keeps
@@ -83,7 +84,8 @@ class TopKSAE(nn.Module):
 
     def __init__(self, width: int, features: int, k: int) -> None:
         super().__init__()
-        self.k = _checked_k(k, features)
+        width, features = check_count(width, "width"), check_count(features, "features")
+        self.k = _checked_k(check_count(k, "k"), features)
         directions = functional.normalize(torch.randn(features, width), dim=1)
         self.W_dec = nn.Parameter(directions)
         self.W_enc = nn.Parameter(directions.T.clone().contiguous())
@@ -135,7 +137,13 @@ class TopKSAE(nn.Module):
             Values [rows, k], float32, strongest first, and feature indices [rows, k], int64. A
             feature that does not fire (its value is not above zero) has index -1 and value 0.
         """
-        return self.encoder().encode(x, k)
+        check_type(x, Tensor, "activations")
+        if x.ndim != 2 or x.shape[1] != self.width or not x.is_floating_point():
+            raise InputError(
+                f"Activations must be floating-point numbers [rows, {self.width}], not "
+                f"{x.dtype} {list(x.shape)}."
+            )
+        return self.encoder().encode(x, None if k is None else check_count(k, "k"))
 
     def decode(self, values: Tensor, indices: Tensor) -> Tensor:
         """Reconstruct rows from their features.
@@ -159,7 +167,9 @@ class TopKSAE(nn.Module):
         """Reconstruct activations [rows, width] through the Top-k code."""
         return self.decode(*self.encode(x))
 
-    def save(self, folder: Path, *, dtype: torch.dtype = torch.float32, **metadata: Any) -> None:
+    def save(
+        self, folder: str | Path, *, dtype: torch.dtype = torch.float32, **metadata: Any
+    ) -> None:
         """Write `cfg.json` and `sae_weights.safetensors` in the SAELens v6 layout.
 
         Args:
@@ -168,6 +178,7 @@ class TopKSAE(nn.Module):
                 activation may lie beyond the range of float16.
             metadata: JSON values to keep beside the configuration, such as `hook_name`.
         """
+        folder = check_path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         config = {
             "architecture": "topk",
@@ -192,12 +203,13 @@ class TopKSAE(nn.Module):
         (folder / WEIGHTS_FILE).chmod((folder / CONFIG_FILE).stat().st_mode)
 
     @classmethod
-    def load(cls, folder: Path) -> TopKSAE:
+    def load(cls, folder: str | Path) -> TopKSAE:
         """Read a Top-k SAE in the SAELens v6 layout, as float32.
 
         Raises:
             CodebookError: A file is missing or damaged, or the SAE is of another kind.
         """
+        folder = check_path(folder)
         config = _read_config(folder / CONFIG_FILE)
         try:
             tensors = load_file(folder / WEIGHTS_FILE)

@@ -152,7 +152,10 @@ def _locate(snapshot: Snapshot, span: Span) -> tuple[int, Segment, int, int]:
     Raises:
         InputError: The span is not in the snapshot.
     """
-    location = snapshot.find(span.document_id)
+    valid = isinstance(span.document_id, str) and all(
+        isinstance(offset, (int, np.integer)) for offset in (span.start, span.end)
+    )
+    location = snapshot.find(span.document_id) if valid else None
     if location is not None:
         segment, ordinal = location
         document = segment.documents[ordinal]

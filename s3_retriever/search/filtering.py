@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from s3_retriever.errors import InputError
 from s3_retriever.index import Column, Segment, Snapshot
 from s3_retriever.metadata import json_value
-from s3_retriever.types import Where
+from s3_retriever.types import Where, shown
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +145,9 @@ class _Conditions:
     def _mapping(self, where: Any, name: str) -> Filter:
         """Every key of a mapping must pass."""
         if not isinstance(where, dict):
-            raise InputError(f"{name} must be a mapping such as {{'year': 2024}}, not {where!r}.")
+            raise InputError(
+                f"{name} must be a mapping such as {{'year': 2024}}, not {shown(where)}."
+            )
         filters = []
         for key, value in where.items():
             inner = f"{name}[{key!r}]"
@@ -207,7 +209,7 @@ def _combined(operator: str, value: Any, name: str, parse: Callable[[Any, str], 
     if operator == "$not" and not isinstance(value, list):
         return _negated(parse(value, name))
     if not isinstance(value, list) or not value:
-        raise InputError(f"{name} must be a list of conditions, not {value!r}.")
+        raise InputError(f"{name} must be a list of conditions, not {shown(value)}.")
     filters = [parse(item, f"{name}[{at}]") for at, item in enumerate(value)]
     if operator == "$and":
         return _every(filters)
@@ -240,7 +242,7 @@ def _check_operand(operator: str, value: Any, name: str) -> None:
     else:
         return
     if not suits:
-        raise InputError(f"{name} must be {wanted}, not {value!r}.")
+        raise InputError(f"{name} must be {wanted}, not {shown(value)}.")
 
 
 def _is_operator(key: str) -> bool:

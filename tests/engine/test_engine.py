@@ -226,7 +226,7 @@ def test_a_recipe_needs_its_taps_indexed(index, codebook):
 
 @pytest.mark.parametrize("question", ["", "   ", "\n\t", None])
 def test_an_empty_question_is_refused(index, question):
-    with pytest.raises(InputError, match="empty"):
+    with pytest.raises(InputError, match=r"question is empty|must be a string, not NoneType"):
         index.search(question)
 
 
