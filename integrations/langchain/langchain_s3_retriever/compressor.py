@@ -59,9 +59,9 @@ class S3Compressor(BaseDocumentCompressor):
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
-    k: Count | None = None
+    k: Count = None
     """Maximum number of spans; None for no limit."""
-    token_budget: Count | None = None
+    token_budget: Count = None
     """Maximum tokens of all spans together, as the host counts them; 1,024 if `k` is None too."""
     mode: Mode = "hybrid"
     """`s3` (co-activation of features), `bm25`, or `hybrid`, which fuses both."""

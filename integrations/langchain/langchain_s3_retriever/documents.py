@@ -10,6 +10,7 @@ from langchain_core.documents import Document
 
 import s3_retriever
 from s3_retriever import InputError
+from s3_retriever.types import check_items
 
 if TYPE_CHECKING:
     from s3_retriever import S3Index, Span
@@ -34,11 +35,9 @@ def texts_to_documents(
     Raises:
         InputError: A text or metadata is of another type, or their numbers differ.
     """
-    if isinstance(texts, str):
-        texts = [texts]
     if isinstance(metadatas, Mapping):
         metadatas = [metadatas]
-    for text, metadata in _pairs(_iterable(texts, "texts"), metadatas, "texts", "metadatas"):
+    for text, metadata in _pairs(check_items(texts, "texts"), metadatas, "texts", "metadatas"):
         if not isinstance(text, str):
             raise InputError(f"A text must be a string, not {type(text).__name__}.")
         if metadata is not None and not isinstance(metadata, Mapping):
@@ -70,10 +69,6 @@ def add_documents(
             or a text, an id or metadata cannot be stored in an index.
         IndexStoreError: The index cannot be written.
     """
-    if isinstance(documents, Document):
-        documents = [documents]
-    if isinstance(ids, str):
-        ids = [ids]
     added: list[str] = []
     index.add(_once_each(_to_index(documents, ids), added), replace=True, progress=progress)
     return added
@@ -85,9 +80,7 @@ def check_documents(documents: Iterable[Document]) -> list[Document]:
     Raises:
         InputError: They are of another type.
     """
-    if isinstance(documents, Document):
-        return [documents]
-    listed = list(_iterable(documents, "documents"))
+    listed = list(check_items(documents, "documents", (Document,)))
     for document in listed:
         _check_document(document)
     return listed
@@ -128,9 +121,10 @@ def place(metadata: Mapping[str, Any]) -> int:
 
 
 def _to_index(
-    documents: Iterable[Document], ids: Iterable[str | None] | None
+    documents: Iterable[Document] | Document, ids: Iterable[str | None] | str | None
 ) -> Iterator[s3_retriever.Document]:
-    for document, given in _pairs(_iterable(documents, "documents"), ids, "documents", "ids"):
+    listed = check_items(documents, "documents", (Document,))
+    for document, given in _pairs(listed, ids, "documents", "ids"):
         _check_document(document)
         yield s3_retriever.Document(
             document.page_content,
@@ -165,20 +159,14 @@ def _check_document(document: object) -> None:
         )
 
 
-def _iterable(values: Any, name: str) -> Iterable[Any]:
-    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
-        raise InputError(f"{name} must be a list or an iterator, not {type(values).__name__}.")
-    return values
-
-
 def _pairs(
-    values: Iterable[Any], others: Iterable[Any] | None, name: str, other_name: str
+    values: Iterable[Any], others: Iterable[Any] | str | None, name: str, other_name: str
 ) -> Iterator[tuple[Any, Any]]:
     """Pair values with as many others, or each with None if there are no others."""
     if others is None:
         yield from ((value, None) for value in values)
         return
-    for value, other in zip_longest(values, _iterable(others, other_name), fillvalue=_MISSING):
+    for value, other in zip_longest(values, check_items(others, other_name), fillvalue=_MISSING):
         if value is _MISSING or other is _MISSING:
             more, fewer = (other_name, name) if value is _MISSING else (name, other_name)
             raise InputError(f"There are more {more} than {fewer}; give as many of each.")

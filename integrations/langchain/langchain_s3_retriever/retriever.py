@@ -17,8 +17,8 @@ from langchain_s3_retriever.documents import (
     texts_to_documents,
     to_evidence,
 )
-from langchain_s3_retriever.settings import Count, is_blank, refuse_filter
-from s3_retriever.types import Mode, Order, Where
+from langchain_s3_retriever.settings import Count, Share, is_blank
+from s3_retriever.types import Mode, Order, Where, refuse_arguments
 
 if TYPE_CHECKING:
     from langchain_core.callbacks import (
@@ -98,13 +98,13 @@ class S3Retriever(BaseRetriever):
 
     index: S3Index = Field(repr=False)
     """The index to search; several retrievers may share it."""
-    k: Count | None = None
+    k: Count = None
     """Maximum number of spans; None for no limit."""
     mode: Mode = "hybrid"
     """`s3` (co-activation of features), `bm25`, or `hybrid`, which fuses both."""
-    token_budget: Count | None = None
+    token_budget: Count = None
     """Maximum tokens of all spans together, as the host counts them; 512 if `k` is None too."""
-    min_relevance: float | None = Field(default=None, ge=0, le=1)
+    min_relevance: Share = None
     """Spans of a lower relevance are left out; by default, without `k`, what is not likely to be
     evidence."""
     where: Where | None = None
@@ -117,8 +117,8 @@ class S3Retriever(BaseRetriever):
     @model_validator(mode="before")
     @classmethod
     def _filter_is_where(cls, settings: Any) -> Any:
-        if isinstance(settings, Mapping):
-            refuse_filter(settings)
+        if isinstance(settings, Mapping) and "filter" in settings:
+            refuse_arguments(cls.__name__, {"filter": settings["filter"]})
         return settings
 
     @field_validator("index", mode="after")
@@ -326,7 +326,7 @@ class S3Retriever(BaseRetriever):
         return await run_in_executor(None, self._search, query, **options)
 
     def _search(self, query: str, **options: Unpack[SearchOptions]) -> list[Document]:
-        refuse_filter(options)
+        refuse_arguments(type(self).__name__, options.keys() - SearchOptions.__annotations__.keys())
         settings: SearchOptions = {
             "k": self.k,
             "mode": self.mode,

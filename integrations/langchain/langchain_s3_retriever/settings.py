@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Iterable
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator
 
-from s3_retriever import InputError
-
-
-def _whole(value: Any) -> Any:
-    """Take whole numbers of any library, such as numpy; True is not a number."""
-    if isinstance(value, bool):
-        raise ValueError(f"must be a whole number, not {value}")  # noqa: TRY004 - for pydantic
-    try:
-        return operator.index(value)
-    except TypeError:
-        return value
+from s3_retriever.types import check_count, check_share
 
 
-Count = Annotated[int, BeforeValidator(_whole), Field(strict=True, ge=1)]
+def _count(value: Any) -> int | None:
+    return None if value is None else check_count(value, "it")
 
 
-def refuse_filter(options: Iterable[str]) -> None:
-    """Refuse `filter`, as vector stores call it.
+def _share(value: Any) -> Any:
+    check_share(value, "it")
+    return value
 
-    Raises:
-        InputError: It is among the options.
-    """
-    if "filter" in options:
-        raise InputError(
-            "S3Retriever has no filter; write where={...}, which takes the same operators."
-        )
+
+# Whole numbers of at least 1, and numbers from 0 to 1, also NumPy's; True is not a number.
+Count = Annotated[int | None, BeforeValidator(_count)]
+Share = Annotated[float | None, BeforeValidator(_share)]
 
 
 def is_blank(query: object) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,15 @@ import s3_retriever
 from langchain_s3_retriever.documents import add_documents, texts_to_documents
 from langchain_s3_retriever.settings import is_blank
 from s3_retriever import InputError
-from s3_retriever.types import Mode, Where
+from s3_retriever.types import (
+    Mode,
+    Where,
+    check_choice,
+    check_count,
+    check_items,
+    check_string,
+    check_type,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -36,6 +45,8 @@ class S3VectorStore(VectorStore):
     """
 
     def __init__(self, index: S3Index, *, mode: Mode = "hybrid") -> None:
+        check_type(index, s3_retriever.S3Index, "index")
+        check_choice(mode, "mode", Mode)
         self.index = index
         self._mode: Mode = mode
 
@@ -191,11 +202,13 @@ class S3VectorStore(VectorStore):
         Args:
             ids: Ids, or a single one.
         """
-        wanted = [ids] if isinstance(ids, str) else ids
-        return [
-            Document(stored.text, id=stored.id, metadata=dict(stored.metadata))
-            for stored in self.index.get(wanted, missing_ok=True)
-        ]
+        found = []
+        for name in check_items(ids, "ids"):
+            check_string(name, "id")
+            with suppress(InputError):
+                stored = self.index.get(name)
+                found.append(Document(stored.text, id=stored.id, metadata=dict(stored.metadata)))
+        return found
 
     def similarity_search(self, query: str, k: int = 4, **options: Any) -> list[Document]:
         """Find the documents that hold the best evidence.
@@ -250,9 +263,9 @@ class S3VectorStore(VectorStore):
         """Documents by their best span, with its relevance."""
         if filter is not None and where is not None:
             raise InputError("filter and where mean the same; give one of them.")
+        limit = k = check_count(k, "k")
         if is_blank(query):
             return []
-        limit = k
         while True:
             spans = self.index.search(
                 query,

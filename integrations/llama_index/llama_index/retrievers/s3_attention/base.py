@@ -16,7 +16,7 @@ from llama_index.core.callbacks.base import CallbackManager
 from llama_index.core.schema import BaseNode, IndexNode, NodeWithScore, QueryBundle
 from llama_index.core.storage.docstore.types import BaseDocumentStore
 from llama_index.core.vector_stores import MetadataFilters
-from s3_retriever.types import Mode, Order
+from s3_retriever.types import Mode, Order, check_path, check_type
 
 from llama_index.retrievers.s3_attention.filters import predicate
 from llama_index.retrievers.s3_attention.merging import Merge, merge_spans
@@ -93,6 +93,7 @@ class S3Retriever(BaseRetriever):
         objects: list[IndexNode] | None = None,
         verbose: bool = False,
     ) -> None:
+        check_type(index, s3_retriever.S3Index, "index")
         self.index = index
         self.similarity_top_k = similarity_top_k
         self.token_budget = token_budget
@@ -189,6 +190,7 @@ class S3Retriever(BaseRetriever):
         if index is not None:
             docstore = _docstore_of(index)
         if docstore is not None:
+            check_type(docstore, BaseDocumentStore, "docstore")
             nodes = list(docstore.docs.values())
             if not nodes:
                 warnings.warn(
@@ -231,7 +233,7 @@ class S3Retriever(BaseRetriever):
             ValueError: It is damaged or was written by a newer release.
             s3_retriever.S3Error: Its index, host or codebook cannot be loaded.
         """
-        folder, settings = load(Path(path))
+        folder, settings = load(check_path(path))
         return cls(
             s3_retriever.S3Index.open(folder, host, codebook=codebook),
             **dict(settings),
@@ -253,7 +255,7 @@ class S3Retriever(BaseRetriever):
         Raises:
             s3_retriever.IndexStoreError: The index is damaged, or the folder cannot be written.
         """
-        save(Path(path), self.index, self._settings())
+        save(check_path(path), self.index, self._settings())
 
     def with_settings(self, **changes: Any) -> S3Retriever:
         """Make a retriever on the same index with other settings.

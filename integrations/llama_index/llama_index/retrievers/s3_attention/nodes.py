@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.schema import (
@@ -16,6 +15,7 @@ from llama_index.core.schema import (
     TextNode,
 )
 from s3_retriever import Document, InputError
+from s3_retriever.types import check_items
 
 if TYPE_CHECKING:
     from s3_retriever import Span
@@ -48,11 +48,7 @@ def check_nodes(nodes: Any) -> list[BaseNode]:
     Raises:
         s3_retriever.InputError: They are of another type.
     """
-    if isinstance(nodes, (BaseNode, NodeWithScore)):
-        nodes = [nodes]
-    if isinstance(nodes, (str, bytes, Mapping)) or not isinstance(nodes, Iterable):
-        raise InputError(f"nodes must be a list of nodes, not {type(nodes).__name__}.")
-    return [_check_node(item) for item in nodes]
+    return [_check_node(item) for item in check_items(nodes, "nodes", (BaseNode, NodeWithScore))]
 
 
 def _check_node(item: Any) -> BaseNode:

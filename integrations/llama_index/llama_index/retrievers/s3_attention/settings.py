@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import re
 import shutil
 import uuid
@@ -14,11 +13,10 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
-    Field,
     ValidationError,
     field_validator,
 )
-from s3_retriever.types import Mode, Order
+from s3_retriever.types import Mode, Order, check_count, check_share
 
 from llama_index.retrievers.s3_attention.filters import predicate
 from llama_index.retrievers.s3_attention.merging import Merge
@@ -27,16 +25,22 @@ if TYPE_CHECKING:
     from s3_retriever import S3Index
 
 
-def _whole(value: Any) -> Any:
-    """Take whole numbers of any library, such as numpy; True is not a number."""
-    try:
-        return value if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        return value
+def _count(least: int) -> BeforeValidator:
+    def check(value: Any) -> int | None:
+        return None if value is None else check_count(value, "it", least=least)
+
+    return BeforeValidator(check)
 
 
-Limit = Annotated[int, BeforeValidator(_whole), Field(strict=True, ge=0)]
-Budget = Annotated[int, BeforeValidator(_whole), Field(strict=True, ge=1)]
+def _share(value: Any) -> Any:
+    check_share(value, "it")
+    return value
+
+
+# Whole numbers, and numbers from 0 to 1, also NumPy's; True is not a number.
+Limit = Annotated[int | None, _count(0)]
+Budget = Annotated[int | None, _count(1)]
+Share = Annotated[float | None, BeforeValidator(_share)]
 
 _FILE = "retriever.json"
 _COPY = re.compile(r"index-[0-9a-f]{12}")
@@ -47,9 +51,9 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    similarity_top_k: Limit | None = None
-    token_budget: Budget | None = None
-    min_relevance: float | None = Field(default=None, ge=0, le=1)
+    similarity_top_k: Limit = None
+    token_budget: Budget = None
+    min_relevance: Share = None
     mode: Mode = "hybrid"
     order: Order = "score"
     unique: bool = True
