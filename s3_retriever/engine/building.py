@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from s3_retriever.engine.s3index import S3Index
 from s3_retriever.recipe import Recipe
+from s3_retriever.types import check_path
 
 if TYPE_CHECKING:
     from s3_retriever.codebook import Codebook
@@ -40,7 +41,7 @@ def new_index(
     Raises:
         S3Error: The host, the codebook or the folder cannot be used.
     """
-    had_folder = path is not None and Path(path).is_dir()
+    had_folder = path is not None and check_path(path).is_dir()
     index = S3Index.create(path, host, codebook=codebook, recipe=recipe, **host_options)
     folder = index.path
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import zip_longest
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.documents import Document
@@ -148,7 +149,7 @@ def _once_each(
 
 
 def _is_offset(value: object) -> bool:
-    return type(value) is int
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _check_document(document: object) -> None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, ValidationInfo
 
 from s3_retriever.types import check_count, check_share
 
 
-def _count(value: Any) -> int | None:
-    return None if value is None else check_count(value, "it")
+def _count(value: Any, field: ValidationInfo) -> int | None:
+    return None if value is None else check_count(value, field.field_name or "")
 
 
-def _share(value: Any) -> Any:
-    check_share(value, "it")
+def _share(value: Any, field: ValidationInfo) -> Any:
+    check_share(value, field.field_name or "")
     return value
 
 

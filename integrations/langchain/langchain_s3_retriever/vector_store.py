@@ -270,7 +270,7 @@ class S3VectorStore(VectorStore):
             spans = self.index.search(
                 query,
                 limit,
-                mode=mode or self._mode,
+                mode=self._mode if mode is None else mode,
                 where=filter if where is None else where,
                 unique=False,  # a copy of a document is a document
             )

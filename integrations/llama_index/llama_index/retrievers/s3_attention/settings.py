@@ -14,8 +14,10 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
+from s3_retriever import IndexStoreError
 from s3_retriever.types import Mode, Order, check_count, check_share
 
 from llama_index.retrievers.s3_attention.filters import predicate
@@ -26,14 +28,14 @@ if TYPE_CHECKING:
 
 
 def _count(least: int) -> BeforeValidator:
-    def check(value: Any) -> int | None:
-        return None if value is None else check_count(value, "it", least=least)
+    def check(value: Any, field: ValidationInfo) -> int | None:
+        return None if value is None else check_count(value, field.field_name or "", least=least)
 
     return BeforeValidator(check)
 
 
-def _share(value: Any) -> Any:
-    check_share(value, "it")
+def _share(value: Any, field: ValidationInfo) -> Any:
+    check_share(value, field.field_name or "")
     return value
 
 
@@ -87,7 +89,10 @@ def save(folder: Path, index: S3Index, settings: Settings) -> None:
 
     An index that was opened in this folder stays where it is.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise IndexStoreError(f"The folder {folder} cannot be made: {error.strerror}.") from error
     before = load(folder)[0] if (folder / _FILE).exists() else None
     if index.path is not None and index.path.resolve().parent == folder.resolve():
         name = index.path.name
