@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s3_retriever.errors import CodebookError, InputError
+from s3_retriever.processes import lasting, renew_after_fork
 
 if TYPE_CHECKING:
     from s3_retriever.codebook import Codebook
@@ -19,6 +20,14 @@ CODEBOOK_FOLDER = "s3-codebook"
 
 _HOSTS: dict[object, Host] = {}
 _HOSTS_LOCK = threading.Lock()
+
+
+def _renew() -> None:
+    global _HOSTS_LOCK
+    _HOSTS_LOCK = threading.Lock()
+
+
+renew_after_fork(_renew)
 
 
 def codebook_name(host: str | Host, codebook: str | Path | None) -> str:
@@ -108,9 +117,3 @@ def _load_once(host: str | Host, extent: dict[str, Any], options: dict[str, Any]
         if key not in _HOSTS:
             _HOSTS[key] = Host.load(host, **extent, **options)
         return _HOSTS[key]
-
-
-def lasting(name: str) -> str:
-    """A name that is valid from any working directory: a folder's absolute path, or the name."""
-    folder = Path(name).expanduser()
-    return str(folder.resolve()) if name != MINILM and folder.is_dir() else name

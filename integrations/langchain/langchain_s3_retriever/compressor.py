@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, PrivateAttr
 
 import s3_retriever
 from langchain_s3_retriever.documents import to_evidence
+from s3_retriever.processes import renew_after_fork
 from s3_retriever.types import Mode, Order
 
 if TYPE_CHECKING:
@@ -25,6 +26,15 @@ else:
     Codebook = Host = Recipe = Any
 
 _LOADING = threading.Lock()
+
+
+def _renew() -> None:
+    """In a forked child, free the lock that another thread may have held."""
+    global _LOADING
+    _LOADING = threading.Lock()
+
+
+renew_after_fork(_renew)
 
 
 class Retrieved(TypedDict):
