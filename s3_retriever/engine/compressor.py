@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from s3_retriever.document import Document, as_documents
-from s3_retriever.engine.hosting import find_codebook, shared_host
+from s3_retriever.engine.hosting import find_codebook, host_name, shared_host
 from s3_retriever.engine.s3index import S3Index, new_store
-from s3_retriever.errors import InputError
+from s3_retriever.processes import lasting
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import Span
 from s3_retriever.types import Mode, Order, Where, check_count, refuse_arguments
@@ -33,7 +32,7 @@ class Compressor:
         host: `minilm`, a local folder, a model id on the Hugging Face Hub, or a loaded host.
         codebook: The host's codebook, or its name; found as in `S3Index.create`.
         recipe: `default`, `paper`, or your own.
-        cache_tokens: Most tokens whose features are remembered.
+        cache_tokens: Most tokens whose features are remembered; with 0 or less, none.
         host_options: For `Host.load`, such as `device="cuda"`.
 
     Attributes:
@@ -57,29 +56,32 @@ class Compressor:
         from s3_retriever.encoder import CachingEncoder
 
         cache_tokens = check_count(cache_tokens, "cache_tokens", least=0)
-        self._arguments = (host, codebook, recipe, cache_tokens, host_options)
+        host = host_name(host)
         book = find_codebook(host, codebook)
         self.recipe = book.named_recipe(recipe)
         self.encoder = CachingEncoder(shared_host(host, book, host_options), book, cache_tokens)
+        # What makes it again in another process and working directory.
+        if isinstance(host, str):
+            host = lasting(host)
+        if isinstance(codebook, (str, Path)):
+            codebook = lasting(str(codebook))
+        self._arguments = (host, codebook, recipe, cache_tokens, host_options)
+
+    def __copy__(self) -> Compressor:
+        """The compressor itself, which may be shared."""
+        return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Compressor:
-        """A copy would do the same: it is shared, with what it remembers."""
+        """As `__copy__`."""
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the names of host, codebook and recipe, which are loaded again.
+        """Pickle how it was made; what it remembers stays here.
 
         Raises:
-            InputError: The host or the codebook was given as an object.
+            HostError: Its host cannot be loaded by name.
         """
-        host, codebook, recipe, cache_tokens, host_options = self._arguments
-        if not isinstance(host, str) or not isinstance(codebook, (str, Path, type(None))):
-            raise InputError(
-                "A Compressor that was given a loaded host or codebook cannot be pickled; make it "
-                "with their names."
-            )
-        keywords = {"codebook": codebook, "recipe": recipe, "cache_tokens": cache_tokens}
-        return partial(Compressor, host, **keywords, **host_options), ()
+        return _make_again, self._arguments
 
     def compress(
         self,
@@ -125,3 +127,9 @@ class Compressor:
             return index.search(
                 question, k, mode=mode, token_budget=token_budget, where=where, order=order
             )
+
+
+def _make_again(
+    host: Any, codebook: Any, recipe: Any, cache_tokens: int, options: dict[str, Any]
+) -> Compressor:
+    return Compressor(host, codebook=codebook, recipe=recipe, cache_tokens=cache_tokens, **options)

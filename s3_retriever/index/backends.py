@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from s3_retriever.errors import IndexStoreError
-from s3_retriever.forking import renew_after_fork
 from s3_retriever.index import lock
 from s3_retriever.index.files import replace_file, sync, writing
 from s3_retriever.index.lock import LOCK_NAMES, hold
@@ -38,6 +37,7 @@ from s3_retriever.index.verification import (
     named_files,
     refuse_damage,
 )
+from s3_retriever.processes import renew_after_fork
 
 # Where a segment is written; no reader looks into it.
 DRAFT = "draft"

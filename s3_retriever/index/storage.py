@@ -20,9 +20,9 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from s3_retriever.forking import renew_after_fork
 from s3_retriever.index.files import checksum, damaged, reading, writing
 from s3_retriever.index.manifest import FileEntry
+from s3_retriever.processes import renew_after_fork
 
 # A map holds a file descriptor for as long as it lives. Smaller files are read instead, which
 # keeps an index of many small segments within a process's limit.

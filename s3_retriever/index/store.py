@@ -251,6 +251,12 @@ class Store:
         self._snapshot = Snapshot(-1, [])
         self._backend.close()
 
+    def shared(self) -> Store:
+        """Another store of the same index; closing one of an index in memory empties both."""
+        store = Store(self._backend)
+        store._closed = self._closed
+        return store
+
     def _read(self, manifest: Manifest) -> Snapshot:
         # Segments that did not change stay open.
         opened = {segment.name: segment for segment in self._snapshot.segments}

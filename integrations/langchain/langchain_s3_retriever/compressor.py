@@ -21,6 +21,7 @@ from langchain_s3_retriever.documents import (
 )
 from langchain_s3_retriever.settings import Count, is_blank
 from s3_retriever import InputError
+from s3_retriever.processes import renew_after_fork
 from s3_retriever.types import Mode, Order
 
 if TYPE_CHECKING:
@@ -32,6 +33,15 @@ else:
     Codebook = Host = Recipe = Any
 
 _LOADING = threading.Lock()
+
+
+def _renew() -> None:
+    """In a forked child, free the lock that another thread may have held."""
+    global _LOADING
+    _LOADING = threading.Lock()
+
+
+renew_after_fork(_renew)
 
 
 class Retrieved(TypedDict):

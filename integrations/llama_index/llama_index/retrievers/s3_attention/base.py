@@ -16,6 +16,7 @@ from llama_index.core.callbacks.base import CallbackManager
 from llama_index.core.schema import BaseNode, IndexNode, NodeWithScore, QueryBundle
 from llama_index.core.storage.docstore.types import BaseDocumentStore
 from llama_index.core.vector_stores import MetadataFilters
+from s3_retriever.processes import renew_after_fork
 from s3_retriever.types import Mode, Order, check_path, check_type
 
 from llama_index.retrievers.s3_attention.filters import predicate
@@ -33,6 +34,15 @@ T = TypeVar("T")
 # The host runs one batch at a time, and busy threads take Python away from the event loop: more
 # threads than these would not be faster.
 _TURNS = threading.BoundedSemaphore(2)
+
+
+def _renew() -> None:
+    """In a forked child, forget the threads that only the parent has."""
+    global _TURNS
+    _TURNS = threading.BoundedSemaphore(2)
+
+
+renew_after_fork(_renew)
 
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

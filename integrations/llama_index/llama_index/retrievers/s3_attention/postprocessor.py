@@ -11,6 +11,7 @@ import s3_retriever
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
+from s3_retriever.processes import renew_after_fork
 from s3_retriever.types import Mode, Order
 
 from llama_index.retrievers.s3_attention.base import in_thread
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
     from s3_retriever import Compressor, Span
 
 _LOADING = threading.Lock()
+
+
+def _renew() -> None:
+    """In a forked child, free the lock that another thread may have held."""
+    global _LOADING
+    _LOADING = threading.Lock()
+
+
+renew_after_fork(_renew)
 
 
 class S3NodePostprocessor(BaseNodePostprocessor):
