@@ -148,8 +148,9 @@ def _once_each(
             yield document
 
 
-def _is_offset(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
+def _is_offset(value: Any) -> bool:
+    """Whether a value is a place; text splitters write -1 for one that they did not find."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0
 
 
 def _check_document(document: object) -> None:

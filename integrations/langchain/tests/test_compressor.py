@@ -61,7 +61,7 @@ def test_start_index_of_a_chunk_is_added_to(compressor):
     assert (found.metadata["start_index"], found.metadata["s3_end"]) == (100, 140)
 
 
-@pytest.mark.parametrize("start", ["12", None, True, 1.5])
+@pytest.mark.parametrize("start", ["12", None, True, 1.5, -1])
 def test_another_start_index_stays_as_it_is(compressor, start):
     chunk = Document(TEXTS["leave"], id="leave", metadata={"start_index": start})
     metadata = compressor.compress_documents([chunk], QUESTION)[0].metadata
