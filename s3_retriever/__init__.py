@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from s3_retriever.calibration import Calibration, GoldSpan, LabelledQuestion, calibrate
     from s3_retriever.codebook import Codebook
     from s3_retriever.document import Document
-    from s3_retriever.engine import Compressor, S3Index
+    from s3_retriever.engine import Compressor, S3Index, new_index
     from s3_retriever.errors import (
         CodebookError,
         HostError,
@@ -76,6 +76,7 @@ _MODULES = {
     "TopKSAE": "sae",
     "ZScore": "recipe",
     "calibrate": "calibration",
+    "new_index": "engine",
 }
 
 __all__ = [
@@ -114,6 +115,7 @@ __all__ = [
     "ZScore",
     "__version__",
     "calibrate",
+    "new_index",
 ]
 
 

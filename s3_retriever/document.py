@@ -34,7 +34,7 @@ class Document:
 
     text: str
     id: str = ""
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         """Check the fields and fill in the id."""

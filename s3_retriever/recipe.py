@@ -95,9 +95,9 @@ class RelevanceRecipe(_Part):
         bias: Log-odds of a sentence that has nothing of the question.
     """
 
-    similarity: float = Field(gt=0)
-    words: float = Field(ge=0)
-    bias: float
+    similarity: PositiveWeight
+    words: Weight
+    bias: float = Field(ge=-_LARGEST_WEIGHT, le=_LARGEST_WEIGHT)
 
 
 class SentenceRecipe(_Part):

@@ -30,7 +30,7 @@ def main() -> None:
     )
     print("\nCompressed to 25 tokens:")
     for document in compressed.invoke(question):
-        start, end = document.metadata["start_index"], document.metadata["end_index"]
+        start, end = document.metadata["s3_start"], document.metadata["s3_end"]
         print(f"- {document.page_content} [{document.metadata['source']}, {start}-{end}]")
 
 

@@ -226,6 +226,7 @@ def _generate(request: Request, ids: list[int], tokens: _Tokens | None = None) -
         settings.return_dict_in_generate = False
         # The lock keeps the taps of other threads off the modules.
         with host.lock, torch.inference_mode():
+            host.check_process()
             sequences = causal.generate(
                 prompt,
                 attention_mask=torch.ones_like(prompt),

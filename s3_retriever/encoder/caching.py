@@ -14,6 +14,7 @@ from s3_retriever.encoder.encoder import Encoder
 from s3_retriever.features import EncodedChunk, EncodedQuestion, TapFeatures
 from s3_retriever.host import Host
 from s3_retriever.host.taps import Tap
+from s3_retriever.processes import renew_after_fork
 from s3_retriever.recipe import Recipe, SentenceRecipe, TapRecipe
 from s3_retriever.types import QuerySide
 
@@ -34,6 +35,7 @@ class RecentlyUsed(Generic[Value]):
         self._values: OrderedDict[Hashable, Value] = OrderedDict()
         self._size = 0
         self._lock = threading.Lock()
+        renew_after_fork(self._renew)
 
     def get(self, key: Hashable) -> Value | None:
         """Look up a value, which makes it the most recently used; None if it is not there."""
@@ -43,6 +45,12 @@ class RecentlyUsed(Generic[Value]):
             self._values.move_to_end(key)
             return self._values[key]
 
+    def _renew(self) -> None:
+        """In a forked child, begin anew: another thread may have been at work here."""
+        self._lock = threading.Lock()
+        self._values.clear()
+        self._size = 0
+
     def put(self, key: Hashable, value: Value) -> None:
         """Keep a value, unless its key is there already, and drop others to make room."""
         with self._lock:
@@ -50,7 +58,7 @@ class RecentlyUsed(Generic[Value]):
                 return
             self._values[key] = value
             self._size += self._measure(value)
-            while self._size > self._limit:
+            while self._values and self._size > self._limit:
                 _, dropped = self._values.popitem(last=False)
                 self._size -= self._measure(dropped)
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from s3_retriever.document import Document, as_documents
-from s3_retriever.engine.hosting import find_codebook, shared_host
+from s3_retriever.engine.hosting import find_codebook, host_name, shared_host
 from s3_retriever.engine.s3index import S3Index, new_store
+from s3_retriever.processes import lasting
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import Span
 from s3_retriever.types import Mode, Order, Where, check_count, refuse_arguments
@@ -31,7 +32,7 @@ class Compressor:
         host: `minilm`, a local folder, a model id on the Hugging Face Hub, or a loaded host.
         codebook: The host's codebook, or its name; found as in `S3Index.create`.
         recipe: `default`, `paper`, or your own.
-        cache_tokens: Most tokens whose features are remembered.
+        cache_tokens: Most tokens whose features are remembered; with 0 or less, none.
         host_options: For `Host.load`, such as `device="cuda"`.
 
     Attributes:
@@ -55,9 +56,32 @@ class Compressor:
         from s3_retriever.encoder import CachingEncoder
 
         cache_tokens = check_count(cache_tokens, "cache_tokens", least=0)
+        host = host_name(host)
         book = find_codebook(host, codebook)
         self.recipe = book.named_recipe(recipe)
         self.encoder = CachingEncoder(shared_host(host, book, host_options), book, cache_tokens)
+        # What makes it again in another process and working directory.
+        if isinstance(host, str):
+            host = lasting(host)
+        if isinstance(codebook, (str, Path)):
+            codebook = lasting(str(codebook))
+        self._arguments = (host, codebook, recipe, cache_tokens, host_options)
+
+    def __copy__(self) -> Compressor:
+        """The compressor itself, which may be shared."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Compressor:
+        """As `__copy__`."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle how it was made; what it remembers stays here.
+
+        Raises:
+            HostError: Its host cannot be loaded by name.
+        """
+        return _make_again, self._arguments
 
     def compress(
         self,
@@ -111,3 +135,9 @@ class Compressor:
                 where=where,
                 order=order,
             )
+
+
+def _make_again(
+    host: Any, codebook: Any, recipe: Any, cache_tokens: int, options: dict[str, Any]
+) -> Compressor:
+    return Compressor(host, codebook=codebook, recipe=recipe, cache_tokens=cache_tokens, **options)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s3_retriever.errors import CodebookError, InputError
+from s3_retriever.processes import lasting, renew_after_fork
 from s3_retriever.types import check_path
 
 if TYPE_CHECKING:
@@ -21,6 +22,14 @@ CODEBOOK_FOLDER = "s3-codebook"
 
 _HOSTS: dict[object, Host] = {}
 _HOSTS_LOCK = threading.Lock()
+
+
+def _renew() -> None:
+    global _HOSTS_LOCK
+    _HOSTS_LOCK = threading.Lock()
+
+
+renew_after_fork(_renew)
 
 
 def host_name(host: Any) -> str | Host:
@@ -130,9 +139,3 @@ def _load_once(host: str | Host, extent: dict[str, Any], options: dict[str, Any]
         if key not in _HOSTS:
             _HOSTS[key] = Host.load(name, **options)
         return _HOSTS[key]
-
-
-def lasting(name: str) -> str:
-    """A name that is valid from any working directory: a folder's absolute path, or the name."""
-    folder = Path(name).expanduser()
-    return str(folder.resolve()) if name != MINILM and folder.is_dir() else name

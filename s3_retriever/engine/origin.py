@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ValidationError
 
-from s3_retriever.engine.hosting import lasting
 from s3_retriever.errors import IndexStoreError
 from s3_retriever.index import Store
+from s3_retriever.processes import lasting
 from s3_retriever.recipe import Recipe
 
 if TYPE_CHECKING:

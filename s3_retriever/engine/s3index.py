@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, overload
 
 from s3_retriever.codebook.files import local_folder, read_codebook_file
 from s3_retriever.document import Document
@@ -15,13 +15,13 @@ from s3_retriever.engine.hosting import (
     codebook_name,
     find_codebook,
     host_name,
-    lasting,
     shared_host,
     words_host,
 )
 from s3_retriever.engine.origin import Origin
-from s3_retriever.errors import CodebookError
+from s3_retriever.errors import CodebookError, IndexStoreError
 from s3_retriever.index import Store, Verification, unknown_ids
+from s3_retriever.processes import lasting, renew_after_fork
 from s3_retriever.progress import Bar, progress_bar
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import Explanation, Span, explain, knows_relevance, rank, search
@@ -65,7 +65,11 @@ class S3Index:
     """
 
     def __init__(
-        self, store: Store, encoder: Encoder | Callable[[], Encoder], recipe: Recipe
+        self,
+        store: Store,
+        encoder: Encoder | Callable[[], Encoder],
+        recipe: Recipe,
+        opening: Opening | None = None,
     ) -> None:
         """Prefer `create` and `open`.
 
@@ -73,11 +77,15 @@ class S3Index:
             store: Documents and postings.
             encoder: The host and its codebook, or a function that loads them when first needed.
             recipe: How documents are indexed.
+            opening: What opens the index again in another process; defaults to the encoder's host
+                and codebook.
         """
         self._store = store
         self._encoder = encoder
-        self._loading = threading.Lock()
+        self._opening = opening
         self.recipe = recipe
+        self._renew()
+        renew_after_fork(self._renew)
 
     @classmethod
     def create(
@@ -107,10 +115,17 @@ class S3Index:
         from s3_retriever.encoder import Encoder
 
         folder = None if path is None else check_path(path)
+        host = host_name(host)
         book = find_codebook(host, codebook)
         chosen = book.named_recipe(recipe)
         encoder = Encoder(shared_host(host, book, host_options), book)
-        return cls(new_store(folder, encoder, chosen, codebook), encoder, chosen)
+        # The codebook and the host may be loaded again, from another working directory.
+        if isinstance(host, str):
+            host = lasting(host)
+        if isinstance(codebook, (str, Path)):
+            codebook = lasting(str(codebook))
+        store = new_store(folder, encoder, chosen, codebook)
+        return cls(store, encoder, chosen, Opening(host, codebook, host_options))
 
     @classmethod
     def open(
@@ -173,7 +188,7 @@ class S3Index:
             origin.check_codebook(store.path, encoder.identity)
             return encoder
 
-        return cls(store, load, origin.recipe)
+        return cls(store, load, origin.recipe, Opening(host, codebook, host_options))
 
     @property
     def encoder(self) -> Encoder:
@@ -188,6 +203,35 @@ class S3Index:
             if callable(self._encoder):
                 self._encoder = self._encoder()
             return self._encoder
+
+    def __copy__(self) -> S3Index:
+        """Another object for the same index, whose host it shares.
+
+        With a path, either can be closed without the other.
+        """
+        return type(self)(self._store.shared(), self._encoder, self.recipe, self._opening)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> S3Index:
+        """As `__copy__`."""
+        return self.__copy__()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle where the index is and how to open it.
+
+        Raises:
+            IndexStoreError: It is in memory.
+            HostError: Its host cannot be loaded by name.
+        """
+        if self.path is None:
+            raise IndexStoreError(
+                "An index in memory cannot be pickled; write it to disk with save(path) and use "
+                "S3Index.open(path), or create it with a path."
+            )
+        opening = self._opening or Opening(self.encoder.host, self.encoder.codebook, {})
+        return _open_again, (str(self.path), *opening.named())
+
+    def _renew(self) -> None:
+        self._loading = threading.Lock()
 
     def __enter__(self) -> S3Index:
         return self
@@ -205,7 +249,7 @@ class S3Index:
         return self._store.path
 
     def close(self) -> None:
-        """Let go of the files, or of an index in memory."""
+        """Let go of the files, or of an index in memory with all its copies; may be repeated."""
         self._store.close()
 
     def ids(self) -> list[str]:
@@ -478,6 +522,39 @@ def document_ids(items: Any) -> list[str]:
         else:
             ids.append(check_string(item, "id"))
     return ids
+
+
+class Opening(NamedTuple):
+    """How an index was opened.
+
+    Attributes:
+        host: The host or its name; None for the one that the index names.
+        codebook: The codebook or its name; None for the host's own.
+        options: For `Host.load`.
+    """
+
+    host: str | Host | None
+    codebook: str | Path | Codebook | None
+    options: dict[str, Any]
+
+    def named(self) -> Opening:
+        """The same, valid in any process and working directory.
+
+        Raises:
+            HostError: The host cannot be loaded by name.
+        """
+        host, codebook, options = self
+        if host is not None and not isinstance(host, str):
+            host, loaded = host.named()
+            # How much of it is loaded is for the codebook to say.
+            options = {k: v for k, v in loaded.items() if k not in ("layers", "generates")}
+        if isinstance(codebook, (str, Path)):
+            codebook = lasting(str(codebook))
+        return Opening(host and lasting(host), codebook, options)
+
+
+def _open_again(path: str, host: str, codebook: Any, options: dict[str, Any]) -> S3Index:
+    return S3Index.open(path, host, codebook=codebook, **options)
 
 
 def new_store(

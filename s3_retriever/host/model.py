@@ -34,9 +34,11 @@ from s3_retriever.host.device import (
 from s3_retriever.host.families import Family, family_of
 from s3_retriever.host.source import MINILM, locate
 from s3_retriever.host.windows import OffsetTokenizer, Window, WindowShape, windows
+from s3_retriever.processes import lasting, renew_after_fork
 from s3_retriever.types import check_count, check_path, check_text, check_type
 
 if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 # The chunk size of S3-Attention, section 4; encoders read at their own length.
@@ -59,6 +61,8 @@ class Host:
         batch_tokens: Most padded tokens of a batch; lowered when a batch did not fit into the
             device's memory.
         lock: Held while the model runs, because hooks on its modules see every forward pass.
+        hooks: The hooks of whoever holds the lock.
+        source: The name and the options that load it again; None if it was made by `of`.
     """
 
     def __init__(
@@ -76,7 +80,11 @@ class Host:
         self.tokenizer = tokenizer
         self.shape = shape
         self.batch_tokens = batch_tokens
+        self.source: tuple[str, dict[str, Any]] | None = None
         self.lock = threading.Lock()
+        self.hooks: list[RemovableHandle] = []
+        self._forked = False
+        renew_after_fork(self._renew)
         self._fingerprints: dict[int, str] = {}
         self.family: Family = family_of(model.config.model_type)
         blocks = model.get_submodule(self.family.blocks)
@@ -154,7 +162,22 @@ class Host:
         if "device_map" not in model_options:
             whole.to(where)  # type: ignore[arg-type]
         whole.train(mode=False)
-        return cls(name, model, tokenizer, shape, limit, causal)
+        host = cls(name, model, tokenizer, shape, limit, causal)
+        host.source = (
+            lasting(name),
+            {
+                "layers": layers,
+                "window": window,
+                "overlap": overlap,
+                "batch_tokens": batch_tokens,
+                "device": device,
+                "dtype": dtype,
+                "generates": generates,
+                **remote,
+                **model_options,
+            },
+        )
+        return host
 
     @classmethod
     def of(
@@ -195,6 +218,35 @@ class Host:
         own = OffsetTokenizer(copy.deepcopy(tokenizer))
         limit = _batch_limit(batch_tokens, model.device, model.config)
         return cls(name, whole.base_model, own, shape, limit, whole if generates else None)
+
+    def __copy__(self) -> Host:
+        """The host itself: it does not change, and a copy would take as much memory again."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Host:
+        """As `__copy__`."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle how it was loaded, not its weights.
+
+        Raises:
+            HostError: It was made by `of`.
+        """
+        return _load_again, self.named()
+
+    def named(self) -> tuple[str, dict[str, Any]]:
+        """The name and the options of `load` that load it again, in any process.
+
+        Raises:
+            HostError: It was made by `of`.
+        """
+        if self.source is None:
+            raise HostError(
+                f"Host {self.name!r} was made from a loaded model and cannot be pickled; load it "
+                "by name with Host.load, or make it in each process."
+            )
+        return self.source
 
     @property
     def causal(self) -> PreTrainedModel:
@@ -239,7 +291,12 @@ class Host:
 
     @torch.inference_mode()
     def forward(self, batch: Sequence[Window]) -> None:
-        """Run a batch of windows. It returns nothing: taps read what the model computes."""
+        """Run a batch of windows. It returns nothing: taps read what the model computes.
+
+        Raises:
+            HostError: As `check_process`.
+        """
+        self.check_process()
         # Padding never goes beyond a full window: the model may have no positions there.
         longest = max(len(window.ids) for window in batch)
         longest = max(longest, min(padded_length(longest), self.shape.size))
@@ -260,6 +317,28 @@ class Host:
                 # What does not fit now will not fit in the next scan either.
                 self.batch_tokens = max(min(self.batch_tokens, ids.numel()) // 2, 1)
             raise
+
+    def check_process(self) -> None:
+        """Check that this process may run the model.
+
+        Raises:
+            HostError: The process was forked after the model had been put on a GPU.
+        """
+        if self._forked and self.device.type != "cpu":
+            raise HostError(
+                f"Host {self.name!r} is on {self.device}, which a forked process cannot use; start "
+                "workers by spawn, or load the host after the fork."
+            )
+
+    def _renew(self) -> None:
+        """In a forked child, forget the threads that only the parent has."""
+        self._forked = True
+        self.lock = threading.Lock()
+        for hook in self.hooks:
+            hook.remove()
+        self.hooks.clear()
+        # More than one thread would wait for those of the parent's pool.
+        torch.set_num_threads(1)
 
     def fingerprint(self, layers: int) -> str:
         """Identify the tokenizer and the weights of the first `layers` layers.
@@ -283,6 +362,10 @@ class Host:
             for weight_name, weight in sorted(block.named_parameters()):
                 _digest_weight(digest, f"{i}.{weight_name}", weight)
         return digest.hexdigest()[:32]
+
+
+def _load_again(name: str, options: dict[str, Any]) -> Host:
+    return Host.load(name, **options)
 
 
 def _digest_weight(digest: Any, name: str, weight: Tensor) -> None:
@@ -341,6 +424,14 @@ def _read_model(
 
 # The settings that `_quiet` changes belong to the whole process.
 _QUIET = threading.Lock()
+
+
+def _renew() -> None:
+    global _QUIET
+    _QUIET = threading.Lock()
+
+
+renew_after_fork(_renew)
 
 
 @contextmanager

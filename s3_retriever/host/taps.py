@@ -120,15 +120,14 @@ def _hooks(host: Host, taps: Sequence[Tap]) -> Iterator[dict[Tap, Tensor]]:
         return hook
 
     sources = {tap: tap._source(host) for tap in taps}
-    handles = [
-        module.register_forward_hook(hook_for(tap, finish))
-        for tap, (module, finish) in sources.items()
-    ]
     try:
+        for tap, (module, finish) in sources.items():
+            host.hooks.append(module.register_forward_hook(hook_for(tap, finish)))
         yield seen
     finally:
-        for handle in handles:
+        for handle in host.hooks:
             handle.remove()
+        host.hooks.clear()
 
 
 def group_queries(queries: Tensor, host: Host) -> Tensor:

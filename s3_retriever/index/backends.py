@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
+import time
 import uuid
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from s3_retriever.errors import IndexStoreError
-from s3_retriever.index import files
-from s3_retriever.index.files import LOCK_NAME, hold, replace_file, sync, write_lock, writing
+from s3_retriever.index import lock
+from s3_retriever.index.files import replace_file, sync, writing
+from s3_retriever.index.lock import LOCK_NAMES, hold
 from s3_retriever.index.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -33,9 +37,11 @@ from s3_retriever.index.verification import (
     named_files,
     refuse_damage,
 )
+from s3_retriever.processes import renew_after_fork
 
 # Where a segment is written; no reader looks into it.
 DRAFT = "draft"
+_POLL_SECONDS = 0.002
 
 
 def new_manifest(origin: Mapping[str, Any], text_analysis: Mapping[str, str]) -> Manifest:
@@ -60,9 +66,10 @@ class DiskBackend:
     """
 
     def __init__(self, path: Path, *, durable: bool = True) -> None:
-        self.path = path
+        self.path = path = _absolute(path)
         self._durable = durable
-        self._lock = write_lock(path)
+        # The process that is writing: what it forks meanwhile has a copy of this object.
+        self._writer: int | None = None
         content = read_manifest(path)
         # One attribute: threads never see the bytes of one manifest and the parsed form of another.
         self._last_read = content, parse_manifest(path, content)
@@ -79,12 +86,18 @@ class DiskBackend:
             IndexStoreError: There is an index or something else at `path`, or it cannot be
                 written.
         """
+        path = _absolute(path)
         with writing(path):
             _check_free(path)
+            holders = [path.parent, *(f.parent for f in path.parents if not f.exists())]
             path.mkdir(parents=True, exist_ok=True)
-        with hold(write_lock(path)), writing(path):
+        with hold(path), writing(path):
             _check_free(path)
             replace_file(path / MANIFEST_NAME, write_manifest(manifest), durable=True)
+            for folder in holders:
+                # A folder that lets nobody list it cannot be synced.
+                with suppress(PermissionError):
+                    sync(folder)
 
     @property
     def manifest(self) -> Manifest:
@@ -111,26 +124,35 @@ class DiskBackend:
         Raises:
             IndexStoreError: Someone else is writing, or the folder cannot be written.
         """
-        with hold(self._lock):
+        with hold(self.path):
+            self._writer = os.getpid()
             self._remove_orphans()
             try:
                 yield
             finally:
-                with suppress(IndexStoreError):
-                    self._remove_orphans()
+                if self._writer == os.getpid():
+                    with suppress(IndexStoreError):
+                        self._remove_orphans()
 
     def commit(self, manifest: Manifest) -> None:
-        """Replace the current manifest, all or nothing.
+        """Replace the current manifest, all or nothing; the disk has the files it names before.
 
         Raises:
             IndexStoreError: It cannot be written.
         """
+        self._check_writer()
+        new = self._new_files(manifest) if self._durable else []
         with writing(self.path):
-            replace_file(self.path / MANIFEST_NAME, write_manifest(manifest), durable=self._durable)
+            replace_file(
+                self.path / MANIFEST_NAME,
+                write_manifest(manifest),
+                first=new,
+                durable=self._durable,
+            )
 
     def draft(self, name: str) -> DiskFolder:
         """A folder for a new segment, into which no reader looks."""
-        return DiskFolder(self.path / DRAFT / name, durable=self._durable)
+        return DiskFolder(self.path / DRAFT / name)
 
     def publish(self, name: str) -> None:
         """Move a finished draft to where the manifest will look for it.
@@ -138,18 +160,13 @@ class DiskBackend:
         Raises:
             IndexStoreError: It cannot be written.
         """
-        made = self.path / DRAFT / name
+        self._check_writer()
         with writing(self.path):
-            if self._durable:
-                for path in (*made.iterdir(), made):
-                    sync(path)
-            made.rename(self.path / name)
-            if self._durable:
-                sync(self.path)
+            (self.path / DRAFT / name).rename(self.path / name)
 
     def folder(self, name: str) -> DiskFolder:
         """The folder of a segment."""
-        return DiskFolder(self.path / name, durable=self._durable)
+        return DiskFolder(self.path / name)
 
     def open_segment(self, entry: SegmentEntry, known: Segment | None) -> Segment:
         """Open a segment whose files have the right sizes and whose tables are intact.
@@ -186,6 +203,22 @@ class DiskBackend:
     def close(self) -> None:
         """Nothing is held but what snapshots need."""
 
+    def _check_writer(self) -> None:
+        if self._writer != os.getpid():
+            raise IndexStoreError(
+                f"This process was forked while the index at {self.path} was being changed; only "
+                "its parent can finish the change: add or delete again here once it is done."
+            )
+
+    def _new_files(self, manifest: Manifest) -> list[Path]:
+        """Files that the next manifest names and the current one does not, and their folders."""
+        known = named_files(self.path, self.manifest.segments)
+        files = [file for file in named_files(self.path, manifest.segments) if file not in known]
+        folders = dict.fromkeys(file.parent for file in files)
+        segments = {segment.name for segment in self.manifest.segments}
+        moved = any(folder.name not in segments for folder in folders)
+        return [*files, *folders, *([self.path] if moved else [])]
+
     def _remove_orphans(self) -> None:
         """Remove what killed writers left, and what the manifest no longer names."""
         named = {entry.name: entry.files for entry in self.manifest.segments}
@@ -200,6 +233,21 @@ class DiskBackend:
                         file.unlink()
 
 
+def _absolute(path: Path) -> Path:
+    """The path from any working directory.
+
+    Raises:
+        IndexStoreError: It is relative, and the working directory is gone.
+    """
+    try:
+        return path.absolute()
+    except OSError as error:
+        raise IndexStoreError(
+            f"The working directory, in which {path} would be, is gone ({error.strerror}); give "
+            "an absolute path."
+        ) from error
+
+
 def _check_free(path: Path) -> None:
     if (path / MANIFEST_NAME).exists():
         raise IndexStoreError(
@@ -207,9 +255,16 @@ def _check_free(path: Path) -> None:
             "path."
         )
     if path.exists() and (
-        not path.is_dir() or any(item.name != LOCK_NAME for item in path.iterdir())
+        not path.is_dir() or any(item.name not in LOCK_NAMES for item in path.iterdir())
     ):
         raise IndexStoreError(f"{path} is in use by other files; choose an empty or a new folder.")
+
+
+class _Turn:
+    """A thread's turn to write. It ends with this object, whatever interrupted the thread."""
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
 
 
 class MemoryBackend:
@@ -225,8 +280,9 @@ class MemoryBackend:
         self._manifest: Manifest | None = manifest
         self._folders: dict[str, MemoryFolder] = {}
         self._drafts: dict[str, MemoryFolder] = {}
-        self._lock = threading.Lock()
-        self._writer: int | None = None
+        # Writers in the order in which they came; the first one writes.
+        self._turns: list[weakref.ref[_Turn]] = []
+        renew_after_fork(self._renew)
 
     @property
     def manifest(self) -> Manifest:
@@ -237,19 +293,18 @@ class MemoryBackend:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the lock, waiting for other threads as `files.hold` does for processes."""
-        me = threading.get_ident()
-        if self._writer == me or not self._lock.acquire(timeout=files.LOCK_SECONDS):
-            raise IndexStoreError(
-                "Another thread is writing to this index; try again when it is done."
-            )
-        self._writer = me
+        """Wait until it is this thread's turn, as `lock.hold` does for processes."""
+        turn = _Turn()
+        place = weakref.ref(turn, self._leave)
         try:
-            yield
+            self._turns.append(place)
+            self._wait_for(turn)
+            try:
+                yield
+            finally:
+                self._remove_orphans()
         finally:
-            self._remove_orphans()
-            self._writer = None
-            self._lock.release()
+            self._leave(place)
 
     def commit(self, manifest: Manifest) -> None:
         """Keep a manifest."""
@@ -284,6 +339,24 @@ class MemoryBackend:
         """Let go of the index; snapshots stay usable."""
         self._manifest = None
         self._folders = {}
+
+    def _renew(self) -> None:
+        """In a forked child, forget the threads that only the parent has."""
+        self._turns.clear()
+
+    def _wait_for(self, turn: _Turn) -> None:
+        until = time.monotonic() + lock.LOCK_SECONDS
+        while (first := self._turns[0]()) is not turn:
+            mine = first is not None and first.thread == turn.thread
+            if mine or time.monotonic() > until:
+                raise IndexStoreError(
+                    "Another writer is changing this index in memory; try again when it is done."
+                )
+            time.sleep(_POLL_SECONDS)
+
+    def _leave(self, place: weakref.ref[_Turn]) -> None:
+        with suppress(ValueError):
+            self._turns.remove(place)
 
     def _remove_orphans(self) -> None:
         segments = self._manifest.segments if self._manifest else ()

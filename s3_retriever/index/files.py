@@ -1,14 +1,12 @@
-"""Files of an index on disk: plain errors, checksums, the lock, and writes that survive a crash."""
+"""Files of an index on disk: plain errors, checksums, and writes that survive a crash."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
-
-from filelock import FileLock, Timeout
 
 from s3_retriever.errors import IndexStoreError
 
@@ -91,13 +89,14 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def replace_file(path: Path, content: bytes, *, durable: bool) -> None:
+def replace_file(path: Path, content: bytes, *, first: Iterable[Path] = (), durable: bool) -> None:
     """Replace a file atomically: a reader sees the old content or the new.
 
     Args:
         path: The file.
         content: Its new content.
-        durable: Whether that also holds after a crash of the machine.
+        first: Files and folders that the disk must have before the new content is seen.
+        durable: Whether all that also holds after a crash of the machine.
 
     Raises:
         OSError: The content cannot be written; the old file is unchanged.
@@ -105,42 +104,9 @@ def replace_file(path: Path, content: bytes, *, durable: bool) -> None:
     draft = path.with_name(path.name + ".tmp")
     draft.write_bytes(content)
     if durable:
-        sync(draft)
+        # What was written before the first of these calls mostly reaches the disk with it.
+        for each in (*first, draft):
+            sync(each)
     draft.replace(path)
     if durable:
         sync(path.parent)
-
-
-LOCK_NAME = "write.lock"
-LOCK_SECONDS = 5.0
-
-
-def write_lock(path: Path) -> FileLock:
-    """The lock of the index at `path`; it ends with the process that holds it."""
-    return FileLock(path / LOCK_NAME)
-
-
-@contextmanager
-def hold(lock: FileLock) -> Iterator[None]:
-    """Hold a lock, waiting up to `LOCK_SECONDS` for it.
-
-    Raises:
-        IndexStoreError: Someone else holds it, this thread does so already, or the folder cannot
-            be written.
-    """
-    folder = Path(lock.lock_file).parent
-    busy = IndexStoreError(
-        f"Another process is writing to the index at {folder}; try again when it is done."
-    )
-    # The lock is reentrant, and a second writer would remove the work of the first.
-    if lock.is_locked:
-        raise busy
-    with writing(folder):
-        try:
-            lock.acquire(timeout=LOCK_SECONDS)
-        except (Timeout, RuntimeError):
-            raise busy from None
-    try:
-        yield
-    finally:
-        lock.release()

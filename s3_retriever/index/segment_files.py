@@ -44,7 +44,6 @@ def write_tombstones(
     file = ArrayWriter(folder, name, tables.TOMBSTONE)
     file.append(ordinals)
     file.close()
-    folder.sync(name)
     before = entry.without_tombstones()
     return before.model_copy(
         update={

@@ -7,19 +7,22 @@ to back, then only read.
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import threading
 from collections.abc import Container
 from pathlib import Path, PurePath
 from tokenize import TokenError
 from typing import Any, BinaryIO
+from weakref import WeakSet
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from s3_retriever.index.files import checksum, damaged, reading, sync, writing
+from s3_retriever.index.files import checksum, damaged, reading, writing
 from s3_retriever.index.manifest import FileEntry
+from s3_retriever.processes import renew_after_fork
 
 # A map holds a file descriptor for as long as it lives. Smaller files are read instead, which
 # keeps an index of many small segments within a process's limit.
@@ -31,6 +34,24 @@ _NO_CHECKSUM = "0" * 64
 # numpy parses headers as Python, which fails now and then in several threads of CPython 3.11
 # ("AST constructor recursion depth mismatch").
 _PARSING = threading.Lock()
+
+_BEING_WRITTEN: WeakSet[BinaryIO] = WeakSet()
+
+
+def _renew() -> None:
+    """In a forked child, free the lock, and leave the files that the parent is writing alone."""
+    global _PARSING
+    _PARSING = threading.Lock()
+    files = [file for file in _BEING_WRITTEN if not file.closed]
+    if files:
+        # What the child still has in its buffers would end up in the parent's files.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for file in files:
+            os.dup2(nowhere, file.fileno(), inheritable=False)
+        os.close(nowhere)
+
+
+renew_after_fork(_renew)
 
 # What numpy raises when a header is not what it should be.
 _HEADER_ERRORS = (
@@ -50,7 +71,6 @@ class DiskFolder:
 
     Args:
         location: The folder; it is made with its first file.
-        durable: Whether `sync` waits for the disk.
 
     Attributes:
         name: The segment's name.
@@ -60,10 +80,9 @@ class DiskFolder:
         IndexStoreError: From the methods: a file cannot be written, is missing or damaged.
     """
 
-    def __init__(self, location: Path, *, durable: bool = True) -> None:
+    def __init__(self, location: Path) -> None:
         self.name = location.name
         self.location = location
-        self._durable = durable
 
     def path(self, name: str) -> PurePath:
         """How messages name a file."""
@@ -74,7 +93,9 @@ class DiskFolder:
         path = self.location / name
         with writing(path):
             self.location.mkdir(parents=True, exist_ok=True)
-            return path.open("xb")
+            file = path.open("xb")
+        _BEING_WRITTEN.add(file)
+        return file
 
     def array(self, name: str, dtype: DTypeLike, shape: tuple[int | None, ...]) -> NDArray[Any]:
         """Open an array for reading.
@@ -112,13 +133,6 @@ class DiskFolder:
         with writing(self.location):
             names = sorted(path.name for path in self.location.iterdir())
         return {name: self.entry(name) for name in names}
-
-    def sync(self, name: str) -> None:
-        """Wait until the disk has a file and its name."""
-        if self._durable:
-            with writing(self.location):
-                sync(self.location / name)
-                sync(self.location)
 
     def remove(self) -> None:
         """Remove the folder, as far as possible."""
@@ -166,9 +180,6 @@ class MemoryFolder:
     def entries(self) -> dict[str, FileEntry]:
         """Describe all files, by name."""
         return {name: self.entry(name) for name in sorted(self._files)}
-
-    def sync(self, name: str) -> None:
-        """There is no disk to wait for."""
 
     def remove(self) -> None:
         """Let go of the files; arrays that are open stay."""

@@ -45,6 +45,7 @@ class Store:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._snapshot = Snapshot(-1, [])
+        self._closed = False
 
     @classmethod
     def create(
@@ -94,6 +95,12 @@ class Store:
         Raises:
             IndexStoreError: The index is closed, gone, damaged, or was replaced by another.
         """
+        if self._closed:
+            raise IndexStoreError(
+                f"The index at {self.path} is closed; open it again."
+                if self.path
+                else "This index was in memory and is closed; make another."
+            )
         return self._backend.manifest
 
     def snapshot(self) -> Snapshot:
@@ -240,8 +247,15 @@ class Store:
 
     def close(self) -> None:
         """Let go of the files; an index in memory is gone. Snapshots stay usable."""
+        self._closed = True
         self._snapshot = Snapshot(-1, [])
         self._backend.close()
+
+    def shared(self) -> Store:
+        """Another store of the same index; closing one of an index in memory empties both."""
+        store = Store(self._backend)
+        store._closed = self._closed
+        return store
 
     def _read(self, manifest: Manifest) -> Snapshot:
         # Segments that did not change stay open.

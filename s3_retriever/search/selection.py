@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import heappop, heappush, heapreplace
 from itertools import islice
 from typing import Any
@@ -51,7 +51,7 @@ class Span:
     start: int
     end: int
     sources: tuple[Source, ...]
-    metadata: Mapping[str, Any]
+    metadata: Mapping[str, Any] = field(hash=False)
     tokens: int
 
     @property

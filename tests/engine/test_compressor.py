@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -125,3 +127,10 @@ def test_hosts_by_name_are_loaded_once(tiny_bert, tiny_codebook, compressor):
         str(tiny_bert), codebook=tiny_codebook, device="cpu", dtype="float32", window=64
     )
     assert other.encoder.host is not compressor.encoder.host
+
+
+def test_a_copy_is_shared_and_a_pickle_loads_the_host_by_name(compressor):
+    assert copy.deepcopy(compressor) is compressor
+    again = pickle.loads(pickle.dumps(compressor))
+    assert again.encoder.host is compressor.encoder.host
+    assert again.compress("bread", DOCUMENTS) == compressor.compress("bread", DOCUMENTS)

@@ -14,7 +14,7 @@ import numpy as np
 from s3_retriever.document import Document
 from s3_retriever.features import EncodedChunk
 from s3_retriever.index import Segment, SegmentWriter
-from s3_retriever.index.files import LOCK_NAME
+from s3_retriever.index.lock import LOCK_NAMES
 from s3_retriever.index.storage import DiskFolder
 from s3_retriever.text import SentenceCutter, analyze, term_hash
 
@@ -216,11 +216,11 @@ ORIGIN = {"host": "minilm", "taps": ["hidden.5"], "revision": None}
 
 
 def tree(path):
-    """Every file but the lock, with its content."""
+    """Every file but the locks, with its content."""
     return {
         str(file.relative_to(path)): file.read_bytes()
         for file in path.rglob("*")
-        if file.is_file() and file.name != LOCK_NAME
+        if file.is_file() and file.name not in LOCK_NAMES
     }
 
 

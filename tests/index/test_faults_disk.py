@@ -19,7 +19,7 @@ from helpers.writers import TAPS, made_up, read_documents
 
 from s3_retriever.errors import IndexStoreError
 from s3_retriever.index import DiskBackend, Store
-from s3_retriever.index.files import LOCK_NAME
+from s3_retriever.index.lock import LOCK_NAMES
 
 FULL = Path("/dev/full")
 KEPT = [f"d{i}" for i in range(7)]
@@ -66,7 +66,7 @@ def held(path):
 def tidy(path):
     """Nothing is left over but what the manifest names."""
     named = json.loads((path / "manifest.json").read_text())["segments"]
-    expected = {"manifest.json", LOCK_NAME, *(segment["name"] for segment in named)}
+    expected = {"manifest.json", *LOCK_NAMES, *(segment["name"] for segment in named)}
     assert {item.name for item in path.iterdir()} - {"manifest.json.tmp"} == expected
     for segment in named:
         assert {item.name for item in (path / segment["name"]).iterdir()} == set(segment["files"])

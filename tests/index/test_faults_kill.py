@@ -21,7 +21,7 @@ import pytest
 from helpers.writers import IDS, TAPS, made_up, read_documents
 
 from s3_retriever.index import DiskBackend, Store
-from s3_retriever.index.files import hold, write_lock
+from s3_retriever.index.lock import hold
 
 KILLS = int(os.environ.get("S3_FAULT_KILLS", "200"))
 SECONDS = float(os.environ.get("S3_FAULT_SECONDS", "120"))
@@ -150,7 +150,7 @@ def _check(path: Path, ledger: Path, before: State, seen: Counter[str]) -> State
     # Killed after the commit: while segments were merged, or files removed.
     seen["committed all the same"] += len(allowed) > 1 and allowed[0] != found
     store.verify()
-    with hold(write_lock(path)):
+    with hold(path):
         return found
 
 

@@ -22,7 +22,7 @@ from helpers.writers import TAPS as WRITERS_TAPS
 from helpers.writers import made_up, read_documents
 
 from s3_retriever.errors import IndexStoreError, InputError
-from s3_retriever.index import Store, files
+from s3_retriever.index import Store, lock
 
 
 @pytest.fixture
@@ -156,10 +156,10 @@ def test_one_thread_writes_at_a_time(monkeypatch):
         thread.join()
     assert failures == []
     assert dict(read_documents(store)) == dict.fromkeys(names, 0)
-    monkeypatch.setattr(files, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(lock, "LOCK_SECONDS", 0.1)
     with store.append(WRITERS_TAPS):
         # The same thread, and another one, whose wait ends.
-        with pytest.raises(IndexStoreError, match="Another thread is writing"):
+        with pytest.raises(IndexStoreError, match="Another writer is changing"):
             store.delete(["d0"])
         write(["late"])
         thread = threading.Thread(target=write, args=[["later"]])

@@ -27,8 +27,7 @@ from helpers.segments import add as write
 
 from s3_retriever.document import Document
 from s3_retriever.errors import IndexStoreError, InputError
-from s3_retriever.index import Store
-from s3_retriever.index import files as lock
+from s3_retriever.index import Store, lock
 
 DESCRIPTORS = Path("/proc/self/fd")
 HELPERS = f"""
@@ -334,7 +333,7 @@ def test_one_writer_at_a_time(store, monkeypatch):
         with store.append(TAPS) as writer:
             Corpus(1, 0, f"x{id(second)}").write(writer)
             for call in (lambda s=second: s.delete(["d0"]), second.compact):
-                with pytest.raises(IndexStoreError, match="Another process is writing"):
+                with pytest.raises(IndexStoreError, match="Another writer is changing"):
                     call()
     assert store.snapshot().n_documents == 2
 
@@ -350,7 +349,7 @@ with Store.open(path).append(TAPS) as writer:
     with start(script, store.path) as process:
         assert process.stdout.readline() == "writing\n"
         assert list((store.path / "draft").iterdir())
-        with pytest.raises(IndexStoreError, match="Another process is writing"):
+        with pytest.raises(IndexStoreError, match="Another writer is changing"):
             add(store, Corpus(1))
         assert store.snapshot().ids() == []  # readers do not wait
         process.communicate("\n")
@@ -425,7 +424,9 @@ for limit in [0, 100, 500, 1000, 2000, 3000, 5000, 8000, 12000, 20000, 50000, 1 
     except IndexStoreError as error:
         assert "failed (File too large)" in str(error), error
         assert Store.open(path).manifest == before
-        assert sorted(os.listdir(path)) == ["manifest.json", "segment-000001", "write.lock"]
+        assert sorted(os.listdir(path)) == [
+            "manifest.json", "queue.lock", "segment-000001", "write.lock"
+        ]
         print("refused")
     else:
         assert store.snapshot().n_documents == 11
@@ -490,7 +491,7 @@ def test_all_that_a_commit_names_is_on_disk_for_good(tmp_path, synced):
     store = Store.create(tmp_path / "x.s3r", ORIGIN)
 
     def assert_all_synced():
-        found = [path for path in store.path.rglob("*") if path.name != lock.LOCK_NAME]
+        found = [path for path in store.path.rglob("*") if path.name not in lock.LOCK_NAMES]
         assert [path for path in (store.path, *found) if path.stat().st_ino not in synced] == []
         synced.clear()
 

@@ -13,18 +13,35 @@ from langchain_core.runnables import Runnable, RunnableLambda, run_in_executor
 from pydantic import ConfigDict, Field, PrivateAttr
 
 import s3_retriever
-from langchain_s3_retriever.documents import to_evidence
+from langchain_s3_retriever.documents import (
+    DOCUMENT_ID,
+    check_documents,
+    place,
+    to_evidence,
+)
+from langchain_s3_retriever.settings import Count, is_blank
+from s3_retriever import InputError
+from s3_retriever.processes import renew_after_fork
 from s3_retriever.types import Mode, Order
 
 if TYPE_CHECKING:
     from langchain_core.callbacks import Callbacks
 
-    from s3_retriever import Codebook, Compressor, Host, Recipe, Span
+    from s3_retriever import Codebook, Compressor, Host, Recipe
 else:
     # Importing the classes takes seconds; `s3_retriever.Compressor` checks its arguments itself.
     Codebook = Host = Recipe = Any
 
 _LOADING = threading.Lock()
+
+
+def _renew() -> None:
+    """In a forked child, free the lock that another thread may have held."""
+    global _LOADING
+    _LOADING = threading.Lock()
+
+
+renew_after_fork(_renew)
 
 
 class Retrieved(TypedDict):
@@ -42,20 +59,19 @@ class Retrieved(TypedDict):
 class S3Compressor(BaseDocumentCompressor):
     """Reduces retrieved documents to the spans that answer the question.
 
-    The host is loaded on first use, once per process; recent scans are remembered. Nothing is
-    returned twice: of documents with the same text the first counts, of a document and its parts
-    the whole, and a sentence that occurs in several documents is returned once.
+    The host is loaded on first use, once per process; recent scans are remembered. A sentence that
+    occurs in several documents is returned once. A blank question finds nothing.
 
     Returned documents are as described for `S3Retriever`, with the metadata of the document that
-    contains the span, JSON or not; `source_document_id` is that document's id, or a hash of its
-    text. Spans that come from an `S3Retriever` keep the id of their original document.
+    contains the span, JSON or not; `s3_document_id` is that document's id, or a hash of its text
+    and metadata. Spans that come from an `S3Retriever` keep the id of their original document.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
-    k: int | None = Field(default=None, ge=1)
+    k: Count = None
     """Maximum number of spans; None for no limit."""
-    token_budget: int | None = Field(default=None, ge=1)
+    token_budget: Count = None
     """Maximum tokens of all spans together, as the host counts them; 1,024 if `k` is None too."""
     mode: Mode = "hybrid"
     """`s3` (co-activation of features), `bm25`, or `hybrid`, which fuses both."""
@@ -88,15 +104,16 @@ class S3Compressor(BaseDocumentCompressor):
             callbacks: Ignored; compressing has no events of its own.
 
         Raises:
-            InputError: The question is empty, or a text cannot be used.
+            InputError: The question or a document is of another type, or a text cannot be used.
             HostError: The host cannot be loaded.
             CodebookError: There is no codebook for the host, or it does not fit.
         """
-        kept = _distinct(documents)
-        if not kept:
+        documents = check_documents(documents)
+        if not documents or is_blank(query):
             return []
         # Numbers, because ids may be missing or not unique.
-        sources = {str(number): document for number, document in enumerate(kept)}
+        sources = {str(number): document for number, document in enumerate(documents)}
+        names = dict(zip(sources, _names(documents), strict=True))
         spans = self._loaded().compress(
             query,
             [_to_scan(document, number) for number, document in sources.items()],
@@ -105,7 +122,10 @@ class S3Compressor(BaseDocumentCompressor):
             mode=self.mode,
             order=self.order,
         )
-        return [_evidence(span, sources[span.document_id]) for span in spans]
+        return [
+            to_evidence(span, deepcopy(sources[span.document_id].metadata), names[span.document_id])
+            for span in spans
+        ]
 
     async def acompress_documents(
         self,
@@ -141,18 +161,6 @@ class S3Compressor(BaseDocumentCompressor):
         return self._compressor
 
 
-def _distinct(documents: Sequence[Document]) -> list[Document]:
-    """Drop documents whose text equals, or is part of, that of another."""
-    first: dict[str, Document] = {}
-    for document in documents:
-        first.setdefault(document.page_content, document)
-    return [
-        document
-        for text, document in first.items()
-        if not any(text in other for other in first if other != text)
-    ]
-
-
 def _to_scan(document: Document, number: str) -> s3_retriever.Document:
     """Convert text and title; other metadata may not be JSON and is not needed."""
     title = document.metadata.get("title")
@@ -160,9 +168,30 @@ def _to_scan(document: Document, number: str) -> s3_retriever.Document:
     return s3_retriever.Document(document.page_content, id=number, metadata=metadata)
 
 
-def _evidence(span: Span, source: Document) -> Document:
-    """A span with the metadata of its document, and the id of the document its offsets refer to."""
-    name = source.metadata.get("source_document_id")
-    if not isinstance(name, str):
-        name = source.id or s3_retriever.Document(source.page_content).id
-    return to_evidence(span, deepcopy(source.metadata), name)
+def _names(documents: Sequence[Document]) -> list[str]:
+    """Ids of the documents that spans refer to, such that no two places have the same.
+
+    A span of S3 keeps the id of its document. Documents without an id, and different ones with the
+    same id, are named by a hash of text and metadata.
+    """
+    texts: dict[tuple[str | None, int], set[str]] = {}
+    known = [(_known_name(document), place(document.metadata)) for document in documents]
+    for key, document in zip(known, documents, strict=True):
+        texts.setdefault(key, set()).add(document.page_content)
+    return [
+        _content_name(document) if key[0] is None or len(texts[key]) > 1 else key[0]
+        for key, document in zip(known, documents, strict=True)
+    ]
+
+
+def _known_name(document: Document) -> str | None:
+    name = document.metadata.get(DOCUMENT_ID)
+    return name if isinstance(name, str) else document.id
+
+
+def _content_name(document: Document) -> str:
+    metadata = {k: v for k, v in document.metadata.items() if k != "relevance_score"}
+    try:
+        return s3_retriever.Document(document.page_content, metadata=metadata).id
+    except InputError:
+        return s3_retriever.Document(document.page_content).id

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
 from langchain_core.runnables import run_in_executor
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 import s3_retriever
-from langchain_s3_retriever.documents import json_values, to_evidence, to_index
-from s3_retriever.types import Mode, Order, Where
+from langchain_s3_retriever.documents import (
+    add_documents,
+    texts_to_documents,
+    to_evidence,
+)
+from langchain_s3_retriever.settings import Count, Share, is_blank
+from s3_retriever.types import Mode, Order, Where, refuse_arguments
 
 if TYPE_CHECKING:
     from langchain_core.callbacks import (
@@ -34,10 +37,12 @@ class SearchOptions(TypedDict, total=False):
     """Options of one search; each defaults to the retriever's own setting.
 
     Attributes:
-        k: Maximum number of spans; None for no limit, or for 5 if `token_budget` is None as well.
+        k: Maximum number of spans; None for no limit.
         mode: `s3` (co-activation of features), `bm25`, or `hybrid`, which fuses both.
-        token_budget: Maximum tokens of all spans together, as the host counts them; None for no
-            limit.
+        token_budget: Maximum tokens of all spans together, as the host counts them; 512 if `k` is
+            None as well.
+        min_relevance: Spans of a lower relevance, 0 to 1, are left out; None leaves out what is
+            not likely to be evidence, unless `k` is set.
         where: Metadata that documents must have, such as `{"year": 2024}`, or a function of a
             document's metadata. Applied before ranking.
         order: `score`, best first, or `document`, as in the documents.
@@ -47,6 +52,7 @@ class SearchOptions(TypedDict, total=False):
     k: int | None
     mode: Mode
     token_budget: int | None
+    min_relevance: float | None
     where: Where | None
     order: Order
     unique: bool
@@ -76,29 +82,44 @@ class S3Retriever(BaseRetriever):
     Each returned document is a span: `page_content` is its text, and `id` is the same whenever the
     same place of the same document is found. Its metadata is a copy of its document's, plus:
 
-    - `relevance_score`: higher is better; comparable only within one call,
-    - `start_index`, `end_index`: offsets in the text of the document; in the text that was split,
-      if the document is a chunk whose splitter wrote `start_index`,
-    - `sources`: what found it: any of `s3`, `sentence`, `bm25`, `edge` and `hop`,
-    - `source_document_id`: id of the document that was added.
+    - `s3_document_id`: id of the document that was added,
+    - `s3_start`, `s3_end`: offsets in the text of the document; in the text that was split, if the
+      document is a chunk whose splitter wrote `start_index`,
+    - `s3_relevance`: from 0 to 1, comparable between questions,
+    - `s3_sources`: what found it: any of `s3`, `sentence`, `bm25`, `edge` and `hop`,
+    - `relevance_score` and `start_index`, LangChain's words for relevance and start. A
+      `relevance_score` of the document's own stays, and so does a `start_index` that is not a
+      number.
+
+    A blank question finds nothing.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     index: S3Index = Field(repr=False)
     """The index to search; several retrievers may share it."""
-    k: int | None = Field(default=4, ge=1)
-    """Maximum number of spans; None for no limit, or for 5 if `token_budget` is None as well."""
+    k: Count = None
+    """Maximum number of spans; None for no limit."""
     mode: Mode = "hybrid"
     """`s3` (co-activation of features), `bm25`, or `hybrid`, which fuses both."""
-    token_budget: int | None = Field(default=None, ge=1)
-    """Maximum tokens of all spans together, as the host counts them; None for no limit."""
+    token_budget: Count = None
+    """Maximum tokens of all spans together, as the host counts them; 512 if `k` is None too."""
+    min_relevance: Share = None
+    """Spans of a lower relevance are left out; by default, without `k`, what is not likely to be
+    evidence."""
     where: Where | None = None
     """Metadata that documents must have, or a function of a document's metadata."""
     order: Order = "score"
     """`score`, best first, or `document`, as in the documents."""
     unique: bool = True
     """Whether a sentence that occurs in several places is returned once."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filter_is_where(cls, settings: Any) -> Any:
+        if isinstance(settings, Mapping) and "filter" in settings:
+            refuse_arguments(cls.__name__, {"filter": settings["filter"]})
+        return settings
 
     @field_validator("index", mode="after")
     @classmethod
@@ -113,9 +134,9 @@ class S3Retriever(BaseRetriever):
     @classmethod
     def from_texts(
         cls,
-        texts: Iterable[str],
-        metadatas: Iterable[Mapping[str, Any]] | None = None,
-        ids: Iterable[str] | None = None,
+        texts: Iterable[str] | str,
+        metadatas: Iterable[Mapping[str, Any] | None] | Mapping[str, Any] | None = None,
+        ids: Iterable[str | None] | str | None = None,
         *,
         host: str | Host = "minilm",
         codebook: str | Path | Codebook | None = None,
@@ -128,7 +149,7 @@ class S3Retriever(BaseRetriever):
         """Index texts.
 
         Args:
-            texts: Texts of any length; there is no need to split them.
+            texts: Texts of any length, or a single one; there is no need to split them.
             metadatas: Metadata of each text.
             ids: Id of each text.
             host: As in `from_documents`.
@@ -140,18 +161,11 @@ class S3Retriever(BaseRetriever):
             settings: As in `from_documents`.
 
         Raises:
-            ValueError: There are more or fewer metadatas or ids than texts.
+            InputError: There are more or fewer metadatas or ids than texts.
             S3Error: As in `from_documents`.
         """
-        if metadatas is None:
-            documents: Iterable[Document] = (Document(text) for text in texts)
-        else:
-            documents = (
-                Document(text, metadata=dict(metadata))
-                for text, metadata in zip(texts, metadatas, strict=True)
-            )
         return cls.from_documents(
-            documents,
+            texts_to_documents(texts, metadatas),
             ids,
             host=host,
             codebook=codebook,
@@ -165,8 +179,8 @@ class S3Retriever(BaseRetriever):
     @classmethod
     def from_documents(
         cls,
-        documents: Iterable[Document],
-        ids: Iterable[str] | None = None,
+        documents: Iterable[Document] | Document,
+        ids: Iterable[str | None] | str | None = None,
         *,
         host: str | Host = "minilm",
         codebook: str | Path | Codebook | None = None,
@@ -189,14 +203,14 @@ class S3Retriever(BaseRetriever):
                 index lives in memory.
             host_options: Options for loading the host, such as `{"device": "cuda"}`.
             progress: Whether a terminal shows a bar with rate and time left.
-            settings: Fields of the retriever: `k`, `mode`, `token_budget`, `where`, `order`,
-                `unique`, `name`, `tags`, `metadata`.
+            settings: Fields of the retriever: `k`, `mode`, `token_budget`, `min_relevance`,
+                `where`, `order`, `unique`, `name`, `tags`, `metadata`.
 
         Raises:
             ValidationError: A setting is unknown or has a wrong value.
             S3Error: The host, the codebook, a document or the folder cannot be used.
         """
-        with _new_index(
+        with s3_retriever.new_index(
             path, host=host, codebook=codebook, recipe=recipe, **(host_options or {})
         ) as index:
             retriever = cls.from_index(index, **settings)
@@ -240,9 +254,9 @@ class S3Retriever(BaseRetriever):
 
     def add_documents(
         self,
-        documents: Iterable[Document],
+        documents: Iterable[Document] | Document,
         *,
-        ids: Iterable[str] | None = None,
+        ids: Iterable[str | None] | str | None = None,
         progress: bool = True,
     ) -> list[str]:
         """Add documents, all of them or, after an error, none.
@@ -261,15 +275,13 @@ class S3Retriever(BaseRetriever):
         Raises:
             S3Error: A document cannot be used, or the index cannot be written.
         """
-        added: list[str] = []
-        self.index.add(_once_each(to_index(documents, ids), added), replace=True, progress=progress)
-        return added
+        return add_documents(self.index, documents, ids, progress=progress)
 
     async def aadd_documents(
         self,
-        documents: Iterable[Document],
+        documents: Iterable[Document] | Document,
         *,
-        ids: Iterable[str] | None = None,
+        ids: Iterable[str | None] | str | None = None,
         progress: bool = True,
     ) -> list[str]:
         """Run `add_documents` in a thread."""
@@ -314,18 +326,19 @@ class S3Retriever(BaseRetriever):
         return await run_in_executor(None, self._search, query, **options)
 
     def _search(self, query: str, **options: Unpack[SearchOptions]) -> list[Document]:
+        refuse_arguments(type(self).__name__, options.keys() - SearchOptions.__annotations__.keys())
         settings: SearchOptions = {
             "k": self.k,
             "mode": self.mode,
             "token_budget": self.token_budget,
+            "min_relevance": self.min_relevance,
             "where": self.where,
             "order": self.order,
             "unique": self.unique,
             **options,
         }
-        if isinstance(settings["where"], Mapping):
-            # In the same form as the metadata of indexed documents.
-            settings["where"] = json_values(settings["where"])
+        if is_blank(query):
+            return []
         spans = self.index.search(query, **settings)
         return [to_evidence(span, span.metadata, span.document_id) for span in spans]
 
@@ -334,42 +347,3 @@ class S3Retriever(BaseRetriever):
         params["ls_vector_store_provider"] = "S3Index"
         params["ls_embedding_model"] = self.index.stats()["host"]
         return params
-
-
-@contextmanager
-def _new_index(path: str | Path | None, **options: Any) -> Iterator[S3Index]:
-    """Create an index to fill; after an error, `path` is as it was before.
-
-    Args:
-        path: As in `S3Index.create`.
-        options: As in `S3Index.create`.
-
-    Raises:
-        S3Error: The host, the codebook or the folder cannot be used.
-    """
-    had_folder = path is not None and Path(path).is_dir()
-    index = s3_retriever.S3Index.create(path, **options)
-    try:
-        yield index
-    except BaseException:
-        index.close()
-        if path is not None:
-            # `create` takes only an empty folder: everything in it belongs to the index.
-            shutil.rmtree(path, ignore_errors=True)
-            if had_folder:
-                Path(path).mkdir(exist_ok=True)
-        raise
-
-
-def _once_each(
-    documents: Iterable[s3_retriever.Document], ids: list[str]
-) -> Iterator[s3_retriever.Document]:
-    """Yield each distinct document once and append the ids of all to `ids`."""
-    seen: dict[str, str] = {}
-    for document in documents:
-        ids.append(document.id)
-        content = s3_retriever.Document(document.text, metadata=document.metadata).id
-        if seen.get(document.id) != content:
-            # The index refuses two different documents with the same id.
-            seen[document.id] = content
-            yield document

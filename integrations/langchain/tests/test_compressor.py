@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 import s3_retriever
 from langchain_s3_retriever import S3Compressor
+from s3_retriever import InputError
 
 QUESTION = "How much holiday do I get?"
 
@@ -31,11 +32,11 @@ def test_evidence_of_given_documents(compressor, handbook):
     assert metadata["page"] == 1
     # Copies of values that have no JSON form come through.
     assert type(metadata["opaque"]) is type(opaque)
-    assert metadata["source_document_id"] == "leave"
+    assert metadata["s3_document_id"] == "leave"
     assert found[0].id == "leave:0-40"
-    assert TEXTS["leave"][metadata["start_index"] : metadata["end_index"]] == found[0].page_content
-    assert isinstance(metadata["relevance_score"], float)
-    assert set(metadata["sources"]) <= {"s3", "sentence", "bm25", "edge", "hop"}
+    assert TEXTS["leave"][metadata["start_index"] : metadata["s3_end"]] == found[0].page_content
+    assert metadata["relevance_score"] == metadata["s3_relevance"]
+    assert set(metadata["s3_sources"].split(", ")) <= {"s3", "sentence", "bm25", "edge", "hop"}
     metadata["tags"].append("changed")
     del handbook[0].metadata["opaque"]
     assert handbook == before
@@ -51,19 +52,80 @@ def test_documents_without_id_get_a_stable_one(compressor):
     (first, *_) = compressor.compress_documents([document], QUESTION)
     (again, *_) = S3Compressor(k=2).compress_documents([document], QUESTION)
     assert first.id == again.id
-    assert first.id.startswith(first.metadata["source_document_id"])
+    assert first.id.startswith(first.metadata["s3_document_id"])
 
 
 def test_start_index_of_a_chunk_is_added_to(compressor):
     chunk = Document(TEXTS["leave"], id="leave", metadata={"start_index": 100})
     found = compressor.compress_documents([chunk], QUESTION)[0]
-    assert (found.metadata["start_index"], found.metadata["end_index"]) == (100, 140)
+    assert (found.metadata["start_index"], found.metadata["s3_end"]) == (100, 140)
 
 
-@pytest.mark.parametrize("start", ["12", None, True, 1.5])
-def test_another_start_index_is_not(compressor, start):
+@pytest.mark.parametrize("start", ["12", None, True, 1.5, -1])
+def test_another_start_index_stays_as_it_is(compressor, start):
     chunk = Document(TEXTS["leave"], id="leave", metadata={"start_index": start})
-    assert compressor.compress_documents([chunk], QUESTION)[0].metadata["start_index"] == 0
+    metadata = compressor.compress_documents([chunk], QUESTION)[0].metadata
+    assert (metadata["start_index"], metadata["s3_start"]) == (start, 0)
+
+
+OWN = {
+    "sources": ["wiki"],
+    "source_document_id": "db-42",
+    "relevance_score": 0.5,
+    "end_index": 7,
+    "s3": "s3://bucket/key",
+}
+
+
+def test_the_documents_own_metadata_stays(compressor):
+    page = Document(TEXTS["leave"], metadata=OWN)
+    metadata = compressor.compress_documents([page], QUESTION)[0].metadata
+    assert {key: metadata[key] for key in OWN} == OWN
+
+
+def test_a_relevance_of_the_retrievers_is_replaced(retriever):
+    found = retriever.invoke(QUESTION, k=3)
+    for document in S3Compressor(k=2).compress_documents(found, "Who eats soup?"):
+        assert document.metadata["relevance_score"] == document.metadata["s3_relevance"]
+
+
+@pytest.mark.parametrize(
+    "documents",
+    [
+        [Document(TEXTS["leave"], id="x"), Document(TEXTS["canteen"], id="x")],
+        [Document(TEXTS["leave"]), Document(TEXTS["canteen"])],
+        [Document(text, metadata={"source_document_id": "x"}) for text in TEXTS.values()],
+    ],
+)
+def test_two_places_have_two_ids(compressor, documents):
+    found = S3Compressor(k=20).compress_documents(documents, QUESTION)
+    assert len({document.id for document in found}) == len(found) > 2
+
+
+def test_one_text_at_two_places_has_two_ids(compressor):
+    pages = [Document(TEXTS["leave"], metadata={"page": page}) for page in (1, 2)]
+    ids = [compressor.compress_documents([page], QUESTION)[0].id for page in pages]
+    assert len(set(ids)) == 2
+    assert ids == [compressor.compress_documents([page], QUESTION)[0].id for page in pages]
+
+
+def test_a_document_that_is_part_of_another_counts(compressor):
+    part = Document("Soup is served", metadata={"page": 1})
+    whole = Document("Soup is served on Friday. Tea is free.", metadata={"page": 2})
+    inside = Document("Tea", metadata={"page": 3})
+    found = S3Compressor(k=9).compress_documents([part, whole, inside], "Is there soup or tea?")
+    assert {document.metadata["page"] for document in found} == {1, 2, 3}
+
+
+@pytest.mark.parametrize("question", ["", " \n"])
+def test_a_blank_question_finds_nothing(compressor, handbook, question):
+    assert compressor.compress_documents(handbook, question) == []
+
+
+@pytest.mark.parametrize("documents", [None, "text", ["text"], [None], {"a": 1}, 3])
+def test_documents_of_another_type_are_refused(compressor, documents):
+    with pytest.raises(InputError, match="document"):
+        compressor.compress_documents(documents, QUESTION)
 
 
 def test_spans_of_the_retriever_keep_their_place(compressor, retriever):

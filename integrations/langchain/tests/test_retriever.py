@@ -30,7 +30,7 @@ def test_from_texts():
     )
     (found,) = retriever.invoke(QUESTION)
     assert found.page_content == "Staff have 28 days of paid leave a year."
-    assert found.metadata["source_document_id"] == "leave"
+    assert found.metadata["s3_document_id"] == "leave"
     assert found.metadata["n"] == 0
 
 
@@ -44,7 +44,7 @@ def test_from_texts_without_ids_and_metadatas():
     "columns", [{"metadatas": [{}]}, {"ids": ["a"]}, {"ids": ["a", "b", "c", "d", "e"]}]
 )
 def test_columns_of_another_length_are_refused(columns):
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(InputError, match="as many of each"):
         S3Retriever.from_texts(TEXTS.values(), **columns, progress=False)
 
 
@@ -55,13 +55,14 @@ def test_an_empty_retriever_finds_nothing():
 def test_what_a_document_carries(retriever):
     for found in retriever.invoke(QUESTION):
         metadata = found.metadata
-        start, end = metadata["start_index"], metadata["end_index"]
-        name = metadata["source_document_id"]
+        start, end = metadata["s3_start"], metadata["s3_end"]
+        assert metadata["start_index"] == start
+        name = metadata["s3_document_id"]
         assert TEXTS[name][start:end] == found.page_content
         assert found.id == f"{name}:{start}-{end}"
-        assert isinstance(metadata["relevance_score"], float)
-        assert metadata["sources"]
-        assert set(metadata["sources"]) <= {"s3", "sentence", "bm25", "edge", "hop"}
+        assert metadata["relevance_score"] == metadata["s3_relevance"]
+        assert 0 <= metadata["relevance_score"] <= 1
+        assert set(metadata["s3_sources"].split(", ")) <= {"s3", "sentence", "bm25", "edge", "hop"}
         assert metadata["tags"] == ["staff"]
 
 
@@ -69,7 +70,7 @@ def test_documents_are_as_the_index_finds_them(retriever):
     spans = retriever.index.search(QUESTION, 3)
     found = retriever.invoke(QUESTION, k=3)
     assert ids(found) == [span.id for span in spans]
-    assert [d.metadata["relevance_score"] for d in found] == [span.score for span in spans]
+    assert [d.metadata["relevance_score"] for d in found] == [span.relevance for span in spans]
 
 
 def test_a_splitters_start_index_is_added_to():
@@ -77,7 +78,7 @@ def test_a_splitters_start_index_is_added_to():
     chunk = Document(TEXTS["leave"], metadata={"start_index": whole.index("Staff")})
     (found,) = S3Retriever.from_documents([chunk], k=1, progress=False).invoke(QUESTION)
     metadata = found.metadata
-    assert whole[metadata["start_index"] : metadata["end_index"]] == found.page_content
+    assert whole[metadata["start_index"] : metadata["s3_end"]] == found.page_content
 
 
 def test_documents_are_not_changed(handbook):
@@ -113,7 +114,20 @@ def test_metadata_that_has_no_json_form_is_refused(value, tmp_path):
     assert not path.exists()
 
 
-@pytest.mark.parametrize("wrong", [{"top_k": 3}, {"k": 0}, {"mode": "dense"}, {"token_budget": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"top_k": 3},
+        {"k": 0},
+        {"k": True},
+        {"k": "3"},
+        {"k": 2.0},
+        {"mode": "dense"},
+        {"token_budget": 0},
+        {"min_relevance": 2},
+    ],
+    ids=str,
+)
 def test_unknown_and_unusable_settings_are_refused(wrong, retriever, tmp_path):
     with pytest.raises(ValidationError):
         S3Retriever(index=retriever.index, **wrong)
@@ -148,7 +162,8 @@ CALLS = [
     ({"where": lambda metadata: metadata["page"] > 4}, 0),
     ({"mode": "bm25", "k": 8}, 0),
     ({"mode": "s3", "k": 5}, 5),
-    ({"k": None}, 5),
+    ({"k": None, "token_budget": 100_000}, 8),
+    ({"min_relevance": 0.99}, 0),
 ]
 
 
@@ -184,11 +199,54 @@ async def test_an_unknown_option_of_a_call_is_refused(retriever):
         await retriever.ainvoke(QUESTION, top_k=3)
 
 
-async def test_an_empty_question_is_refused(retriever):
-    with pytest.raises(InputError, match="empty"):
-        retriever.invoke(" ")
-    with pytest.raises(InputError, match="empty"):
-        await retriever.ainvoke(" ")
+@pytest.mark.parametrize("question", ["", " ", "\n\t", "\u00a0\u3000"])
+async def test_a_blank_question_finds_nothing(retriever, question):
+    assert retriever.invoke(question) == await retriever.ainvoke(question) == []
+    assert retriever.batch([question, QUESTION])[1] == retriever.invoke(QUESTION)
+
+
+@pytest.mark.parametrize("question", [None, 3, ["text"], {"query": "text"}])
+def test_a_question_of_another_type_is_refused(retriever, question):
+    with pytest.raises(InputError):
+        retriever.invoke(question)
+
+
+def test_filter_is_called_where(retriever):
+    with pytest.raises(InputError, match="where="):
+        retriever.invoke(QUESTION, filter={"page": 1})
+    with pytest.raises(ValidationError, match="where="):
+        S3Retriever.from_index(retriever.index, filter={"page": 1})
+
+
+OWN = {
+    "sources": ["wiki", "mail"],
+    "source_document_id": "db-42",
+    "relevance_score": 0.5,
+    "end_index": 7,
+    "score": 1,
+    "id": "mine",
+    "s3": "s3://bucket/key",
+    "s3_bucket": "bucket",
+}
+
+
+def test_the_documents_own_metadata_stays():
+    page = Document(TEXTS["leave"], metadata=OWN)
+    (found,) = S3Retriever.from_documents([page], k=1, progress=False).invoke(QUESTION)
+    assert {key: found.metadata[key] for key in OWN} == OWN
+    assert 0 < found.metadata["s3_relevance"] <= 1
+
+
+def test_a_budget_without_k_is_about_four_chunks():
+    texts = [
+        f"Item {n}: the report on road {n} was heard by the board of harbours and roads, which "
+        f"asked for {n} more days."
+        for n in range(60)
+    ]
+    retriever = S3Retriever.from_texts(texts, progress=False)
+    found = retriever.invoke("What was heard by the board?", min_relevance=0)
+    assert 8 < len(found) < 25
+    assert len(retriever.invoke("What was heard by the board?", k=40)) == 40
 
 
 def test_settings_hold_where_a_call_says_nothing(retriever):
@@ -218,7 +276,7 @@ async def test_configurable_fields(retriever):
     assert found.metadata["page"] == 3
     assert await configurable.ainvoke(QUESTION, config=config) == [found]
     assert len(configurable.with_config(config).invoke(QUESTION)) == 1
-    assert len(configurable.invoke(QUESTION)) == 4
+    assert configurable.invoke(QUESTION) == retriever.invoke(QUESTION)
 
 
 async def test_add_replace_and_delete(handbook):
@@ -227,7 +285,7 @@ async def test_add_replace_and_delete(handbook):
     assert await retriever.aadd_documents(
         (document for document in handbook[2:]), ids=["three", "four"], progress=False
     ) == ["three", "four"]
-    assert retriever.invoke("stolen laptop")[0].metadata["source_document_id"] == "three"
+    assert retriever.invoke("stolen laptop")[0].metadata["s3_document_id"] == "three"
     changed = Document("A stolen laptop is replaced within the hour.", id="three")
     retriever.add_documents([changed], progress=False)
     assert retriever.invoke("stolen laptop")[0].page_content == changed.page_content
@@ -236,7 +294,7 @@ async def test_add_replace_and_delete(handbook):
     assert await retriever.adelete(["three"]) == 0
     assert retriever.index.ids() == ["leave", "releases"]
     left = retriever.invoke("stolen laptop", k=9)
-    assert {d.metadata["source_document_id"] for d in left} == {"leave", "releases"}
+    assert {d.metadata["s3_document_id"] for d in left} == {"leave", "releases"}
 
 
 def test_equal_documents_count_once():
@@ -268,7 +326,7 @@ def test_an_index_of_the_core_package(retriever):
 def test_mode_bm25_needs_no_host(index_path, monkeypatch):
     monkeypatch.setattr(S3Index, "encoder", None)
     reopened = S3Retriever.load(index_path, mode="bm25")
-    assert reopened.invoke("paid leave")[0].metadata["source_document_id"] == "leave"
+    assert reopened.invoke("paid leave")[0].metadata["s3_document_id"] == "leave"
 
 
 def test_repr_does_not_show_the_index(retriever):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from llama_index.core import SummaryIndex
 from llama_index.core.schema import Document, TextNode
 from llama_index.core.storage.docstore import SimpleDocumentStore
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
@@ -50,9 +51,14 @@ def test_top_k_may_exceed_the_number_of_nodes(nodes):
     assert len(retriever.retrieve(QUESTION)) > 2
 
 
-@pytest.mark.parametrize("source", [{"nodes": []}, {"docstore": SimpleDocumentStore()}])
-def test_no_nodes_find_nothing(source, nodes):
-    retriever = S3Retriever.from_defaults(**source)
+def test_an_empty_docstore_warns():
+    for source in ({"docstore": SimpleDocumentStore()}, {"index": SummaryIndex([])}):
+        with pytest.warns(UserWarning, match="pass nodes="):
+            assert S3Retriever.from_defaults(**source).retrieve(QUESTION) == []
+
+
+def test_no_nodes_find_nothing(nodes):
+    retriever = S3Retriever.from_defaults(nodes=[])
     assert retriever.retrieve(QUESTION) == []
     retriever.add_nodes(nodes)
     assert retriever.retrieve(QUESTION)

@@ -27,7 +27,7 @@ def test_nodes_become_spans(retrieved):
         node = span.node
         source = texts[node.source_node.node_id]
         assert source[node.start_char_idx : node.end_char_idx] == node.text
-        assert "sources" in node.excluded_llm_metadata_keys
+        assert "s3_sources" in node.excluded_llm_metadata_keys
     assert len({span.node_id for span in spans}) == len(spans) == 2
     assert [item.score for item in retrieved] == [0.5] * 4
 
@@ -65,7 +65,7 @@ def test_settings_take_effect(retrieved):
     ]
     assert [place for place, _ in places] == sorted(place for place, _ in places)
     lexical = S3NodePostprocessor(mode="bm25").postprocess_nodes(retrieved, **question)
-    assert {tuple(item.metadata["sources"]) for item in lexical} == {("bm25",)}
+    assert {item.metadata["s3_sources"] for item in lexical} == {"bm25"}
     assert S3NodePostprocessor(similarity_top_k=0).postprocess_nodes(retrieved, **question) == []
 
 

@@ -22,7 +22,7 @@ def test_a_query_engine_answers_from_the_spans(shared, way):
     text = "Staff have 28 days of paid leave a year."
     assert f"topic: leave\nyear: 2021\n\n{text}\n" in answer.response
     assert f"Query: {QUESTION}" in answer.response
-    assert "sources" not in answer.response
+    assert "s3_sources" not in answer.response
     assert [item.text for item in answer.source_nodes] == [text]
 
 

@@ -18,8 +18,10 @@ def year(value, operator="=="):
 
 def test_settings_take_effect(nodes):
     question = "When are releases tested and shipped?"
-    assert len(S3Retriever.from_defaults(nodes=nodes).retrieve(question)) == 5
     retriever = S3Retriever.from_defaults(nodes=nodes, token_budget=24)
+    limited = retriever.with_settings(token_budget=None, similarity_top_k=5)
+    assert len(limited.retrieve(question)) == 5
+    assert retriever.with_settings(min_relevance=0.99).retrieve(question) == []
     texts = [item.text for item in retriever.retrieve(question)]
     assert len(texts) == 3
     in_order = retriever.with_settings(order="document").retrieve(question)
@@ -29,7 +31,7 @@ def test_settings_take_effect(nodes):
     retriever.similarity_top_k = 1
     assert [item.text for item in retriever.retrieve(question)] == texts[:1]
     lexical = retriever.with_settings(mode="bm25").retrieve(question)[0]
-    assert lexical.node.metadata["sources"] == ["bm25"]
+    assert lexical.node.metadata["s3_sources"] == "bm25"
 
 
 def test_overlapping_chunks_bring_a_sentence_once():

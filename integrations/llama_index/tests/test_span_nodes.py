@@ -6,7 +6,14 @@ from datetime import date
 
 import pytest
 from llama_index.core.node_parser import TokenTextSplitter
-from llama_index.core.schema import Document, IndexNode, MetadataMode, TextNode
+from llama_index.core.schema import (
+    Document,
+    IndexNode,
+    MetadataMode,
+    NodeRelationship,
+    RelatedNodeInfo,
+    TextNode,
+)
 from s3_retriever import InputError
 
 from llama_index.retrievers.s3_attention import S3Retriever
@@ -43,10 +50,11 @@ def test_a_span_points_to_its_node_and_its_document(nodes):
 def test_metadata_is_the_nodes_and_ours_is_not_shown_to_models(nodes):
     parent = nodes[0]
     span = S3Retriever.from_defaults(nodes=nodes).retrieve(QUESTION)[0].node
-    ours = {"sources": span.metadata["sources"], "ref_doc_id": "book-0"}
+    ours = {key: span.metadata[key] for key in ("s3_relevance", "s3_sources")}
+    ours["ref_doc_id"] = "book-0"
     assert span.metadata == parent.metadata | ours
-    assert span.excluded_llm_metadata_keys == ["tags", "sources", "ref_doc_id"]
-    assert span.excluded_embed_metadata_keys == ["year", "sources", "ref_doc_id"]
+    assert span.excluded_llm_metadata_keys == ["tags", "s3_relevance", "s3_sources", "ref_doc_id"]
+    assert span.excluded_embed_metadata_keys == ["year", "s3_relevance", "s3_sources", "ref_doc_id"]
     assert span.get_content(MetadataMode.LLM) == f"year: 2021\ntopic: leave\n\n{span.text}"
     assert span.get_content(MetadataMode.NONE) == span.text
     assert parent.excluded_llm_metadata_keys == ["tags"]
@@ -54,12 +62,20 @@ def test_metadata_is_the_nodes_and_ours_is_not_shown_to_models(nodes):
     assert parent.metadata["year"] == 2021
 
 
-def test_the_nodes_own_keys_win():
-    own = {"sources": "the intranet", "ref_doc_id": "mine"}
-    node = TextNode(text="Staff have 28 days of leave.", metadata=own)
+def test_the_nodes_own_metadata_stays():
+    own = {
+        "sources": "the intranet",
+        "ref_doc_id": "mine",
+        "score": 1,
+        "relevance_score": 0.5,
+        "s3": "s3://bucket/key",
+    }
+    source = {NodeRelationship.SOURCE: RelatedNodeInfo(node_id="book")}
+    node = TextNode(text="Staff have 28 days of leave.", metadata=own, relationships=source)
     span = S3Retriever.from_defaults(nodes=[node]).retrieve("leave")[0].node
-    assert span.metadata == own
-    assert span.excluded_llm_metadata_keys == []
+    assert set(span.metadata) - set(own) == {"s3_relevance", "s3_sources"}
+    assert {key: span.metadata[key] for key in own} == own
+    assert span.excluded_llm_metadata_keys == ["s3_relevance", "s3_sources"]
 
 
 def test_templates_are_kept():
@@ -93,7 +109,11 @@ def test_a_title_is_read_with_the_text_and_left_as_it_was(key):
     retriever = S3Retriever.from_defaults(nodes=[node], mode="bm25")
     span = retriever.retrieve("holidays")[0].node
     assert span.text == "Ask two weeks ahead."
-    assert span.metadata == {key: "Holidays", "sources": ["bm25"]}
+    assert (span.metadata.pop("s3_sources"), span.metadata.pop("s3_relevance") > 0) == (
+        "bm25",
+        True,
+    )
+    assert span.metadata == {key: "Holidays"}
     assert span.source_node.metadata == {key: "Holidays"}
 
 

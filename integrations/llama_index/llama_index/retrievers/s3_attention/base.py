@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -17,10 +16,12 @@ from llama_index.core.callbacks.base import CallbackManager
 from llama_index.core.schema import BaseNode, IndexNode, NodeWithScore, QueryBundle
 from llama_index.core.storage.docstore.types import BaseDocumentStore
 from llama_index.core.vector_stores import MetadataFilters
-from s3_retriever.types import Mode, Order
+from s3_retriever.processes import renew_after_fork
+from s3_retriever.types import Mode, Order, check_path, check_type
 
 from llama_index.retrievers.s3_attention.filters import predicate
-from llama_index.retrievers.s3_attention.nodes import to_document, to_node
+from llama_index.retrievers.s3_attention.merging import Merge, merge_spans
+from llama_index.retrievers.s3_attention.nodes import check_nodes, to_document, to_node
 from llama_index.retrievers.s3_attention.settings import Settings, load, save
 
 if TYPE_CHECKING:
@@ -33,6 +34,15 @@ T = TypeVar("T")
 # The host runs one batch at a time, and busy threads take Python away from the event loop: more
 # threads than these would not be faster.
 _TURNS = threading.BoundedSemaphore(2)
+
+
+def _renew() -> None:
+    """In a forked child, forget the threads that only the parent has."""
+    global _TURNS
+    _TURNS = threading.BoundedSemaphore(2)
+
+
+renew_after_fork(_renew)
 
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -54,13 +64,17 @@ class S3Retriever(BaseRetriever):
 
     Args:
         index: The `s3_retriever.S3Index` to search.
-        similarity_top_k: Maximum number of spans; 0 finds nothing. Defaults to 5 without a
-            `token_budget`, else to no limit.
-        token_budget: Maximum tokens of all spans together, as the host counts them.
+        similarity_top_k: Maximum number of spans; 0 finds nothing. By default there is no limit.
+        token_budget: Maximum tokens of all spans together, as the host counts them; 512 if
+            `similarity_top_k` is not set either.
+        min_relevance: Spans of a lower relevance, 0 to 1, are left out; by default, without
+            `similarity_top_k`, what is not likely to be evidence.
         mode: `s3` (co-activation of features), `bm25`, or `hybrid`, which fuses both.
         filters: Metadata that nodes must have, applied before ranking.
         order: `score`, best first, or `document`, as in the nodes.
         unique: Whether a sentence that occurs in several places is returned once.
+        merge: `node` or `document` makes one node of all spans of an indexed node or of a
+            document, in document order and with its id; None leaves spans as they are.
         docstore: The docstore that `refresh` reads.
         callback_manager: As for every retriever of LlamaIndex.
         object_map: Objects that index nodes refer to, by `index_id`.
@@ -77,23 +91,28 @@ class S3Retriever(BaseRetriever):
         *,
         similarity_top_k: int | None = None,
         token_budget: int | None = None,
+        min_relevance: float | None = None,
         mode: Mode = "hybrid",
         filters: MetadataFilters | None = None,
         order: Order = "score",
         unique: bool = True,
+        merge: Merge | None = None,
         docstore: BaseDocumentStore | None = None,
         callback_manager: CallbackManager | None = None,
         object_map: dict[str, Any] | None = None,
         objects: list[IndexNode] | None = None,
         verbose: bool = False,
     ) -> None:
+        check_type(index, s3_retriever.S3Index, "index")
         self.index = index
         self.similarity_top_k = similarity_top_k
         self.token_budget = token_budget
+        self.min_relevance = min_relevance
         self.mode: Mode = mode
         self.filters = filters
         self.order: Order = order
         self.unique = unique
+        self.merge: Merge | None = merge
         self._docstore = docstore
         self._hashes: dict[str, str] = {}
         self._settings()
@@ -108,15 +127,17 @@ class S3Retriever(BaseRetriever):
     def from_defaults(
         cls,
         index: BaseIndex[Any] | S3Index | None = None,
-        nodes: Sequence[BaseNode] | None = None,
+        nodes: Sequence[BaseNode] | BaseNode | None = None,
         docstore: BaseDocumentStore | None = None,
         *,
         similarity_top_k: int | None = None,
         mode: Mode = "hybrid",
         token_budget: int | None = None,
+        min_relevance: float | None = None,
         filters: MetadataFilters | None = None,
         order: Order = "score",
         unique: bool = True,
+        merge: Merge | None = None,
         host: str | Host = "minilm",
         codebook: str | Path | Codebook | None = None,
         recipe: str | Recipe = "default",
@@ -131,14 +152,16 @@ class S3Retriever(BaseRetriever):
             index: A LlamaIndex index, whose docstore is read, or an `S3Index`, which is used as
                 it is. (A `VectorStoreIndex` whose vector store keeps the texts has an empty
                 docstore; pass its nodes instead.)
-            nodes: Nodes to index; may be empty, to add nodes later.
+            nodes: Nodes to index, or a single one; may be empty, to add nodes later.
             docstore: A docstore whose nodes are indexed.
             similarity_top_k: As for the class.
             mode: As for the class.
             token_budget: As for the class.
+            min_relevance: As for the class.
             filters: As for the class.
             order: As for the class.
             unique: As for the class.
+            merge: As for the class.
             host: `minilm`, a local folder, a model id on the Hugging Face Hub, or a loaded host.
             codebook: The host's codebook, or its name; defaults to the one that belongs to it.
             recipe: `default`, `paper`, or your own.
@@ -158,10 +181,12 @@ class S3Retriever(BaseRetriever):
         options: dict[str, Any] = {
             "similarity_top_k": similarity_top_k,
             "token_budget": token_budget,
+            "min_relevance": min_relevance,
             "mode": mode,
             "filters": filters,
             "order": order,
             "unique": unique,
+            "merge": merge,
             "callback_manager": callback_manager,
             "objects": objects,
             "verbose": verbose,
@@ -172,10 +197,18 @@ class S3Retriever(BaseRetriever):
                     "An S3Index has its host, codebook, recipe and path; do not give them."
                 )
             return cls(index, **options)
-        docstore = docstore if index is None else index.docstore
+        if index is not None:
+            docstore = _docstore_of(index)
         if docstore is not None:
+            check_type(docstore, BaseDocumentStore, "docstore")
             nodes = list(docstore.docs.values())
-        with _new_index(path, host=host, codebook=codebook, recipe=recipe) as new:
+            if not nodes:
+                warnings.warn(
+                    "The docstore is empty, so the retriever is too. A VectorStoreIndex whose "
+                    "vector store keeps the texts has an empty docstore: pass nodes= instead.",
+                    stacklevel=2,
+                )
+        with s3_retriever.new_index(path, host=host, codebook=codebook, recipe=recipe) as new:
             retriever = cls(new, docstore=docstore, **options)
             retriever.add_nodes(nodes or [])
         return retriever
@@ -210,7 +243,7 @@ class S3Retriever(BaseRetriever):
             ValueError: It is damaged or was written by a newer release.
             s3_retriever.S3Error: Its index, host or codebook cannot be loaded.
         """
-        folder, settings = load(Path(path))
+        folder, settings = load(check_path(path))
         return cls(
             s3_retriever.S3Index.open(folder, host, codebook=codebook),
             **dict(settings),
@@ -232,7 +265,7 @@ class S3Retriever(BaseRetriever):
         Raises:
             s3_retriever.IndexStoreError: The index is damaged, or the folder cannot be written.
         """
-        save(Path(path), self.index, self._settings())
+        save(check_path(path), self.index, self._settings())
 
     def with_settings(self, **changes: Any) -> S3Retriever:
         """Make a retriever on the same index with other settings.
@@ -241,7 +274,8 @@ class S3Retriever(BaseRetriever):
         `retriever.with_settings(filters=...).retrieve(question)`.
 
         Args:
-            changes: Any of similarity_top_k, token_budget, mode, filters, order and unique.
+            changes: Any of similarity_top_k, token_budget, min_relevance, mode, filters, order,
+                unique and merge.
 
         Raises:
             ValueError: A setting is unknown or has a wrong value.
@@ -250,11 +284,13 @@ class S3Retriever(BaseRetriever):
         vars(changed).update(Settings.model_validate(dict(self._settings()) | changes))
         return changed
 
-    def add_nodes(self, nodes: Iterable[BaseNode], *, replace: bool = False) -> list[str]:
+    def add_nodes(
+        self, nodes: Iterable[BaseNode] | BaseNode, *, replace: bool = False
+    ) -> list[str]:
         """Index nodes, all of them or, after an error, none.
 
         Args:
-            nodes: The nodes.
+            nodes: The nodes, or a single one.
             replace: Whether a node replaces the one with its id; otherwise a known id is an
                 error.
 
@@ -264,7 +300,7 @@ class S3Retriever(BaseRetriever):
         Raises:
             s3_retriever.InputError: An id is taken, or metadata cannot be stored as JSON.
         """
-        nodes = list(nodes)
+        nodes = check_nodes(nodes)
         documents = [to_document(node) for node in nodes]
         ids = self.index.add(documents, replace=replace, progress=self._verbose)
         for node in nodes:
@@ -329,39 +365,29 @@ class S3Retriever(BaseRetriever):
             settings.similarity_top_k,
             mode=settings.mode,
             token_budget=settings.token_budget,
+            min_relevance=settings.min_relevance,
             where=predicate(settings.filters),
-            order=settings.order,
+            order="document" if settings.merge else settings.order,
             unique=settings.unique,
         )
-        return _once_per_object(to_node(span) for span in spans)
+        if settings.merge is None:
+            return _once_per_object(to_node(span) for span in spans)
+        items = merge_spans(spans, settings.merge)
+        if settings.order == "score":
+            items.sort(key=lambda item: item.get_score(), reverse=True)
+        return _once_per_object(items)
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return await in_thread(self._retrieve, query_bundle)
 
 
-@contextmanager
-def _new_index(path: str | Path | None, **options: Any) -> Iterator[S3Index]:
-    """Create an index to fill; after an error, `path` is as it was before.
-
-    Args:
-        path: As in `S3Index.create`.
-        options: As in `S3Index.create`.
-
-    Raises:
-        s3_retriever.S3Error: The host, the codebook or the folder cannot be used.
-    """
-    had_folder = path is not None and Path(path).is_dir()
-    index = s3_retriever.S3Index.create(path, **options)
-    try:
-        yield index
-    except BaseException:
-        index.close()
-        if path is not None:
-            # `create` takes only an empty folder: everything in it belongs to the index.
-            shutil.rmtree(path, ignore_errors=True)
-            if had_folder:
-                Path(path).mkdir(exist_ok=True)
-        raise
+def _docstore_of(index: Any) -> BaseDocumentStore:
+    docstore = getattr(index, "docstore", None)
+    if not isinstance(docstore, BaseDocumentStore):
+        raise s3_retriever.InputError(
+            f"index must be an S3Index or an index of LlamaIndex, not {type(index).__name__}."
+        )
+    return docstore
 
 
 def _once_per_object(items: Iterable[NodeWithScore]) -> list[NodeWithScore]:

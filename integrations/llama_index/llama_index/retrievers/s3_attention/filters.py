@@ -12,15 +12,15 @@ Predicate = Callable[[Mapping[str, Any]], bool]
 # By the operators' values, because older releases of llama-index-core have fewer names.
 # The first argument is the node's value, which is never None; the second the filter's.
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
-    "==": lambda value, wanted: value == wanted,
+    "==": lambda value, wanted: _equal(value, wanted),
     ">": lambda value, wanted: value > wanted,
     ">=": lambda value, wanted: value >= wanted,
     "<": lambda value, wanted: value < wanted,
     "<=": lambda value, wanted: value <= wanted,
-    "in": lambda value, wanted: value in wanted,
-    "any": lambda value, wanted: any(item in value for item in wanted),
-    "all": lambda value, wanted: all(item in value for item in wanted),
-    "contains": lambda value, wanted: wanted in value,
+    "in": lambda value, wanted: any(_equal(value, item) for item in wanted),
+    "any": lambda value, wanted: any(_contains(value, item) for item in wanted),
+    "all": lambda value, wanted: all(_contains(value, item) for item in wanted),
+    "contains": lambda value, wanted: _contains(value, wanted),
     "text_match": lambda value, wanted: wanted in value,
     "text_match_insensitive": lambda value, wanted: wanted.lower() in value.lower(),
 }
@@ -97,6 +97,17 @@ def _single(item: MetadataFilter) -> Predicate:
             return negated
 
     return holds
+
+
+def _equal(value: Any, wanted: Any) -> bool:
+    """Whether two values are equal; True is not 1."""
+    return value == wanted and isinstance(value, bool) == isinstance(wanted, bool)
+
+
+def _contains(value: Any, wanted: Any) -> bool:
+    if isinstance(value, str):
+        return wanted in value
+    return any(_equal(item, wanted) for item in value)
 
 
 def _name(member: Any) -> str:

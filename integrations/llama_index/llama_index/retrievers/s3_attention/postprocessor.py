@@ -11,16 +11,26 @@ import s3_retriever
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
+from s3_retriever.processes import renew_after_fork
 from s3_retriever.types import Mode, Order
 
 from llama_index.retrievers.s3_attention.base import in_thread
-from llama_index.retrievers.s3_attention.nodes import described, to_node, to_scan
+from llama_index.retrievers.s3_attention.nodes import check_nodes, described, to_node, to_scan
 from llama_index.retrievers.s3_attention.settings import Budget, Limit
 
 if TYPE_CHECKING:
     from s3_retriever import Compressor, Span
 
 _LOADING = threading.Lock()
+
+
+def _renew() -> None:
+    """In a forked child, free the lock that another thread may have held."""
+    global _LOADING
+    _LOADING = threading.Lock()
+
+
+renew_after_fork(_renew)
 
 
 class S3NodePostprocessor(BaseNodePostprocessor):
@@ -33,10 +43,10 @@ class S3NodePostprocessor(BaseNodePostprocessor):
 
     model_config = ConfigDict(extra="forbid")
 
-    similarity_top_k: Limit | None = Field(
+    similarity_top_k: Limit = Field(
         default=None, description="Maximum number of spans; 0 keeps nothing."
     )
-    token_budget: Budget | None = Field(
+    token_budget: Budget = Field(
         default=None,
         description="Maximum tokens of all spans together, as the host counts them; 1,024 if "
         "neither this nor similarity_top_k is given.",
@@ -74,11 +84,11 @@ class S3NodePostprocessor(BaseNodePostprocessor):
             raise ValueError(
                 "S3NodePostprocessor needs the question; pass query_bundle or query_str."
             )
-        if not nodes or self.similarity_top_k == 0:
-            return []
         sources: dict[str, BaseNode] = {}
-        for item in nodes:
-            sources.setdefault(item.node.node_id, item.node)
+        for node in check_nodes(nodes):
+            sources.setdefault(node.node_id, node)
+        if not sources or self.similarity_top_k == 0:
+            return []
         spans = self._loaded().compress(
             query_bundle.query_str,
             [to_scan(node) for node in sources.values()],

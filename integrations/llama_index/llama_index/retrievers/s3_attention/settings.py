@@ -6,19 +6,43 @@ import re
 import shutil
 import uuid
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from llama_index.core.vector_stores import MetadataFilters
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from s3_retriever.types import Mode, Order
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from s3_retriever import IndexStoreError
+from s3_retriever.types import Mode, Order, check_count, check_share
 
 from llama_index.retrievers.s3_attention.filters import predicate
+from llama_index.retrievers.s3_attention.merging import Merge
 
 if TYPE_CHECKING:
     from s3_retriever import S3Index
 
-Limit = Annotated[int, Field(strict=True, ge=0)]
-Budget = Annotated[int, Field(strict=True, ge=1)]
+
+def _count(least: int) -> BeforeValidator:
+    def check(value: Any, field: ValidationInfo) -> int | None:
+        return None if value is None else check_count(value, field.field_name or "", least=least)
+
+    return BeforeValidator(check)
+
+
+def _share(value: Any, field: ValidationInfo) -> Any:
+    check_share(value, field.field_name or "")
+    return value
+
+
+# Whole numbers, and numbers from 0 to 1, also NumPy's; True is not a number.
+Limit = Annotated[int | None, _count(0)]
+Budget = Annotated[int | None, _count(1)]
+Share = Annotated[float | None, BeforeValidator(_share)]
 
 _FILE = "retriever.json"
 _COPY = re.compile(r"index-[0-9a-f]{12}")
@@ -29,11 +53,13 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    similarity_top_k: Limit | None = None
-    token_budget: Budget | None = None
+    similarity_top_k: Limit = None
+    token_budget: Budget = None
+    min_relevance: Share = None
     mode: Mode = "hybrid"
     order: Order = "score"
     unique: bool = True
+    merge: Merge | None = None
     filters: MetadataFilters | None = None
 
     @field_validator("filters")
@@ -63,7 +89,10 @@ def save(folder: Path, index: S3Index, settings: Settings) -> None:
 
     An index that was opened in this folder stays where it is.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise IndexStoreError(f"The folder {folder} cannot be made: {error.strerror}.") from error
     before = load(folder)[0] if (folder / _FILE).exists() else None
     if index.path is not None and index.path.resolve().parent == folder.resolve():
         name = index.path.name

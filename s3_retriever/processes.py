@@ -1,0 +1,51 @@
+"""What keeps objects usable in another process or another working directory.
+
+A fork copies memory but only the calling thread: locks that other threads held stay locked in the
+child for ever, and files that they were writing are still shared with the parent.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from types import MethodType
+
+# The embedded host and its codebook, never a folder.
+_EMBEDDED = "minilm"
+
+_RENEWALS: list[Callable[[], Callable[[], None] | None]] = []
+
+
+def renew_after_fork(renew: Callable[[], None]) -> None:
+    """Call a function in every forked child, before anything else runs there.
+
+    Args:
+        renew: A function, or a method of an object, which is not kept alive by this.
+    """
+    if isinstance(renew, MethodType):
+        method: weakref.WeakMethod[Callable[[], None]] = weakref.WeakMethod(renew, _forget)
+        _RENEWALS.append(method)
+    else:
+        _RENEWALS.append(lambda: renew)
+
+
+def _forget(method: weakref.WeakMethod[Callable[[], None]]) -> None:
+    _RENEWALS.remove(method)
+
+
+def _renew_all() -> None:
+    for reference in _RENEWALS:
+        if renew := reference():
+            renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_all)
+
+
+def lasting(name: str) -> str:
+    """A name that is valid from any working directory: a folder's absolute path, or the name."""
+    folder = Path(name).expanduser()
+    return str(folder.resolve()) if name != _EMBEDDED and folder.is_dir() else name
