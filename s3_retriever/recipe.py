@@ -11,8 +11,24 @@ from s3_retriever.errors import InputError
 from s3_retriever.types import QuerySide
 
 
+# Bounds of all numbers. A recipe may come with an index or a codebook from someone else, and these
+# keep what it asks for within memory and within the range of a float.
+_COUNT = 1 << 31
+_FEW = 1 << 12
+# Each takes as much memory as the scores of all sentences.
+_MOST_BRIDGES = 64
+_LARGEST_WEIGHT = 1e6
+_LARGEST_POWER = 16.0
+
+Weight = Annotated[float, Field(ge=0, le=_LARGEST_WEIGHT)]
+PositiveWeight = Annotated[float, Field(gt=0, le=_LARGEST_WEIGHT)]
+Power = Annotated[float, Field(ge=0, le=_LARGEST_POWER)]
+# Of a few spans, documents or features.
+Few = Annotated[int, Field(ge=1, le=_FEW)]
+
+
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def changed(self, field: str, value: object) -> Self:
         """Return a copy with one field changed.
@@ -44,7 +60,7 @@ class TapRecipe(_Part):
             paper.
     """
 
-    weight: float = Field(default=1.0, gt=0)
+    weight: PositiveWeight = 1.0
     query_side: QuerySide = "same"
 
 
@@ -60,8 +76,8 @@ class SentenceRecipe(_Part):
         weight: Factor of the cosine, in units of its standard deviation; co-activation weighs 1.
     """
 
-    layer: int = Field(ge=0)
-    weight: float = Field(default=0.5, gt=0)
+    layer: int = Field(ge=0, le=_FEW)
+    weight: PositiveWeight = 0.5
 
 
 class FeatureCoverage(_Part):
@@ -73,7 +89,7 @@ class FeatureCoverage(_Part):
     """
 
     kind: Literal["feature_coverage"] = "feature_coverage"
-    length_power: float = Field(default=0.4, ge=0)
+    length_power: Power = 0.4
 
 
 class MaxToken(_Part):
@@ -84,7 +100,7 @@ class MaxToken(_Part):
     """
 
     kind: Literal["max_token"] = "max_token"
-    kernel: int = Field(default=8, ge=1)
+    kernel: int = Field(default=8, ge=1, le=_COUNT)
 
 
 class ZScore(_Part):
@@ -97,8 +113,8 @@ class ZScore(_Part):
     """
 
     kind: Literal["z_score"] = "z_score"
-    bm25_weight: float = Field(default=1.0, ge=0)
-    candidates: int = Field(default=256, ge=1)
+    bm25_weight: Weight = 1.0
+    candidates: int = Field(default=256, ge=1, le=_COUNT)
 
 
 class Interleave(_Part):
@@ -110,7 +126,7 @@ class Interleave(_Part):
     """
 
     kind: Literal["interleave"] = "interleave"
-    edge_tokens: int = Field(default=0, ge=0)
+    edge_tokens: int = Field(default=0, ge=0, le=_COUNT)
 
 
 class SecondHop(_Part):
@@ -134,11 +150,11 @@ class SecondHop(_Part):
             a bridge lead nowhere, and those that lead on are rare.
     """
 
-    bridges: int = Field(default=3, ge=1)
-    neighbours: int = Field(default=10, ge=1)
-    weight: float = Field(default=0.5, ge=0)
-    bm25_weight: float = Field(default=1.0, ge=0)
-    idf_power: float = Field(default=3.0, ge=0)
+    bridges: int = Field(default=3, ge=1, le=_MOST_BRIDGES)
+    neighbours: int = Field(default=10, ge=1, le=_COUNT)
+    weight: Weight = 0.5
+    bm25_weight: Weight = 1.0
+    idf_power: Power = 3.0
 
 
 class Redundancy(_Part):
@@ -169,8 +185,8 @@ class DocumentBoost(_Part):
         best: How many documents are boosted; an index with no more documents gets no boost.
     """
 
-    weight: float = Field(default=0.5, gt=0)
-    best: int = Field(default=2, ge=1)
+    weight: PositiveWeight = 0.5
+    best: int = Field(default=2, ge=1, le=_COUNT)
 
 
 class Advanced(_Part):
@@ -188,12 +204,12 @@ class Advanced(_Part):
             fusion `ZScore`.
     """
 
-    doc_top_k: int = Field(default=16, ge=1)
-    query_top_k: int = Field(default=32, ge=1)
+    doc_top_k: Few = 16
+    query_top_k: Few = 32
     pooling: Literal["sum", "max"] = "sum"
-    weight_power: float = Field(default=0.5, ge=0)
-    idf_power: float = Field(default=1.5, ge=0)
-    radius: int = Field(default=0, ge=0)
+    weight_power: Power = 0.5
+    idf_power: Power = 1.5
+    radius: int = Field(default=0, ge=0, le=_COUNT)
     document_boost: DocumentBoost | None = None
 
 

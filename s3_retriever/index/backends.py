@@ -112,6 +112,7 @@ class DiskBackend:
             IndexStoreError: Someone else is writing, or the folder cannot be written.
         """
         with hold(self._lock):
+            self._refuse_links()
             self._remove_orphans()
             try:
                 yield
@@ -186,18 +187,35 @@ class DiskBackend:
     def close(self) -> None:
         """Nothing is held but what snapshots need."""
 
+    def _refuse_links(self) -> None:
+        """Refuse to write where that would follow links out of the folder."""
+        for entry in self.manifest.segments:
+            folder = self.path / entry.name
+            if folder.is_symlink():
+                raise IndexStoreError(
+                    f"{folder} is a symbolic link, which writing does not follow; copy the index "
+                    "with its files in the place of links."
+                )
+
     def _remove_orphans(self) -> None:
         """Remove what killed writers left, and what the manifest no longer names."""
         named = {entry.name: entry.files for entry in self.manifest.segments}
-        shutil.rmtree(self.path / DRAFT, ignore_errors=True)
+        _remove(self.path / DRAFT)
         for folder in self.path.glob(SEGMENT_FOLDERS):
             if folder.name not in named:
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(folder)
         for name in named:
             for file in (self.path / name).glob(TOMBSTONE_FILES):
                 if file.name not in named[name]:
                     with suppress(OSError):
                         file.unlink()
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder as far as possible; of a link, the link alone."""
+    with suppress(OSError):
+        folder.unlink()  # it fails on a folder
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_free(path: Path) -> None:

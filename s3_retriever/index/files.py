@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 
 from filelock import FileLock, Timeout
 
+from s3_retriever.drafts import begin_draft
 from s3_retriever.errors import IndexStoreError
 
 _CHUNK_BYTES = 1 << 20
@@ -54,6 +57,19 @@ def damaged(path: PurePath, reason: object) -> IndexStoreError:
     return IndexStoreError(
         f"{path} is damaged ({reason}); restore the index from a copy or build it again."
     )
+
+
+def regular_size(path: Path) -> int:
+    """Size of a file in bytes.
+
+    Raises:
+        OSError: There is no such file, or it is a pipe, a device or a folder: reading one might
+            never end.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
+    return status.st_size
 
 
 def checksum(path: Path, advance: Callable[[int], object] | None = None) -> str:
@@ -103,7 +119,8 @@ def replace_file(path: Path, content: bytes, *, durable: bool) -> None:
         OSError: The content cannot be written; the old file is unchanged.
     """
     draft = path.with_name(path.name + ".tmp")
-    draft.write_bytes(content)
+    with begin_draft(draft) as file:
+        file.write(content)
     if durable:
         sync(draft)
     draft.replace(path)

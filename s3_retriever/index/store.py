@@ -153,7 +153,7 @@ class Store:
         with self._backend.writing():
             manifest, snapshot = self.manifest, self.snapshot()
             _check_text_analysis(manifest, text_analysis or {})
-            _check_taps(manifest, features, vector_bytes)
+            snapshot.check_taps(features, vector_bytes)
             taken = None if replace else snapshot.__contains__
             with self._draft(features, vector_bytes, taken) as writer:
                 yield writer
@@ -341,16 +341,6 @@ def _check_text_analysis(manifest: Manifest, text_analysis: Mapping[str, str]) -
 
 def _versions(text_analysis: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {text_analysis[name]}" for name in sorted(text_analysis)) or "none"
-
-
-def _check_taps(manifest: Manifest, features: Mapping[str, int], vector_bytes: int) -> None:
-    for segment in manifest.segments:
-        if (segment.features, segment.vector_bytes) != (dict(features), vector_bytes):
-            raise IndexStoreError(
-                f"This index has the taps {segment.features} and sentence vectors of "
-                f"{segment.vector_bytes} bytes, not {dict(features)} and {vector_bytes}; use the "
-                "codebook that it was made with."
-            )
 
 
 def _unknown(ids: Collection[str]) -> InputError:
