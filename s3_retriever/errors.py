@@ -1,6 +1,5 @@
 """Errors that a user can mend. Each carries one sentence: what was wrong and what to do."""
 
-
 # Characters of other libraries' messages that are kept.
 _LONGEST = 200
 

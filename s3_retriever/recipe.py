@@ -10,7 +10,6 @@ from typing_extensions import Self
 from s3_retriever.errors import InputError
 from s3_retriever.types import QuerySide
 
-
 # Bounds of all numbers. A recipe may come with an index or a codebook from someone else, and these
 # keep what it asks for within memory and within the range of a float.
 _COUNT = 1 << 31

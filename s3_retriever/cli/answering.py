@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from s3_retriever.cli import options
-from s3_retriever.cli.console import results, warn, write_json
+from s3_retriever.cli.console import one_line, results, warn, write_json
 from s3_retriever.cli.files import Counts, FoundFile, documents, find_files, none_readable
 from s3_retriever.cli.options import prepare
 from s3_retriever.cli.readers import UnreadableError, check_head, read_text, reader_for
@@ -178,7 +178,9 @@ def _show_evidence(console: Console, spans: Sequence[Span]) -> None:
     for span in spans:
         sources = " + ".join(span.sources) or "whole"
         console.print()
-        console.print(Text(f"{span.id}  ({sources}, {size(span)})", "dim"), soft_wrap=True)
+        console.print(
+            Text(f"{one_line(span.id)}  ({sources}, {size(span)})", "dim"), soft_wrap=True
+        )
         show_text(console, Text(" ".join(span.text.split())))
 
 

@@ -23,6 +23,7 @@ from s3_retriever.host import Host, Window
 from s3_retriever.host.batches import run_batches
 from s3_retriever.host.device import fast_in_bfloat16
 from s3_retriever.host.taps import Tap, read_each
+from s3_retriever.paths import begin_draft
 from s3_retriever.progress import Bar, progress_bar
 from s3_retriever.sae import SAETrainer, TopKSAE
 from s3_retriever.sae.training import report
@@ -67,6 +68,7 @@ class Checkpoint:
         header = json.dumps({"fit": self._identity, "counters": counters})
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            begin_draft(draft).close()
             save_file(tensors, draft, metadata={"progress": header})
             draft.replace(self._path)
         except (OSError, SafetensorError) as error:

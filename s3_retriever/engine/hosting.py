@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s3_retriever.errors import CodebookError, InputError
+from s3_retriever.paths import existing_folder
 
 if TYPE_CHECKING:
     from s3_retriever.codebook import Codebook
@@ -35,8 +36,8 @@ def codebook_name(host: str | Host, codebook: str | Path | None) -> str:
     name = host if isinstance(host, str) else host.name
     if name == MINILM:
         return MINILM
-    beside = Path(name) / CODEBOOK_FOLDER
-    if beside.is_dir():
+    beside = existing_folder(Path(name) / CODEBOOK_FOLDER)
+    if beside is not None:
         return str(beside)
     raise CodebookError(
         f"There is no codebook for host {name!r} in this package or beside the model; pass "
@@ -44,8 +45,18 @@ def codebook_name(host: str | Host, codebook: str | Path | None) -> str:
     )
 
 
-def find_codebook(host: str | Host, codebook: str | Path | Codebook | None) -> Codebook:
+def find_codebook(
+    host: str | Host,
+    codebook: str | Path | Codebook | None,
+    *,
+    local_files_only: bool = False,
+) -> Codebook:
     """Load a host's codebook: the one given or named, else the host's own.
+
+    Args:
+        host: The host, or its name.
+        codebook: The codebook or its name; None for the host's own.
+        local_files_only: Whether to leave the Hub alone and look no further than its cache.
 
     Raises:
         CodebookError: There is no codebook, or it cannot be read.
@@ -54,7 +65,8 @@ def find_codebook(host: str | Host, codebook: str | Path | Codebook | None) -> C
 
     if isinstance(codebook, Codebook):
         return codebook
-    return Codebook.from_pretrained(codebook_name(host, codebook))
+    name = codebook_name(host, codebook)
+    return Codebook.from_pretrained(name, local_files_only=local_files_only)
 
 
 def shared_host(host: str | Host, codebook: Codebook, options: dict[str, Any]) -> Host:
@@ -103,7 +115,9 @@ def _load_once(host: str | Host, extent: dict[str, Any], options: dict[str, Any]
         if options:
             raise InputError("A loaded host takes no options; pass them to Host.load instead.")
         return host
-    key = (lasting(host), repr(extent), repr(sorted(options.items())))
+    # Where the files come from makes no other host of it.
+    kept = {name: value for name, value in options.items() if name != "local_files_only"}
+    key = (lasting(host), repr(extent), repr(sorted(kept.items())))
     with _HOSTS_LOCK:
         if key not in _HOSTS:
             _HOSTS[key] = Host.load(host, **extent, **options)
@@ -112,5 +126,5 @@ def _load_once(host: str | Host, extent: dict[str, Any], options: dict[str, Any]
 
 def lasting(name: str) -> str:
     """A name that is valid from any working directory: a folder's absolute path, or the name."""
-    folder = Path(name).expanduser()
-    return str(folder.resolve()) if name != MINILM and folder.is_dir() else name
+    folder = None if name == MINILM else existing_folder(name)
+    return name if folder is None else str(folder.resolve())

@@ -94,6 +94,7 @@ class Host:
         dtype: str = "auto",
         revision: str | None = None,
         trust_remote_code: bool = False,
+        local_files_only: bool = False,
         generates: bool = False,
         **model_options: Any,
     ) -> Host:
@@ -113,6 +114,7 @@ class Host:
                 `float32`.
             revision: Branch, tag or commit on the Hub.
             trust_remote_code: Whether to run code that comes with the model.
+            local_files_only: Whether to leave the Hub alone and look no further than its cache.
             generates: Whether to load the model whole, including the LM head. One copy of its
                 weights then both reads and answers (see `causal`). Encoders have no such head and
                 are loaded as always.
@@ -129,8 +131,12 @@ class Host:
             raise InputError(
                 "A host that generates is loaded whole; pass either layers or generates, not both."
             )
-        source = locate(name, revision)
-        remote = {"revision": revision, "trust_remote_code": trust_remote_code}
+        source = locate(name, revision, local_files_only=local_files_only)
+        remote = {
+            "revision": revision,
+            "trust_remote_code": trust_remote_code,
+            "local_files_only": local_files_only,
+        }
         config = _read_config(name, source, remote)
         family = family_of(config.model_type)
         if layers is not None:

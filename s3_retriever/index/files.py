@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 
 from filelock import FileLock, Timeout
 
-from s3_retriever.drafts import begin_draft
 from s3_retriever.errors import IndexStoreError
+from s3_retriever.paths import begin_draft
 
 _CHUNK_BYTES = 1 << 20
 
@@ -57,19 +55,6 @@ def damaged(path: PurePath, reason: object) -> IndexStoreError:
     return IndexStoreError(
         f"{path} is damaged ({reason}); restore the index from a copy or build it again."
     )
-
-
-def regular_size(path: Path) -> int:
-    """Size of a file in bytes.
-
-    Raises:
-        OSError: There is no such file, or it is a pipe, a device or a folder: reading one might
-            never end.
-    """
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "not a regular file")
-    return status.st_size
 
 
 def checksum(path: Path, advance: Callable[[int], object] | None = None) -> str:

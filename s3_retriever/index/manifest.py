@@ -25,7 +25,8 @@ from pydantic import (
 
 from s3_retriever.errors import IndexStoreError, brief
 from s3_retriever.features import MAX_FEATURES
-from s3_retriever.index.files import damaged, regular_size
+from s3_retriever.index.files import damaged
+from s3_retriever.paths import regular_size
 
 SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"

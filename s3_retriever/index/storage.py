@@ -19,8 +19,9 @@ from numpy.lib import format as npy
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from s3_retriever.errors import brief
-from s3_retriever.index.files import checksum, damaged, reading, regular_size, sync, writing
+from s3_retriever.index.files import checksum, damaged, reading, sync, writing
 from s3_retriever.index.manifest import FileEntry
+from s3_retriever.paths import regular_size
 
 # A map holds a file descriptor for as long as it lives. Smaller files are read instead, which
 # keeps an index of many small segments within a process's limit.

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from s3_retriever.errors import IndexStoreError
-from s3_retriever.index.files import checksum, damaged, regular_size
+from s3_retriever.index.files import checksum, damaged
 from s3_retriever.index.manifest import FileEntry, SegmentEntry
 from s3_retriever.index.tables import BLOCKS_FILE, DOCUMENTS_FILE, SENTENCES_FILE
+from s3_retriever.paths import regular_size
 from s3_retriever.progress import progress_bar
 
 SEGMENT_FOLDERS = "segment-*"
