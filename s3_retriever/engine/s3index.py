@@ -229,6 +229,7 @@ class S3Index:
                 encoder.vector_bytes(self.recipe),
                 replace=replace,
                 text_analysis=TEXT_ANALYSIS,
+                progress=progress,
             ) as writer,
             _scanning_bar(documents, progress) as bar,
         ):
@@ -256,15 +257,18 @@ class S3Index:
         """
         return self._store.delete([ids] if isinstance(ids, str) else ids, missing_ok=missing_ok)
 
-    def compact(self) -> None:
+    def compact(self, *, progress: bool = True) -> None:
         """Merge all segments into one and free the space of deleted documents.
 
         Adding and deleting already merge as much as searches need.
 
+        Args:
+            progress: Whether bars show how far it is (only in a terminal).
+
         Raises:
             IndexStoreError: Another process is writing, the disk refuses, or a file is damaged.
         """
-        self._store.compact()
+        self._store.compact(progress=progress)
 
     def save(self, path: str | Path) -> None:
         """Write a copy of the index to disk, as it is now and without deleted documents.

@@ -166,13 +166,17 @@ class DiskBackend:
         check_files(folder.location, entry, known.entry if known else None)
         return Segment(folder, entry, known)
 
-    def refuse_damage(self, segments: Sequence[SegmentEntry]) -> None:
+    def refuse_damage(self, segments: Sequence[SegmentEntry], *, progress: bool = False) -> None:
         """Compare all files of segments with their checksums.
+
+        Args:
+            segments: Their entries in the manifest.
+            progress: Whether a bar shows how far it is (only in a terminal).
 
         Raises:
             IndexStoreError: Some are damaged.
         """
-        refuse_damage(self.path, find_damage(self.path, segments))
+        refuse_damage(self.path, find_damage(self.path, segments, progress=progress))
 
     def verify(self, *, progress: bool) -> Verification:
         """As `Store.verify`."""
@@ -290,7 +294,7 @@ class MemoryBackend:
         """Open a segment."""
         return Segment(self.folder(entry.name), entry, known)
 
-    def refuse_damage(self, segments: Sequence[SegmentEntry]) -> None:
+    def refuse_damage(self, segments: Sequence[SegmentEntry], *, progress: bool = False) -> None:
         """Memory is taken to be intact."""
 
     def verify(self, *, progress: bool) -> Verification:  # noqa: ARG002
