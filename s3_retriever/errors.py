@@ -5,7 +5,17 @@ _LONGEST = 200
 
 
 class S3Error(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of every error that this package raises on purpose.
+
+    Args:
+        message: One sentence. What acts on a terminal, such as control characters in the name of
+            a file or in an id, is escaped.
+    """
+
+    def __init__(self, message: object) -> None:
+        super().__init__(
+            "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(message))
+        )
 
 
 def brief(problem: object) -> str:

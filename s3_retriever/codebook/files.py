@@ -157,7 +157,10 @@ def replace_folder(target: Path, write: Callable[[Path], None]) -> None:
         finally:
             shutil.rmtree(room, ignore_errors=True)
     except (OSError, SafetensorError) as error:
-        raise CodebookError(f"The codebook cannot be written to {target}: {error}") from error
+        raise CodebookError(
+            f"The codebook cannot be written to {target} ({brief(error)}); check free space and "
+            "permissions."
+        ) from error
 
 
 def _advice(schema: object) -> str:

@@ -74,7 +74,8 @@ class Checkpoint:
             draft.replace(self._path)
         except (OSError, SafetensorError) as error:
             raise CodebookError(
-                f"The checkpoint {self._path} cannot be written: {error}"
+                f"The checkpoint {self._path} cannot be written ({brief(error)}); check free space "
+                "and permissions."
             ) from error
         self._saved = time.monotonic()
 

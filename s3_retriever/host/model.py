@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from s3_retriever.document import Document
-from s3_retriever.errors import HostError, InputError
+from s3_retriever.errors import HostError, InputError, brief
 from s3_retriever.host.batches import padded_length, padded_rows
 from s3_retriever.host.device import (
     default_batch_tokens,
@@ -292,19 +292,37 @@ def _digest_weight(digest: Any, name: str, weight: Tensor) -> None:
     digest.update(sample.numpy().tobytes())
 
 
+# What transformers and the libraries below it raise for files that are not what they should be.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    ImportError,
+    SafetensorError,
+)
+
+
+def _unreadable(what: str, error: Exception) -> HostError:
+    return HostError(f"{what} ({brief(error)}); check its files, or fetch the model again.")
+
+
 def _read_config(name: str, source: str, remote: dict[str, Any]) -> PretrainedConfig:
     try:
         config: PretrainedConfig = transformers.AutoConfig.from_pretrained(source, **remote)
-    except (OSError, ValueError, KeyError) as error:
-        raise HostError(f"The configuration of host {name!r} cannot be read: {error}") from error
+    except _UNREADABLE as error:
+        raise _unreadable(f"The configuration of host {name!r} cannot be read", error) from error
     return config
 
 
 def _read_tokenizer(name: str, source: str, remote: dict[str, Any]) -> Any:
     try:
         return transformers.AutoTokenizer.from_pretrained(source, use_fast=True, **remote)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise HostError(f"The tokenizer of host {name!r} cannot be read: {error}") from error
+    except _UNREADABLE as error:
+        raise _unreadable(f"The tokenizer of host {name!r} cannot be read", error) from error
 
 
 def _read_model(
@@ -322,8 +340,8 @@ def _read_model(
             model, report = auto.from_pretrained(
                 source, config=config, use_safetensors=True, output_loading_info=True, **options
             )
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-        raise HostError(f"The weights of host {name!r} cannot be loaded: {error}") from error
+    except _UNREADABLE as error:
+        raise _unreadable(f"The weights of host {name!r} cannot be loaded", error) from error
     if not generates:
         return model, None
     # A head missing from the files has random weights. Tied heads do not count as missing.

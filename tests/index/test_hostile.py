@@ -228,3 +228,10 @@ def test_a_manifest_of_any_size_takes_no_memory(path):
         file.truncate(1 << 40)  # it takes no space
     with pytest.raises(IndexStoreError, match=r"manifest\.json is damaged \(it has more than"):
         Store.open(path)
+
+
+def test_errors_do_not_act_on_the_terminal(tmp_path):
+    with pytest.raises(IndexStoreError, match="no index at") as error:
+        Store.open(tmp_path / "a\x1b]0;OWNED\x07\n\u202e\udcff")
+    assert str(error.value).isprintable()
+    assert r"a\x1b]0;OWNED\x07\n\u202e\udcff" in str(error.value)
