@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 from huggingface_hub import constants as hub_constants
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from s3_retriever.document import Document
@@ -292,28 +291,15 @@ def _digest_weight(digest: Any, name: str, weight: Tensor) -> None:
     digest.update(sample.numpy().tobytes())
 
 
-# What transformers and the libraries below it raise for files that are not what they should be.
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    ArithmeticError,
-    RuntimeError,
-    ImportError,
-    SafetensorError,
-)
-
-
 def _unreadable(what: str, error: Exception) -> HostError:
+    """The error for files at which a library fails; below transformers any class is raised."""
     return HostError(f"{what} ({brief(error)}); check its files, or fetch the model again.")
 
 
 def _read_config(name: str, source: str, remote: dict[str, Any]) -> PretrainedConfig:
     try:
         config: PretrainedConfig = transformers.AutoConfig.from_pretrained(source, **remote)
-    except _UNREADABLE as error:
+    except Exception as error:
         raise _unreadable(f"The configuration of host {name!r} cannot be read", error) from error
     return config
 
@@ -321,7 +307,7 @@ def _read_config(name: str, source: str, remote: dict[str, Any]) -> PretrainedCo
 def _read_tokenizer(name: str, source: str, remote: dict[str, Any]) -> Any:
     try:
         return transformers.AutoTokenizer.from_pretrained(source, use_fast=True, **remote)
-    except _UNREADABLE as error:
+    except Exception as error:
         raise _unreadable(f"The tokenizer of host {name!r} cannot be read", error) from error
 
 
@@ -340,7 +326,7 @@ def _read_model(
             model, report = auto.from_pretrained(
                 source, config=config, use_safetensors=True, output_loading_info=True, **options
             )
-    except _UNREADABLE as error:
+    except Exception as error:
         raise _unreadable(f"The weights of host {name!r} cannot be loaded", error) from error
     if not generates:
         return model, None
