@@ -1,8 +1,27 @@
 """Errors that a user can mend. Each carries one sentence: what was wrong and what to do."""
 
+# Characters of other libraries' messages that are kept.
+_LONGEST = 200
+
 
 class S3Error(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of every error that this package raises on purpose.
+
+    Args:
+        message: One sentence. What acts on a terminal, such as control characters in the name of
+            a file or in an id, is escaped.
+    """
+
+    def __init__(self, message: object) -> None:
+        super().__init__(
+            "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(message))
+        )
+
+
+def brief(problem: object) -> str:
+    """What another library says was wrong, as a part of a sentence: on one line and not long."""
+    text = " ".join(str(problem).split()) or type(problem).__name__
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 class InputError(S3Error, ValueError):

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from s3_retriever.recipe import Recipe
 
 
+# Largest dictionary of a tap. Some arrays have an entry for every feature, whatever is indexed.
+MAX_FEATURES = 1 << 22
+
+
 class Sentence(NamedTuple):
     """A sentence of a document.
 

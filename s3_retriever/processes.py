@@ -1,4 +1,4 @@
-"""What keeps objects usable in another process or another working directory.
+"""What keeps objects usable in a forked process.
 
 A fork copies memory but only the calling thread: locks that other threads held stay locked in the
 child for ever, and files that they were writing are still shared with the parent.
@@ -9,11 +9,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable
-from pathlib import Path
 from types import MethodType
-
-# The embedded host and its codebook, never a folder.
-_EMBEDDED = "minilm"
 
 _RENEWALS: list[Callable[[], Callable[[], None] | None]] = []
 
@@ -43,9 +39,3 @@ def _renew_all() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_all)
-
-
-def lasting(name: str) -> str:
-    """A name that is valid from any working directory: a folder's absolute path, or the name."""
-    folder = Path(name).expanduser()
-    return str(folder.resolve()) if name != _EMBEDDED and folder.is_dir() else name

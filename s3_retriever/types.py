@@ -176,7 +176,7 @@ def check_path(value: Any, name: str = "path") -> Path:
     return Path(path)
 
 
-def refuse_arguments(call: str, unknown: Mapping[str, object]) -> None:
+def refuse_arguments(call: str, unknown: Iterable[str]) -> None:
     """Refuse keyword arguments that a call does not have.
 
     Raises:

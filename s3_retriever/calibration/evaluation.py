@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s3_retriever.calibration.questions import GoldSpan, LabelledQuestion, Sample
+from s3_retriever.document import Document
 from s3_retriever.encoder.caching import OnceEncoder, with_all_taps
 from s3_retriever.engine.s3index import S3Index, new_store
 from s3_retriever.index import Snapshot
@@ -165,9 +166,16 @@ class Evaluator:
             store = new_store(None, self._encoder, whole, None)
             index = S3Index(store, self._encoder, whole)
             self._open.enter_context(index)
-            index.add(self._samples[sample].documents, progress=False)
+            index.add(self._noted(self._samples[sample].documents), progress=False)
+            self._bar.set_postfix_str("")
             self._snapshots[key] = store.snapshot()
         return self._snapshots[key]
+
+    def _noted(self, documents: Iterable[Document]) -> Iterator[Document]:
+        """Hand documents on, and show how many are scanned: no question advances meanwhile."""
+        for n, document in enumerate(documents, 1):
+            self._bar.set_postfix_str(f"scanning document {n}")
+            yield document
 
 
 def split(samples: Sequence[Sample], seed: int) -> tuple[list[Asked], list[Asked]]:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from s3_retriever.cli import options
-from s3_retriever.cli.console import results, warn, write_json
+from s3_retriever.cli.console import one_line, results, warn, write_json
 from s3_retriever.cli.files import Counts, FoundFile, documents, find_files, none_readable
 from s3_retriever.cli.options import prepare
 from s3_retriever.cli.readers import UnreadableError, check_head, read_text, reader_for
@@ -190,7 +190,8 @@ def _show_evidence(console: Console, answer: Answer) -> None:
     for number, span in enumerate(answer.evidence, 1):
         facts = [" + ".join(span.sources) or "whole", size(span), *["cited"] * (span.id in cited)]
         console.print()
-        console.print(Text(f"[{number}] {span.id}  ({', '.join(facts)})", "dim"), soft_wrap=True)
+        head = f"[{number}] {one_line(span.id)}  ({', '.join(facts)})"
+        console.print(Text(head, "dim"), soft_wrap=True)
         show_text(console, Text(" ".join(span.text.split())))
 
 

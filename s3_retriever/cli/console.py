@@ -2,29 +2,68 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import re
+import sys
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.logging import RichHandler
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
 from s3_retriever.errors import S3Error
 
+# Characters that act on a terminal or hide what a text says: control characters but for the line
+# break and the tab, other line breaks, overrides of the direction of writing, lone surrogates.
+_UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# One character in place of one, which keeps columns and the offsets of tokens.
+_SHOWN = "\N{REPLACEMENT CHARACTER}"
+
+
+def printable(text: str) -> str:
+    """A text as a terminal may show it, characters that act on a terminal replaced."""
+    return _UNSAFE.sub(_SHOWN, text)
+
+
+def one_line(text: str) -> str:
+    """A text without line breaks, which an id or a file name may contain."""
+    return " ".join(text.split())
+
+
+class _Console(Console):
+    """A console that shows no control characters of what it prints, only its own colours."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Render, with the text of every segment made printable."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else printable(text), style, control)
+
 
 def results() -> Console:
     """The console of results; outside a terminal it writes no colours."""
-    return Console(highlight=False, markup=False, emoji=False)
+    return _Console(highlight=False, markup=False, emoji=False)
 
 
 def messages() -> Console:
     """The console of progress, warnings and errors."""
-    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+    return _Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+def accept_any_terminal() -> None:
+    """Let streams write characters that their encoding lacks as escapes, rather than fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def show_table(console: Console, table: Table) -> None:
@@ -39,7 +78,7 @@ def show_table(console: Console, table: Table) -> None:
 
 def say(sentence: str) -> None:
     """Print a status line."""
-    messages().print(Text(_printable(sentence), "dim"), soft_wrap=True)
+    messages().print(Text(one_line(sentence), "dim"), soft_wrap=True)
 
 
 def warn(sentence: str) -> None:
@@ -53,8 +92,13 @@ def fail(sentence: str) -> None:
 
 
 def write_json(value: Any) -> None:
-    """Write one JSON document to stdout."""
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
+    """Write one JSON document to stdout, in which control characters are escaped."""
+    text = json.dumps(value, ensure_ascii=not _writes_unicode(), indent=2)
+    typer.echo(_UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
+
+
+def _writes_unicode() -> bool:
+    return (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
 
 
 def log_to_stderr(verbose: bool) -> None:
@@ -65,13 +109,7 @@ def log_to_stderr(verbose: bool) -> None:
 
 
 def _labelled(label: str, style: str, sentence: str) -> None:
-    text = Text.assemble((f"{label}: ", style), _printable(sentence))
-    messages().print(text, soft_wrap=True)
-
-
-def _printable(text: str) -> str:
-    """Escape lone surrogates, which file names may contain and streams refuse."""
-    return text.encode(errors="backslashreplace").decode()
+    messages().print(Text.assemble((f"{label}: ", style), one_line(sentence)), soft_wrap=True)
 
 
 class ExitCode(IntEnum):
@@ -80,6 +118,10 @@ class ExitCode(IntEnum):
     FAILED = 1
     NOTHING_FOUND = 3
     INTERRUPTED = 130
+
+
+# The class of wrong command lines; some versions of typer have a copy of click of their own.
+_UsageError: Any = typer.BadParameter.__bases__[0]
 
 
 class Commands(TyperGroup):
@@ -95,6 +137,9 @@ class Commands(TyperGroup):
         except KeyboardInterrupt as interrupt:
             fail(f"Interrupted. {interrupt}".rstrip())
             raise typer.Exit(ExitCode.INTERRUPTED) from None
+        except _UsageError as error:
+            error.message = printable(error.message)
+            raise
         except S3Error as error:
             _report(ctx, str(error))
             raise typer.Exit(ExitCode.FAILED) from None

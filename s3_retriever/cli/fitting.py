@@ -77,12 +77,12 @@ def fit(
 ) -> None:
     """Fit a codebook for a host, from plain text.
 
-    Progress is kept once a minute in the folder DIR.checkpoint, which is removed at the end:
-    after an interruption, the same command continues from there. Reports for every tap the share
-    of the variance that stays unexplained, the share of features that never fire, how many
-    features are active per token, and on which share of the tokens features fire (the median
-    feature on the first of these shares, and so on). For an encoder, sentences of the first text
-    are then read alone to fit the map of their mean states.
+    Progress is kept once a minute, and when the command is interrupted, in the folder
+    DIR.checkpoint, which is removed at the end: after an interruption, the same command continues
+    from there. Reports for every tap the share of the variance that stays unexplained, the share
+    of features that never fire, how many features are active per token, and on which share of the
+    tokens features fire (the median feature on the first of these shares, and so on). For an
+    encoder, sentences of the first text are then read alone to fit the map of their mean states.
     """
     texts = TextFiles([file.path for file in find_files(text)])
     check_codebook_target(out)
@@ -122,7 +122,7 @@ def _load(host: str, sites: list[str] | None, device: str, dtype: options.Dtype)
 def _kept(checkpoint: Path) -> str:
     if checkpoint.is_dir():
         return f"Progress is kept in {checkpoint}; the same command continues from there."
-    return "Nothing was kept yet; progress is kept once a minute."
+    return "Nothing was read yet."
 
 
 def _give(codebook: Codebook, out: Path, as_json: bool) -> None:

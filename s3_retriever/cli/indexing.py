@@ -173,7 +173,7 @@ def compact(index: options.IndexPath) -> None:
     """Merge all segments into one, and free the space of deleted documents."""
     store = Store.open(index)
     before = store.stats()["bytes"]
-    store.compact()
+    store.compact(progress=True)
     after = store.stats()["bytes"]
     results().print(f"{before:,} bytes before, {after:,} bytes now.", soft_wrap=True)
 

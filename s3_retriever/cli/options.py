@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from s3_retriever.cli.console import messages, say
 from s3_retriever.codebook.files import is_foreign
 from s3_retriever.errors import CodebookError, InputError
+from s3_retriever.paths import existing_folder
 from s3_retriever.recipe import Recipe
 from s3_retriever.types import Mode, Order
 
@@ -252,9 +253,8 @@ def location(name: str | None) -> str | None:
 
     An index remembers where its host and codebook are, and may be opened from another folder.
     """
-    if name is not None and Path(name).expanduser().is_dir():
-        return str(Path(name).expanduser().resolve())
-    return name
+    folder = None if name is None else existing_folder(name)
+    return name if folder is None else str(folder.resolve())
 
 
 def check_codebook_target(out: Path) -> None:

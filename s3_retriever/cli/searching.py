@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from s3_retriever.cli import options
-from s3_retriever.cli.console import ExitCode, results, say, show_table, write_json
+from s3_retriever.cli.console import ExitCode, one_line, results, say, show_table, write_json
 from s3_retriever.cli.files import Counts, documents, find_files, none_readable
 from s3_retriever.cli.options import create_index, open_index
 from s3_retriever.recipe import Recipe
@@ -57,10 +57,10 @@ def show_spans(console: Console, spans: Sequence[Span]) -> None:
 
 def show_heading(console: Console, rank: int, span: Span) -> None:
     """Print two lines: where a span comes from and why it was found."""
-    title = " ".join(str(span.metadata.get("title") or span.document_id).split())
+    title = one_line(str(span.metadata.get("title") or span.document_id))
     console.print(Text.assemble((f"{rank}. ", "cyan"), (title, "bold")), soft_wrap=True)
     sources = " + ".join(span.sources)
-    line = f"{_INDENT}{span.id}  (score {span.score:.2f}, {sources}, {size(span)})"
+    line = f"{_INDENT}{one_line(span.id)}  (score {span.score:.2f}, {sources}, {size(span)})"
     console.print(Text(line, "dim"), soft_wrap=True)
 
 

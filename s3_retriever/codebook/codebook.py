@@ -75,10 +75,7 @@ class Codebook:
         for layer, sentence_map in self.sentence_maps.items():
             states = self.saes.get(Tap("hidden", layer))
             if states is None or states.width != len(sentence_map.bias):
-                raise CodebookError(
-                    f"The codebook has a sentence map for layer {layer}, but no tap hidden.{layer} "
-                    "of that width; remove the map, or fit the codebook again."
-                )
+                raise _mapless(layer)
         if self.saes and not recipe.taps:
             raise CodebookError(
                 f"Recipe {recipe.name!r} uses none of the codebook's taps, so it cannot be its "
@@ -330,13 +327,14 @@ class Codebook:
         try:
             # Tap names are parsed before they are used as folder names.
             taps = [Tap.parse(name) for name in content.taps]
+            saes = {tap: TopKSAE.load(folder / str(tap)) for tap in taps}
             codebook = cls(
                 content.host,
                 content.fingerprint,
-                {tap: TopKSAE.load(folder / str(tap)) for tap in taps},
+                saes,
                 content.recipe,
                 content.report,
-                {n: SentenceMap.load(_map_folder(folder, n)) for n in content.sentence_maps},
+                {n: _load_map(folder, n, saes) for n in content.sentence_maps},
             )
         except InputError as error:
             raise CodebookError(f"The codebook {folder} is damaged: {error}") from error
@@ -348,17 +346,21 @@ class Codebook:
         return codebook
 
     @classmethod
-    def from_pretrained(cls, name: str, *, revision: str | None = None) -> Codebook:
+    def from_pretrained(
+        cls, name: str, *, revision: str | None = None, local_files_only: bool = False
+    ) -> Codebook:
         """Load the codebook shipped for a host, or one from a folder or the Hugging Face Hub.
 
         Args:
             name: A host with a shipped codebook (`minilm`), a folder, or a Hub id.
             revision: Branch, tag or commit on the Hub.
+            local_files_only: Whether to leave the Hub alone and look no further than its cache.
 
         Raises:
             CodebookError: There is no such codebook, or it is damaged.
         """
-        return cls.load(find_folder(str(check_path(name, "codebook")), revision))
+        name = str(check_path(name, "codebook"))
+        return cls.load(find_folder(name, revision, local_files_only=local_files_only))
 
     def push_to_hub(self, repo_id: str, *, private: bool = False) -> str:
         """Upload the codebook to the Hugging Face Hub.
@@ -378,6 +380,21 @@ class Codebook:
             self.save(Path(folder) / "codebook")
             commit = api.upload_folder(repo_id=repo_id, folder_path=f"{folder}/codebook")
         return str(commit.commit_url)
+
+
+def _load_map(folder: Path, layer: int, saes: Mapping[Tap, TopKSAE]) -> SentenceMap:
+    """Load the sentence map of a layer, which is as wide as the layer's states."""
+    states = saes.get(Tap("hidden", layer))
+    if states is None:
+        raise _mapless(layer)
+    return SentenceMap.load(_map_folder(folder, layer), states.width)
+
+
+def _mapless(layer: int) -> CodebookError:
+    return CodebookError(
+        f"The codebook has a sentence map for layer {layer}, but no tap hidden.{layer} "
+        "of that width; remove the map, or fit the codebook again."
+    )
 
 
 def _map_folder(folder: Path, layer: int) -> Path:

@@ -10,15 +10,18 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from s3_retriever.errors import CodebookError
+from s3_retriever.errors import CodebookError, brief
+from s3_retriever.paths import existing_folder, read_json
 from s3_retriever.recipe import Recipe
 
 CODEBOOK_FILE = "codebook.json"
 SCHEMA = 3
+# Far more than any host has layers and sites.
+_MOST_TAPS = 1_024
 _SHIPPED = Path(__file__).parent / "shipped"
 # What is fetched of a Hub repository: the description, and each tap's and map's own files.
 _DOWNLOADED = [CODEBOOK_FILE, "*/*.json", "*/*.safetensors"]
@@ -45,8 +48,8 @@ class CodebookFile(BaseModel):
     identity: str
     host: str
     fingerprint: str
-    taps: list[str]
-    sentence_maps: list[int]
+    taps: Annotated[list[str], Field(max_length=_MOST_TAPS)]
+    sentence_maps: Annotated[list[int], Field(max_length=_MOST_TAPS)]
     recipe: Recipe
     report: dict[str, Any]
 
@@ -55,12 +58,13 @@ class CodebookFile(BaseModel):
         (folder / CODEBOOK_FILE).write_text(json.dumps(self.model_dump(), indent=2) + "\n")
 
 
-def find_folder(name: str, revision: str | None = None) -> Path:
+def find_folder(name: str, revision: str | None = None, *, local_files_only: bool = False) -> Path:
     """Find the folder of a codebook; one on the Hugging Face Hub is downloaded.
 
     Args:
         name: A host with a shipped codebook (`minilm`), a folder, or a Hub id.
         revision: Branch, tag or commit on the Hub.
+        local_files_only: Whether to leave the Hub alone and look no further than its cache.
 
     Raises:
         CodebookError: There is no such codebook.
@@ -71,8 +75,21 @@ def find_folder(name: str, revision: str | None = None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=_DOWNLOADED))
+        return Path(
+            snapshot_download(
+                name,
+                revision=revision,
+                allow_patterns=_DOWNLOADED,
+                local_files_only=local_files_only,
+            )
+        )
     except (OSError, ValueError) as error:
+        if local_files_only:
+            raise CodebookError(
+                f"The codebook {name!r}, which the index names, is not on this machine; pass "
+                "codebook= (on the command line --codebook) with its name to download it, or with "
+                "its folder."
+            ) from error
         raise CodebookError(
             f"There is no codebook {name!r}: no folder has that name, and the Hugging Face Hub "
             "does not have it or cannot be reached."
@@ -82,9 +99,7 @@ def find_folder(name: str, revision: str | None = None) -> Path:
 def local_folder(name: str) -> Path | None:
     """The folder of a codebook that is shipped or on this machine; None for a Hub id."""
     shipped = {folder.name: folder for folder in _SHIPPED.iterdir()}
-    if name in shipped:
-        return shipped[name]
-    return Path(name) if Path(name).is_dir() else None
+    return shipped[name] if name in shipped else existing_folder(name)
 
 
 def read_codebook_file(folder: Path) -> CodebookFile:
@@ -95,21 +110,26 @@ def read_codebook_file(folder: Path) -> CodebookFile:
     """
     path = folder / CODEBOOK_FILE
     try:
-        fields = json.loads(path.read_bytes())
+        fields = read_json(path)
         schema = fields["schema_version"]
     except OSError as error:
-        raise CodebookError(f"{folder} holds no codebook: {error}") from error
+        raise CodebookError(
+            f"{folder} holds no codebook ({brief(error)}); check the path."
+        ) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise CodebookError(f"{path} does not describe a codebook: {error!r}") from error
+        raise CodebookError(
+            f"{path} does not describe a codebook ({brief(repr(error))}); fetch or fit it again."
+        ) from error
     # Another schema may have other fields, so its number comes first.
     if schema != SCHEMA:
-        raise CodebookError(f"{path} has schema {schema!r}; {_advice(schema)}.")
+        raise CodebookError(f"{path} has schema {brief(repr(schema))}; {_advice(schema)}.")
     try:
         return CodebookFile.model_validate(fields)
     except ValidationError as error:
         problem = error.errors()[0]
         raise CodebookError(
-            f"{path} does not fit schema {schema}: {problem['msg']} at {problem['loc']}."
+            f"{path} does not fit schema {schema} ({brief(problem['msg'])} at "
+            f"{brief('.'.join(map(str, problem['loc'])))}); fetch or fit the codebook again."
         ) from error
 
 
@@ -137,7 +157,10 @@ def replace_folder(target: Path, write: Callable[[Path], None]) -> None:
         finally:
             shutil.rmtree(room, ignore_errors=True)
     except (OSError, SafetensorError) as error:
-        raise CodebookError(f"The codebook cannot be written to {target}: {error}") from error
+        raise CodebookError(
+            f"The codebook cannot be written to {target} ({brief(error)}); check free space and "
+            "permissions."
+        ) from error
 
 
 def _advice(schema: object) -> str:

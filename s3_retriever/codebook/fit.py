@@ -17,11 +17,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from s3_retriever.errors import CodebookError, InputError
+from s3_retriever.errors import CodebookError, InputError, brief
+from s3_retriever.features import MAX_FEATURES
 from s3_retriever.host import Host, Window
 from s3_retriever.host.batches import run_batches
 from s3_retriever.host.device import fast_in_bfloat16
 from s3_retriever.host.taps import Tap, read_each
+from s3_retriever.paths import begin_draft, regular_size
 from s3_retriever.progress import Bar, progress_bar
 from s3_retriever.sae import SAETrainer, TopKSAE
 from s3_retriever.sae.training import report
@@ -74,11 +76,13 @@ class Checkpoint:
         header = json.dumps({"fit": self._identity, "counters": counters})
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            begin_draft(draft).close()
             save_file(tensors, draft, metadata={"progress": header})
             draft.replace(self._path)
         except (OSError, SafetensorError) as error:
             raise CodebookError(
-                f"The checkpoint {self._path} cannot be written: {error}"
+                f"The checkpoint {self._path} cannot be written ({brief(error)}); check free space "
+                "and permissions."
             ) from error
         self._saved = time.monotonic()
 
@@ -88,23 +92,28 @@ class Checkpoint:
         Raises:
             CodebookError: The checkpoint is damaged or of another fit.
         """
-        if not self._path.is_file():
+        if not self._path.exists():
             return None
         try:
+            regular_size(self._path)
             with safe_open(self._path, framework="pt") as file:
                 progress = json.loads(file.metadata()["progress"])
             identity, counters = progress["fit"], dict(progress["counters"])
             tensors = load_file(self._path)
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise CodebookError(
-                f"The checkpoint {self._path} is damaged ({error}); delete it to start afresh."
-            ) from error
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise self.damaged(error) from error
         if identity != self._identity:
             raise CodebookError(
                 f"The checkpoint {self._path} is from a fit with another host or other settings; "
                 "delete it to start afresh, or repeat the command that it was made with."
             )
         return tensors, counters
+
+    def damaged(self, error: object) -> CodebookError:
+        """The error for a checkpoint that does not hold what `save` was given."""
+        return CodebookError(
+            f"The checkpoint {self._path} is damaged ({brief(error)}); delete it to start afresh."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,8 +208,9 @@ def fit(
         batch_size: Tokens of an optimiser step.
         learning_rate: Peak of Adam's learning rate.
         seed: Seed of the initial weights and the mixing.
-        checkpoint: Folder that keeps the progress, saved once a minute. If it holds the progress
-            of a fit with the same host and settings, that fit goes on; give the same text again.
+        checkpoint: Folder that keeps the progress, saved once a minute and when interrupted. If it
+            holds the progress of a fit with the same host and settings, that fit goes on; give the
+            same text again.
         progress: Whether a bar shows rate and time left (only in a terminal).
 
     Returns:
@@ -216,7 +226,9 @@ def fit(
     chosen = check_items(taps or default_taps(host), "taps", (str, Tap))
     named = (tap if isinstance(tap, Tap) else Tap.parse(tap) for tap in chosen)
     sites = tuple(dict.fromkeys(named))
-    tokens = _count_tokens(host, texts) if tokens is None else check_count(tokens, "tokens")
+    tokens = (
+        _count_tokens(host, texts, progress) if tokens is None else check_count(tokens, "tokens")
+    )
     if features is None:
         features = 16 * int(host.model.config.hidden_size)
     features = check_count(features, "features")
@@ -269,7 +281,8 @@ class _Job:
     @property
     def buffered(self) -> int:
         """Tokens in the buffer."""
-        return sum(map(len, self.buffer[self.taps[0]]))
+        # Ctrl-C may come when only some taps have the rows of a window.
+        return min(sum(map(len, parts)) for parts in self.buffer.values())
 
     def run(self, texts: Iterable[str], progress: bool) -> None:
         self._resume()
@@ -281,20 +294,33 @@ class _Job:
             unit_scale=True,
             desc="Fitting",
         ) as bar:
-            for rows in self._activations(texts):
-                bar.update(self._take(rows))
-                if self.buffered >= self.settings.buffer_tokens:
-                    self._train(bar, keep=0.5)
-                    self._save_progress()
-                if self.tokens_read >= self.settings.tokens:
-                    break
-            if self.buffered:
-                self._train(bar, keep=0.0)
+            try:
+                self._read(texts, bar)
+            except KeyboardInterrupt:
+                self._save_progress()
+                raise
         if not self.trainers:
             raise InputError(
                 f"The text ended after {self.tokens_read} tokens, which are all held out; give "
                 "more text."
             )
+        # What follows may be interrupted, too.
+        self._save_progress()
+
+    def _read(self, texts: Iterable[str], bar: Bar) -> None:
+        """Read what is left of the text and train on it."""
+        unread = self._activations(texts) if self.tokens_read < self.settings.tokens else ()
+        for rows in unread:
+            bar.update(self._take(rows))
+            full = self.buffered >= self.settings.buffer_tokens
+            if full:
+                self._train(bar, keep=0.5)
+            if self.checkpoint and self.checkpoint.due and (full or not self.trainers):
+                self._save_progress()
+            if self.tokens_read >= self.settings.tokens:
+                break
+        if self.buffered:
+            self._train(bar, keep=0.0)
 
     def result(self) -> Fit:
         saes = {tap: self.trainers[tap].finished().to("cpu") for tap in self.taps}
@@ -372,36 +398,47 @@ class _Job:
         """Make the trainers without touching the caller's random state."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.seed)
-            for tap, sample in samples.items():
-                sae = TopKSAE(sample.shape[1], self.settings.features, self.settings.k)
-                self.trainers[tap] = SAETrainer(
-                    sae.to(sample.device),
+            self.trainers = {
+                tap: SAETrainer(
+                    TopKSAE(sample.shape[1], self.settings.features, self.settings.k).to(
+                        sample.device
+                    ),
                     sample,
                     learning_rate=self.settings.learning_rate,
                     total_steps=self.settings.steps,
                     bfloat16=fast_in_bfloat16(sample.device),
                 )
+                for tap, sample in samples.items()
+            }
 
     def _save_progress(self) -> None:
-        if self.checkpoint is None or not self.checkpoint.due:
+        if self.checkpoint is None or not self.windows_read:
             return
         tensors = {"generator": self.generator.get_state()}
         for tap in self.taps:
-            state = self.trainers[tap].state()
+            state = self.trainers[tap].state() if self.trainers else {}
             state["held_out"] = torch.cat(self.held_out[tap]).cpu()
+            # Later the buffer is not saved; a resumed fit reads as many tokens more.
+            if self.buffered and not self.trainers:
+                state["buffer"] = torch.cat(self.buffer[tap])[: self.buffered].cpu()
             tensors |= {f"{tap}/{name}": tensor for name, tensor in state.items()}
-        # The buffer is not saved; a resumed fit reads as many tokens more.
         counters = {
             "windows_read": self.windows_read,
-            "tokens_read": self.tokens_read - self.buffered,
+            "tokens_read": self.tokens_read - (self.buffered if self.trainers else 0),
         }
         self.checkpoint.save(tensors, counters)
 
     def _resume(self) -> None:
-        checkpoint = None if self.checkpoint is None else self.checkpoint.load()
-        if checkpoint is None:
+        progress = None if self.checkpoint is None else self.checkpoint.load()
+        if self.checkpoint is None or progress is None:
             return
-        tensors, counters = checkpoint
+        try:
+            self._restore(*progress)
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise self.checkpoint.damaged(error) from error
+        logger.info("Resuming after %d tokens.", self.tokens_read)
+
+    def _restore(self, tensors: Mapping[str, Tensor], counters: Mapping[str, int]) -> None:
         self.generator.set_state(tensors["generator"])
         states = {
             tap: {
@@ -412,21 +449,30 @@ class _Job:
             for tap in self.taps
         }
         for tap in self.taps:
-            self.held_out[tap] = [states[tap].pop("held_out")]
-        self._start({tap: self.held_out[tap][0].to(self.host.device) for tap in self.taps})
-        for tap in self.taps:
-            self.trainers[tap].restore(states[tap])
+            self.held_out[tap] = [states[tap].pop("held_out").to(self.host.device)]
+            if (buffer := states[tap].pop("buffer", None)) is not None:
+                self.buffer[tap] = [buffer.to(self.host.device)]
+        # Without weights the fit ended before its first round of training.
+        if all(states.values()):
+            self._start({tap: self.held_out[tap][0] for tap in self.taps})
+            for tap in self.taps:
+                self.trainers[tap].restore(states[tap])
         self.windows_read = counters["windows_read"]
         self.tokens_read = counters["tokens_read"]
-        logger.info("Resuming after %d tokens.", self.tokens_read)
 
 
-def _count_tokens(host: Host, texts: Iterable[str]) -> int:
+def _count_tokens(host: Host, texts: Iterable[str], progress: bool) -> int:
     if isinstance(texts, Iterator):
         raise InputError(
             "Texts from an iterator can be read only once, so pass tokens=, the number to read."
         )
-    return sum(host.tokenizer.count(check_string(text, "text")) for text in texts)
+    count = 0
+    with progress_bar(progress, unit="token", unit_scale=True, desc="Counting tokens") as bar:
+        for text in texts:
+            for ids, _ in host.tokenizer.stream(check_string(text, "text")):
+                count += len(ids)
+                bar.update(len(ids))
+    return count
 
 
 def _check(settings: FitSettings) -> None:
@@ -435,5 +481,7 @@ def _check(settings: FitSettings) -> None:
             f"A fit needs at least {2 * settings.batch_size} tokens of text (two batches), and "
             f"there are {settings.tokens}; give more text or a smaller batch_size."
         )
+    if settings.features > MAX_FEATURES:
+        raise InputError(f"features must be at most {MAX_FEATURES}, not {settings.features}.")
     if not 1 <= settings.k <= settings.features:
         raise InputError(f"k must be between 1 and {settings.features}, not {settings.k}.")

@@ -8,17 +8,15 @@ from itertools import chain
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
 from s3_retriever.document import Document
-from s3_retriever.errors import CodebookError
 from s3_retriever.host import Host, Window
 from s3_retriever.host.batches import run_batches
 from s3_retriever.host.taps import SentencePooler, Tap, read
 from s3_retriever.progress import Bar, progress_bar
+from s3_retriever.sae.weights import load_weights, save_weights
 from s3_retriever.types import check_path, check_string
 
 _MAP_FILE = "map.safetensors"
@@ -47,31 +45,17 @@ class SentenceMap:
             folder: The folder; made if it does not exist.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / _MAP_FILE
-        path.touch()
-        mode = path.stat().st_mode
-        save_file({"weights": self.weights.half(), "bias": self.bias}, path)
-        # safetensors writes files that only their owner can read.
-        path.chmod(mode)
+        save_weights({"weights": self.weights.half(), "bias": self.bias}, folder / _MAP_FILE)
 
     @classmethod
-    def load(cls, folder: str | Path) -> SentenceMap:
-        """Read a map.
+    def load(cls, folder: str | Path, width: int) -> SentenceMap:
+        """Read a map of states of some width.
 
         Raises:
-            CodebookError: The file is missing or damaged.
+            CodebookError: The file is missing or damaged, or of another width.
         """
-        path = check_path(folder) / _MAP_FILE
-        try:
-            tensors = load_file(path)
-            weights, bias = tensors["weights"].float(), tensors["bias"].float()
-        except (OSError, SafetensorError, KeyError) as error:
-            raise CodebookError(f"The sentence map {path} cannot be read: {error}") from error
-        if bias.ndim != 1 or weights.shape != (len(bias), len(bias)):
-            raise CodebookError(
-                f"The sentence map {path} is not square; fetch or fit the codebook again."
-            )
-        return cls(weights, bias)
+        shapes = {"weights": (width, width), "bias": (width,)}
+        return cls(**load_weights(check_path(folder) / _MAP_FILE, "sentence map", shapes))
 
 
 # Most text that a map is fitted on: some 20,000 sentences, after which little is gained.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from s3_retriever.document import Document, as_documents
 from s3_retriever.engine.hosting import find_codebook, host_name, shared_host
 from s3_retriever.engine.s3index import S3Index, new_store
-from s3_retriever.processes import lasting
+from s3_retriever.paths import lasting
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import Span
 from s3_retriever.types import Mode, Order, Where, check_count, refuse_arguments

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s3_retriever.errors import CodebookError, InputError
-from s3_retriever.processes import lasting, renew_after_fork
+from s3_retriever.paths import existing_folder, lasting
+from s3_retriever.processes import renew_after_fork
 from s3_retriever.types import check_path
 
 if TYPE_CHECKING:
@@ -64,8 +65,8 @@ def codebook_name(host: str | Host, codebook: str | Path | None) -> str:
     name = named if isinstance(named, str) else named.name
     if name == MINILM:
         return MINILM
-    beside = Path(name) / CODEBOOK_FOLDER
-    if beside.is_dir():
+    beside = existing_folder(Path(name) / CODEBOOK_FOLDER)
+    if beside is not None:
         return str(beside)
     raise CodebookError(
         f"There is no codebook for host {name!r} in this package or beside the model; pass "
@@ -73,8 +74,18 @@ def codebook_name(host: str | Host, codebook: str | Path | None) -> str:
     )
 
 
-def find_codebook(host: str | Host, codebook: str | Path | Codebook | None) -> Codebook:
+def find_codebook(
+    host: str | Host,
+    codebook: str | Path | Codebook | None,
+    *,
+    local_files_only: bool = False,
+) -> Codebook:
     """Load a host's codebook: the one given or named, else the host's own.
+
+    Args:
+        host: The host, or its name.
+        codebook: The codebook or its name; None for the host's own.
+        local_files_only: Whether to leave the Hub alone and look no further than its cache.
 
     Raises:
         CodebookError: There is no codebook, or it cannot be read.
@@ -83,7 +94,8 @@ def find_codebook(host: str | Host, codebook: str | Path | Codebook | None) -> C
 
     if isinstance(codebook, Codebook):
         return codebook
-    return Codebook.from_pretrained(codebook_name(host, codebook))
+    name = codebook_name(host, codebook)
+    return Codebook.from_pretrained(name, local_files_only=local_files_only)
 
 
 def shared_host(host: str | Host, codebook: Codebook, options: dict[str, Any]) -> Host:
@@ -134,7 +146,9 @@ def _load_once(host: str | Host, extent: dict[str, Any], options: dict[str, Any]
             raise InputError("A loaded host takes no options; pass them to Host.load instead.")
         return name
     options = extent | options
-    key = (lasting(name), repr(sorted(options.items())))
+    # Where the files come from makes no other host of it.
+    kept = {option: value for option, value in options.items() if option != "local_files_only"}
+    key = (lasting(name), repr(sorted(kept.items())))
     with _HOSTS_LOCK:
         if key not in _HOSTS:
             _HOSTS[key] = Host.load(name, **options)

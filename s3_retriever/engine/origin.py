@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from s3_retriever.errors import IndexStoreError
 from s3_retriever.index import Store
-from s3_retriever.processes import lasting
+from s3_retriever.paths import lasting
 from s3_retriever.recipe import Recipe
 
 if TYPE_CHECKING:
     from s3_retriever.codebook import Codebook
     from s3_retriever.encoder import Encoder
+
+
+# Of a host or a codebook; a path is no longer than this on any system.
+Name = Annotated[str, Field(min_length=1, max_length=4_096, pattern=r"^[^\x00]*$")]
 
 
 class Origin(BaseModel):
@@ -31,12 +35,12 @@ class Origin(BaseModel):
         recipe: How documents are indexed.
     """
 
-    host: str
+    host: Name
     window: int
     overlap: int
     fingerprint: str
     codebook: str
-    codebook_source: str | None
+    codebook_source: Name | None
     recipe: Recipe
 
     @classmethod

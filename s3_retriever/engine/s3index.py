@@ -20,8 +20,9 @@ from s3_retriever.engine.hosting import (
 )
 from s3_retriever.engine.origin import Origin
 from s3_retriever.errors import CodebookError, IndexStoreError
-from s3_retriever.index import Store, Verification, unknown_ids
-from s3_retriever.processes import lasting, renew_after_fork
+from s3_retriever.index import Snapshot, Store, Verification, unknown_ids
+from s3_retriever.paths import lasting
+from s3_retriever.processes import renew_after_fork
 from s3_retriever.progress import Bar, progress_bar
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import Explanation, Span, explain, knows_relevance, rank, search
@@ -139,7 +140,8 @@ class S3Index:
         """Open an index; a read-only folder is enough for searching.
 
         The host is loaded when it is first needed: by an addition or by a search in mode `s3` or
-        `hybrid`. Mode `bm25` never needs it.
+        `hybrid`. Mode `bm25` never needs it. A host or codebook that only the index names is never
+        downloaded: it is a folder, in the cache of the Hugging Face Hub, or has to be passed.
 
         Args:
             path: Folder of the index.
@@ -154,6 +156,7 @@ class S3Index:
         """
         store = Store.open(check_path(path))
         origin = Origin.read(store)
+        named, own_codebook = host is not None, codebook is not None
         host = origin.host if host is None else host_name(host)
         # The host and the codebook may be loaded later, from another working directory.
         if isinstance(host, str):
@@ -177,13 +180,19 @@ class S3Index:
             from s3_retriever.encoder import Encoder
             from s3_retriever.encoder.words import WordsEncoder
 
-            shape = {"window": origin.window, "overlap": origin.overlap}
-            options = shape | host_options if isinstance(host, str) else host_options
+            options = host_options
+            if isinstance(host, str):
+                # The Hub is asked for what the user names, never for what the index names.
+                shape = {"window": origin.window, "overlap": origin.overlap}
+                options = shape | {"local_files_only": not named} | host_options
             if words_only:
                 words = WordsEncoder(words_host(host, options))
                 if words.identity == origin.codebook:
                     return words
-            book = find_codebook(host, codebook or origin.codebook_source)
+            book = find_codebook(
+                host, codebook or origin.codebook_source, local_files_only=not own_codebook
+            )
+            book.check(origin.recipe)
             encoder = Encoder(shared_host(host, book, options), book)
             origin.check_codebook(store.path, encoder.identity)
             return encoder
@@ -322,6 +331,7 @@ class S3Index:
                 encoder.vector_bytes(self.recipe),
                 replace=replace,
                 text_analysis=TEXT_ANALYSIS,
+                progress=progress,
             ) as writer,
             _scanning_bar(documents, progress) as bar,
         ):
@@ -354,15 +364,18 @@ class S3Index:
         """
         return self._store.delete(document_ids(ids), missing_ok=missing_ok)
 
-    def compact(self) -> None:
+    def compact(self, *, progress: bool = True) -> None:
         """Merge all segments into one and free the space of deleted documents.
 
         Adding and deleting already merge as much as searches need.
 
+        Args:
+            progress: Whether bars show how far it is (only in a terminal).
+
         Raises:
             IndexStoreError: Another process is writing, the disk refuses, or a file is damaged.
         """
-        self._store.compact()
+        self._store.compact(progress=progress)
 
     def save(self, path: str | Path) -> None:
         """Write a copy of the index to disk, as it is now and without deleted documents.
@@ -448,7 +461,7 @@ class S3Index:
         if k is None and token_budget is None:
             token_budget = DEFAULT_TOKEN_BUDGET
         return search(
-            self._store.snapshot(),
+            self._snapshot(mode),
             question,
             chosen,
             None if mode == "bm25" else self.encoder,
@@ -480,7 +493,7 @@ class S3Index:
         chosen, encoder, snapshot = (
             self._chosen(recipe, "hybrid"),
             self.encoder,
-            self._store.snapshot(),
+            self._snapshot("hybrid"),
         )
         ranking = rank(snapshot, question, chosen, encoder, "hybrid", snapshot.live)
         ranges = encoder.host.tokenizer.split(question)
@@ -489,6 +502,20 @@ class S3Index:
     def stats(self) -> dict[str, Any]:
         """Sizes and settings, as JSON values."""
         return self._store.stats()
+
+    def _snapshot(self, mode: Mode) -> Snapshot:
+        """The index as it is now, with the taps that its host and codebook compute.
+
+        Raises:
+            IndexStoreError: It has other taps.
+        """
+        snapshot = self._store.snapshot()
+        if mode != "bm25":
+            encoder = self.encoder
+            snapshot.check_taps(
+                encoder.feature_sizes(self.recipe), encoder.vector_bytes(self.recipe)
+            )
+        return snapshot
 
     def _chosen(self, recipe: str | Recipe | None, mode: Mode) -> Recipe:
         """The recipe of a search, checked against what is indexed."""

@@ -155,12 +155,21 @@ def default_batch_tokens(device: torch.device, config: PretrainedConfig) -> int:
     return max(min(most, _CPU_NUMBERS // width), _FEWEST_TOKENS)
 
 
+# Processors with one of these multiply whole tiles of bfloat16 numbers. `avx512_bf16` alone is not
+# enough: on a Xeon with it, minilm reads 3,700 tokens a second in bfloat16 and 5,190 in float32.
+_BFLOAT16_FLAGS = {"amx_bf16", "bf16"}  # x86, ARM
+
+
 def fast_in_bfloat16(device: torch.device) -> bool:
-    """Whether matrix products run faster in bfloat16 than in float32 on a device."""
+    """Whether matrix products run faster in bfloat16 than in float32 on a device.
+
+    On a CPU its flags decide, not a measurement: the number format changes the last digits of
+    scores, and should not depend on what else ran when an index was made.
+    """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
-        return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(_cpu_flags())
+        return not _BFLOAT16_FLAGS.isdisjoint(_cpu_flags())
     return False
 
 

@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 from huggingface_hub import constants as hub_constants
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from s3_retriever.document import Document, as_documents
-from s3_retriever.errors import HostError, InputError
+from s3_retriever.errors import HostError, InputError, brief
 from s3_retriever.host.batches import padded_length, padded_rows
 from s3_retriever.host.device import (
     default_batch_tokens,
@@ -34,7 +33,8 @@ from s3_retriever.host.device import (
 from s3_retriever.host.families import Family, family_of
 from s3_retriever.host.source import MINILM, locate
 from s3_retriever.host.windows import OffsetTokenizer, Window, WindowShape, windows
-from s3_retriever.processes import lasting, renew_after_fork
+from s3_retriever.paths import lasting
+from s3_retriever.processes import renew_after_fork
 from s3_retriever.types import check_count, check_path, check_text, check_type
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ class Host:
         dtype: str = "auto",
         revision: str | None = None,
         trust_remote_code: bool = False,
+        local_files_only: bool = False,
         generates: bool = False,
         **model_options: Any,
     ) -> Host:
@@ -123,6 +124,7 @@ class Host:
                 `float32`.
             revision: Branch, tag or commit on the Hub.
             trust_remote_code: Whether to run code that comes with the model.
+            local_files_only: Whether to leave the Hub alone and look no further than its cache.
             generates: Whether to load the model whole, including the LM head. One copy of its
                 weights then both reads and answers (see `causal`). Encoders have no such head and
                 are loaded as always.
@@ -140,8 +142,12 @@ class Host:
                 "A host that generates is loaded whole; pass either layers or generates, not both."
             )
         name = str(check_path(name, "host"))
-        source = locate(name, revision)
-        remote = {"revision": revision, "trust_remote_code": trust_remote_code}
+        source = locate(name, revision, local_files_only=local_files_only)
+        remote = {
+            "revision": revision,
+            "trust_remote_code": trust_remote_code,
+            "local_files_only": local_files_only,
+        }
         config = _read_config(name, source, remote)
         family = family_of(config.model_type)
         if layers is not None:
@@ -376,19 +382,24 @@ def _digest_weight(digest: Any, name: str, weight: Tensor) -> None:
     digest.update(sample.numpy().tobytes())
 
 
+def _unreadable(what: str, error: Exception) -> HostError:
+    """The error for files at which a library fails; below transformers any class is raised."""
+    return HostError(f"{what} ({brief(error)}); check its files, or fetch the model again.")
+
+
 def _read_config(name: str, source: str, remote: dict[str, Any]) -> PretrainedConfig:
     try:
         config: PretrainedConfig = transformers.AutoConfig.from_pretrained(source, **remote)
-    except (OSError, ValueError, KeyError) as error:
-        raise HostError(f"The configuration of host {name!r} cannot be read: {error}") from error
+    except Exception as error:
+        raise _unreadable(f"The configuration of host {name!r} cannot be read", error) from error
     return config
 
 
 def _read_tokenizer(name: str, source: str, remote: dict[str, Any]) -> Any:
     try:
         return transformers.AutoTokenizer.from_pretrained(source, use_fast=True, **remote)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise HostError(f"The tokenizer of host {name!r} cannot be read: {error}") from error
+    except Exception as error:
+        raise _unreadable(f"The tokenizer of host {name!r} cannot be read", error) from error
 
 
 def _read_model(
@@ -406,14 +417,14 @@ def _read_model(
             model, report = auto.from_pretrained(
                 source, config=config, use_safetensors=True, output_loading_info=True, **options
             )
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-        raise HostError(f"The weights of host {name!r} cannot be loaded: {error}") from error
     except TypeError as error:
         raise InputError(
             f"An option does not suit host {name!r} ({error}); Host.load takes layers, window, "
             "overlap, batch_tokens, device, dtype, revision, trust_remote_code, generates, and "
             "what transformers' from_pretrained takes."
         ) from error
+    except Exception as error:
+        raise _unreadable(f"The weights of host {name!r} cannot be loaded", error) from error
     if not generates:
         return model, None
     # A head missing from the files has random weights. Tied heads do not count as missing.

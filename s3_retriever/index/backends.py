@@ -126,6 +126,7 @@ class DiskBackend:
         """
         with hold(self.path):
             self._writer = os.getpid()
+            self._refuse_links()
             self._remove_orphans()
             try:
                 yield
@@ -182,13 +183,17 @@ class DiskBackend:
         check_files(folder.location, entry, known.entry if known else None)
         return Segment(folder, entry, known)
 
-    def refuse_damage(self, segments: Sequence[SegmentEntry]) -> None:
+    def refuse_damage(self, segments: Sequence[SegmentEntry], *, progress: bool = False) -> None:
         """Compare all files of segments with their checksums.
+
+        Args:
+            segments: Their entries in the manifest.
+            progress: Whether a bar shows how far it is (only in a terminal).
 
         Raises:
             IndexStoreError: Some are damaged.
         """
-        refuse_damage(self.path, find_damage(self.path, segments))
+        refuse_damage(self.path, find_damage(self.path, segments, progress=progress))
 
     def verify(self, *, progress: bool) -> Verification:
         """As `Store.verify`."""
@@ -219,13 +224,23 @@ class DiskBackend:
         moved = any(folder.name not in segments for folder in folders)
         return [*files, *folders, *([self.path] if moved else [])]
 
+    def _refuse_links(self) -> None:
+        """Refuse to write where that would follow links out of the folder."""
+        for entry in self.manifest.segments:
+            folder = self.path / entry.name
+            if folder.is_symlink():
+                raise IndexStoreError(
+                    f"{folder} is a symbolic link, which writing does not follow; copy the index "
+                    "with its files in the place of links."
+                )
+
     def _remove_orphans(self) -> None:
         """Remove what killed writers left, and what the manifest no longer names."""
         named = {entry.name: entry.files for entry in self.manifest.segments}
-        shutil.rmtree(self.path / DRAFT, ignore_errors=True)
+        _remove(self.path / DRAFT)
         for folder in self.path.glob(SEGMENT_FOLDERS):
             if folder.name not in named:
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(folder)
         for name in named:
             for file in (self.path / name).glob(TOMBSTONE_FILES):
                 if file.name not in named[name]:
@@ -246,6 +261,13 @@ def _absolute(path: Path) -> Path:
             f"The working directory, in which {path} would be, is gone ({error.strerror}); give "
             "an absolute path."
         ) from error
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder as far as possible; of a link, the link alone."""
+    with suppress(OSError):
+        folder.unlink()  # it fails on a folder
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_free(path: Path) -> None:
@@ -327,7 +349,7 @@ class MemoryBackend:
         """Open a segment."""
         return Segment(self.folder(entry.name), entry, known)
 
-    def refuse_damage(self, segments: Sequence[SegmentEntry]) -> None:
+    def refuse_damage(self, segments: Sequence[SegmentEntry], *, progress: bool = False) -> None:
         """Memory is taken to be intact."""
 
     def verify(self, *, progress: bool) -> Verification:  # noqa: ARG002

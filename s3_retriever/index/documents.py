@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s3_retriever.document import Document
+from s3_retriever.errors import brief
 from s3_retriever.index.columns import MISSING, Column
 from s3_retriever.index.files import damaged
 from s3_retriever.index.storage import FileWriter, Folder
@@ -252,7 +253,7 @@ class Documents:
         try:
             return content[skip:].tobytes().decode()
         except UnicodeDecodeError as error:
-            raise damaged(self._folder.path(TEXT_FILE), error) from None
+            raise damaged(self._folder.path(TEXT_FILE), brief(error)) from None
 
     def content(self, start: int, end: int) -> NDArray[np.uint8]:
         """A byte range of the file of texts, unchecked."""
@@ -302,10 +303,9 @@ class Documents:
 
     def _parse(self, line: NDArray[np.uint8]) -> DocumentRow:
         try:
-            row = json.loads(line.tobytes())
-            return DocumentRow(str(row["id"]), dict(row["metadata"]), int(row["characters"]))
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise damaged(self._folder.path(ROWS_FILE), error) from None
+            return _row(json.loads(line.tobytes(), parse_constant=_no_constant))
+        except (ValueError, TypeError, KeyError, RecursionError, MemoryError) as error:
+            raise damaged(self._folder.path(ROWS_FILE), brief(error)) from None
 
     def _cut(self, content: NDArray[_T], name: str, start: int, end: int) -> NDArray[_T]:
         """A range of a file as the table gives it; refuses one beyond the end of the file."""
@@ -317,6 +317,23 @@ class Documents:
         """Refuse bytes that do not match their checksum, which continues `before`."""
         if zlib.crc32(content.data, before) != crc32:
             raise damaged(self._folder.path(name), "its content does not match its checksum")
+
+
+def _row(row: Any) -> DocumentRow:
+    """The row that a line of JSON describes.
+
+    Raises:
+        ValueError: It is not the line of a document; also TypeError and KeyError.
+    """
+    name, metadata, characters = row["id"], row["metadata"], row["characters"]
+    if not (isinstance(name, str) and isinstance(metadata, dict) and isinstance(characters, int)):
+        raise TypeError("a field of another type")
+    name.encode()  # refuses lone surrogates
+    return DocumentRow(name, metadata, characters)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number of JSON")
 
 
 # Where a document's line is, and its checksum.

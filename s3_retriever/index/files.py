@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 
 from s3_retriever.errors import IndexStoreError
+from s3_retriever.paths import begin_draft
 
 _CHUNK_BYTES = 1 << 20
 
@@ -102,7 +103,8 @@ def replace_file(path: Path, content: bytes, *, first: Iterable[Path] = (), dura
         OSError: The content cannot be written; the old file is unchanged.
     """
     draft = path.with_name(path.name + ".tmp")
-    draft.write_bytes(content)
+    with begin_draft(draft) as file:
+        file.write(content)
     if durable:
         # What was written before the first of these calls mostly reaches the disk with it.
         for each in (*first, draft):

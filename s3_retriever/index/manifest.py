@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,11 +23,15 @@ from pydantic import (
     model_validator,
 )
 
-from s3_retriever.errors import IndexStoreError
+from s3_retriever.errors import IndexStoreError, brief
+from s3_retriever.features import MAX_FEATURES
 from s3_retriever.index.files import damaged
+from s3_retriever.paths import regular_size
 
 SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
+# A thousand segments, far more than merging leaves, take 4 MB.
+_LARGEST_MANIFEST = 1 << 26
 _SEAL = re.compile(rb'\{\n "sha256": "([0-9a-f]{64})",\n')
 
 # A tap's files start with its name, and those of the lexical postings with this one.
@@ -43,6 +48,13 @@ def _not_reserved(tap: str) -> str:
 
 
 TapName = Annotated[PlainName, After(_not_reserved)]
+
+
+# What takes memory without a file that is as large has bounds.
+DictionarySize = Annotated[int, Field(ge=1, le=MAX_FEATURES)]
+_MOST_VECTOR_BYTES = 4_096
+# Of numbers that JSON readers agree on.
+_LARGEST_NUMBER = 2**53
 
 
 class _Strict(BaseModel):
@@ -72,11 +84,11 @@ class SegmentEntry(_Strict):
     """
 
     name: PlainName
-    documents: NonNegativeInt
+    documents: PositiveInt
     sentences: NonNegativeInt
     tokens: NonNegativeInt
-    features: dict[TapName, PositiveInt]
-    vector_bytes: NonNegativeInt = 0
+    features: dict[TapName, DictionarySize]
+    vector_bytes: Annotated[int, Field(ge=0, le=_MOST_VECTOR_BYTES)] = 0
     files: dict[PlainName, FileEntry]
     deleted: NonNegativeInt = 0
     tombstones: PlainName | None = None
@@ -87,15 +99,32 @@ class SegmentEntry(_Strict):
             raise ValueError("the number of deleted documents does not fit")
         return self
 
+    def check_taps(self, features: Mapping[str, int], vector_bytes: int) -> None:
+        """Refuse other taps or vectors than the segment has.
+
+        Raises:
+            IndexStoreError: They are others.
+        """
+        if (self.features, self.vector_bytes) != (dict(features), vector_bytes):
+            raise IndexStoreError(
+                f"This index has the taps {self.features} and sentence vectors of "
+                f"{self.vector_bytes} bytes, not {dict(features)} and {vector_bytes}; use the "
+                "codebook that it was made with."
+            )
+
     def without_tombstones(self) -> SegmentEntry:
         """The entry of the same files before any document was deleted."""
         files = {name: file for name, file in self.files.items() if name != self.tombstones}
         return self.model_copy(update={"files": files, "deleted": 0, "tombstones": None})
 
 
-def _distinct(segments: tuple[SegmentEntry, ...]) -> tuple[SegmentEntry, ...]:
+def _go_together(segments: tuple[SegmentEntry, ...]) -> tuple[SegmentEntry, ...]:
     if len({segment.name for segment in segments}) < len(segments):
         raise ValueError("a segment is listed twice")
+    for segment in segments[1:]:
+        first = segments[0]
+        if (segment.features, segment.vector_bytes) != (first.features, first.vector_bytes):
+            raise ValueError("segments differ in taps or sentence vectors")
     return segments
 
 
@@ -113,10 +142,10 @@ class Manifest(_Strict):
 
     schema_version: NonNegativeInt = SCHEMA_VERSION
     uuid: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
-    generation: NonNegativeInt
+    generation: Annotated[int, Field(ge=0, lt=_LARGEST_NUMBER)]
     origin: dict[str, Any]
     text_analysis: dict[str, str] = Field(default_factory=dict)
-    segments: Annotated[tuple[SegmentEntry, ...], Field(strict=False), After(_distinct)] = ()
+    segments: Annotated[tuple[SegmentEntry, ...], Field(strict=False), After(_go_together)] = ()
 
 
 def write_manifest(manifest: Manifest) -> bytes:
@@ -131,8 +160,11 @@ def read_manifest(path: Path) -> bytes:
     Raises:
         IndexStoreError: There is no index at `path`, or it cannot be read.
     """
+    file = path / MANIFEST_NAME
     try:
-        return (path / MANIFEST_NAME).read_bytes()
+        if regular_size(file) > _LARGEST_MANIFEST:
+            raise damaged(file, f"it has more than {_LARGEST_MANIFEST:,} bytes")
+        return file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise IndexStoreError(
             f"There is no index at {path}; check the path or make one with S3Index.create()."
@@ -171,9 +203,9 @@ def parse_manifest(path: Path, content: bytes) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise damaged(file, f"{where}: {first['msg']}") from None
-    except (ValueError, TypeError, RecursionError) as error:
-        raise damaged(file, error) from None
+        raise damaged(file, brief(f"{where}: {first['msg']}")) from None
+    except (ValueError, TypeError, RecursionError, MemoryError) as error:
+        raise damaged(file, brief(error)) from None
 
 
 def _digest(content: bytes) -> bytes:

@@ -58,9 +58,8 @@ class Segment:
         self.blocks = self._files.blocks
         self.live = read_live(folder, entry)
         self._taps = self._files.taps
-        self._live_frequencies = {
-            tap: np.full(n, -1, dtype=np.int64) for tap, n in entry.features.items()
-        }
+        # Made when first needed, as dictionaries may be large.
+        self._live_frequencies: dict[str, NDArray[np.int64]] = {}
 
     @property
     def n_tokens(self) -> int:
@@ -123,6 +122,9 @@ class Segment:
         if self.live is None:
             return self._taps[tap].frequencies(features)
         # Counted once: it takes longer than the search that asks for it.
+        if tap not in self._live_frequencies:
+            size = self.entry.features[tap]
+            self._live_frequencies[tap] = np.full(size, -1, dtype=np.int64)
         known = self._live_frequencies[tap]
         new = features[known[features] < 0]
         if new.size:
@@ -216,12 +218,16 @@ class Segment:
 
         Raises:
             KeyError: The segment has no sentence vectors.
+            IndexError: They have another number of axes.
         """
         from s3_retriever.index.kernels import add_products
 
         weights, offset = cosine_weights(direction)
+        vectors = self.vectors(0, self.n_sentences)
+        if weights.shape[1] != vectors.shape[1]:  # the compiled loop would read past the weights
+            raise IndexError(f"Segment {self.name} has vectors of {vectors.shape[1]} bytes.")
         scores = np.full(self.n_sentences, offset)
-        add_products(self.vectors(0, self.n_sentences), weights, scores)
+        add_products(vectors, weights, scores)
         return scores
 
     def vectors(self, first_sentence: int, end: int) -> NDArray[np.uint8]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -36,6 +36,19 @@ class Snapshot:
         self.segments = segments
         self.bounds = np.cumsum([0, *(segment.n_sentences for segment in segments)])
         self._columns: dict[str, NDArray[Any]] = {}
+
+    def check_taps(self, features: Mapping[str, int], vector_bytes: int) -> None:
+        """Refuse a codebook that the index was not made with.
+
+        Args:
+            features: Size of every tap's dictionary.
+            vector_bytes: Bytes of a sentence's vector; 0 for none.
+
+        Raises:
+            IndexStoreError: The segments have other taps or vectors.
+        """
+        for segment in self.segments:
+            segment.entry.check_taps(features, vector_bytes)
 
     def __len__(self) -> int:
         """Number of sentences, those of deleted documents included."""

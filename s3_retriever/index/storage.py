@@ -20,8 +20,10 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from s3_retriever.errors import brief
 from s3_retriever.index.files import checksum, damaged, reading, writing
 from s3_retriever.index.manifest import FileEntry
+from s3_retriever.paths import regular_size
 from s3_retriever.processes import renew_after_fork
 
 # A map holds a file descriptor for as long as it lives. Smaller files are read instead, which
@@ -57,6 +59,9 @@ renew_after_fork(_renew)
 _HEADER_ERRORS = (
     ValueError,
     TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
     SyntaxError,
     EOFError,
     OverflowError,
@@ -108,9 +113,10 @@ class DiskFolder:
         path = self.location / name
         try:
             with reading(path), _PARSING:
-                array = np.load(path, mmap_mode="r", allow_pickle=False)
+                regular_size(path)
+                array = npy.open_memmap(path, mode="r")
         except _HEADER_ERRORS as error:
-            raise damaged(path, error) from None
+            raise damaged(path, brief(error)) from None
         _check_array(array, path, dtype, shape)
         return np.asarray(array) if array.nbytes >= MAP_BYTES else _read_only(np.array(array))
 
@@ -118,7 +124,7 @@ class DiskFolder:
         """Open a file of any kind as bytes [size]."""
         path = self.location / name
         with reading(path):
-            if path.stat().st_size < MAP_BYTES:
+            if regular_size(path) < MAP_BYTES:
                 return np.fromfile(path, dtype=np.uint8)
             return np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
 

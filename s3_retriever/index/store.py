@@ -19,6 +19,7 @@ from s3_retriever.index.segment_files import write_tombstones
 from s3_retriever.index.snapshot import Snapshot
 from s3_retriever.index.verification import Verification
 from s3_retriever.index.writer import SegmentWriter
+from s3_retriever.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -141,6 +142,7 @@ class Store:
         *,
         replace: bool = False,
         text_analysis: Mapping[str, str] | None = None,
+        progress: bool = False,
     ) -> Iterator[SegmentWriter]:
         """Add documents: a context whose writer takes them and which commits them at its end.
 
@@ -152,6 +154,7 @@ class Store:
             replace: Whether a document replaces the one with its id, in the same commit; otherwise
                 the writer refuses known ids.
             text_analysis: What cuts the documents into sentences and terms, as for `create`.
+            progress: Whether a bar shows how far merges are (only in a terminal).
 
         Raises:
             IndexStoreError: Taps, vectors or text analysis are not those of the index, someone
@@ -160,7 +163,7 @@ class Store:
         with self._backend.writing():
             manifest, snapshot = self.manifest, self.snapshot()
             _check_text_analysis(manifest, text_analysis or {})
-            _check_taps(manifest, features, vector_bytes)
+            snapshot.check_taps(features, vector_bytes)
             taken = None if replace else snapshot.__contains__
             with self._draft(features, vector_bytes, taken) as writer:
                 yield writer
@@ -169,7 +172,7 @@ class Store:
                 entry = self._publish(writer)
             kept = self._without(snapshot, writer.ids)
             self._commit([*kept, entry])
-            self._merge_if_due()
+            self._merge_if_due(progress)
 
     def delete(self, ids: Iterable[str], *, missing_ok: bool = False) -> int:
         """Delete documents in one commit; all of them or, with an error, none.
@@ -195,11 +198,14 @@ class Store:
             known = {document_id for document_id in named.values() if document_id is not None}
             if known:
                 self._commit(self._without(snapshot, known))
-                self._merge_if_due()
+                self._merge_if_due(progress=False)
         return len(known)
 
-    def compact(self) -> None:
+    def compact(self, *, progress: bool = False) -> None:
         """Merge all live documents into one segment and free the space of deleted ones.
+
+        Args:
+            progress: Whether bars show how far it is (only in a terminal).
 
         Raises:
             IndexStoreError: Someone else is writing, the folder cannot be written, or a segment
@@ -208,7 +214,7 @@ class Store:
         with self._backend.writing():
             segments = self.snapshot().segments
             if len(segments) + sum(segment.live is not None for segment in segments) > 1:
-                self._merge(slice(0, len(segments)))
+                self._merge(slice(0, len(segments)), progress)
 
     def save(self, path: Path) -> None:
         """Write the live documents to a new index on disk, as one segment.
@@ -318,25 +324,31 @@ class Store:
                 entries.append(entry)
         return entries
 
-    def _merge_if_due(self) -> None:
+    def _merge_if_due(self, progress: bool) -> None:
         """Merge segments until there is nothing left to do."""
         try:
             while run := next_merge([_size(segment) for segment in self.snapshot().segments]):
-                self._merge(run)
+                self._merge(run, progress)
         except IndexStoreError as error:
             # The caller's change is committed, and the next commit tries again.
             where = self.path or "(in memory)"
             logger.warning("Segments of the index at %s stay unmerged: %s", where, error)
 
-    def _merge(self, run: slice) -> None:
+    def _merge(self, run: slice, progress: bool) -> None:
         """Commit one segment with the live documents of neighbours in their place."""
         segments = self.snapshot().segments
         entries = [segment.entry for segment in segments]
         # Damaged content must not get a new, valid checksum.
-        self._backend.refuse_damage(entries[run])
-        with self._draft(entries[0].features, entries[0].vector_bytes) as writer:
+        self._backend.refuse_damage(entries[run], progress=progress)
+        total = sum(segment.n_tokens for segment in segments[run])
+        with (
+            self._draft(entries[0].features, entries[0].vector_bytes) as writer,
+            progress_bar(
+                progress, total=total, unit="token", unit_scale=True, desc="Merging"
+            ) as bar,
+        ):
             for segment in segments[run]:
-                writer.copy_live(segment)
+                writer.copy_live(segment, bar)
             entries[run] = [self._publish(writer)]
         self._commit(entries)
 
@@ -357,16 +369,6 @@ def _check_text_analysis(manifest: Manifest, text_analysis: Mapping[str, str]) -
 
 def _versions(text_analysis: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {text_analysis[name]}" for name in sorted(text_analysis)) or "none"
-
-
-def _check_taps(manifest: Manifest, features: Mapping[str, int], vector_bytes: int) -> None:
-    for segment in manifest.segments:
-        if (segment.features, segment.vector_bytes) != (dict(features), vector_bytes):
-            raise IndexStoreError(
-                f"This index has the taps {segment.features} and sentence vectors of "
-                f"{segment.vector_bytes} bytes, not {dict(features)} and {vector_bytes}; use the "
-                "codebook that it was made with."
-            )
 
 
 def unknown_ids(ids: Collection[str]) -> InputError:

@@ -11,6 +11,7 @@ from s3_retriever.errors import IndexStoreError
 from s3_retriever.index.files import checksum, damaged
 from s3_retriever.index.manifest import FileEntry, SegmentEntry
 from s3_retriever.index.tables import BLOCKS_FILE, DOCUMENTS_FILE, SENTENCES_FILE
+from s3_retriever.paths import regular_size
 from s3_retriever.progress import progress_bar
 
 SEGMENT_FOLDERS = "segment-*"
@@ -126,7 +127,7 @@ def _problem(
 ) -> str | None:
     """What is wrong with a file's size and, with `compare`, its content; None if nothing is."""
     try:
-        size = path.stat().st_size
+        size = regular_size(path)
         if size != file.bytes:
             return f"it has {size} bytes, not {file.bytes}"
         if compare and checksum(path, advance) != file.sha256:

@@ -18,6 +18,7 @@ from s3_retriever.index.manifest import SegmentEntry
 from s3_retriever.index.postings import PostingsWriter
 from s3_retriever.index.segment import Segment
 from s3_retriever.index.storage import ArrayWriter, FileWriter, Folder
+from s3_retriever.progress import Bar
 
 
 class SegmentWriter:
@@ -113,11 +114,12 @@ class SegmentWriter:
             self._end(document)
         self._failed = False
 
-    def copy_live(self, segment: Segment) -> None:
+    def copy_live(self, segment: Segment, bar: Bar | None = None) -> None:
         """Copy the live documents of a segment, one block of postings at a time.
 
         Args:
             segment: A segment with the same taps and vectors.
+            bar: Moves by the tokens of every block.
 
         Raises:
             IndexStoreError: The segment is damaged.
@@ -136,6 +138,9 @@ class SegmentWriter:
         live = segment.live_sentences
         for block in range(len(segment.blocks) - 1):
             self._copy_block(segment, block, live, new, shift)
+            if bar is not None:
+                first, end = segment.blocks[block : block + 2].tolist()
+                bar.update(int(segment.sentence_tokens[first:end].sum()))
         numbers = np.cumsum(live) - 1 + first_sentence
         for sentences, terms, counts in segment.lexical_blocks():
             kept = live[sentences]

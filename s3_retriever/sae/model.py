@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from s3_retriever.errors import CodebookError, InputError
+from s3_retriever.errors import CodebookError, InputError, brief
+from s3_retriever.features import MAX_FEATURES
 from s3_retriever.host.batches import padded_rows
+from s3_retriever.paths import begin_draft, read_json
+from s3_retriever.sae.weights import load_weights, save_weights
 from s3_retriever.types import check_count, check_path, check_type
 
 _BLOCK_ROWS = 1_024
@@ -197,10 +198,9 @@ class TopKSAE(nn.Module):
             name: weight.to("cpu", dtype if weight.ndim == 2 else torch.float32).contiguous()
             for name, weight in self.state_dict().items()
         }
-        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
-        save_file(tensors, folder / WEIGHTS_FILE)
-        # safetensors writes files that only their owner can read.
-        (folder / WEIGHTS_FILE).chmod((folder / CONFIG_FILE).stat().st_mode)
+        with begin_draft(folder / CONFIG_FILE) as file:
+            file.write(f"{json.dumps(config, indent=2)}\n".encode())
+        save_weights(tensors, folder / WEIGHTS_FILE)
 
     @classmethod
     def load(cls, folder: str | Path) -> TopKSAE:
@@ -211,12 +211,6 @@ class TopKSAE(nn.Module):
         """
         folder = check_path(folder)
         config = _read_config(folder / CONFIG_FILE)
-        try:
-            tensors = load_file(folder / WEIGHTS_FILE)
-        except (OSError, SafetensorError) as error:
-            raise CodebookError(
-                f"The SAE weights {folder / WEIGHTS_FILE} cannot be read: {error}"
-            ) from error
         width, features, k = config["d_in"], config["d_sae"], config["k"]
         shapes = {
             "W_enc": (width, features),
@@ -224,13 +218,7 @@ class TopKSAE(nn.Module):
             "b_enc": (features,),
             "b_dec": (width,),
         }
-        for name, shape in shapes.items():
-            if name not in tensors or tuple(tensors[name].shape) != shape:
-                raise CodebookError(
-                    f"{folder / WEIGHTS_FILE} has no tensor {name} of shape {shape}, as "
-                    f"{CONFIG_FILE} says it should; fetch or fit the codebook again."
-                )
-        return cls.of({name: tensors[name].float() for name in shapes}, k)
+        return cls.of(load_weights(folder / WEIGHTS_FILE, "SAE weights", shapes), k)
 
 
 def _checked_k(k: int, features: int) -> int:
@@ -241,10 +229,13 @@ def _checked_k(k: int, features: int) -> int:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text())
+        config = dict(read_json(path))
         sizes = [config["d_in"], config["d_sae"], config["k"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CodebookError(f"The SAE configuration {path} cannot be read: {error!r}") from error
+        raise CodebookError(
+            f"The SAE configuration {path} cannot be read ({brief(repr(error))}); fetch or fit the "
+            "codebook again."
+        ) from error
     if config.get("architecture") != "topk" or config.get("rescale_acts_by_decoder_norm"):
         raise CodebookError(
             f"{path} does not describe a Top-k SAE with unit decoder norms; convert it first."
@@ -253,9 +244,9 @@ def _read_config(path: Path) -> dict[str, Any]:
     if (
         scaled
         or not config.get("apply_b_dec_to_input", True)
-        or any(not isinstance(size, int) or size < 1 for size in sizes)
+        or any(type(size) is not int or not 1 <= size <= MAX_FEATURES for size in sizes)
     ):
         raise CodebookError(
             f"{path} has sizes or settings that this package cannot use; fit the codebook again."
         )
-    return dict(config)
+    return config

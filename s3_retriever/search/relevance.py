@@ -73,7 +73,7 @@ class Relevance:
 
     @cached_property
     def _chance(self) -> float:
-        return _INDEPENDENT * math.log(max(np.count_nonzero(self._ranking.eligible), 1))
+        return _INDEPENDENT * math.log(max(int(np.count_nonzero(self._ranking.eligible)), 1))
 
     @cached_property
     def _log_odds(self) -> Scores | None:

@@ -192,18 +192,11 @@ def smooth(scores: Scores, first_tokens: NDArray[np.int64], kernel: int) -> Scor
         return scores
     left, right = box(kernel)
     positions = np.arange(len(scores))
-    low, high = positions - left, positions + right + 1
     starts = np.unique(first_tokens)
     ends = np.append(starts[1:], len(scores))
-    # Only tokens next to a document's border need their window cut.
-    for offset in range(left):
-        near = starts + offset
-        inside = near < ends
-        low[near[inside]] = starts[inside]
-    for offset in range(right):
-        near = ends - 1 - offset
-        inside = near >= starts
-        high[near[inside]] = ends[inside]
+    # A window ends with its document, however wide the kernel is.
+    low = np.maximum(positions - left, np.repeat(starts, ends - starts))
+    high = np.minimum(positions + right + 1, np.repeat(ends, ends - starts))
     total = np.concatenate([[0.0], np.cumsum(scores)])
     return np.asarray(total[high] - total[low])
 
@@ -248,7 +241,8 @@ class TermGains:
         total = float(self.idf.sum())
         if total == 0:
             return np.zeros(size)
-        return np.bincount(self.numbers, self.idf[self.which] / total, minlength=size)
+        shares: Scores = np.bincount(self.numbers, self.idf[self.which] / total, minlength=size)
+        return shares
 
     def scores(self, size: int) -> Scores:
         """BM25 scores of all sentences [size]; 0 without a term of the question."""

@@ -240,7 +240,7 @@ def checkpoint(host, sentences, tmp_path, monkeypatch) -> Path:
 
     def third(self, tensors, counters):
         save(self, tensors, counters)
-        saves.append(counters)
+        saves.extend(name for name in tensors if name == "key.1/step")
         if len(saves) == 3:
             raise Killed
 
@@ -256,6 +256,7 @@ CHILD = """
 import json, os, signal, sys
 from pathlib import Path
 from importlib import import_module
+from safetensors import safe_open
 from s3_retriever.host import Host
 
 fit_module = import_module("s3_retriever.codebook.fit")
@@ -265,8 +266,9 @@ checkpoint_module._CHECKPOINT_SECONDS = 0
 replace, seen = Path.replace, []
 
 def second_time_kill(path, target):
-    seen.append(path)
-    if len(seen) == 2:
+    with safe_open(path, framework="pt") as file:
+        seen.extend(name for name in file.keys() if name == "key.1/step")
+    if len(seen) == 2:  # after the second round of training
         os.kill(os.getpid(), signal.SIGKILL)
     return replace(path, target)
 
@@ -311,7 +313,8 @@ class TestResuming:
 
         def once(self, tensors, counters):
             save(self, tensors, counters)
-            raise Killed
+            if "key.1/step" in tensors:
+                raise Killed
 
         monkeypatch.setattr(fit_module._Job, "_take", noting)
         fit(host, stream, **SMALL)
@@ -326,6 +329,47 @@ class TestResuming:
         # What waited in the buffer is lost; as much of the second pass is read instead.
         assert len(kept) > len(whole)
         assert kept[: len(whole)] == pytest.approx(whole, rel=1e-4, abs=1e-3)
+
+    def test_before_the_first_training(self, host, sentences, tmp_path, seen, monkeypatch):
+        """What was read is kept, and nothing is read twice."""
+        kept: list[float] = []
+        take = fit_module._Job._take
+
+        def interrupt(self, rows):
+            kept.append(float(rows[Tap("key", 1)].sum()))
+            read = take(self, rows)
+            if len(kept) == 20:
+                raise KeyboardInterrupt
+            return read
+
+        monkeypatch.setattr(fit_module._Job, "_take", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            fit(host, sentences, checkpoint=tmp_path, **SMALL)
+        assert not seen.steps
+        book = fit(host, sentences, checkpoint=tmp_path, **SMALL)
+        again = list(kept)
+        kept.clear()
+        kept.extend([0.0] * 20)  # no interruption
+        alone = fit(host, sentences, **SMALL)
+        assert again == pytest.approx(kept[20:], rel=1e-4, abs=1e-3)
+        for tap, measured in book.report["taps"].items():
+            alike = pytest.approx(alone.report["taps"][tap]["unexplained_variance"], abs=1e-3)
+            assert measured["unexplained_variance"] == alike
+
+    def test_in_the_middle_of_training(self, host, sentences, tmp_path, seen, monkeypatch):
+        train = SAETrainer.train
+
+        def interrupt(self, batch):
+            if len(seen.steps) == 5:
+                raise KeyboardInterrupt
+            return train(self, batch)
+
+        monkeypatch.setattr(SAETrainer, "train", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            fit(host, sentences, checkpoint=tmp_path, **SMALL)
+        monkeypatch.setattr(SAETrainer, "train", train)
+        fit(host, sentences, checkpoint=tmp_path, **SMALL)
+        assert seen.steps[5][0] > 0
 
     @pytest.mark.parametrize(
         "option", [{"seed": 1}, {"k": 4}, {"tokens": 5_000}, {"taps": ["key.1"]}]

@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 
 from s3_retriever.errors import HostError, InputError
 from s3_retriever.host import Host, source
-from s3_retriever.host.device import fast_in_bfloat16
+from s3_retriever.host.device import fast_in_bfloat16, find_dtype
 
 CPU = {"device": "cpu", "dtype": "float32"}
 
@@ -233,3 +233,18 @@ def test_an_older_torch_finds_bfloat16_too(monkeypatch):
     expected = fast_in_bfloat16(torch.device("cpu"))
     monkeypatch.delattr(torch.cpu, "get_capabilities")
     assert fast_in_bfloat16(torch.device("cpu")) is expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "dtype"),
+    [
+        (["avx512f"], torch.float32),
+        (["avx512f", "avx512_bf16"], torch.float32),
+        (["avx512_bf16", "amx_bf16", "amx_tile"], torch.bfloat16),
+        (["asimd", "bf16"], torch.bfloat16),
+    ],
+)
+def test_auto_takes_bfloat16_only_where_it_is_faster(monkeypatch, flags, dtype):
+    capabilities = dict.fromkeys(flags, True)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert find_dtype("auto", torch.device("cpu")) == dtype

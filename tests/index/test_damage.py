@@ -1,17 +1,15 @@
 """Damaged indexes are refused in one sentence, whatever is wrong with them."""
 
-import hashlib
 import json
 import random
 
 import numpy as np
 import pytest
+from helpers.forging import SEGMENT, describe, edit
 from helpers.segments import TAPS, Corpus, document_tokens
 
 from s3_retriever.errors import IndexStoreError
 from s3_retriever.index import Store
-
-SEGMENT = "segment-000001"
 
 
 @pytest.fixture
@@ -21,29 +19,6 @@ def path(tmp_path):
         Corpus(6).write(writer)
     store.delete(["d2"])
     return store.path
-
-
-def seal(manifest):
-    """A manifest as it stands in the file, whatever it says."""
-    rest = json.dumps(manifest).encode()[1:]
-    checksum = hashlib.sha256(rest).hexdigest().encode()
-    return b'{\n "sha256": "%s",\n%s' % (checksum, rest)
-
-
-def edit(path, change):
-    """Change the manifest; its checksum fits all the same."""
-    file = path / "manifest.json"
-    manifest = json.loads(file.read_text())
-    del manifest["sha256"]
-    change(manifest)
-    file.write_bytes(seal(manifest))
-
-
-def describe(path, name):
-    """Tell the manifest of a file that was changed."""
-    content = (path / SEGMENT / name).read_bytes()
-    entry = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    edit(path, segment(lambda s: s["files"].update({name: entry})))
 
 
 def read_everything(store):

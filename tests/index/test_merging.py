@@ -8,7 +8,9 @@ import subprocess
 import sys
 import threading
 import tracemalloc
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -340,6 +342,22 @@ def test_merging_does_not_import_the_text_room(store):
     subprocess.run([sys.executable, "-c", script, str(store.path)], check=True)
     assert held(store) == [("d0", 0), ("d2", 0)]
     assert len(store.snapshot().segments) == 1
+
+
+def test_a_bar_follows_a_merge(store, monkeypatch, small_blocks):
+    for i in range(3):
+        add(store, f"d{i}")
+    store.delete(["d1"])
+    moves = []
+
+    def shown(_progress, **_options):
+        return nullcontext(SimpleNamespace(update=moves.append))
+
+    monkeypatch.setattr("s3_retriever.index.store.progress_bar", shown)
+    tokens = sum(segment.n_tokens for segment in store.snapshot().segments)
+    store.compact(progress=True)
+    assert sum(moves) == tokens
+    assert len(moves) > 1
 
 
 def test_the_memory_of_a_merge_does_not_grow_with_the_segments(monkeypatch):

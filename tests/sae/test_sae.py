@@ -170,6 +170,23 @@ class TestFiles:
         with pytest.raises(CodebookError):
             TopKSAE.load(tmp_path)
 
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+    @pytest.mark.parametrize("name", ["W_enc", "W_dec", "b_enc", "b_dec"])
+    def test_weights_that_are_not_finite_are_refused(self, sae, tmp_path, name, value):
+        with torch.no_grad():
+            getattr(sae, name).view(-1)[3] = value
+        sae.save(tmp_path)
+        with pytest.raises(CodebookError, match=f"{name} in .* not finite numbers"):
+            TopKSAE.load(tmp_path)
+
+    def test_saving_follows_no_links(self, sae, tmp_path):
+        (tmp_path / "precious").write_text("mine")
+        for name in ("cfg.json", "sae_weights.safetensors"):
+            (tmp_path / name).symlink_to(tmp_path / "precious")
+        sae.save(tmp_path)
+        assert (tmp_path / "precious").read_text() == "mine"
+        assert TopKSAE.load(tmp_path).k == sae.k
+
 
 def sparse_data(rows: int, seed: int) -> torch.Tensor:
     """Sums of three of 48 known directions, away from the origin, in large units."""

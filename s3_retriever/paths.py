@@ -1,0 +1,75 @@
+"""Paths from users and from files: folders that names may mean, and new files."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any, BinaryIO
+
+_LARGEST_JSON = 1 << 26
+# The embedded host and its codebook, never a folder.
+_EMBEDDED = "minilm"
+
+
+def existing_folder(name: str | Path) -> Path | None:
+    """The folder that a name means, `~` expanded; None if there is none, whatever the name is."""
+    try:
+        folder = Path(name).expanduser()
+        return folder if folder.is_dir() else None
+    except (OSError, ValueError, RuntimeError):  # too long, a null character, an unknown user
+        return None
+
+
+def lasting(name: str) -> str:
+    """A name that is valid from any working directory: a folder's absolute path, or the name."""
+    folder = None if name == _EMBEDDED else existing_folder(name)
+    return name if folder is None else str(folder.resolve())
+
+
+def regular_size(path: Path) -> int:
+    """Size of a file in bytes.
+
+    Raises:
+        OSError: There is no such file, or it is a pipe, a device or a folder: reading one might
+            never end.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return status.st_size
+
+
+def read_json(path: Path) -> Any:
+    """What a small JSON file holds.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is too large, or not JSON; NaN and infinity are not.
+    """
+    if regular_size(path) > _LARGEST_JSON:
+        raise ValueError(f"it has more than {_LARGEST_JSON:,} bytes")
+    try:
+        return json.loads(path.read_bytes(), parse_constant=_no_constant)
+    except (RecursionError, MemoryError):
+        raise ValueError("it is nested too deeply") from None
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+def begin_draft(path: Path) -> BinaryIO:
+    """Begin a new file, in the place of one that an interrupted process left.
+
+    A symbolic link of that name is removed, never followed: in a folder from someone else it may
+    lead to any file of the user's.
+
+    Raises:
+        OSError: The file cannot be made.
+    """
+    path.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    return os.fdopen(os.open(path, flags | getattr(os, "O_BINARY", 0), 0o666), "wb")

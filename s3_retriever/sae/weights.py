@@ -1,0 +1,64 @@
+"""Weights in safetensors files, written to no link and checked when read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from s3_retriever.errors import CodebookError, brief
+from s3_retriever.paths import begin_draft, regular_size
+
+# Those that a file may hold; anything else is no weight.
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def save_weights(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write weights, in the place of a file or a link of that name.
+
+    Raises:
+        OSError: The file cannot be written; also SafetensorError.
+    """
+    begin_draft(path).close()
+    mode = path.stat().st_mode
+    save_file(tensors, path)
+    # safetensors writes files that only their owner can read.
+    path.chmod(mode)
+
+
+def load_weights(path: Path, what: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Read weights as float32.
+
+    Args:
+        path: The file.
+        what: What it holds, for messages.
+        shapes: By name, the shape that each must have.
+
+    Raises:
+        CodebookError: The file cannot be read, has other weights, or weights that are not finite.
+    """
+    try:
+        regular_size(path)
+        tensors = load_file(path)
+    except (OSError, SafetensorError, ValueError, KeyError, MemoryError, RuntimeError) as error:
+        raise CodebookError(
+            f"The {what} {path} cannot be read ({brief(error)}); fetch or fit the codebook again."
+        ) from error
+    for name, shape in shapes.items():
+        weight = tensors.get(name)
+        if weight is None or tuple(weight.shape) != shape or weight.dtype not in _DTYPES:
+            raise CodebookError(
+                f"The {what} {path} cannot be used (no tensor {name} of shape {shape} and floating "
+                "type); fetch or fit the codebook again."
+            )
+        tensors[name] = weight.float()
+        if not torch.isfinite(tensors[name]).all():
+            raise CodebookError(
+                f"The tensor {name} in {path} has values that are not finite numbers; fetch or "
+                "fit the codebook again."
+            )
+    return {name: tensors[name] for name in shapes}
