@@ -278,7 +278,16 @@ def test_nothing_found(made):
 def test_operators_of_filters_are_json(made):
     def found(*where):
         conditions = [part for text in where for part in ("--where", text)]
-        done = s3r("search", QUESTION, "--in", made, "--mode", "bm25", "--json", *conditions)
+        done = s3r(
+            "search",
+            "Who signs releases, who bakes bread?",
+            "--in",
+            made,
+            "--mode",
+            "bm25",
+            "--json",
+            *conditions,
+        )
         return {span["metadata"]["title"] for span in json.loads(done.stdout)["spans"]}
 
     bakery = 'title={"$in": ["The bakery"]}'
