@@ -7,6 +7,8 @@ child for ever, and files that they were writing are still shared with the paren
 from __future__ import annotations
 
 import os
+import sys
+import threading
 import weakref
 from collections.abc import Callable
 from types import MethodType
@@ -37,5 +39,26 @@ def _renew_all() -> None:
             renew()
 
 
+_forking = threading.local()
+
+
+def _wait_for_compiler() -> None:
+    """Let numba finish what other threads compile, which the child could not."""
+    module = sys.modules.get("numba.core.compiler_lock")
+    _forking.compiler = getattr(module, "global_compiler_lock", None)
+    if _forking.compiler:
+        _forking.compiler.acquire()
+
+
+def _free_compiler() -> None:
+    if _forking.compiler:
+        _forking.compiler.release()
+
+
 if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_wait_for_compiler,
+        after_in_parent=_free_compiler,
+        after_in_child=_free_compiler,
+    )
     os.register_at_fork(after_in_child=_renew_all)

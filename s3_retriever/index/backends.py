@@ -317,7 +317,7 @@ class MemoryBackend:
     def writing(self) -> Iterator[None]:
         """Wait until it is this thread's turn, as `lock.hold` does for processes."""
         turn = _Turn()
-        place = weakref.ref(turn, self._leave)
+        place = weakref.ref(turn)
         try:
             self._turns.append(place)
             self._wait_for(turn)
@@ -326,7 +326,9 @@ class MemoryBackend:
             finally:
                 self._remove_orphans()
         finally:
-            self._leave(place)
+            # Not there in a forked child, nor after an interrupt.
+            with suppress(ValueError):
+                self._turns.remove(place)
 
     def commit(self, manifest: Manifest) -> None:
         """Keep a manifest."""
@@ -366,19 +368,17 @@ class MemoryBackend:
         """In a forked child, forget the threads that only the parent has."""
         self._turns.clear()
 
+    def _first_turn(self) -> _Turn:
+        return next(turn for place in list(self._turns) if (turn := place()) is not None)
+
     def _wait_for(self, turn: _Turn) -> None:
         until = time.monotonic() + lock.LOCK_SECONDS
-        while (first := self._turns[0]()) is not turn:
-            mine = first is not None and first.thread == turn.thread
-            if mine or time.monotonic() > until:
+        while (first := self._first_turn()) is not turn:
+            if first.thread == turn.thread or time.monotonic() > until:
                 raise IndexStoreError(
                     "Another writer is changing this index in memory; try again when it is done."
                 )
             time.sleep(_POLL_SECONDS)
-
-    def _leave(self, place: weakref.ref[_Turn]) -> None:
-        with suppress(ValueError):
-            self._turns.remove(place)
 
     def _remove_orphans(self) -> None:
         segments = self._manifest.segments if self._manifest else ()

@@ -15,6 +15,8 @@ _Key = TypeVar("_Key", bound=str)
 
 # Scores whose deviation is below this share of their mean are equal but for rounding.
 _EQUAL = 1e-12
+# Digits after the point that count: the last ones of a sum depend on the processor.
+_DIGITS = 9
 # Length of the runs whose maxima `nth_largest` looks at first.
 _RUN = 64
 
@@ -87,9 +89,14 @@ def interleave(raw_scores: Mapping[_Key, Scores], chosen: NDArray[np.bool_]) -> 
     offsets = np.arange(len(raw_scores)) / max(len(raw_scores), 1)
     for offset, scores in zip(offsets, raw_scores.values(), strict=True):
         ranked = np.flatnonzero(chosen & (scores > 0))
-        order = ranked[np.argsort(-scores[ranked], kind="stable")]
+        order = ranked[np.argsort(-rounded(scores[ranked]), kind="stable")]
         total[order] = np.maximum(total[order], 1.0 / (1.0 + np.arange(len(order)) + offset))
     return total
+
+
+def rounded(scores: Scores) -> Scores:
+    """Scores [n] that are equal where only rounding sets them apart, on any processor."""
+    return np.round(scores, _DIGITS)
 
 
 def nth_largest(scores: Scores, n: int) -> float:

@@ -18,7 +18,7 @@ from s3_retriever.features import QuestionEncoder
 from s3_retriever.index import Snapshot
 from s3_retriever.recipe import DocumentBoost, Interleave, Recipe
 from s3_retriever.search.filtering import admitted
-from s3_retriever.search.fusion import interleave, nth_largest, weigh
+from s3_retriever.search.fusion import interleave, nth_largest, rounded, weigh
 from s3_retriever.search.hop import add_hop
 from s3_retriever.search.ranking import Ranking
 from s3_retriever.search.selection import Span, select
@@ -101,13 +101,13 @@ def rank(
     """
     ranking = _raw_scores(snapshot, question, recipe, encoder, mode, allowed)
     if mode == "bm25":
-        return replace(ranking, scores=ranking.raw_scores["bm25"])
+        return replace(ranking, scores=rounded(ranking.raw_scores["bm25"]))
     ranking = _fuse(ranking, recipe)
     if recipe.hop is not None:
         ranking = add_hop(ranking, question, recipe, recipe.hop)
     if recipe.advanced.document_boost is not None and mode == "hybrid":
         ranking = _boost_documents(ranking, recipe.advanced.document_boost)
-    return ranking
+    return replace(ranking, scores=rounded(ranking.scores))
 
 
 def _raw_scores(
@@ -169,9 +169,9 @@ def _fuse(ranking: Ranking, recipe: Recipe) -> Ranking:
         weights["sentence"] = recipe.sentence.weight
     weighed = weigh(ranking.raw_scores, weights, ranking.eligible, recipe.fusion.candidates)
     contributions = cast("dict[Contribution, Scores]", weighed)
-    return replace(
-        ranking, scores=reduce(np.add, contributions.values()), contributions=contributions
-    )
+    # The second hop starts from the best of these.
+    scores = rounded(reduce(np.add, contributions.values()))
+    return replace(ranking, scores=scores, contributions=contributions)
 
 
 def _boost_documents(ranking: Ranking, boost: DocumentBoost) -> Ranking:
