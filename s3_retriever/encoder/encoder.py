@@ -23,7 +23,7 @@ from s3_retriever.host.taps import SentencePooler, Tap, group_queries, read, rea
 from s3_retriever.quantization import quantize, random_axes
 from s3_retriever.recipe import Recipe
 from s3_retriever.sae import TopKEncoder
-from s3_retriever.text import count_terms
+from s3_retriever.text import count_terms, language_of
 
 # Most bytes of token states that wait for the ends of their sentences, beyond those of one batch.
 _STATES_BYTES = 1 << 26
@@ -87,11 +87,13 @@ class _Scanned:
 
     def chunk(self, window: Window) -> EncodedChunk:
         """The window's tokens and sentences, still without sentence vectors."""
+        document = window.document
+        language = language_of(document.text, document.metadata)
         return EncodedChunk(
-            document=window.document,
+            document=document,
             starts=window.starts,
             sentences=window.sentences,
-            terms=count_terms(window.document.title, window.document.text, window.sentences),
+            terms=count_terms(document.title, document.text, window.sentences, language),
             features={
                 name: indices.tensor()[self.rows].numpy() for name, indices in self.indices.items()
             },

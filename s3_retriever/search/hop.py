@@ -15,7 +15,13 @@ from s3_retriever.recipe import Recipe, SecondHop
 from s3_retriever.search.fusion import moments, nth_largest
 from s3_retriever.search.ranking import Hop, Ranking
 from s3_retriever.search.selection import BestFirst, pick
-from s3_retriever.search.signals import Coactivation, FeatureWeights, bm25_each, count_terms
+from s3_retriever.search.signals import (
+    Coactivation,
+    FeatureWeights,
+    QuestionTerm,
+    bm25_each,
+    count_terms,
+)
 from s3_retriever.types import Scores
 
 
@@ -75,11 +81,15 @@ class _Bridge:
         new = ~np.isin(features, known, kind="table")
         return FeatureWeights(features[new], weight * tokens[new].astype(np.float64))
 
-    def terms(self, known: Mapping[str, int]) -> dict[str, int]:
+    def terms(self, known: Mapping[str, QuestionTerm]) -> dict[str, QuestionTerm]:
         """Terms of the sentence and title beyond the known ones, once each."""
         title = title_of(self._segment.document(self._document).metadata)
         text = f"{title} {self._segment.text(self._ordinal, self._ordinal)}"
-        return {term: 1 for term in count_terms(text) if term not in known}
+        return {
+            name: term._replace(count=1)
+            for name, term in count_terms(text).items()
+            if name not in known
+        }
 
 
 def _second_pass(

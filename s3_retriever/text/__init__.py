@@ -2,8 +2,9 @@
 
 from importlib.metadata import version
 
+from s3_retriever.text.languages import language_of
 from s3_retriever.text.sentences import SentenceCutter, split_pieces, split_sentences
-from s3_retriever.text.terms import TERM_RULES, analyze, count_terms, term_hash
+from s3_retriever.text.terms import TERM_RULES, analyze, analyze_question, count_terms, term_hash
 
 # What cuts and stems, by version. Texts that were analysed by other versions may have other
 # sentences and terms, so every index records these.
@@ -17,7 +18,9 @@ __all__ = [
     "TEXT_ANALYSIS",
     "SentenceCutter",
     "analyze",
+    "analyze_question",
     "count_terms",
+    "language_of",
     "split_pieces",
     "split_sentences",
     "term_hash",

@@ -3,7 +3,7 @@
 import threading
 
 from s3_retriever.features import Sentence
-from s3_retriever.text import TEXT_ANALYSIS, analyze, count_terms, term_hash
+from s3_retriever.text import TEXT_ANALYSIS, analyze, analyze_question, count_terms, term_hash
 from s3_retriever.text.terms import MAX_WORD
 
 
@@ -27,12 +27,12 @@ def test_forms_of_one_word_are_one_term():
     assert analyze("caf\u00e9") == analyze("cafe\u0301")
 
 
-def test_other_scripts():
-    assert analyze("东京 2024年") == ["东", "京", "2024", "年"]
-    assert analyze("ひらカナ") == ["ひ", "ら", "カ", "ナ"]
-    assert analyze("हिन्दी भाषा") == ["हिन्दी", "भाषा"]
-    assert analyze("한국어 문서") == ["한국어", "문서"]
+def test_scripts_without_spaces_give_characters_and_pairs_of_neighbours():
+    assert analyze("东京 2024年") == ["东", "京", "东京", "2024", "年"]
     assert analyze("x東y") == ["x", "東", "y"]
+    assert analyze("งูดุ") == ["งู", "ดุ", "งูดุ"]
+    assert analyze_question("社会")[0] == ("社会",)
+    assert analyze_question("茶") == [("茶",)]
 
 
 def test_no_text_is_refused():
