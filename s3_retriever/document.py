@@ -11,6 +11,9 @@ from typing import Any
 from s3_retriever.errors import InputError
 from s3_retriever.types import Unit, check_choice
 
+# Hosts and BM25 read the title with every window and sentence, so its length is bounded.
+TITLE_CHARACTERS = 400
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
@@ -60,7 +63,7 @@ class Document:
 
     @property
     def title(self) -> str:
-        """`metadata["title"]` if it is a string, else the empty string."""
+        """`metadata["title"]` if it is a string, at most 400 characters of it; else empty."""
         return title_of(self.metadata)
 
 
@@ -75,6 +78,15 @@ def _encoded(text: str, subject: str) -> bytes:
 
 
 def title_of(metadata: Mapping[str, Any]) -> str:
-    """The value of `title` if it is a string, else the empty string."""
+    """The value of `title` if it is a string, else the empty string.
+
+    Of a title of more than `TITLE_CHARACTERS`, the words that fit into them.
+    """
     title = metadata.get("title")
-    return title if isinstance(title, str) else ""
+    if not isinstance(title, str):
+        return ""
+    if len(title) <= TITLE_CHARACTERS:
+        return title
+    cut = title[:TITLE_CHARACTERS]
+    # A word that is cut is dropped, unless there is no other.
+    return (cut if title[TITLE_CHARACTERS].isspace() else cut.rpartition(" ")[0] or cut).rstrip()

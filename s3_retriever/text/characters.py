@@ -31,13 +31,15 @@ _FOREIGN_DIGIT = re.compile(r"(?![0-9])\d")
 _DIACRITICS = re.compile("[\u0300-\u036f]+")
 # A character with its marks and, in Khmer and Burmese, with the letters below it.
 _CLUSTER = re.compile(rf".[{MARKS}]*(?:(?<=[\u17d2\u1039]).[{MARKS}]*)*")
+_CONTINUED = re.compile(rf"[{MARKS}\u200c\u200d\ufe00-\ufe0f\U0001f3fb-\U0001f3ff]")
 _LONE_HAN = re.compile(rf"(?<![{_HAN}])[{_HAN}](?![{_HAN}])")
-# Letters that are written for each other: by habit in Arabic and Russian, without the right
-# keyboard in Latin.
-_LETTERS = str.maketrans(
-    "\u0623\u0625\u0622\u0671\u0649\u06cc\u06a9\u0629\u06c1\u0451\u0142\u00f8\u0111\u0127",
-    "\u0627\u0627\u0627\u0627\u064a\u064a\u0643\u0647\u0647\u0435lodh",
-) | {0xE6: "ae", 0x153: "oe"}
+# Letters that are written for each other: alefs, yehs, kafs and hehs of Arabic, Russian yo.
+_VARIANTS = str.maketrans(
+    "\u0623\u0625\u0622\u0671\u0649\u06cc\u06a9\u0629\u06c1\u0451",
+    "\u0627\u0627\u0627\u0627\u064a\u064a\u0643\u0647\u0647\u0435",
+)
+# Latin letters with a stroke, which do not decompose.
+_STROKES = str.maketrans("\u0142\u00f8\u0111\u0127", "lodh") | {0xE6: "ae", 0x153: "oe"}
 
 
 def normalize(text: str) -> str:
@@ -55,12 +57,15 @@ def normalize(text: str) -> str:
 
 
 def lower(word: str) -> str:
-    """Fold the case of a word: final sigma and ß too; all of Turkish's i's are one letter."""
+    """Fold the case of a word, and letters that are written for each other.
+
+    Final sigma and ß are folded too, and all i's of Turkish are one letter.
+    """
     if word.isascii():
         return word.lower()
     folded = unicodedata.normalize("NFC", word.casefold().replace("\u0131", "i"))
     # Marks that belong to a letter are part of it by now.
-    return _DIACRITICS.sub("", folded)
+    return _DIACRITICS.sub("", folded).translate(_VARIANTS)
 
 
 def fold(word: str, script: str) -> str:
@@ -72,10 +77,9 @@ def fold(word: str, script: str) -> str:
     """
     if word.isascii():
         return word
-    word = word.translate(_LETTERS)
-    if script in ("LATIN", "GREEK"):
-        word = _DIACRITICS.sub("", unicodedata.normalize("NFD", word))
-    return word
+    if script not in ("LATIN", "GREEK"):
+        return word
+    return _DIACRITICS.sub("", unicodedata.normalize("NFD", word)).translate(_STROKES)
 
 
 def clusters(run: str) -> list[str]:
@@ -86,3 +90,10 @@ def clusters(run: str) -> list[str]:
 def lone_ideographs(run: str) -> list[str]:
     """Han characters without a Han character beside them: words, as a rule, in Japanese."""
     return _LONE_HAN.findall(run)
+
+
+def continues(text: str, at: int) -> bool:
+    """Whether the character at a position belongs to the one before it, as marks and joined emoji do."""
+    if at <= 0 or at >= len(text):
+        return False
+    return _CONTINUED.match(text, at) is not None or text[at - 1] == "\u200d"

@@ -13,6 +13,8 @@ from typing import Any
 
 import Stemmer
 
+from s3_retriever.text.characters import lower, normalize
+
 ENGLISH = "en"
 # A language without a stemmer here, or without a name: words stay as they are written.
 UNKNOWN = ""
@@ -91,7 +93,7 @@ sr serbian serbian: и или али не није је су био била б�
 GREEK
 el greek greek: ο η το οι τα του της των τον την τουσ τισ και ή αλλά δεν δε είναι ήταν να θα που πωσ πού πώσ σε στο στη στην στον στα στισ με από για ωσ ότι αν ένα μια ένασ αυτό αυτή τι ποιοσ ποια πότε
 ARABIC
-ar arabic arabic: في من على إلى عن مع هذا هذه ذلك التي الذي و أو لا لم لن ما هو هي هم كان كانت أن إن قد كل بعد قبل عند بين أين متى كيف
+ar arabic arabic: في من إلى عن مع هذا هذه ذلك التي الذي و أو لا لم لن ما هو هي هم كان كانت أن إن قد كل بعد قبل عند بين أين متى كيف
 fa persian persian: و یا اما در از به با که این آن را است بود هست نیست برای تا هم بر چه کجا کی او ما شما آنها می شد شده
 ur - urdu: اور یا میں سے پر کے کی کا کو ہے ہیں تھا تھی نہیں یہ وہ نے بھی کہ جو کہاں کب کون
 HEBREW
@@ -126,7 +128,7 @@ def _parsed() -> tuple[dict[str, Language], dict[str, str]]:
         code, stemmer, name = head.split()
         names[name] = code
         languages[code] = Language(
-            script, "" if stemmer == "-" else stemmer, frozenset(words.split())
+            script, "" if stemmer == "-" else stemmer, frozenset(map(lower, words.split()))
         )
     return languages, names
 
@@ -140,7 +142,9 @@ STEMMED: dict[str, tuple[str, ...]] = {
     for script in dict.fromkeys(each.script for each in LANGUAGES.values() if each.stemmer)
 }
 
-_LETTERS = re.compile(r"[^\W\d_]+")
+# Arabic letters as Persian's stemmer wants them.
+_PERSIAN = str.maketrans("\u064a\u0643", "\u06cc\u06a9")
+_WORDS = re.compile(r"[^\W\d_]+")
 # Stemmers keep state while they work, so each thread has its own.
 _local = threading.local()
 
@@ -174,7 +178,7 @@ def _named(name: str) -> str | None:
 
 @lru_cache(maxsize=256)
 def _guessed(sample: str) -> str:
-    words = Counter(_LETTERS.findall(unicodedata.normalize("NFC", sample).casefold()))
+    words = Counter(map(lower, _WORDS.findall(normalize(sample))))
     english = LANGUAGES[ENGLISH].words
     best, most = ENGLISH, 0
     for code, language in LANGUAGES.items():
@@ -221,6 +225,8 @@ def stem(word: str, language: str) -> str:
     if not is_stemmed(language):
         return word
     name = LANGUAGES[language].stemmer
+    if language == "fa":
+        word = word.translate(_PERSIAN)
     stemmers = getattr(_local, "stemmers", None)
     if stemmers is None:
         stemmers = _local.stemmers = {}

@@ -222,8 +222,10 @@ def _is_camel_case(parts: Sequence[str]) -> bool:
     first, *others = parts
     if not others or first in _NAME_PREFIXES:
         return False
-    if first[0].islower():
-        return len(first) > 2 or (len(first) == 2 and others[0][1:2].islower())
+    if first[0].islower() and (
+        len(first) > 2 or (len(first) == 2 and others[0][1:2].islower())
+    ):
+        return True
     return sum(len(part) > 2 for part in parts) > 1
 
 
