@@ -40,6 +40,7 @@ class OffsetTokenizer:
         prefix: Special token ids that go before every text.
         suffix: Special token ids that go after every text.
         pad_id: The id that fills up batches.
+        unknown_id: The id of words that are not in the vocabulary; None if there are none.
 
     Raises:
         HostError: The tokenizer is a slow one, which has no offsets.
@@ -60,6 +61,7 @@ class OffsetTokenizer:
         backend.encode_special_tokens = True
         pad = tokenizer.pad_token_id
         self.pad_id: int = 0 if pad is None else int(pad)
+        self.unknown_id: int | None = tokenizer.unk_token_id
 
     def _specials(self) -> tuple[list[int], list[int]]:
         """Find the ids that the tokenizer puts before and after every text."""

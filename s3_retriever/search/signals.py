@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from s3_retriever.features import EncodedQuestion, TapFeatures
 from s3_retriever.index import Segment, Snapshot
 from s3_retriever.recipe import MaxToken, Recipe
-from s3_retriever.text import analyze_question, term_hash
+from s3_retriever.text import analyze_question, language_of_term, term_hash
 from s3_retriever.types import Scores
 
 # Parameters of BM25, Lucene's defaults but for k1.
@@ -234,12 +234,14 @@ class TermGains:
         numbers: Sentences, int64 [n].
         which: The term of each entry, as an index into `terms`, int64 [n].
         gains: BM25 gain of each entry, float64 [n].
+        languages: Languages, besides English, in which sentences have one of the terms.
     """
 
     terms: tuple[str, ...]
     numbers: NDArray[np.int64]
     which: NDArray[np.int64]
     gains: Scores
+    languages: frozenset[str]
 
     def scores(self, size: int) -> Scores:
         """BM25 scores of all sentences [size]; 0 without a term of the question."""
@@ -268,10 +270,15 @@ class QuestionTerm(NamedTuple):
     alternatives: frozenset[str]
 
 
-def count_terms(text: str) -> dict[str, QuestionTerm]:
-    """The terms of a question, by their first alternative: the English one, if there is one."""
+def count_terms(text: str, languages: frozenset[str] | None = None) -> dict[str, QuestionTerm]:
+    """The terms of a question, by their first alternative: the English one, if there is one.
+
+    Args:
+        text: The question.
+        languages: Languages of the documents, besides English; None if any may occur.
+    """
     counted: dict[str, QuestionTerm] = {}
-    for alternatives in analyze_question(text):
+    for alternatives in analyze_question(text, languages):
         count, known = counted.get(alternatives[0], QuestionTerm(0, frozenset()))
         counted[alternatives[0]] = QuestionTerm(count + 1, known.union(alternatives))
     return counted
@@ -287,14 +294,11 @@ def term_gains(snapshot: Snapshot, counted: Mapping[str, QuestionTerm]) -> TermG
         snapshot: What is scored; deleted sentences enter no statistic.
         counted: The question's terms.
     """
-    hashes = [
-        (term_hash(alternative), place)
-        for place, term in enumerate(counted.values())
-        for alternative in term.alternatives
-    ]
-    looked_up = np.array([each for each, _ in hashes], dtype=np.uint64)
-    numbers, found, counts = _live_postings(snapshot, looked_up)
-    which = np.array([place for _, place in hashes], dtype=np.int64)[found]
+    names = [name for term in counted.values() for name in term.alternatives]
+    sizes = [len(term.alternatives) for term in counted.values()]
+    hashes = np.array([term_hash(name) for name in names], dtype=np.uint64)
+    numbers, found, counts = _live_postings(snapshot, hashes)
+    which = np.repeat(np.arange(len(counted)), sizes)[found]
     total = snapshot.n_sentences
     frequency = np.bincount(which, minlength=len(counted))
     idf = np.log1p((total - frequency + 0.5) / (frequency + 0.5))
@@ -302,12 +306,11 @@ def term_gains(snapshot: Snapshot, counted: Mapping[str, QuestionTerm]) -> TermG
     lengths = snapshot.column("n_terms")[numbers].astype(np.float64)
     saturation = K1 * (1 - B + B * lengths / max(snapshot.mean_terms, 1.0))
     gains = weights[which] * counts * (K1 + 1) / (counts + saturation)
-    return TermGains(tuple(counted), numbers, which, gains)
+    languages = frozenset(language_of_term(names[each]) for each in np.unique(found))
+    return TermGains(tuple(counted), numbers, which, gains, languages)
 
 
-def bm25_each(
-    snapshot: Snapshot, several: Sequence[Mapping[str, QuestionTerm]]
-) -> list[Scores]:
+def bm25_each(snapshot: Snapshot, several: Sequence[Mapping[str, QuestionTerm]]) -> list[Scores]:
     """BM25 scores of all sentences [n] for each of several questions, given by their terms.
 
     The terms of all questions are looked up at once.

@@ -10,7 +10,14 @@ from s3_retriever.text.sentences import (
     split_pieces,
     split_sentences,
 )
-from s3_retriever.text.terms import TERM_RULES, analyze, analyze_question, count_terms, term_hash
+from s3_retriever.text.terms import (
+    TERM_RULES,
+    analyze,
+    analyze_question,
+    count_terms,
+    language_of_term,
+    term_hash,
+)
 
 # What cuts and stems, by version. Texts that were analysed by other versions may have other
 # sentences and terms, so every index records these.
@@ -28,6 +35,7 @@ __all__ = [
     "analyze_question",
     "count_terms",
     "language_of",
+    "language_of_term",
     "size_in_tokens",
     "split_pieces",
     "split_sentences",

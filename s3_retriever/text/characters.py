@@ -26,7 +26,9 @@ _IGNORED = re.compile(
 )
 _SOFT_BREAK = re.compile("[\u00ad\u00ac][ \t]{0,8}\r?\n[ \t]{0,80}")
 # Vowel signs and tatweel of Arabic, points of Hebrew: written or not, it is the same word.
-_OPTIONAL = re.compile("[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670]+")
+_OPTIONAL = re.compile(
+    "[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670]+"
+)
 _FOREIGN_DIGIT = re.compile(r"(?![0-9])\d")
 _DIACRITICS = re.compile("[\u0300-\u036f]+")
 # A character with its marks and, in Khmer and Burmese, with the letters below it.
@@ -93,7 +95,7 @@ def lone_ideographs(run: str) -> list[str]:
 
 
 def continues(text: str, at: int) -> bool:
-    """Whether the character at a position belongs to the one before it, as marks and joined emoji do."""
+    """Whether the character at a position belongs to the one before it: a mark, a joined emoji."""
     if at <= 0 or at >= len(text):
         return False
     return _CONTINUED.match(text, at) is not None or text[at - 1] == "\u200d"

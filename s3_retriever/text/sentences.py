@@ -28,7 +28,9 @@ CHARACTERS_PER_TOKEN = 10
 _FENCES = ("```", "~~~")
 _BY_LINES = re.compile(r"^[ \t]*(?:```|~~~|\|)", re.MULTILINE)
 # What the splitter pairs, and where it may end a sentence.
-_QUOTES = re.compile("[\u2018-\u201f\u00ab\u00bb\u2039\u203a\u3008-\u3011\u3014-\u301b\uff08\uff09]")
+_QUOTES = re.compile(
+    "[\u2018-\u201f\u00ab\u00bb\u2039\u203a\u3008-\u3011\u3014-\u301b\uff08\uff09]"
+)
 _STOPS = re.compile("[.!?\u3002\uff01\uff1f]")
 _MOST_PAIRS = 2_000_000
 _UP_TO_STOP = re.compile(
@@ -46,7 +48,9 @@ _ABBREVIATION = re.compile(
     r"|approx|ca|cf|resp|viz|vs|e\.g|i\.e)\.$"
 )
 # A clause ends with a mark and white space, or with a mark of East Asia.
-_CLAUSE_END = re.compile("(?:[,;:.!?\u2013\u2014\u060c\u061b]\\s+|[\u3001\u3002\uff0c\uff1a\uff1b])$")
+_CLAUSE_END = re.compile(
+    "(?:[,;:.!?\u2013\u2014\u060c\u061b]\\s+|[\u3001\u3002\uff0c\uff1a\uff1b])$"
+)
 # Letters of Thai, Lao, Khmer and Burmese, and the most characters of what is cut at spaces there.
 _STOPLESS = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
 _PHRASE = 256

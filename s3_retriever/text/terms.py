@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import pairwise
 
@@ -42,7 +42,6 @@ _CACHED_WORDS = 1 << 14
 _ABBREVIATIONS = 3
 
 
-
 def _pattern(letter: str) -> re.Pattern[str]:
     """Words, and runs of characters without spaces.
 
@@ -51,9 +50,7 @@ def _pattern(letter: str) -> re.Pattern[str]:
     """
     broken = rf"(?<=[^\W\d_])[-\u2010][ \t]{{0,8}}\r?\n[ \t]{{0,80}}(?=[^\W\d_]){letter}+"
     sign = r"\+\+|#(?![A-Za-z_])"
-    return re.compile(
-        rf"[{UNSPACED}]+|{letter}+(?:{broken}|{sign})?|\.NET\b|(?<!\w)\.net\b"
-    )
+    return re.compile(rf"[{UNSPACED}]+|{letter}+(?:{broken}|{sign})?|\.NET\b|(?<!\w)\.net\b")
 
 
 _WORD = _pattern(rf"(?:[^\W{UNSPACED}]|[{MARKS}])")
@@ -87,7 +84,7 @@ def analyze(text: str, language: str = ENGLISH) -> list[str]:
     return terms
 
 
-def analyze_question(text: str) -> list[tuple[str, ...]]:
+def analyze_question(text: str, languages: frozenset[str] | None = None) -> list[tuple[str, ...]]:
     """Cut a question into terms, each with what it may be in a document of any language.
 
     The terms of most languages say which it is, so a document is matched by the analysis of its
@@ -96,6 +93,7 @@ def analyze_question(text: str) -> list[tuple[str, ...]]:
 
     Args:
         text: Any text.
+        languages: Languages of the documents, besides English; None if any may occur.
 
     Returns:
         For each term its alternatives, which are distinct: the English one first, if there is
@@ -106,7 +104,7 @@ def analyze_question(text: str) -> list[tuple[str, ...]]:
         if _is_run(word):
             terms += [(term,) for term in _run_question_terms(word)]
         else:
-            terms += _question_terms(word)
+            terms += _question_terms(word, languages)
     return terms
 
 
@@ -170,16 +168,26 @@ def _pairs(characters: Sequence[str]) -> list[str]:
 
 @lru_cache(maxsize=_CACHED_WORDS)
 def _word_terms(word: str, language: str) -> tuple[str, ...]:
-    terms = (_term(form, language) for form in _forms(word))
-    return tuple(term for term in terms if term)
+    terms = []
+    for form in _forms(word):
+        term = _term(form, language)
+        terms.append(term)
+        # Stemmers of other languages unite more than English's, so the word itself counts too.
+        if ":" in term:
+            terms.append(_term(form, UNKNOWN))
+    return tuple(dict.fromkeys(term for term in terms if term))
 
 
 @lru_cache(maxsize=_CACHED_WORDS)
-def _question_terms(word: str) -> tuple[tuple[str, ...], ...]:
+def _question_terms(word: str, languages: frozenset[str] | None) -> tuple[tuple[str, ...], ...]:
     terms = []
     for form in _forms(word):
-        languages = (*STEMMED.get(script_of(form), ()), UNKNOWN)
-        terms.append(tuple(term for each in languages if (term := _term(form, each))))
+        possible = [
+            each
+            for each in STEMMED.get(script_of(form), ())
+            if languages is None or each == ENGLISH or each in languages
+        ]
+        terms.append(tuple(term for each in (*possible, UNKNOWN) if (term := _term(form, each))))
     return tuple(terms)
 
 
@@ -222,9 +230,7 @@ def _is_camel_case(parts: Sequence[str]) -> bool:
     first, *others = parts
     if not others or first in _NAME_PREFIXES:
         return False
-    if first[0].islower() and (
-        len(first) > 2 or (len(first) == 2 and others[0][1:2].islower())
-    ):
+    if first[0].islower() and (len(first) > 2 or (len(first) == 2 and others[0][1:2].islower())):
         return True
     return sum(len(part) > 2 for part in parts) > 1
 
@@ -247,6 +253,11 @@ def _term(form: str, language: str) -> str:
     if script not in STEMMED:
         return stemmed
     return f"{language if is_stemmed(language) else UNKNOWN}:{stemmed}"
+
+
+def language_of_term(term: str) -> str:
+    """The language that a term names; empty for English terms and those of words as they are."""
+    return term.partition(":")[0] if ":" in term else UNKNOWN
 
 
 def _is_abbreviation(word: str) -> bool:
