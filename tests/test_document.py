@@ -37,6 +37,13 @@ def test_the_unit_is_a_sentence_unless_said_otherwise_and_not_part_of_the_id():
     assert Document("a\nb", unit="line").id == Document("a\nb").id
 
 
+def test_a_long_title_is_read_up_to_a_bound_and_kept_whole():
+    title = "word " * 1_000
+    document = Document("text", metadata={"title": title})
+    assert document.title == ("word " * 80).rstrip() and document.metadata["title"] == title
+    assert Document("", metadata={"title": "x" * 999}).title == "x" * 400
+
+
 def test_awkward_text_is_kept_as_it_is():
     text = "\0 👩\u200d👩 \ufeff e\u0301\r\n"
     assert Document(text).text == text

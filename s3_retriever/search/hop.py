@@ -91,7 +91,7 @@ class _Bridge:
         title = title_of(self._segment.document(self._document).metadata)
         text = f"{title} {self._segment.text(self._ordinal, self._ordinal)}"
         return {
-            name: term._replace(count=1)
+            name: term._replace(occurrences=1)
             for name, term in count_terms(text, languages).items()
             if name not in known
         }

@@ -262,11 +262,11 @@ class QuestionTerm(NamedTuple):
     """A term of a question.
 
     Attributes:
-        count: How often it occurs in the question.
+        occurrences: How often it occurs in the question.
         alternatives: What it is in documents of one language or another.
     """
 
-    count: int
+    occurrences: int
     alternatives: frozenset[str]
 
 
@@ -294,15 +294,15 @@ def term_gains(snapshot: Snapshot, counted: Mapping[str, QuestionTerm]) -> TermG
         snapshot: What is scored; deleted sentences enter no statistic.
         counted: The question's terms.
     """
-    names = [name for term in counted.values() for name in term.alternatives]
-    sizes = [len(term.alternatives) for term in counted.values()]
+    names = [name for term in counted.values() for name in sorted(term.alternatives)]
+    sizes = np.array([len(term.alternatives) for term in counted.values()], dtype=np.int64)
     hashes = np.array([term_hash(name) for name in names], dtype=np.uint64)
     numbers, found, counts = _live_postings(snapshot, hashes)
     which = np.repeat(np.arange(len(counted)), sizes)[found]
     total = snapshot.n_sentences
     frequency = np.bincount(which, minlength=len(counted))
     idf = np.log1p((total - frequency + 0.5) / (frequency + 0.5))
-    weights = idf * np.array([term.count for term in counted.values()], dtype=np.float64)
+    weights = idf * np.array([term.occurrences for term in counted.values()], dtype=np.float64)
     lengths = snapshot.column("n_terms")[numbers].astype(np.float64)
     saturation = K1 * (1 - B + B * lengths / max(snapshot.mean_terms, 1.0))
     gains = weights[which] * counts * (K1 + 1) / (counts + saturation)
@@ -324,7 +324,8 @@ def bm25_each(snapshot: Snapshot, several: Sequence[Mapping[str, QuestionTerm]])
     rows = []
     for counted in several:
         counts = np.array(
-            [counted[name].count if name in counted else 0 for name in every], dtype=np.float64
+            [counted[name].occurrences if name in counted else 0 for name in every],
+            dtype=np.float64,
         )
         weighted = gains.gains * counts[gains.which]
         scores = np.bincount(gains.numbers, weighted, minlength=len(snapshot))
