@@ -15,6 +15,7 @@ from s3_retriever.features import EncodedChunk, EncodedQuestion, TapFeatures
 from s3_retriever.host import Host
 from s3_retriever.host.taps import Tap
 from s3_retriever.recipe import Recipe, SentenceRecipe, TapRecipe
+from s3_retriever.text import language_of
 from s3_retriever.types import QuerySide
 
 Value = TypeVar("Value")
@@ -83,7 +84,8 @@ class CachingEncoder(Encoder):
         settings = (recipe.advanced.doc_top_k, *sorted(recipe.taps), recipe.sentence_layer)
 
         def key_of(document: Document) -> Hashable:
-            return document.title, document.text, document.unit, settings
+            language = language_of(document.text, document.metadata)
+            return document.title, document.text, document.unit, language, settings
 
         scans: dict[Hashable, list[EncodedChunk]] = {}
         unread: dict[Hashable, Document] = {}

@@ -54,6 +54,8 @@ _CLAUSE_END = re.compile(
 # Letters of Thai, Lao, Khmer and Burmese, and the most characters of what is cut at spaces there.
 _STOPLESS = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
 _PHRASE = 256
+# Longer words are encoded data and are cut.
+_LONG_WORD = 512
 
 
 def split_pieces(text: str, limit: int = PIECE_CHARACTERS) -> Iterator[tuple[int, str]]:
@@ -93,7 +95,7 @@ def split_sentences(
     A sentence ends where white space follows, so addresses, file names and versions stay whole;
     after a full stop of a script without spaces it need not. Rows of pipe tables and lines of
     fenced code are sentences. Thai, Lao, Khmer and Burmese, which have no full stops, are cut at
-    spaces.
+    spaces, and words of more than 512 characters are cut.
 
     Args:
         text: Any text.
@@ -176,16 +178,28 @@ def _is_cut_wrongly(text: str, end: int, start: int) -> bool:
 
 
 def _phrases(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Cut a long sentence in a script without full stops at its spaces, else between letters."""
-    stopless = end - start > _PHRASE and _STOPLESS.subn("", text[start:end])[1] * 2 > end - start
-    while stopless and end - start > _PHRASE:
-        cut = text.rfind(" ", start + 1, start + _PHRASE)
+    """Cut a long sentence at its spaces, else between letters, if words alone would not.
+
+    It is in a script without full stops, or has a word of a size that no language has.
+    """
+    size = _phrase_size(text[start:end])
+    while end - start > size:
+        cut = text.rfind(" ", start + 1, start + size)
         if cut < 0:
-            cut = _between(text, start + _PHRASE // 2, start + _PHRASE)
+            cut = _between(text, start + size // 2, start + size)
         yield trim(text, start, cut)
         start = trim(text, cut, end)[0]
     if start < end:
         yield start, end
+
+
+def _phrase_size(sentence: str) -> int:
+    """Most characters of the parts of a sentence; its length if it is not cut here."""
+    if len(sentence) > _PHRASE and 2 * _STOPLESS.subn("", sentence)[1] > len(sentence):
+        return _PHRASE
+    if len(sentence) > _LONG_WORD and max(map(len, sentence.split())) > _LONG_WORD:
+        return _LONG_WORD
+    return len(sentence)
 
 
 def _between(text: str, low: int, high: int) -> int:

@@ -188,7 +188,7 @@ def _question_terms(word: str, languages: frozenset[str] | None) -> tuple[tuple[
             if languages is None or each == ENGLISH or each in languages
         ]
         terms.append(tuple(term for each in (*possible, UNKNOWN) if (term := _term(form, each))))
-    return tuple(terms)
+    return tuple(alternatives for alternatives in terms if alternatives)
 
 
 def _forms(word: str) -> list[str]:

@@ -152,3 +152,10 @@ def test_metadata_name_the_language(named, language):
 def test_a_heading_in_capitals_is_not_full_of_abbreviations():
     assert analyze("WHAT TO DO IF IT RAINS") == ["rain"]
     assert analyze("IT policy") == ["it", "polici"]
+
+
+@pytest.mark.parametrize(
+    "question", ["", "???", "\u0301\u0301", "\u200b", "___", "to be or not to be", "🤖"]
+)
+def test_a_question_may_have_no_words(question):
+    assert all(analyze_question(question))
