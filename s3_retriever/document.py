@@ -10,7 +10,10 @@ from typing import Any
 
 from s3_retriever.errors import InputError
 from s3_retriever.metadata import json_value
-from s3_retriever.types import check_items
+from s3_retriever.types import Unit, check_choice, check_items
+
+# Hosts and BM25 read the title with every window and sentence, so its length is bounded.
+TITLE_CHARACTERS = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +29,18 @@ class Document:
             keeps a converted copy. The host reads the value of `title` in front of every
             window of the document, BM25 in front of every sentence; it is context and never part
             of a span.
+        unit: What evidence is made of: `sentence`, or `line` for text whose lines are records
+            (tables, logs, code), which are then never cut or joined. It is not part of the id.
 
     Raises:
-        InputError: Text or id is not a string or not valid Unicode (it has a lone surrogate), or
-            JSON cannot hold the metadata.
+        InputError: Text or id is not a string or not valid Unicode (it has a lone surrogate), JSON
+            cannot hold the metadata, or the unit is unknown.
     """
 
     text: str
     id: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    unit: Unit = "sentence"
 
     def __post_init__(self) -> None:
         """Check the fields and fill in the id."""
@@ -58,6 +64,7 @@ class Document:
         object.__setattr__(self, "metadata", values)
         listed = json.dumps(values, sort_keys=True, ensure_ascii=False)
         metadata = _encoded(listed, f"{name} has metadata with")
+        check_choice(self.unit, "unit", Unit)
         if not self.id:
             digest = hashlib.blake2b(text, digest_size=16, key=b"s3-document")
             digest.update(metadata)
@@ -65,7 +72,7 @@ class Document:
 
     @property
     def title(self) -> str:
-        """`metadata["title"]` if it is a string, else the empty string."""
+        """`metadata["title"]` if it is a string, at most 400 characters of it; else empty."""
         return title_of(self.metadata)
 
 
@@ -96,6 +103,15 @@ def _encoded(text: str, subject: str) -> bytes:
 
 
 def title_of(metadata: Mapping[str, Any]) -> str:
-    """The value of `title` if it is a string, else the empty string."""
+    """The value of `title` if it is a string, else the empty string.
+
+    Of a title of more than `TITLE_CHARACTERS`, the words that fit into them.
+    """
     title = metadata.get("title")
-    return title if isinstance(title, str) else ""
+    if not isinstance(title, str):
+        return ""
+    if len(title) <= TITLE_CHARACTERS:
+        return title
+    cut = title[:TITLE_CHARACTERS]
+    # A word that is cut is dropped, unless there is no other.
+    return (cut if title[TITLE_CHARACTERS].isspace() else cut.rpartition(" ")[0] or cut).rstrip()

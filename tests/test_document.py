@@ -46,6 +46,18 @@ def test_title(metadata, title):
     assert Document("text", metadata=metadata).title == title
 
 
+def test_the_unit_is_a_sentence_unless_said_otherwise_and_not_part_of_the_id():
+    assert Document("a\nb").unit == "sentence"
+    assert Document("a\nb", unit="line").id == Document("a\nb").id
+
+
+def test_a_long_title_is_read_up_to_a_bound_and_kept_whole():
+    title = "word " * 1_000
+    document = Document("text", metadata={"title": title})
+    assert document.title == ("word " * 80).rstrip() and document.metadata["title"] == title
+    assert Document("", metadata={"title": "x" * 999}).title == "x" * 400
+
+
 def test_awkward_text_is_kept_as_it_is():
     text = "\0 👩\u200d👩 \ufeff e\u0301\r\n"
     assert Document(text).text == text
@@ -62,6 +74,8 @@ def test_awkward_text_is_kept_as_it_is():
         ({"text": "a", "metadata": {"x": object()}}, "metadata that JSON cannot hold"),
         ({"text": "a", "metadata": {"x": float("nan")}}, "metadata that JSON cannot hold"),
         ({"text": "a", "metadata": {"x": 1, 2: 3}}, "metadata that JSON cannot hold"),
+        ({"text": "a", "unit": "word"}, "unit must be sentence or line, not 'word'"),
+        ({"text": "a", "unit": ["line"]}, "unit must be sentence or line"),
         ({"text": "a", "metadata": None}, "metadata that JSON cannot hold"),
         ({"text": "a", "metadata": {"title": "\ud800"}}, "metadata with a lone surrogate"),
     ],

@@ -16,6 +16,7 @@ from s3_retriever.host import Host
 from s3_retriever.host.taps import Tap
 from s3_retriever.processes import renew_after_fork
 from s3_retriever.recipe import Recipe, SentenceRecipe, TapRecipe
+from s3_retriever.text import language_of
 from s3_retriever.types import QuerySide
 
 Value = TypeVar("Value")
@@ -93,7 +94,8 @@ class CachingEncoder(Encoder):
         settings = (recipe.advanced.doc_top_k, *sorted(recipe.taps), recipe.sentence_layer)
 
         def key_of(document: Document) -> Hashable:
-            return document.title, document.text, settings
+            language = language_of(document.text, document.metadata)
+            return document.title, document.text, document.unit, language, settings
 
         scans: dict[Hashable, list[EncodedChunk]] = {}
         unread: dict[Hashable, Document] = {}

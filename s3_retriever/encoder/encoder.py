@@ -23,7 +23,7 @@ from s3_retriever.host.taps import SentencePooler, Tap, group_queries, read, rea
 from s3_retriever.quantization import quantize, random_axes
 from s3_retriever.recipe import Recipe
 from s3_retriever.sae import TopKEncoder
-from s3_retriever.text import count_terms
+from s3_retriever.text import count_terms, language_of
 from s3_retriever.types import check_type
 
 # Most bytes of token states that wait for the ends of their sentences, beyond those of one batch.
@@ -88,11 +88,13 @@ class _Scanned:
 
     def chunk(self, window: Window) -> EncodedChunk:
         """The window's tokens and sentences, still without sentence vectors."""
+        document = window.document
+        language = language_of(document.text, document.metadata)
         return EncodedChunk(
-            document=window.document,
+            document=document,
             starts=window.starts,
             sentences=window.sentences,
-            terms=count_terms(window.document.title, window.document.text, window.sentences),
+            terms=count_terms(document.title, document.text, window.sentences, language),
             features={
                 name: indices.tensor()[self.rows].numpy() for name, indices in self.indices.items()
             },
@@ -178,7 +180,10 @@ class Encoder:
                 yield scanned.chunk(window)
 
     def question(self, text: str, recipe: Recipe) -> EncodedQuestion:
-        """Encode a question of any length; a long one is read in windows."""
+        """Encode a question of any length; a long one is read in windows.
+
+        Unknown words have no features: to the host, all of them are the same word.
+        """
         check_type(recipe, Recipe, "recipe")
         sides = {
             name: Tap("query", Tap.parse(name).layer)
@@ -192,16 +197,18 @@ class Encoder:
             return EncodedQuestion({})
         windows = self.host.windows([Document(text)])
         run = partial(read_each, self.host, sites)
-        parts = [part for _, part in run_batches(windows, run, self.host.batch_tokens)]
-        seen = {site: torch.cat([part[site] for part in parts]) for site in sites}
+        read_windows = list(run_batches(windows, run, self.host.batch_tokens))
+        seen = {site: torch.cat([part[site] for _, part in read_windows]) for site in sites}
+        ids = np.concatenate([window.ids[window.keep] for window, _ in read_windows])
+        known = ids != self.host.tokenizer.unknown_id
         features = {
-            name: self._features(name, side, seen[side], recipe.advanced.query_top_k)
+            name: self._features(name, side, seen[side], recipe.advanced.query_top_k, known)
             for name, side in sides.items()
         }
         if hidden is None:
             return EncodedQuestion(features)
         encoder = self._sentence_encoder(hidden.layer)
-        return EncodedQuestion(features, encoder.direction(seen[hidden]))
+        return EncodedQuestion(features, encoder.direction(seen[hidden][torch.from_numpy(known)]))
 
     def _with_vectors(
         self, layer: int, stream: Iterable[tuple[Window, _Scanned]]
@@ -254,12 +261,19 @@ class Encoder:
         return indices.to(torch.int32)
 
     @torch.inference_mode()
-    def _features(self, name: str, side: Tap, x: Tensor, k: int) -> TapFeatures:
-        """Encode a question's activations [tokens, width], read from `side`, with a tap's SAE."""
+    def _features(
+        self, name: str, side: Tap, x: Tensor, k: int, known: NDArray[np.bool_]
+    ) -> TapFeatures:
+        """Encode a question's activations [tokens, width], read from `side`, with a tap's SAE.
+
+        Tokens that are not `known`, bool [tokens], have no features.
+        """
         if side.site == "query":
             x = group_queries(x, self.host)
         values, indices = self._saes[name].encode(x, k)
-        return TapFeatures(indices=indices.cpu().numpy(), values=values.cpu().numpy())
+        fires, strengths = indices.cpu().numpy(), values.cpu().numpy()
+        fires[~known], strengths[~known] = -1, 0
+        return TapFeatures(indices=fires, values=strengths)
 
 
 @torch.no_grad()

@@ -17,7 +17,12 @@ from numpy.typing import NDArray
 from s3_retriever.document import Document
 from s3_retriever.errors import HostError
 from s3_retriever.features import Sentence
-from s3_retriever.text import SentenceCutter, split_pieces
+from s3_retriever.text import (
+    CHARACTERS_PER_TOKEN,
+    SentenceCutter,
+    language_of,
+    split_pieces,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -35,6 +40,7 @@ class OffsetTokenizer:
         prefix: Special token ids that go before every text.
         suffix: Special token ids that go after every text.
         pad_id: The id that fills up batches.
+        unknown_id: The id of words that are not in the vocabulary; None if there are none.
 
     Raises:
         HostError: The tokenizer is a slow one, which has no offsets.
@@ -55,6 +61,7 @@ class OffsetTokenizer:
         backend.encode_special_tokens = True
         pad = tokenizer.pad_token_id
         self.pad_id: int = 0 if pad is None else int(pad)
+        self.unknown_id: int | None = tokenizer.unk_token_id
 
     def _specials(self) -> tuple[list[int], list[int]]:
         """Find the ids that the tokenizer puts before and after every text."""
@@ -82,6 +89,9 @@ class OffsetTokenizer:
     def stream(self, text: str) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Tokenise a text of any length in pieces.
 
+        A token of more than `LONGEST_TOKEN` characters (a word that the tokenizer does not know,
+        as a rule) is repeated: once for every `CHARACTERS_PER_TOKEN` of them.
+
         Yields:
             Token ids, int64 [n], and character offsets, int64 [n, 2] (start and end in the whole
             text), without special tokens.
@@ -90,7 +100,8 @@ class OffsetTokenizer:
             encoding = self.backend.encode(piece, add_special_tokens=False)
             if encoding.ids:
                 offsets = np.array(encoding.offsets, dtype=np.int64) + offset
-                yield np.array(encoding.ids, dtype=np.int64), offsets
+                ids = np.array(encoding.ids, dtype=np.int64)
+                yield _spread(text, ids, offsets, offset + len(piece))
 
     def split(self, text: str) -> list[tuple[int, int]]:
         """Find the character ranges of the tokens of a text."""
@@ -101,6 +112,36 @@ class OffsetTokenizer:
     def count(self, text: str) -> int:
         """Count the tokens of a text, without special tokens."""
         return sum(len(ids) for ids, _ in self.stream(text))
+
+
+# Tokens of more characters than this count several times; prose has none.
+LONGEST_TOKEN = 32
+
+
+def _spread(
+    text: str, ids: NDArray[np.int64], offsets: NDArray[np.int64], end: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Repeat the tokens of a piece that stand for very many characters, white space aside.
+
+    Args:
+        text: The whole text.
+        ids: Token ids [n].
+        offsets: Their character offsets [n, 2].
+        end: Where the piece ends.
+    """
+    starts = offsets[:, 0]
+    following = np.append(starts[1:], end)
+    extents = following - starts
+    if extents.max() <= LONGEST_TOKEN:
+        return ids, offsets
+    times = np.where(extents > LONGEST_TOKEN, -(-extents // CHARACTERS_PER_TOKEN), 1)
+    which = np.repeat(np.arange(len(ids)), times)
+    nth = np.arange(len(which)) - np.repeat(np.cumsum(times) - times, times)
+    begins = starts[which] + nth * CHARACTERS_PER_TOKEN
+    ends = np.minimum(begins + CHARACTERS_PER_TOKEN, following[which])
+    ends = np.where(times[which] == 1, offsets[which, 1], ends)
+    kept = [n == 0 or not text[at].isspace() for n, at in zip(nth, begins, strict=True)]
+    return ids[which[kept]], np.stack([begins[kept], ends[kept]], axis=1)
 
 
 # A longer title would crowd out the text. Titles never get more than half a window.
@@ -166,7 +207,8 @@ def _cut(
     capacity = shape.size - len(head) - len(tokenizer.suffix)
     overlap = min(shape.overlap, capacity // 2)
     right = overlap // 2 if shape.bidirectional else 0
-    cutter = SentenceCutter(document.text)
+    language = language_of(document.text, document.metadata)
+    cutter = SentenceCutter(document.text, document.unit, language)
     blank = cutter.finished
     ids = np.empty(0, dtype=np.int64)
     starts = np.empty(0, dtype=np.uint32)

@@ -15,7 +15,13 @@ from s3_retriever.recipe import Recipe, SecondHop
 from s3_retriever.search.fusion import moments, nth_largest
 from s3_retriever.search.ranking import Hop, Ranking
 from s3_retriever.search.selection import BestFirst, pick
-from s3_retriever.search.signals import Coactivation, FeatureWeights, bm25_each, count_terms
+from s3_retriever.search.signals import (
+    Coactivation,
+    FeatureWeights,
+    QuestionTerm,
+    bm25_each,
+    count_terms,
+)
 from s3_retriever.types import Scores
 
 
@@ -75,11 +81,20 @@ class _Bridge:
         new = ~np.isin(features, known, kind="table")
         return FeatureWeights(features[new], weight * tokens[new].astype(np.float64))
 
-    def terms(self, known: Mapping[str, int]) -> dict[str, int]:
-        """Terms of the sentence and title beyond the known ones, once each."""
+    def terms(
+        self, known: Mapping[str, QuestionTerm], languages: frozenset[str]
+    ) -> dict[str, QuestionTerm]:
+        """Terms of the sentence and title beyond the known ones, once each.
+
+        They are analysed in the languages in which the first pass matched terms.
+        """
         title = title_of(self._segment.document(self._document).metadata)
         text = f"{title} {self._segment.text(self._ordinal, self._ordinal)}"
-        return {term: 1 for term in count_terms(text) if term not in known}
+        return {
+            name: term._replace(occurrences=1)
+            for name, term in count_terms(text, languages).items()
+            if name not in known
+        }
 
 
 def _second_pass(
@@ -88,9 +103,9 @@ def _second_pass(
     """What each bridge adds to each sentence, float64 [bridges, n]."""
     coactivations = [_coactivation(first, bridge, recipe, hop).sentences() for bridge in bridges]
     passes = [(hop.weight, coactivations)]
-    if "bm25" in first.raw_scores:
-        known = count_terms(question)
-        rows = bm25_each(first.snapshot, [bridge.terms(known) for bridge in bridges])
+    if first.terms is not None:
+        known, languages = count_terms(question), first.terms.languages
+        rows = bm25_each(first.snapshot, [bridge.terms(known, languages) for bridge in bridges])
         passes.append((hop.bm25_weight, rows))
     total = np.zeros((len(bridges), len(first.scores)))
     ineligible = np.flatnonzero(~first.eligible)

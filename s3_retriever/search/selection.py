@@ -16,6 +16,7 @@ from s3_retriever.recipe import Recipe, Redundancy
 from s3_retriever.search.fusion import nth_largest, rounded
 from s3_retriever.search.ranking import Ranking
 from s3_retriever.search.relevance import Relevance
+from s3_retriever.text import size_in_tokens
 from s3_retriever.types import Order, Scores, Source
 
 # How many sentences are sorted at first, and how many next; most searches need no more.
@@ -41,7 +42,8 @@ class Span:
         sources: The signals that found it: `s3` (features), `sentence` (its mean state), `bm25`,
             `edge`, and `hop` if the second hop adds the most.
         metadata: A copy of the document's metadata.
-        tokens: Length in tokens of the host.
+        tokens: Length in tokens of the host; of a text with more than ten characters to a token, a
+            tenth of its characters.
     """
 
     text: str
@@ -322,9 +324,12 @@ def _peak_token(ranking: Ranking, place: int, ordinal: int) -> int:
 
 
 def _tokens(ranking: Ranking, first: int, last: int) -> int:
-    _, segment, ordinal = ranking.snapshot.locate(first)
-    start, end = token_range(segment, ordinal, ordinal + last - first)
-    return end - start
+    """What a run of sentences takes of a token budget."""
+    _, segment, begin = ranking.snapshot.locate(first)
+    end = begin + last - first
+    first_token, after = token_range(segment, begin, end)
+    characters = int(segment.sentences[end]["end"]) - int(segment.sentences[begin]["start"])
+    return size_in_tokens(after - first_token, characters)
 
 
 def token_range(segment: Segment, first: int, last: int) -> tuple[int, int]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from s3_retriever.features import EncodedQuestion, TapFeatures
 from s3_retriever.index import Segment, Snapshot
 from s3_retriever.recipe import MaxToken, Recipe
-from s3_retriever.text import analyze, term_hash
+from s3_retriever.text import analyze_question, language_of_term, term_hash
 from s3_retriever.types import Scores
 
 # Parameters of BM25, Lucene's defaults but for k1.
@@ -223,11 +223,12 @@ class TermGains:
     """What each term of a question adds to the score of each sentence that has it.
 
     Attributes:
-        terms: The question's distinct terms, analysed, t of them.
+        terms: The question's distinct terms, as `count_terms` names them, t of them.
         numbers: Sentences, int64 [n].
         which: The term of each entry, as an index into `terms`, int64 [n].
         gains: BM25 gain of each entry, float64 [n].
         idf: IDF of each term, float64 [t].
+        languages: Languages, besides English, in which sentences have one of the terms.
     """
 
     terms: tuple[str, ...]
@@ -235,14 +236,16 @@ class TermGains:
     which: NDArray[np.int64]
     gains: Scores
     idf: Scores
+    languages: frozenset[str]
 
     def coverage(self, size: int) -> Scores:
         """The share of the question's terms that each sentence has, weighted by IDF [size]."""
         total = float(self.idf.sum())
         if total == 0:
             return np.zeros(size)
-        shares: Scores = np.bincount(self.numbers, self.idf[self.which] / total, minlength=size)
-        return shares
+        shares = np.bincount(self.numbers, self.idf[self.which] / total, minlength=size)
+        # A sentence may have several alternatives of a term.
+        return np.minimum(shares, 1.0)
 
     def scores(self, size: int) -> Scores:
         """BM25 scores of all sentences [size]; 0 without a term of the question."""
@@ -259,40 +262,75 @@ class TermGains:
         return shares
 
 
-def count_terms(text: str) -> Counter[str]:
-    """The terms of a text and how often each occurs."""
-    return Counter(analyze(text))
+class QuestionTerm(NamedTuple):
+    """A term of a question.
+
+    Attributes:
+        occurrences: How often it occurs in the question.
+        alternatives: What it is in documents of one language or another.
+    """
+
+    occurrences: int
+    alternatives: frozenset[str]
 
 
-def term_gains(snapshot: Snapshot, counted: Mapping[str, int]) -> TermGains:
+def count_terms(text: str, languages: frozenset[str] | None = None) -> dict[str, QuestionTerm]:
+    """The terms of a question, by their first alternative: the English one, if there is one.
+
+    Args:
+        text: The question.
+        languages: Languages of the documents, besides English; None if any may occur.
+    """
+    counted: dict[str, QuestionTerm] = {}
+    for alternatives in analyze_question(text, languages):
+        count, known = counted.get(alternatives[0], QuestionTerm(0, frozenset()))
+        counted[alternatives[0]] = QuestionTerm(count + 1, known.union(alternatives))
+    return counted
+
+
+def term_gains(snapshot: Snapshot, counted: Mapping[str, QuestionTerm]) -> TermGains:
     """BM25 of a question, term by term (Lucene's variant, whose IDF is never negative).
+
+    A term is as frequent as all of its alternatives together: words that languages share do not
+    count as rare in the language of few documents.
 
     Args:
         snapshot: What is scored; deleted sentences enter no statistic.
-        counted: The question's terms and how often each occurs in it.
+        counted: The question's terms.
     """
-    terms = tuple(counted)
-    hashes = np.array([term_hash(term) for term in terms], dtype=np.uint64)
-    numbers, which, counts = _live_postings(snapshot, hashes)
+    names = [name for term in counted.values() for name in sorted(term.alternatives)]
+    sizes = np.array([len(term.alternatives) for term in counted.values()], dtype=np.int64)
+    hashes = np.array([term_hash(name) for name in names], dtype=np.uint64)
+    numbers, found, counts = _live_postings(snapshot, hashes)
+    which = np.repeat(np.arange(len(counted)), sizes)[found]
     total = snapshot.n_sentences
-    frequency = np.bincount(which, minlength=len(terms))
+    frequency = np.bincount(which, minlength=len(counted))
     idf = np.log1p((total - frequency + 0.5) / (frequency + 0.5))
-    weights = idf * np.array([counted[term] for term in terms], dtype=np.float64)
+    weights = idf * np.array([term.occurrences for term in counted.values()], dtype=np.float64)
     lengths = snapshot.column("n_terms")[numbers].astype(np.float64)
     saturation = K1 * (1 - B + B * lengths / max(snapshot.mean_terms, 1.0))
     gains = weights[which] * counts * (K1 + 1) / (counts + saturation)
-    return TermGains(terms, numbers, which, gains, idf)
+    languages = frozenset(language_of_term(names[each]) for each in np.unique(found))
+    return TermGains(tuple(counted), numbers, which, gains, idf, languages)
 
 
-def bm25_each(snapshot: Snapshot, several: Sequence[Mapping[str, int]]) -> list[Scores]:
+def bm25_each(snapshot: Snapshot, several: Sequence[Mapping[str, QuestionTerm]]) -> list[Scores]:
     """BM25 scores of all sentences [n] for each of several questions, given by their terms.
 
     The terms of all questions are looked up at once.
     """
-    gains = term_gains(snapshot, {term: 1 for counted in several for term in counted})
+    every: dict[str, QuestionTerm] = {}
+    for counted in several:
+        for name, term in counted.items():
+            known = every[name].alternatives if name in every else frozenset[str]()
+            every[name] = QuestionTerm(1, known | term.alternatives)
+    gains = term_gains(snapshot, every)
     rows = []
     for counted in several:
-        counts = np.array([counted.get(term, 0) for term in gains.terms], dtype=np.float64)
+        counts = np.array(
+            [counted[name].occurrences if name in counted else 0 for name in every],
+            dtype=np.float64,
+        )
         weighted = gains.gains * counts[gains.which]
         scores = np.bincount(gains.numbers, weighted, minlength=len(snapshot))
         rows.append(scores.astype(np.float64, copy=False))

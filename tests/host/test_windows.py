@@ -16,7 +16,12 @@ from s3_retriever.document import Document
 from s3_retriever.host import Host, Window, windows
 from s3_retriever.host.batches import padded_rows, run_batches
 from s3_retriever.host.taps import Tap, read
-from s3_retriever.host.windows import TITLE_TOKENS, OffsetTokenizer, WindowShape
+from s3_retriever.host.windows import (
+    LONGEST_TOKEN,
+    TITLE_TOKENS,
+    OffsetTokenizer,
+    WindowShape,
+)
 from s3_retriever.text import SentenceCutter, split_pieces
 
 TOKENIZERS = ("bert", "llama")
@@ -54,9 +59,16 @@ def document(text: str, title: str = "") -> Document:
 
 
 def whole(tokenizer: OffsetTokenizer, text: str) -> tuple[list[int], list[int]]:
-    """Ids and character starts of a text that is tokenised at once."""
+    """Ids and character starts of a text that is tokenised at once, very long tokens repeated."""
     encoding = tokenizer.backend.encode(text, add_special_tokens=False)
-    return list(encoding.ids), [start for start, _ in encoding.offsets]
+    ids, starts = [], []
+    bounds = [*(start for start, _ in encoding.offsets), len(text)]
+    for token, (start, following) in zip(encoding.ids, pairwise(bounds), strict=True):
+        extra = range(start + 10, following, 10) if following - start > LONGEST_TOKEN else ()
+        places = [start, *(place for place in extra if not text[place].isspace())]
+        ids += [token] * len(places)
+        starts += places
+    return ids, starts
 
 
 def check_windows(tokenizer: OffsetTokenizer, shape: WindowShape, title: str, text: str) -> None:

@@ -1,6 +1,7 @@
 """Sentences: their ranges in a text, and the tokens that belong to them."""
 
 import random
+import time
 
 import numpy as np
 import pytest
@@ -72,8 +73,83 @@ def test_a_splitter_that_changes_the_text_is_not_trusted():
     ]
 
 
-def cut(text, starts, size=50):
-    cutter = SentenceCutter(text)
+@pytest.mark.parametrize(
+    "token",
+    [
+        "https://portal.example.com/app/Reports/View.Aspx?Id=42!X",
+        "https://portal.example.com/#!Inbox/42",
+        "Annual.Report.Final.pdf",
+        "System.Collections.Generic.List",
+        "Ann.Lee@example.com",
+        "v2.0.Final",
+        "192.168.0.1",
+        "approx. 40",
+        "3.5 V",
+        "Dr. Who",
+        "Acme Inc. in Ohio",
+        "the U.S. Army",
+        "e.g. Apples",
+    ],
+)
+def test_a_sentence_ends_before_white_space_only(token):
+    text = f"The form is at {token} until June. Then it moves."
+    first, second = (text[start:end] for start, end in check_ranges(text))
+    assert token in first and second == "Then it moves."
+
+
+def parts(text, *args):
+    return [text[start:end] for start, end in split_sentences(text, *args)]
+
+
+def test_scripts_without_spaces_need_no_white_space_between_sentences():
+    assert parts("你好。再见\uff01是吗?好的。") == ["你好。", "再见\uff01", "是吗?", "好的。"]
+    assert parts("मैं आया।वह गया।") == ["मैं आया।", "वह गया।"]
+
+
+def test_the_language_decides_what_abbreviates():
+    text = "Am 5. Mai kam sie. Dann ging er."
+    assert parts(text, "sentence", "de") == ["Am 5. Mai kam sie.", "Dann ging er."]
+
+
+def test_thai_is_cut_at_spaces():
+    text = "ประเทศไทยมีประชากร เจ็ดสิบล้านคน " * 60
+    assert all(100 < len(part) <= 256 and part.endswith(("น", "ร")) for part in parts(text)[:-1])
+    assert max(map(len, parts(text.replace(" ", "")))) <= 256
+
+
+def test_rows_of_tables_and_lines_of_code_are_sentences():
+    text = "A table. Here:\n\n| a. B | c |\n|---|---|\n```py\nx = a. B\n```\nThe end. Bye."
+    assert parts(text)[2:] == [
+        "| a. B | c |",
+        "|---|---|",
+        "```py",
+        "x = a. B",
+        "```",
+        "The end.",
+        "Bye.",
+    ]
+
+
+def test_lines_are_neither_cut_nor_joined():
+    text = "id, name. Of it\n1, Ann Lee. Yes\n\n  2, Bob \n"
+    assert parts(text, "line") == ["id, name. Of it", "1, Ann Lee. Yes", "2, Bob"]
+    row = "word " * 500
+    starts = [at for at in range(len(row)) if row[at] == "w"]
+    assert cut(row, starts, unit="line") == [(0, len(row) - 1, 500)]
+
+
+@pytest.mark.parametrize(
+    "unit", ["。」", "“", "'", "(", ".", " ", "\u0301", "ก", "```\n", "| |\n", "Dr. ", "a.B", "x"]
+)
+def test_hostile_texts_take_linear_time(unit):
+    text = unit * (100_000 // len(unit))
+    begun = time.process_time()
+    check_ranges(text)
+    assert time.process_time() - begun < 2
+
+
+def cut(text, starts, size=50, unit="sentence"):
+    cutter = SentenceCutter(text, unit)
     sentences = []
     for first in range(0, max(len(starts), 1), size):
         part = np.array(starts[first : first + size], dtype=np.uint32)
@@ -103,6 +179,27 @@ def test_long_sentence_is_cut_between_words():
     assert sum(n for _, _, n in sentences) == len(starts)
     assert all(MAX_SENTENCE_TOKENS // 2 <= n <= MAX_SENTENCE_TOKENS for _, _, n in sentences[:-1])
     assert " ".join(text[a:b] for a, b, _ in sentences) == text
+
+
+def test_a_long_sentence_is_cut_at_a_clause_mark_if_there_is_one():
+    text = " ".join(f"w{i}," if i == 100 else f"w{i}" for i in range(200))
+    starts = [i for i in range(len(text)) if i == 0 or text[i - 1] == " "]
+    (start, end, n), _ = cut(text, starts)
+    assert text[start:end].endswith(" w100,") and n == 101
+
+
+def test_characters_bound_a_sentence_whose_tokens_are_few():
+    text = "x" * 5_000
+    sentences = cut(text, range(0, 5_000, 40))
+    assert "".join(text[a:b] for a, b, _ in sentences) == text
+    assert all(b - a <= 10 * MAX_SENTENCE_TOKENS for a, b, _ in sentences)
+
+
+def test_a_character_and_its_marks_stay_together():
+    text = "e\u0301" * 2_000
+    sentences = cut(text, range(len(text)))
+    assert len(sentences) > 10
+    assert not any(text[a] == "\u0301" for a, _, _ in sentences)
 
 
 def test_long_sentence_without_spaces_is_cut_between_characters():

@@ -1,10 +1,13 @@
 """Terms, the same for documents and questions."""
 
 import threading
+import time
+
+import pytest
 
 from s3_retriever.features import Sentence
-from s3_retriever.text import TEXT_ANALYSIS, analyze, count_terms, term_hash
-from s3_retriever.text.terms import MAX_WORD
+from s3_retriever.text import TEXT_ANALYSIS, analyze, analyze_question, count_terms, term_hash
+from s3_retriever.text.terms import MAX_WORD, TITLE_TERMS
 
 
 def test_english():
@@ -27,12 +30,12 @@ def test_forms_of_one_word_are_one_term():
     assert analyze("caf\u00e9") == analyze("cafe\u0301")
 
 
-def test_other_scripts():
-    assert analyze("东京 2024年") == ["东", "京", "2024", "年"]
-    assert analyze("ひらカナ") == ["ひ", "ら", "カ", "ナ"]
-    assert analyze("हिन्दी भाषा") == ["हिन्दी", "भाषा"]
-    assert analyze("한국어 문서") == ["한국어", "문서"]
+def test_scripts_without_spaces_give_characters_and_pairs_of_neighbours():
+    assert analyze("东京 2024年") == ["东", "京", "东京", "2024", "年"]
     assert analyze("x東y") == ["x", "東", "y"]
+    assert analyze("งูดุ") == ["งู", "ดุ", "งูดุ"]
+    assert analyze_question("社会")[0] == ("社会",)
+    assert analyze_question("茶") == [("茶",)]
 
 
 def test_no_text_is_refused():
@@ -73,3 +76,19 @@ def test_threads_do_not_disturb_each_other():
         thread.join()
     assert all(results[name] == results[0] for name in range(4))
     assert len(results[0]) == len(words)
+
+
+def test_a_long_title_adds_a_bounded_number_of_terms():
+    title = " ".join(f"w{number}" for number in range(5_000))
+    (terms,) = count_terms(title, "Aa bb.", [Sentence(0, 6, 3)])
+    assert len(terms) == TITLE_TERMS + 2
+
+
+@pytest.mark.parametrize(
+    "unit", ["x", "a\u0301", "\u0301\u0316", "漢", "aB", "_", "a-\n", "\u00ad\n"]
+)
+def test_hostile_texts_take_linear_time(unit):
+    text = unit * (100_000 // len(unit))
+    begun = time.process_time()
+    analyze(text)
+    assert time.process_time() - begun < 2

@@ -9,7 +9,7 @@ import numpy as np
 
 from s3_retriever import Document
 from s3_retriever.host.windows import OffsetTokenizer
-from s3_retriever.text.sentences import SentenceCutter
+from s3_retriever.text import SentenceCutter, language_of
 
 # With BERT's two special tokens, the longest text that all-MiniLM-L6-v2 reads.
 CHUNK_TOKENS = 254
@@ -38,7 +38,8 @@ Cut = Callable[[Document, OffsetTokenizer], list[Passage]]
 
 def sentences(document: Document, tokenizer: OffsetTokenizer) -> list[Passage]:
     """The sentences of a document, cut exactly as the package indexes them."""
-    cutter = SentenceCutter(document.text)
+    language = language_of(document.text, document.metadata)
+    cutter = SentenceCutter(document.text, document.unit, language)
     starts = np.array([start for start, _ in tokenizer.split(document.text)], dtype=np.uint32)
     cuts = cutter.push(starts, last=True)
     return [_passage(document, cut.start, cut.end, cut.n_tokens) for cut in cuts]
