@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from s3_retriever.errors import InputError
+from s3_retriever.types import Unit, check_choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +23,18 @@ class Document:
         metadata: Values that JSON can hold. The host reads the value of `title` in front of every
             window of the document, BM25 in front of every sentence; it is context and never part
             of a span.
+        unit: What evidence is made of: `sentence`, or `line` for text whose lines are records
+            (tables, logs, code), which are then never cut or joined. It is not part of the id.
 
     Raises:
-        InputError: Text or id is not a string or not valid Unicode (it has a lone surrogate), or
-            JSON cannot hold the metadata.
+        InputError: Text or id is not a string or not valid Unicode (it has a lone surrogate), JSON
+            cannot hold the metadata, or the unit is unknown.
     """
 
     text: str
     id: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    unit: Unit = "sentence"
 
     def __post_init__(self) -> None:
         """Check the fields and fill in the id."""
@@ -48,6 +52,7 @@ class Document:
         except (TypeError, ValueError, RecursionError) as error:
             raise InputError(f"{name} has metadata that JSON cannot hold: {error}.") from None
         metadata = _encoded(listed, f"{name} has metadata with")
+        check_choice(self.unit, "unit", Unit)
         if not self.id:
             digest = hashlib.blake2b(text, digest_size=16, key=b"s3-document")
             digest.update(metadata)

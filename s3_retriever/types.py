@@ -16,6 +16,8 @@ Mode = Literal["hybrid", "s3", "bm25"]
 Split = Literal["dev", "test", "all"]
 # How spans are returned: best first, or as in the documents.
 Order = Literal["score", "document"]
+# What evidence is made of: sentences, or lines that are never cut or joined.
+Unit = Literal["sentence", "line"]
 # Metadata that documents must have, or a function of a document's metadata.
 Where = Mapping[str, Any] | Callable[[Mapping[str, Any]], bool]
 # The projection that a question's features are read from at a key tap.

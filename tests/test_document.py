@@ -32,6 +32,11 @@ def test_title(metadata, title):
     assert Document("text", metadata=metadata).title == title
 
 
+def test_the_unit_is_a_sentence_unless_said_otherwise_and_not_part_of_the_id():
+    assert Document("a\nb").unit == "sentence"
+    assert Document("a\nb", unit="line").id == Document("a\nb").id
+
+
 def test_awkward_text_is_kept_as_it_is():
     text = "\0 👩\u200d👩 \ufeff e\u0301\r\n"
     assert Document(text).text == text
@@ -48,6 +53,8 @@ def test_awkward_text_is_kept_as_it_is():
         ({"text": "a", "metadata": {"x": object()}}, "metadata that JSON cannot hold"),
         ({"text": "a", "metadata": {"x": float("nan")}}, "metadata that JSON cannot hold"),
         ({"text": "a", "metadata": {"x": 1, 2: 3}}, "metadata that JSON cannot hold"),
+        ({"text": "a", "unit": "word"}, "unit must be sentence or line, not 'word'"),
+        ({"text": "a", "unit": ["line"]}, "unit must be sentence or line"),
         ({"text": "a", "metadata": None}, "metadata that JSON cannot hold"),
         ({"text": "a", "metadata": {"title": "\ud800"}}, "metadata with a lone surrogate"),
     ],

@@ -83,7 +83,7 @@ class CachingEncoder(Encoder):
         settings = (recipe.advanced.doc_top_k, *sorted(recipe.taps), recipe.sentence_layer)
 
         def key_of(document: Document) -> Hashable:
-            return document.title, document.text, settings
+            return document.title, document.text, document.unit, settings
 
         scans: dict[Hashable, list[EncodedChunk]] = {}
         unread: dict[Hashable, Document] = {}
