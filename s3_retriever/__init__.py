@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         InputError,
         S3Error,
     )
+    from s3_retriever.files import read_files
     from s3_retriever.host import Host
     from s3_retriever.host.taps import Tap
     from s3_retriever.recipe import (
@@ -73,6 +74,7 @@ _MODULES = {
     "TopKSAE": "sae",
     "ZScore": "recipe",
     "calibrate": "calibration",
+    "read_files": "files",
 }
 
 __all__ = [
@@ -109,6 +111,7 @@ __all__ = [
     "ZScore",
     "__version__",
     "calibrate",
+    "read_files",
 ]
 
 

@@ -16,6 +16,7 @@ PUBLIC = {
     "IndexStoreError", "InputError", "Interleave", "LabelledQuestion", "LongContext", "MaxToken",
     "Recipe", "Redundancy", "S3Error", "S3Index", "ScannedContext", "SecondHop", "SentenceRecipe",
     "Span", "Tap", "TapRecipe", "TopKSAE", "ZScore", "__version__", "calibrate",
+    "read_files",
 }  # fmt: skip
 
 
