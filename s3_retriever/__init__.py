@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         InputError,
         S3Error,
     )
+    from s3_retriever.files import read_files
     from s3_retriever.host import Host
     from s3_retriever.host.taps import Tap
     from s3_retriever.recipe import (
@@ -77,6 +78,7 @@ _MODULES = {
     "ZScore": "recipe",
     "calibrate": "calibration",
     "new_index": "engine",
+    "read_files": "files",
 }
 
 __all__ = [
@@ -116,6 +118,7 @@ __all__ = [
     "__version__",
     "calibrate",
     "new_index",
+    "read_files",
 ]
 
 

@@ -16,7 +16,7 @@ PUBLIC = {
     "IndexStoreError", "InputError", "Interleave", "LabelledQuestion", "LongContext", "MaxToken",
     "Recipe", "Redundancy", "RelevanceRecipe", "S3Error", "S3Index", "ScannedContext",
     "SecondHop", "SentenceRecipe", "Span", "Tap", "TapRecipe", "TopKSAE", "ZScore",
-    "__version__", "calibrate", "new_index",
+    "__version__", "calibrate", "new_index", "read_files",
 }  # fmt: skip
 
 

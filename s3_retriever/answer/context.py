@@ -79,7 +79,7 @@ def _piece(number: int, document: Document, start: int, text: str) -> Document:
     digest.update(json.dumps([document.title, text]).encode())
     place = {"document": document.id, "start": start, "last": False}
     metadata = {**document.metadata, _PLACE: place}
-    return Document(text, f"{number}-{digest.hexdigest()}", metadata)
+    return Document(text, f"{number}-{digest.hexdigest()}", metadata, document.unit)
 
 
 def _cut(context: Context) -> Iterator[tuple[Document, int, str]]:

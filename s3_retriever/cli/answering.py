@@ -11,11 +11,22 @@ from rich.console import Console
 from rich.text import Text
 
 from s3_retriever.cli import options
-from s3_retriever.cli.console import one_line, results, warn, write_json
-from s3_retriever.cli.files import Counts, FoundFile, documents, find_files, none_readable
+from s3_retriever.cli.console import one_line, results, write_json
+from s3_retriever.cli.files import none_readable, warn_skipped
 from s3_retriever.cli.options import prepare
-from s3_retriever.cli.readers import UnreadableError, check_head, read_text, reader_for
 from s3_retriever.cli.searching import show_text, size, span_json
+from s3_retriever.files import (
+    FoundFile,
+    FoundFiles,
+    SkippedFile,
+    UnreadableError,
+    check_readable,
+    find_files,
+    is_utf8,
+    read_files,
+    read_text,
+    reader_for,
+)
 from s3_retriever.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -144,20 +155,19 @@ def _load(
     )
 
 
-def _readable(files: Sequence[FoundFile]) -> list[FoundFile]:
-    """The readable files; warns about others that the command line names."""
-    readable = [file for file in files if _is_readable(file)]
+def _readable(found: FoundFiles) -> list[FoundFile]:
+    """The readable files; warns about others."""
+    readable = [file for file in found.files if _is_readable(file)]
     if not readable:
-        raise none_readable(files)
+        raise none_readable(found)
     return readable
 
 
 def _is_readable(file: FoundFile) -> bool:
     try:
-        check_head(file.path)
+        check_readable(file.path)
     except UnreadableError as error:
-        if file.named:
-            warn(f"{file.path} is skipped: {error}")
+        warn_skipped(SkippedFile(file.path, str(error), file.named))
         return False
     return True
 
@@ -165,10 +175,10 @@ def _is_readable(file: FoundFile) -> bool:
 def _context(files: Sequence[FoundFile]) -> Iterator[Path | Document]:
     """Plain texts as paths, to be read in blocks; other files as documents."""
     for file in files:
-        if reader_for(file.path) is read_text:
+        if reader_for(file.path) is read_text and is_utf8(file.path):
             yield file.path
         else:
-            yield from documents([file], Counts())
+            yield from read_files(FoundFiles([file]), on_skip=warn_skipped)
 
 
 def _give(question: str, stream: AnswerStream, quiet: bool, as_json: bool) -> None:

@@ -15,7 +15,17 @@ from s3_retriever.cli.answering import answer
 from s3_retriever.cli.calibrating import calibrate
 from s3_retriever.cli.console import Commands, log_to_stderr, results
 from s3_retriever.cli.fitting import fit
-from s3_retriever.cli.indexing import add, compact, delete, index, info, verify
+from s3_retriever.cli.indexing import (
+    add,
+    compact,
+    delete,
+    index,
+    info,
+    list_documents,
+    show,
+    sync,
+    verify,
+)
 from s3_retriever.cli.searching import explain, search
 
 app = typer.Typer(
@@ -61,10 +71,24 @@ def s3r(
 
 
 app.callback(help=_paragraphs(s3r))(s3r)
-for _command in (
-    index, add, search, answer, explain, info, delete, compact, verify, fit, calibrate
-):  # fmt: skip
-    app.command(help=_paragraphs(_command))(_command)
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "index": index,
+    "add": add,
+    "sync": sync,
+    "search": search,
+    "answer": answer,
+    "explain": explain,
+    "list": list_documents,
+    "show": show,
+    "info": info,
+    "delete": delete,
+    "compact": compact,
+    "verify": verify,
+    "fit": fit,
+    "calibrate": calibrate,
+}
+for _name, _command in _COMMANDS.items():
+    app.command(_name, help=_paragraphs(_command))(_command)
 
 # Other distributions, such as the benchmarks, add commands of their own.
 for _point in entry_points(group="s3_retriever.commands"):

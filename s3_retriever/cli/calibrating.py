@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,9 +11,9 @@ from rich.table import Table
 
 from s3_retriever.cli import options
 from s3_retriever.cli.console import results, say, show_table, write_json
-from s3_retriever.cli.files import Counts, FoundFile, TextFiles, documents, find_files
+from s3_retriever.cli.files import warn_skipped
 from s3_retriever.cli.options import check_codebook_target, prepare
-from s3_retriever.document import Document
+from s3_retriever.files import find_files, read_files
 from s3_retriever.types import Split
 
 if TYPE_CHECKING:
@@ -152,13 +151,13 @@ def calibrate(
     """
     _check(questions, text, out, recipe_only)
     samples = _labelled(questions, split, count, seed) if questions else None
-    files = find_files(text or ())
+    found = find_files(text or ())
     prepare()
     from s3_retriever.calibration import questions_from
     from s3_retriever.calibration.calibrate import calibrate_samples, check_questions
 
     if samples is None:
-        samples = [questions_from(_documents(files), count, seed)]
+        samples = [questions_from(read_files(found, on_skip=warn_skipped), count, seed)]
     check_questions(samples)
     try:
         calibration = calibrate_samples(
@@ -210,13 +209,6 @@ def _labelled(source: str, split: Split, count: int, seed: int) -> list[Sample]:
         )
         for context in task.contexts
     ]
-
-
-def _documents(files: list[FoundFile]) -> Iterator[Document]:
-    """Files as s3r index reads them; each line of JSON Lines is a document, as for s3r fit."""
-    lines = [file.path for file in files if file.path.suffix.lower() == ".jsonl"]
-    yield from (Document(text) for text in TextFiles(lines))
-    yield from documents((file for file in files if file.path not in lines), Counts())
 
 
 def _load(

@@ -11,8 +11,8 @@ from rich.table import Table
 
 from s3_retriever.cli import options
 from s3_retriever.cli.console import results, show_table, write_json
-from s3_retriever.cli.files import TextFiles, find_files
 from s3_retriever.cli.options import check_codebook_target, location, prepare
+from s3_retriever.files import TextFiles, find_files
 
 if TYPE_CHECKING:
     from s3_retriever.codebook import Codebook
@@ -84,7 +84,7 @@ def fit(
     tokens features fire (the median feature on the first of these shares, and so on). For an
     encoder, sentences of the first text are then read alone to fit the map of their mean states.
     """
-    texts = TextFiles([file.path for file in find_files(text)])
+    texts = TextFiles([file.path for file in find_files(text).files])
     check_codebook_target(out)
     checkpoint = out.with_name(f"{out.name}.checkpoint")
     prepare()

@@ -1,31 +1,25 @@
-"""`s3r index`, `add`, `info`, `delete`, `compact` and `verify`."""
+"""`s3r index`, `add`, `sync`, `list`, `show`, `info`, `delete`, `compact` and `verify`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from s3_retriever.cli import options
 from s3_retriever.cli.console import results, say, show_table, warn, write_json
-from s3_retriever.cli.files import (
-    Counts,
-    FoundFile,
-    Indexed,
-    batches,
-    documents,
-    find_files,
-    none_readable,
-)
+from s3_retriever.cli.files import Counts, batches, none_readable, warn_skipped
 from s3_retriever.cli.options import create_index, open_index
 from s3_retriever.errors import InputError
-from s3_retriever.index import DiskBackend, Store
+from s3_retriever.files import FoundFiles, KnownFiles, SkippedFile, find_files, read_files
+from s3_retriever.index import DiskBackend, Snapshot, Store
 from s3_retriever.recipe import Recipe
 
 if TYPE_CHECKING:
-    from s3_retriever.document import Document
     from s3_retriever.engine import S3Index
 
 # Files of a batch are committed together; an interruption loses at most the batch at hand.
@@ -43,21 +37,61 @@ def index(
 ) -> None:
     """Make an index of files, or continue one.
 
-    The id of a document is its file's path relative to the current folder. Files are committed in
-    batches: after an interruption, the same command continues where it stopped. If the index
-    exists, this is s3r add: unchanged files are skipped and changed ones replaced.
+    The id of a document is its file's path, relative to the folder that holds the index, or
+    absolute outside it. Files are committed in batches: after an interruption, the same command
+    continues where it stopped. If the index exists, this is s3r add: unchanged files are skipped
+    and changed ones replaced.
     """
-    files = find_files(paths)
+    _index(paths, to, host, codebook, recipe, device, dtype)
+
+
+def sync(
+    paths: options.Paths,
+    to: options.To,
+    host: options.HostName = None,
+    codebook: options.CodebookName = None,
+    recipe: options.RecipeName = None,
+    device: options.Device = "auto",
+    dtype: options.DtypeName = "auto",
+) -> None:
+    """Make an index the same as folders: like s3r index, and drops what is gone.
+
+    Documents are dropped whose files were in the folders and are there no more, or are ignored
+    now. Documents from elsewhere stay.
+    """
+    _index(paths, to, host, codebook, recipe, device, dtype, drop_gone=True)
+
+
+def _index(
+    paths: list[str],
+    to: Path,
+    host: str | None,
+    codebook: str | None,
+    recipe: str | None,
+    device: str,
+    dtype: options.Dtype,
+    *,
+    drop_gone: bool = False,
+) -> None:
+    found = find_files(paths)
     chosen = options.recipe(recipe)
     if not (to / "manifest.json").exists():
-        _add_files(files, None, lambda: create_index(to, host, codebook, chosen, device, dtype))
-    elif host or codebook or chosen:
+        known = KnownFiles((), to.parent)
+        _add_files(found, known, lambda: create_index(to, host, codebook, chosen, device, dtype))
+        return
+    known = _known(to)
+    if host or codebook or chosen:
         # What does not fit the index is refused even if there is nothing to add.
         opened = open_index(to, host, codebook, device, dtype)
         _check_origin(opened, chosen)
-        _add_files(files, Indexed(to), lambda: opened)
+        _add_files(found, known, lambda: opened, drop_gone=drop_gone)
     else:
-        _add_files(files, Indexed(to), lambda: open_index(to, None, None, device, dtype))
+        _add_files(
+            found,
+            known,
+            lambda: open_index(to, None, None, device, dtype),
+            drop_gone=drop_gone,
+        )
 
 
 def add(
@@ -73,12 +107,24 @@ def add(
 ) -> None:
     """Add files to an index.
 
-    Unchanged files are skipped and changed ones replaced. Files are committed in batches: after an
-    interruption, the same command continues where it stopped.
+    Unchanged files are skipped and changed ones replaced; s3r sync also drops what is gone. Files
+    are committed in batches: after an interruption, the same command continues where it stopped.
     """
-    indexed = Indexed(to)
-    files = find_files(paths)
-    _add_files(files, indexed, lambda: open_index(to, host, codebook, device, dtype), again=replace)
+    known = _known(to, again=replace)
+    _add_files(find_files(paths), known, lambda: open_index(to, host, codebook, device, dtype))
+
+
+def _known(index: Path, *, again: bool = False) -> KnownFiles:
+    """What an index has of files."""
+    return KnownFiles(_documents(Store.open(index).snapshot()), index.parent, again=again)
+
+
+def _documents(snapshot: Snapshot) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Ids and metadata of the documents of an index."""
+    for segment in snapshot.segments:
+        for ordinal in segment.live_documents().tolist():
+            row = segment.document(ordinal)
+            yield row.id, row.metadata
 
 
 def _check_origin(opened: S3Index, chosen: str | Recipe | None) -> None:
@@ -92,35 +138,91 @@ def _check_origin(opened: S3Index, chosen: str | Recipe | None) -> None:
 
 
 def _add_files(
-    files: Sequence[FoundFile],
-    indexed: Indexed | None,
+    found: FoundFiles,
+    known: KnownFiles,
     load: Callable[[], S3Index],
-    again: bool = False,
+    *,
+    drop_gone: bool = False,
 ) -> None:
     """Read, scan and commit; the host is loaded only if there is something to scan."""
     counts = Counts()
+    files: set[Any] = set()
     target: S3Index | None = None
+
+    def on_skip(skipped: SkippedFile) -> None:
+        counts.skipped += 1
+        known.on_skip(skipped)
+        warn_skipped(skipped)
+
+    documents = read_files(found, base=known.base, on_skip=on_skip, is_known=known.is_known)
     try:
-        for batch in batches(documents(files, counts, indexed, again), BATCH_CHARACTERS):
+        for batch in batches(documents, BATCH_CHARACTERS):
             target = target or load()
             target.add(batch, replace=True)
-            _count(counts, batch, indexed)
-            if counts.read + counts.skipped < len(files):
-                say(f"Kept so far: {counts.read} of {len(files)} files")
+            replaced = sum(document.id in known for document in batch)
+            counts.replaced += replaced
+            counts.added += len(batch) - replaced
+            files.update(document.metadata["path"] for document in batch)
+            if (done := len(files) + known.unchanged + counts.skipped) < len(found.files):
+                say(f"Kept so far: {done - counts.skipped} of {len(found.files)} files")
+        counts.unchanged = known.unchanged
+        if stale := known.stale(found, drop_gone=drop_gone):
+            counts.dropped = (target or load()).delete(stale)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"Kept in the index: {counts.added + counts.replaced} files of this run; the same "
             "command continues from there."
         ) from None
-    if not counts.read:
-        raise none_readable(files)
+    if not counts.read and not counts.dropped:
+        raise none_readable(found)
     results().print(f"{counts}.")
 
 
-def _count(counts: Counts, batch: Sequence[Document], indexed: Indexed | None) -> None:
-    replaced = sum(indexed is not None and document.id in indexed for document in batch)
-    counts.replaced += replaced
-    counts.added += len(batch) - replaced
+def list_documents(index: options.IndexPath, as_json: options.AsJson = False) -> None:
+    """List the documents of an index, one id per line."""
+    snapshot = Store.open(index).snapshot()
+    if as_json:
+        rows = _documents(snapshot)
+        write_json([{"id": name, "metadata": metadata} for name, metadata in rows])
+        return
+    for document_id in snapshot.ids():
+        results().print(Text(document_id), soft_wrap=True)
+
+
+def show(
+    index: options.IndexPath,
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ID", help="Ids of documents, paths of files, or what a search prints."
+        ),
+    ],
+    as_json: options.AsJson = False,
+) -> None:
+    """Show the text of documents as it is in the index."""
+    snapshot = Store.open(index).snapshot()
+    ids = _named(names, index, snapshot)
+    documents = [_document(snapshot, document_id) for document_id in ids]
+    if as_json:
+        write_json(documents)
+        return
+    for document in documents:
+        results().print(Text(document["text"]), soft_wrap=True)
+
+
+def _document(snapshot: Snapshot, document_id: str) -> dict[str, Any]:
+    place = snapshot.find(document_id)
+    if place is None:
+        raise InputError(f"This index has no document {document_id!r}; list them with: s3r list")
+    segment, ordinal = place
+    row = segment.document(ordinal)
+    return {"id": row.id, "metadata": row.metadata, "text": segment.document_text(ordinal)}
+
+
+def _named(names: Sequence[str], index: Path, snapshot: Snapshot) -> list[str]:
+    """The ids that names mean, each once; names that mean none are kept as they are."""
+    known = KnownFiles(_documents(snapshot), index.parent)
+    return list(dict.fromkeys(key for name in names for key in known.documents_at(name) or [name]))
 
 
 def info(index: options.IndexPath, as_json: options.AsJson = False) -> None:
@@ -156,7 +258,10 @@ def _inline(value: Any) -> str:
 
 def delete(
     ids: Annotated[
-        list[str], typer.Argument(metavar="ID", help="Ids of documents; of files, their paths.")
+        list[str],
+        typer.Argument(
+            metavar="ID", help="Ids of documents, paths of files, or what a search prints."
+        ),
     ],
     index: options.In,
     missing_ok: Annotated[
@@ -165,7 +270,8 @@ def delete(
 ) -> None:
     """Delete documents from an index, all of them or, after an error, none."""
     store = Store.open(index)
-    deleted = store.delete(ids, missing_ok=missing_ok)
+    named = _named(ids, index, store.snapshot())
+    deleted = store.delete(named, missing_ok=missing_ok)
     results().print(f"{deleted} deleted, {store.snapshot().n_documents} left.", soft_wrap=True)
 
 

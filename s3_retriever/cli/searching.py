@@ -17,8 +17,9 @@ from rich.text import Text
 
 from s3_retriever.cli import options
 from s3_retriever.cli.console import ExitCode, one_line, results, say, show_table, write_json
-from s3_retriever.cli.files import Counts, documents, find_files, none_readable
+from s3_retriever.cli.files import none_readable, warn_skipped
 from s3_retriever.cli.options import create_index, open_index
+from s3_retriever.files import find_files, place, read_files
 from s3_retriever.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -46,21 +47,32 @@ def span_json(span: Span) -> dict[str, Any]:
     }
 
 
-def show_spans(console: Console, spans: Sequence[Span]) -> None:
+def places(index: S3Index, spans: Sequence[Span]) -> list[str]:
+    """Where spans are: file and line, page or cell; for documents from elsewhere, their ids."""
+    snapshot = index._store.snapshot()
+    found = []
+    for span in spans:
+        entry = snapshot.find(span.document_id)
+        text = entry[0].document_text(entry[1]) if entry else ""
+        found.append(place(span.metadata, text, span.start) or span.id)
+    return found
+
+
+def show_spans(console: Console, spans: Sequence[Span], found_at: Sequence[str]) -> None:
     """Print spans in order, with a blank line between them."""
-    for rank, span in enumerate(spans, 1):
+    for rank, (span, where) in enumerate(zip(spans, found_at, strict=True), 1):
         if rank > 1:
             console.print()
-        show_heading(console, rank, span)
+        show_heading(console, rank, span, where)
         show_text(console, Text(re.sub(r"\s+", " ", span.text)))
 
 
-def show_heading(console: Console, rank: int, span: Span) -> None:
+def show_heading(console: Console, rank: int, span: Span, where: str) -> None:
     """Print two lines: where a span comes from and why it was found."""
     title = one_line(str(span.metadata.get("title") or span.document_id))
     console.print(Text.assemble((f"{rank}. ", "cyan"), (title, "bold")), soft_wrap=True)
     sources = " + ".join(span.sources)
-    line = f"{_INDENT}{one_line(span.id)}  (score {span.score:.2f}, {sources}, {size(span)})"
+    line = f"{_INDENT}{one_line(where)}  (score {span.score:.2f}, {sources}, {size(span)})"
     console.print(Text(line, "dim"), soft_wrap=True)
 
 
@@ -147,10 +159,12 @@ def search(
             order=order,
             recipe=chosen,
         )
+        found_at = places(opened, spans)
     if as_json:
-        write_json({"question": question, "spans": [span_json(span) for span in spans]})
+        rows = [span_json(span) | {"place": at} for span, at in zip(spans, found_at, strict=True)]
+        write_json({"question": question, "spans": rows})
     else:
-        show_spans(results(), spans)
+        show_spans(results(), spans, found_at)
     if not spans:
         say("Nothing found.")
         raise typer.Exit(ExitCode.NOTHING_FOUND)
@@ -165,10 +179,10 @@ def _index_of(
     dtype: options.Dtype,
 ) -> S3Index:
     """An index in memory of the files that paths name."""
-    files = find_files(paths)
-    texts = list(documents(files, Counts()))
+    found = find_files(paths)
+    texts = list(read_files(found, on_skip=warn_skipped))
     if not texts:
-        raise none_readable(files)
+        raise none_readable(found)
     index = create_index(None, host, codebook, recipe, device, dtype)
     index.add(texts)
     return index
@@ -192,9 +206,9 @@ def explanation_json(explanation: Explanation) -> dict[str, Any]:
     }
 
 
-def show_explanation(console: Console, rank: int, explanation: Explanation) -> None:
+def show_explanation(console: Console, rank: int, explanation: Explanation, where: str) -> None:
     """Print a span with its tokens highlighted, and what its score consists of."""
-    show_heading(console, rank, explanation.span)
+    show_heading(console, rank, explanation.span, where)
     show_text(console, _highlighted(explanation))
     _show_contributions(console, explanation)
     _show_tokens(console, explanation)
@@ -308,4 +322,5 @@ def explain(
     if as_json:
         write_json({"question": question, "rank": rank, **explanation_json(explanation)})
     else:
-        show_explanation(results(), rank, explanation)
+        [where_found] = places(opened, [explanation.span])
+        show_explanation(results(), rank, explanation, where_found)

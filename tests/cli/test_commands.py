@@ -309,7 +309,7 @@ def test_search_for_a_reader(made):
     done = s3r("search", QUESTION, "--in", made, "-k", "2")
     lines = done.stdout.splitlines()
     assert lines[0] == "1. Release handbook"
-    assert "handbook.md:20-70  (score " in lines[1]
+    assert "handbook.md:3  (score " in lines[1]
     assert lines[1].endswith("s3 + bm25 + sentence, 9 tokens)")
     assert lines[2] == "   The release manager signs every release on Friday."
     assert lines[3] == ""
@@ -438,3 +438,39 @@ def test_choices_are_listed(option, value, values):
     done = s3r("search", "x", "--in", "idx.s3r", option, value)
     assert done.exit_code == 2
     assert all(f"'{name}'" in done.stderr for name in values)
+
+
+def test_sync_drops_what_is_gone_from_wherever_it_runs(home, model, monkeypatch):
+    (home / "docs/old.txt").write_text("Seven boats.")
+    assert s3r("sync", "docs", "--to", "idx.s3r", *model).exit_code == 0
+    (home / "docs/old.txt").rename(home / "docs/new.txt")
+    monkeypatch.chdir(home / "docs")
+    done = s3r("sync", home / "docs", "--to", "../idx.s3r")
+    assert done.stdout == "1 added, 0 replaced, 2 unchanged, 1 skipped, 1 dropped.\n"
+    assert s3r("list", "../idx.s3r").stdout.splitlines() == [
+        "docs/handbook.md",
+        "docs/page.html",
+        "docs/new.txt",
+    ]
+    done = s3r("sync", ".", "--to", "../idx.s3r")
+    assert done.stdout == "0 added, 0 replaced, 3 unchanged, 1 skipped.\n"
+
+
+def test_list_and_show(made):
+    listed = json.loads(s3r("list", made, "--json").stdout)
+    assert [row["id"] for row in listed] == ["handbook.md", "page.html"]
+    assert listed[1]["metadata"]["title"] == "The bakery"
+    assert s3r("show", made, "handbook.md:3").stdout == HANDBOOK + "\n"
+    shown = json.loads(s3r("show", made, "page.html", "--json").stdout)
+    assert [row["text"] for row in shown] == ["A baker carries warm bread before dawn."]
+    done = s3r("show", made, "nothing")
+    assert done.exit_code == 1
+    assert "has no document 'nothing'" in done.stderr
+
+
+def test_delete_takes_what_a_search_prints(home, model):
+    s3r("index", "docs", "--to", "idx.s3r", *model)
+    done = s3r("search", QUESTION, "--in", "idx.s3r", "-k", "1", "--json")
+    place = json.loads(done.stdout)["spans"][0]["place"]
+    assert place == "docs/handbook.md:3"
+    assert s3r("delete", place, "--in", "idx.s3r").stdout == "1 deleted, 1 left.\n"

@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from s3_retriever import Codebook, InputError
-from s3_retriever.cli import files as texts
 from s3_retriever.cli.app import app
-from s3_retriever.cli.files import TextFiles, interleave
+from s3_retriever.files import TextFiles, texts
+from s3_retriever.files.texts import interleave
 
 
 def s3r(*arguments: object):

@@ -15,7 +15,8 @@ from s3_retriever.cli.reference import reference
 
 REFERENCE = Path(__file__).parents[2] / "docs/cli.md"
 COMMANDS = [
-    *("index", "add", "search", "answer", "explain", "info", "delete", "compact", "verify"),
+    *("index", "add", "sync", "search", "answer", "explain", "list", "show", "info", "delete"),
+    *("compact", "verify"),
     *("fit", "calibrate"),
 ]
 

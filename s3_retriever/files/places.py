@@ -1,0 +1,38 @@
+"""Where in a file a span is: its line, page, section or cell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+# What page breaks separate in files of these types.
+_PAGES = {".pdf": "p.", ".epub": "section"}
+# The text of these has other lines than the file, or the file has none.
+_LINELESS = frozenset({".docx", ".htm", ".html", ".xhtml"})
+
+
+def place(metadata: Mapping[str, Any], text: str, start: int) -> str | None:
+    """Where a span is, such as `handbook.md:12`, `report.pdf p. 3` or `notes.ipynb cell 4`.
+
+    Args:
+        metadata: Of a document that `read_files` read.
+        text: Its text.
+        start: Where in the text the span begins, in characters.
+
+    Returns:
+        None for a document that was not read from a file.
+    """
+    path = metadata.get("path")
+    if not isinstance(path, str):
+        return None
+    if "cell" in metadata:
+        return f"{path} cell {metadata['cell']}"
+    if "line" in metadata:
+        return f"{path}:{metadata['line']}"
+    suffix = PurePosixPath(path).suffix.lower()
+    if suffix in _PAGES:
+        return f"{path} {_PAGES[suffix]} {text.count(chr(12), 0, start) + 1}"
+    if suffix in _LINELESS:
+        return path
+    return f"{path}:{text.count(chr(10), 0, start) + 1}"
