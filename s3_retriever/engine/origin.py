@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, Field, ValidationError
 
-from s3_retriever.errors import IndexStoreError
+from s3_retriever.errors import IndexStoreError, brief
 from s3_retriever.index import Store
 from s3_retriever.paths import lasting
 from s3_retriever.recipe import Recipe
@@ -74,9 +74,11 @@ class Origin(BaseModel):
         try:
             return cls.model_validate(store.manifest.origin)
         except ValidationError as error:
+            first = error.errors()[0]
+            problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
             raise IndexStoreError(
-                f"The manifest of the index at {store.path} does not say how it was made: "
-                "index the documents again."
+                f"The manifest of the index at {store.path} does not say how it was made "
+                f"({brief(problem)}); index the documents again."
             ) from error
 
     def check_codebook(self, path: Path | None, identity: str) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from s3_retriever.types import Scores
 
 _Key = TypeVar("_Key", bound=str)
+_Rounded = TypeVar("_Rounded", Scores, np.float64)
 
 # Scores whose deviation is below this share of their mean are equal but for rounding.
 _EQUAL = 1e-12
@@ -94,8 +95,8 @@ def interleave(raw_scores: Mapping[_Key, Scores], chosen: NDArray[np.bool_]) -> 
     return total
 
 
-def rounded(scores: Scores) -> Scores:
-    """Scores [n] that are equal where only rounding sets them apart, on any processor."""
+def rounded(scores: _Rounded) -> _Rounded:
+    """Scores, an array or a single one, that are equal where only rounding sets them apart, on any processor."""
     return np.round(scores, _DIGITS)
 
 

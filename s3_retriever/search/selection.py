@@ -192,7 +192,7 @@ class LeastRedundant(BestFirst):
                 yield number, -score
                 del self._shares[number]
             else:
-                now = float(rounded(self._score(number) - self._lost(number)))
+                now = float(rounded(np.float64(self._score(number) - self._lost(number))))
                 heapreplace(self._queue, (-now, number, self._taken))
 
     def take(self, number: int) -> None:
