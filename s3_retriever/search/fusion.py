@@ -96,7 +96,7 @@ def interleave(raw_scores: Mapping[_Key, Scores], chosen: NDArray[np.bool_]) -> 
 
 
 def rounded(scores: _Rounded) -> _Rounded:
-    """Scores, an array or a single one, that are equal where only rounding sets them apart, on any processor."""
+    """Scores, or one score, that are equal where only rounding sets them apart."""
     return np.round(scores, _DIGITS)
 
 
