@@ -16,7 +16,7 @@ _Key = TypeVar("_Key", bound=str)
 # Scores whose deviation is below this share of their mean are equal but for rounding.
 _EQUAL = 1e-12
 # Digits after the point that count: the last ones of a sum depend on the processor.
-_DIGITS = 9
+DIGITS = 9
 # Length of the runs whose maxima `nth_largest` looks at first.
 _RUN = 64
 
@@ -96,7 +96,7 @@ def interleave(raw_scores: Mapping[_Key, Scores], chosen: NDArray[np.bool_]) -> 
 
 def rounded(scores: Scores) -> Scores:
     """Scores [n] that are equal where only rounding sets them apart, on any processor."""
-    return np.round(scores, _DIGITS)
+    return np.round(scores, DIGITS)
 
 
 def nth_largest(scores: Scores, n: int) -> float:
