@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from s3_retriever.types import Scores
 
 _Key = TypeVar("_Key", bound=str)
-_Rounded = TypeVar("_Rounded", Scores, np.float64)
 
 # Scores whose deviation is below this share of their mean are equal but for rounding.
 _EQUAL = 1e-12
 # Digits after the point that count: the last ones of a sum depend on the processor.
-_DIGITS = 9
+DIGITS = 9
 # Length of the runs whose maxima `nth_largest` looks at first.
 _RUN = 64
 
@@ -95,9 +94,9 @@ def interleave(raw_scores: Mapping[_Key, Scores], chosen: NDArray[np.bool_]) -> 
     return total
 
 
-def rounded(scores: _Rounded) -> _Rounded:
-    """Scores, or one score, that are equal where only rounding sets them apart."""
-    return np.round(scores, _DIGITS)
+def rounded(scores: Scores) -> Scores:
+    """Scores [n] that are equal where only rounding sets them apart, on any processor."""
+    return np.round(scores, DIGITS)
 
 
 def nth_largest(scores: Scores, n: int) -> float:

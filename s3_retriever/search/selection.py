@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from s3_retriever.index import Segment
 from s3_retriever.recipe import Recipe, Redundancy
-from s3_retriever.search.fusion import nth_largest, rounded
+from s3_retriever.search.fusion import DIGITS, nth_largest
 from s3_retriever.search.ranking import Ranking
 from s3_retriever.search.relevance import Relevance
 from s3_retriever.text import size_in_tokens
@@ -192,7 +192,7 @@ class LeastRedundant(BestFirst):
                 yield number, -score
                 del self._shares[number]
             else:
-                now = float(rounded(np.float64(self._score(number) - self._lost(number))))
+                now = round(self._score(number) - self._lost(number), DIGITS)
                 heapreplace(self._queue, (-now, number, self._taken))
 
     def take(self, number: int) -> None:
