@@ -28,9 +28,11 @@ class Document:
             (ISO 8601 text), `Decimal`, UUIDs, paths, enum members, tuples and sets. The document
             keeps a converted copy. The host reads the value of `title` in front of every
             window of the document, BM25 in front of every sentence; it is context and never part
-            of a span.
+            of a span. `language` (`de`, `German`) names the text's language for BM25; without it,
+            the language is guessed.
         unit: What evidence is made of: `sentence`, or `line` for text whose lines are records
-            (tables, logs, code), which are then never cut or joined. It is not part of the id.
+            (tables, logs, code), which are never joined, and cut only beyond 1,024 tokens. It is
+            not part of the id.
 
     Raises:
         InputError: Text or id is not a string or not valid Unicode (it has a lone surrogate), JSON
