@@ -15,7 +15,8 @@ PUBLIC = {
     "DocumentBoost", "Explanation", "FeatureCoverage", "GoldSpan", "Host", "HostError",
     "IndexStoreError", "InputError", "Interleave", "LabelledQuestion", "LongContext", "MaxToken",
     "Recipe", "Redundancy", "RelevanceRecipe", "S3Error", "S3Index", "ScannedContext",
-    "SecondHop", "SentenceRecipe", "Span", "Tap", "TapRecipe", "TopKSAE", "ZScore", "__version__", "calibrate",
+    "SecondHop", "SentenceRecipe", "Span", "Tap", "TapRecipe", "TopKSAE", "ZScore", "__version__",
+    "calibrate",
 }  # fmt: skip
 
 
