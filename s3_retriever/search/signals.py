@@ -248,7 +248,8 @@ class TermGains:
         total = float(self.idf.sum())
         if total == 0:
             return np.zeros(size)
-        return np.bincount(self.numbers, self.idf[self.which] / total, minlength=size)
+        shares = self.idf[self.which] / total
+        return np.bincount(self.numbers, shares, minlength=size).astype(np.float64, copy=False)
 
     def scores(self, size: int) -> Scores:
         """BM25 scores of all sentences [size]; 0 without a term of the question."""
