@@ -34,6 +34,14 @@ def moments(scores: Scores, chosen: NDArray[np.bool_]) -> tuple[float, float]:
     return mean, deviation if deviation > _EQUAL * abs(mean) else 0.0
 
 
+def extremes(scores: Scores, chosen: NDArray[np.bool_]) -> tuple[int, float, float]:
+    """Number, lowest and highest of the chosen entries; inf and -inf if there are none."""
+    from s3_retriever.search import kernels
+
+    count, lowest, highest = kernels.extremes(scores, chosen)
+    return int(count), float(lowest), float(highest)
+
+
 def standardise(scores: Scores, chosen: NDArray[np.bool_]) -> Scores:
     """Z-scores [n] over the chosen entries; the others are computed on the same scale."""
     mean, deviation = moments(scores, chosen)

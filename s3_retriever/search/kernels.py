@@ -28,6 +28,22 @@ def mean_and_variance(scores: Any, chosen: Any) -> tuple[float, float]:
     return mean, squares / count
 
 
+@njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})
+def extremes(scores: Any, chosen: Any) -> tuple[int, float, float]:
+    """How many scores are chosen, their lowest and their highest; inf and -inf if none is.
+
+    `scores` is float64 [n] without NaN, `chosen` bool [n].
+    """
+    count, lowest, highest = 0, np.inf, -np.inf
+    for i in range(len(scores)):
+        count += chosen[i]
+        low = scores[i] if chosen[i] else np.inf
+        high = scores[i] if chosen[i] else -np.inf
+        lowest = low if low < lowest else lowest
+        highest = high if high > highest else highest
+    return count, lowest, highest
+
+
 # No score is NaN, which lets the compiler compute several maxima at once.
 @njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})
 def maxima_of_runs(scores: Any, run: int) -> Any:

@@ -11,9 +11,8 @@ from __future__ import annotations
 import math
 from functools import cached_property
 
-import numpy as np
-
 from s3_retriever.recipe import Recipe
+from s3_retriever.search.fusion import extremes
 from s3_retriever.search.ranking import Ranking
 from s3_retriever.types import Mode, Scores
 
@@ -57,23 +56,21 @@ class Relevance:
     def __getitem__(self, number: int) -> float:
         """The relevance of a sentence that may be returned, 0 to 1."""
         shared = self.best * self._share_of_best(number)
-        return shared if self._log_odds is None else max(shared, _logistic(self._odds_of(number)))
+        if self._log_odds is None:
+            return shared
+        return max(shared, self._relevance_at(float(self._log_odds[number])))
 
     @cached_property
     def best(self) -> float:
         """The highest relevance of the ranking; 1 for a host whose log-odds are not known."""
         if self._log_odds is None:
             return 1.0
-        among = self._log_odds[self._ranking.eligible]
-        return _logistic(float(among.max()) - self._chance) if len(among) else 0.0
+        count, _, highest = extremes(self._log_odds, self._ranking.eligible)
+        return self._relevance_at(highest) if count else 0.0
 
-    def _odds_of(self, number: int) -> float:
-        assert self._log_odds is not None
-        return float(self._log_odds[number]) - self._chance
-
-    @cached_property
-    def _chance(self) -> float:
-        return _INDEPENDENT * math.log(max(int(np.count_nonzero(self._ranking.eligible)), 1))
+    def _relevance_at(self, log_odds: float) -> float:
+        count, _, _ = self._extremes
+        return _logistic(log_odds - _INDEPENDENT * math.log(count))
 
     @cached_property
     def _log_odds(self) -> Scores | None:
@@ -85,26 +82,26 @@ class Relevance:
         if sentence is None or sentence.relevance is None:
             return None
         known = sentence.relevance
-        log_odds = known.bias + known.similarity * ranking.raw_scores["sentence"]
+        log_odds = known.similarity * ranking.raw_scores["sentence"]
         if ranking.terms is None:
-            return log_odds + known.words * _UNKNOWN_COVERAGE
-        return log_odds + known.words * ranking.terms.coverage(len(log_odds))
+            log_odds += known.words * _UNKNOWN_COVERAGE
+        else:
+            log_odds += known.words * ranking.terms.coverage(len(log_odds))
+        log_odds += known.bias
+        return log_odds
 
     def _share_of_best(self, number: int) -> float:
         """A sentence's score between what nothing scores, 0, and the best score, 1."""
-        lowest, highest = self._range
+        _, lowest, highest = self._extremes
+        if not self._ranking.contributions:
+            lowest = 0.0  # scores that are not sums of z-scores have a zero of their own
         if highest <= lowest:
             return 1.0
         return (float(self._ranking.scores[number]) - lowest) / (highest - lowest)
 
     @cached_property
-    def _range(self) -> tuple[float, float]:
-        scores = self._ranking.scores[self._ranking.eligible]
-        if not len(scores):
-            return 0.0, 0.0
-        # Scores that are not sums of z-scores have a zero of their own.
-        lowest = float(scores.min()) if self._ranking.contributions else 0.0
-        return lowest, float(scores.max())
+    def _extremes(self) -> tuple[int, float, float]:
+        return extremes(self._ranking.scores, self._ranking.eligible)
 
 
 def _logistic(log_odds: float) -> float:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from s3_retriever.types import Split
+from s3_retriever.types import Mode, Split
 
 if TYPE_CHECKING:
     from s3_retriever_bench.tables import Grid
@@ -110,6 +110,43 @@ def quality(
         _print(quality_tables(summary))
     if out is not None:
         write_quality(figures, out)
+
+
+@app.command()
+def relevance(
+    data: Annotated[
+        list[str],
+        _option("SET", "Question set, as for quality; repeatable, and off topic for the others."),
+    ],
+    host: Host = "minilm",
+    codebook: CodebookFolder = None,
+    split: Annotated[Split, _option("SPLIT", "Questions: test, dev (for tuning) or all.")] = "test",
+    mode: Annotated[Mode, _option("MODE", "Mode of the searches.")] = "hybrid",
+    token_budget: Annotated[int, _number("Tokens that a search may return.")] = 512,
+    questions: Annotated[int | None, _number("Maximum questions of a set.", "all")] = None,
+    paragraphs: Annotated[int, _number("Paragraphs of a mixed context.")] = 60,
+    corpus: Annotated[
+        int | None, _number("Maximum documents of a shared corpus, evidence first.", "all")
+    ] = None,
+    seed: Annotated[int, _number("Seed of contexts.", least=0)] = 0,
+    out: OutFile = None,
+) -> None:
+    """What the relevance floor costs in recall, and what questions without an answer get."""
+    from s3_retriever import Codebook
+    from s3_retriever.calibration.question_sets import Choice
+    from s3_retriever_bench.relevance import run_relevance
+    from s3_retriever_bench.tables import relevance_tables
+
+    figures = run_relevance(
+        data,
+        host=host,
+        codebook=Codebook.from_pretrained(codebook or host),
+        choice=Choice(split, questions, paragraphs, corpus, seed),
+        mode=mode,
+        token_budget=token_budget,
+    )
+    _print(relevance_tables(figures))
+    _write_json(figures, out)
 
 
 @app.command()

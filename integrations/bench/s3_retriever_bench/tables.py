@@ -163,6 +163,29 @@ def memory_tables(figures: Figures) -> Iterator[Grid]:
     yield Grid("", ["tokens", "documents", "peak MiB", "index bytes/token", "tokens/s"], rows)
 
 
+def relevance_tables(figures: Figures) -> Iterator[Grid]:
+    """The table of `relevance`, a row for each set and way of asking."""
+    head = ["set", "questions", "number", "tokens", "without floor", "nothing", "best relevance"]
+    head += ["recall", "without floor"]
+    rows = []
+    for name, measured in figures["sets"].items():
+        for way, row in measured.items():
+            recalls = [row.get("recall"), row.get("recall_without_floor")]
+            rows.append(
+                [
+                    name,
+                    way,
+                    f"{row['questions']:,}",
+                    f"{row['tokens']:.0f}",
+                    f"{row['tokens_without_floor']:.0f}",
+                    f"{row['nothing']:.0%}",
+                    f"{row['median_best_relevance']:.2f}",
+                    *("" if recall is None else f"{recall:.3f}" for recall in recalls),
+                ]
+            )
+    yield Grid("", head, rows)
+
+
 def frameworks_tables(figures: Figures) -> Iterator[Grid]:
     """Lateness of the event loop, and the cost of the imports."""
     late, imports = [], []

@@ -206,3 +206,24 @@ def test_the_memory_command_indexes_as_many_tokens_as_asked(tmp_path, tiny_bert,
     first, second = json.loads(out.read_text())["rows"]
     assert 500 <= first["tokens"] < 1500 <= second["tokens"]
     assert first["peak_bytes"] > 100 * 2**20
+
+
+def test_the_relevance_command_asks_on_topic_without_evidence_and_off_topic(tmp_path):
+    subjects = {
+        "boats": ("Who mends the boats?", "Old Marta mends the boats.", "The harbour is deep."),
+        "bread": ("When is bread baked?", "Bread is baked before dawn.", "Flour comes by rail."),
+    }
+    data = []
+    for name, (question, answer, other) in subjects.items():
+        docs = [{"title": "A", "sents": [answer]}, {"title": "B", "sents": [other]}]
+        row = {"id": name, "question": question, "docs": docs, "support": [[0, 0]]}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row))
+        data += ["--data", tmp_path / f"{name}.jsonl"]
+    out = tmp_path / "relevance.json"
+    result = run("bench", "relevance", *data, "--split", "all", "--out", out)
+    assert result.exit_code == 0, result.output
+    for rows in json.loads(out.read_text())["sets"].values():
+        assert rows["asked"]["recall"] == rows["asked"]["recall_without_floor"] == 1
+        assert rows["taken out"]["tokens_without_floor"] > 0
+        assert rows["off topic"]["nothing"] == 1
+        assert rows["off topic"]["median_best_relevance"] < rows["asked"]["median_best_relevance"]
