@@ -211,6 +211,9 @@ def _read(
         if isinstance(content, UnreadableError):
             yield content
             continue
+        if not content.text.strip():
+            yield UnreadableError(f"line {content.part} has no text.")
+            continue
         own_id = content.id or (f"{name}#{content.part}" if content.part else name)
         if content.part and is_known(own_id, digest):
             continue

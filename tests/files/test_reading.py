@@ -88,6 +88,7 @@ def test_records(tmp_path):
     ]
     lines = [json.dumps(record) for record in records]
     (tmp_path / "a.jsonl").write_text("\n".join([*lines[:2], "", *lines[2:], "{"]))
+    (tmp_path / "blank.jsonl").write_text('{"text": " "}')
     documents, skipped = read(tmp_path)
     assert list(documents) == ["r1", "a.jsonl#2", "5"]
     assert documents["r1"].metadata.items() >= {
@@ -96,6 +97,7 @@ def test_records(tmp_path):
     assert "title" not in documents["a.jsonl#2"].metadata
     assert place(documents["5"].metadata, "Five.", 0) == "a.jsonl:6"
     assert "line 4 is not a JSON object" in skipped["a.jsonl"]
+    assert skipped["blank.jsonl"] == "line 1 has no text."
 
 
 def test_json_lines_that_are_no_records_are_lines(tmp_path):
