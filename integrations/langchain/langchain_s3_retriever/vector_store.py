@@ -76,7 +76,7 @@ class S3VectorStore(VectorStore):
         return cls.from_documents(documents, embedding, ids=ids, **options)
 
     @classmethod
-    def from_documents(
+    def from_documents(  # type: ignore[override]
         cls,
         documents: Iterable[Document] | Document,
         embedding: Embeddings | None = None,  # noqa: ARG003 - LangChain's signature
@@ -139,7 +139,7 @@ class S3VectorStore(VectorStore):
         index = s3_retriever.S3Index.open(path, host, codebook=codebook, **(host_options or {}))
         return cls(index, mode=mode)
 
-    def add_documents(
+    def add_documents(  # type: ignore[override]
         self,
         documents: Iterable[Document] | Document,
         *,
@@ -181,7 +181,9 @@ class S3VectorStore(VectorStore):
         """
         return self.add_documents(texts_to_documents(texts, metadatas), ids=ids, **options)
 
-    def delete(self, ids: Iterable[str] | str | None = None) -> bool:
+    def delete(  # type: ignore[override]
+        self, ids: Iterable[str] | str | None = None
+    ) -> bool:
         """Delete documents; unknown ids are ignored.
 
         Args:
@@ -223,7 +225,7 @@ class S3VectorStore(VectorStore):
         """
         return [document for document, _ in self._ranked(query, k, **options)]
 
-    def similarity_search_with_score(  # type: ignore[override]
+    def similarity_search_with_score(
         self, query: str, k: int = 4, **options: Any
     ) -> list[tuple[Document, float]]:
         """As `similarity_search`, with the relevance of each document's best span, 0 to 1.
