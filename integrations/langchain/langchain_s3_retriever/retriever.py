@@ -326,7 +326,8 @@ class S3Retriever(BaseRetriever):
         return await run_in_executor(None, self._search, query, **options)
 
     def _search(self, query: str, **options: Unpack[SearchOptions]) -> list[Document]:
-        refuse_arguments(type(self).__name__, options.keys() - SearchOptions.__annotations__.keys())
+        unknown = options.keys() - SearchOptions.__annotations__.keys()
+        refuse_arguments(type(self).__name__, dict.fromkeys(unknown))
         settings: SearchOptions = {
             "k": self.k,
             "mode": self.mode,

@@ -33,7 +33,12 @@ def assert_light(python: str | Path, folder: Path) -> str:
 
 
 def test_the_public_names():
-    assert sorted(langchain_s3_retriever.__all__) == ["S3Compressor", "S3Retriever", "__version__"]
+    assert sorted(langchain_s3_retriever.__all__) == [
+        "S3Compressor",
+        "S3Retriever",
+        "S3VectorStore",
+        "__version__",
+    ]
     assert all(hasattr(langchain_s3_retriever, name) for name in langchain_s3_retriever.__all__)
 
 

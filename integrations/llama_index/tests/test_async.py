@@ -91,7 +91,9 @@ def test_queries_with_filters_of_their_own_do_not_disturb_each_other(shared):
     async def ask():
         return await asyncio.gather(
             *(
-                shared.with_settings(filters=only(year)).aretrieve("Who decides on Friday?")
+                shared.with_settings(filters=only(year), similarity_top_k=5).aretrieve(
+                    "Who decides on Friday?"
+                )
                 for year in years
             )
         )
