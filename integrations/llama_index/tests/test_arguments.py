@@ -34,7 +34,7 @@ def test_one_node_in_any_form(nodes):
 
 @pytest.mark.parametrize(
     "nodes",
-    [TEXT, b"text", 3, True, {"a": 1}, [TEXT], [None], [3], [[TextNode(text=TEXT)]]],
+    [TEXT, b"text", 3, True, {"a": 1}, [TEXT], [None], [3], [[TextNode(text=TEXT, id_="a")]]],
     ids=repr,
 )
 def test_what_is_not_a_node_is_refused(shared, nodes):
