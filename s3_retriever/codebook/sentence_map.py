@@ -17,7 +17,7 @@ from s3_retriever.document import Document
 from s3_retriever.errors import CodebookError
 from s3_retriever.host import Host, Window
 from s3_retriever.host.batches import run_batches
-from s3_retriever.host.taps import SentencePooler, Tap, read
+from s3_retriever.host.taps import Activations, SentencePooler, Tap, read_each
 from s3_retriever.progress import Bar, progress_bar
 
 _MAP_FILE = "map.safetensors"
@@ -226,7 +226,7 @@ def _pairs(
             parts = []
     x = torch.cat([centre.new_empty(0, len(centre)).float(), *in_context])
     y = torch.stack(alone) if alone else x
-    # A few characters may have tokens in a text but none alone.
+    # A few characters may have tokens in a text but none alone, or none but an attention sink.
     in_both = y.isfinite().all(1) & x.isfinite().all(1)
     x, y = (rows[in_both].double() - centre for rows in (x, y))
     return x, functional.normalize(y, dim=1)
@@ -238,17 +238,16 @@ def _mean_states(
     """Read documents; yields windows and the mean states of their sentences, float32 [m, width]."""
     tap = Tap("hidden", layer)
 
-    def run(batch: Sequence[Window]) -> Sequence[Tensor]:
-        sizes = [len(window.starts) for window in batch]
-        states = read(host, [tap], batch)[tap].cpu()
+    def run(batch: Sequence[Window]) -> Sequence[Activations]:
+        seen = [read[tap] for read in read_each(host, [tap], batch)]
         # The bar moves with every batch; results wait for those of earlier windows.
         sentences = chain.from_iterable(window.sentences for window in batch)
         bar.update(sum(sentence.end - sentence.start for sentence in sentences))
-        return torch.split(states, sizes)
+        return [Activations(values.cpu(), sinks.cpu()) for values, sinks in seen]
 
     pooler = SentencePooler()
-    for window, states in run_batches(host.windows(documents), run, host.batch_tokens):
-        yield window, pooler.push(states, window.sentences)
+    for window, seen in run_batches(host.windows(documents), run, host.batch_tokens):
+        yield window, pooler.push(seen.values, window.sentences, ~seen.sinks)
 
 
 def _title(text: str) -> str:

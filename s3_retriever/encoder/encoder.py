@@ -19,7 +19,15 @@ from s3_retriever.features import EncodedChunk, EncodedQuestion, TapFeatures
 from s3_retriever.host import Host, Window
 from s3_retriever.host.batches import LOOKAHEAD_BATCHES, run_batches
 from s3_retriever.host.device import Fetched
-from s3_retriever.host.taps import SentencePooler, Tap, group_queries, read, read_each
+from s3_retriever.host.taps import (
+    Activations,
+    SentencePooler,
+    Tap,
+    group_queries,
+    mean_state,
+    read_each,
+    read_marked,
+)
 from s3_retriever.quantization import quantize, random_axes
 from s3_retriever.recipe import Recipe
 from s3_retriever.sae import TopKEncoder
@@ -55,17 +63,22 @@ class SentenceEncoder:
     def vectors(self, means: Tensor) -> NDArray[np.uint8]:
         """Quantize mean states [n, width] to vectors, uint8 [n, bytes]."""
         coordinates = torch.addmm(self._bias, means.to(self._centre), self._weights)
-        return quantize(coordinates.cpu().numpy())
+        # A sentence of attention sinks alone has no direction.
+        return quantize(coordinates.nan_to_num(0.0).cpu().numpy())
 
     @torch.inference_mode()
-    def direction(self, states: Tensor) -> NDArray[np.float32]:
+    def direction(self, states: Tensor, weights: Tensor) -> NDArray[np.float32]:
         """Find the direction of the mean of a question's states [tokens, width].
 
+        Args:
+            states: The states.
+            weights: Weight of each token in the mean [tokens], 0 for attention sinks.
+
         Returns:
-            float32 [axes], of unit length; 0 for a question without tokens.
+            float32 [axes], of unit length; 0 for a question without tokens that count.
         """
-        mean = states.to(self._centre).mean(0) if len(states) else self._centre
-        coordinates = ((mean - self._centre) @ self._axes).cpu().numpy()
+        mean = mean_state(states.to(self._centre), weights.to(self._centre))
+        coordinates = ((mean - self._centre) @ self._axes).nan_to_num(0.0).cpu().numpy()
         direction: NDArray[np.float32] = coordinates / np.maximum(np.linalg.norm(coordinates), 1e-9)
         return direction
 
@@ -79,11 +92,13 @@ class _Scanned:
         indices: Tap name to feature indices of the batch's tokens, int32 [tokens, k].
         states: Hidden states of the batch's tokens [tokens, width], which wait on the CPU for the
             ends of their sentences; None if the recipe does not score sentences.
+        sinks: Which of these tokens are attention sinks, bool [tokens]; None without states.
     """
 
     rows: slice
     indices: Mapping[str, Fetched]
     states: Fetched | None
+    sinks: Fetched | None
 
     def chunk(self, window: Window) -> EncodedChunk:
         """The window's tokens and sentences, still without sentence vectors."""
@@ -155,13 +170,13 @@ class Encoder:
         sites = list({*taps.values(), *([hidden] if hidden else [])})
 
         def run(batch: Sequence[Window]) -> list[_Scanned]:
-            seen = read(self.host, sites, batch) if sites else {}
+            seen = read_marked(self.host, sites, batch) if sites else {}
             indices = {
                 name: Fetched(self._indices(name, seen[tap], recipe.advanced.doc_top_k))
                 for name, tap in taps.items()
             }
-            states = Fetched(seen[hidden]) if hidden else None
-            return [_Scanned(rows, indices, states) for rows in _rows(batch)]
+            states, sinks = map(Fetched, seen[hidden]) if hidden else (None, None)
+            return [_Scanned(rows, indices, states, sinks) for rows in _rows(batch)]
 
         windows = self.host.windows(documents)
         lookahead = self._lookahead(hidden) if hidden else LOOKAHEAD_BATCHES
@@ -187,15 +202,19 @@ class Encoder:
         windows = self.host.windows([Document(text)])
         run = partial(read_each, self.host, sites)
         parts = [part for _, part in run_batches(windows, run, self.host.batch_tokens)]
-        seen = {site: torch.cat([part[site] for part in parts]) for site in sites}
+        seen = {
+            site: Activations(*map(torch.cat, zip(*(part[site] for part in parts), strict=True)))
+            for site in sites
+        }
         features = {
             name: self._features(name, side, seen[side], recipe.advanced.query_top_k)
             for name, side in sides.items()
         }
         if hidden is None:
             return EncodedQuestion(features)
-        encoder = self._sentence_encoder(hidden.layer)
-        return EncodedQuestion(features, encoder.direction(seen[hidden]))
+        states, sinks = seen[hidden]
+        direction = self._sentence_encoder(hidden.layer).direction(states, ~sinks)
+        return EncodedQuestion(features, direction)
 
     def _with_vectors(
         self, layer: int, stream: Iterable[tuple[Window, _Scanned]]
@@ -205,8 +224,10 @@ class Encoder:
         waiting: list[tuple[EncodedChunk, Tensor]] = []
         size = 0
         for window, scanned in stream:
-            assert scanned.states is not None
-            means = pooler.push(scanned.states.tensor()[scanned.rows], window.sentences)
+            assert scanned.states is not None and scanned.sinks is not None
+            states = scanned.states.tensor()[scanned.rows]
+            sinks = scanned.sinks.tensor()[scanned.rows]
+            means = pooler.push(states, window.sentences, ~sinks)
             waiting.append((scanned.chunk(window), means))
             # A window in which no sentence ends counts too: any number of them may follow.
             size += max(len(means), 1)
@@ -242,18 +263,22 @@ class Encoder:
         return self._sentence_encoders[layer]
 
     @torch.inference_mode()
-    def _indices(self, name: str, x: Tensor, k: int) -> Tensor:
+    def _indices(self, name: str, seen: Activations, k: int) -> Tensor:
+        """Find the features of documents' tokens, int32 [tokens, k]; attention sinks have none."""
         sae = self._saes[name]
-        _, indices = sae.encode(x, min(k, sae.k))
-        return indices.to(torch.int32)
+        _, indices = sae.encode(seen.values, min(k, sae.k))
+        return indices.to(torch.int32).masked_fill(seen.sinks[:, None], -1)
 
     @torch.inference_mode()
-    def _features(self, name: str, side: Tap, x: Tensor, k: int) -> TapFeatures:
-        """Encode a question's activations [tokens, width], read from `side`, with a tap's SAE."""
-        if side.site == "query":
-            x = group_queries(x, self.host)
+    def _features(self, name: str, side: Tap, seen: Activations, k: int) -> TapFeatures:
+        """Encode a question, read from `side`, with a tap's SAE; sinks have no features."""
+        x = group_queries(seen.values, self.host) if side.site == "query" else seen.values
         values, indices = self._saes[name].encode(x, k)
-        return TapFeatures(indices=indices.cpu().numpy(), values=values.cpu().numpy())
+        sinks = seen.sinks[:, None]
+        return TapFeatures(
+            indices=indices.masked_fill(sinks, -1).cpu().numpy(),
+            values=values.masked_fill(sinks, 0.0).cpu().numpy(),
+        )
 
 
 @torch.no_grad()
