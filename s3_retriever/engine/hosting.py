@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from s3_retriever.codebook import Codebook
     from s3_retriever.host import Host
 
-# The embedded host, whose codebook comes with this package.
-MINILM = "minilm"
+# The embedded hosts, whose codebooks come with this package.
+EMBEDDED = ("minilm", "smollm2")
 # The folder beside a model's files in which its codebook is found without being named.
 CODEBOOK_FOLDER = "s3-codebook"
 
@@ -25,7 +25,7 @@ def codebook_name(host: str | Host, codebook: str | Path | None) -> str:
     """Find the name of a host's codebook: the one given, else the host's own. Loads nothing.
 
     Returns:
-        `minilm`, a folder, or an id on the Hugging Face Hub.
+        `minilm`, `smollm2`, a folder, or an id on the Hugging Face Hub.
 
     Raises:
         CodebookError: No name was given, and the host has no codebook of its own.
@@ -33,8 +33,8 @@ def codebook_name(host: str | Host, codebook: str | Path | None) -> str:
     if codebook is not None:
         return str(codebook)
     name = host if isinstance(host, str) else host.name
-    if name == MINILM:
-        return MINILM
+    if name in EMBEDDED:
+        return name
     beside = Path(name) / CODEBOOK_FOLDER
     if beside.is_dir():
         return str(beside)
@@ -111,6 +111,7 @@ def _load_once(host: str | Host, extent: dict[str, Any], options: dict[str, Any]
 
 
 def lasting(name: str) -> str:
-    """A name that is valid from any working directory: a folder's absolute path, or the name."""
-    folder = Path(name).expanduser()
-    return str(folder.resolve()) if name != MINILM and folder.is_dir() else name
+    """A name that is valid from any working directory: an absolute path, or the name."""
+    path = Path(name).expanduser()
+    local = name not in EMBEDDED and (path.is_dir() or path.suffix.lower() == ".gguf")
+    return str(path.resolve()) if local else name

