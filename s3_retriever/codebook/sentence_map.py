@@ -34,10 +34,13 @@ class SentenceMap:
     Attributes:
         weights: W, float32 [width, width].
         bias: b, float32 [width].
+        token_weights: Weight of each token id in a mean state, float32 [vocabulary]; None if all
+            count the same. A map with token weights is a whitening, and maps questions too.
     """
 
     weights: Tensor
     bias: Tensor
+    token_weights: Tensor | None = None
 
     def save(self, folder: Path) -> None:
         """Write the map, weights in float16.
@@ -49,7 +52,10 @@ class SentenceMap:
         path = folder / _MAP_FILE
         path.touch()
         mode = path.stat().st_mode
-        save_file({"weights": self.weights.half(), "bias": self.bias}, path)
+        tensors = {"weights": self.weights.half(), "bias": self.bias}
+        if self.token_weights is not None:
+            tensors["token_weights"] = self.token_weights.half()
+        save_file(tensors, path)
         # safetensors writes files that only their owner can read.
         path.chmod(mode)
 
@@ -64,13 +70,21 @@ class SentenceMap:
         try:
             tensors = load_file(path)
             weights, bias = tensors["weights"].float(), tensors["bias"].float()
+            counts = tensors.get("token_weights")
         except (OSError, SafetensorError, KeyError) as error:
             raise CodebookError(f"The sentence map {path} cannot be read: {error}") from error
         if bias.ndim != 1 or weights.shape != (len(bias), len(bias)):
             raise CodebookError(
                 f"The sentence map {path} is not square; fetch or fit the codebook again."
             )
-        return cls(weights, bias)
+        if counts is None:
+            return cls(weights, bias)
+        if counts.ndim != 1 or not (counts.isfinite() & (counts >= 0)).all():
+            raise CodebookError(
+                f"The sentence map {path} has token weights that are no weights; fetch or fit the "
+                "codebook again."
+            )
+        return cls(weights, bias, counts.float())
 
 
 # Most text that a map is fitted on: some 20,000 sentences, after which little is gained.
@@ -212,14 +226,13 @@ def _pairs(
     """
     in_context: list[Tensor] = []
     sentences: list[Document] = []
-    titled = (Document(text, metadata={"title": _title(text)}) for text in texts)
-    for window, means in _mean_states(host, layer, titled, bar):
+    for window, means in mean_states(host, layer, map(titled, texts), bar):
         in_context.append(means)
         text = window.document.text
         sentences += [Document(text[part.start : part.end]) for part in window.sentences]
     alone: list[Tensor] = []
     parts: list[Tensor] = []
-    for window, means in _mean_states(host, layer, sentences, bar):
+    for window, means in mean_states(host, layer, sentences, bar):
         parts.append(means)
         if window.last:
             alone.append(torch.cat(parts).mean(0))
@@ -232,10 +245,22 @@ def _pairs(
     return x, functional.normalize(y, dim=1)
 
 
-def _mean_states(
-    host: Host, layer: int, documents: Iterable[Document], bar: Bar
+def mean_states(
+    host: Host,
+    layer: int,
+    documents: Iterable[Document],
+    bar: Bar,
+    token_weights: Tensor | None = None,
 ) -> Iterator[tuple[Window, Tensor]]:
-    """Read documents; yields windows and the mean states of their sentences, float32 [m, width]."""
+    """Read documents; yields windows and the mean states of their sentences, float32 [m, width].
+
+    Args:
+        host: The model that reads.
+        layer: Layer of the hidden states.
+        documents: What to read.
+        bar: Shows how many characters were read.
+        token_weights: Weight of each token id in a mean; None if all count the same.
+    """
     tap = Tap("hidden", layer)
 
     def run(batch: Sequence[Window]) -> Sequence[Activations]:
@@ -247,12 +272,31 @@ def _mean_states(
 
     pooler = SentencePooler()
     for window, seen in run_batches(host.windows(documents), run, host.batch_tokens):
-        yield window, pooler.push(seen.values, window.sentences, ~seen.sinks)
+        weights = weights_in_mean(window, seen.sinks, token_weights)
+        yield window, pooler.push(seen.values, window.sentences, weights)
 
 
-def _title(text: str) -> str:
-    """The first words of a text, used as a title because many documents of an index have one."""
-    return " ".join(text[:_TITLE_CHARACTERS].split()[:_TITLE_WORDS])
+def weights_in_mean(window: Window, sinks: Tensor, token_weights: Tensor | None) -> Tensor:
+    """Weigh a window's kept tokens for mean states: attention sinks do not count.
+
+    Args:
+        window: The window.
+        sinks: Which of its kept tokens are attention sinks, bool [kept], on the CPU.
+        token_weights: Weight of each token id; None if all count the same.
+
+    Returns:
+        float32 [kept].
+    """
+    content = (~sinks).float()
+    if token_weights is None:
+        return content
+    return content * token_weights[torch.from_numpy(window.ids[window.keep])]
+
+
+def titled(text: str) -> Document:
+    """A text with its first words as title, because many documents of an index have one."""
+    title = " ".join(text[:_TITLE_CHARACTERS].split()[:_TITLE_WORDS])
+    return Document(text, metadata={"title": title})
 
 
 def _cosines(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from s3_retriever.codebook import Codebook
-from s3_retriever.codebook.sentence_map import SentenceMap
+from s3_retriever.codebook.sentence_map import SentenceMap, weights_in_mean
 from s3_retriever.document import Document
 from s3_retriever.features import EncodedChunk, EncodedQuestion, TapFeatures
 from s3_retriever.host import Host, Window
@@ -43,7 +43,8 @@ class SentenceEncoder:
     """Quantizes the mean states of sentences, and finds the direction of a question.
 
     The product of a quantized vector and a direction is the cosine of the sentence's mean state,
-    mapped to what it would be alone, and the question's, both relative to the centre.
+    mapped to what it would be alone, and the question's, both relative to the centre. A whitening
+    maps both sides.
 
     Args:
         centre: Centre of the states, float32 [width], on the host's device.
@@ -51,18 +52,19 @@ class SentenceEncoder:
     """
 
     def __init__(self, centre: Tensor, sentence_map: SentenceMap | None) -> None:
-        self._centre = centre
-        self._axes = torch.from_numpy(random_axes(len(centre))).to(centre.device)
+        axes = torch.from_numpy(random_axes(len(centre))).to(centre)
         # Map and rotation are one matrix product.
-        self._weights, self._bias = self._axes, -centre @ self._axes
+        self._weights, self._bias = self._question = axes, -centre @ axes
         if sentence_map is not None:
-            self._weights = sentence_map.weights.to(centre) @ self._axes
-            self._bias = sentence_map.bias.to(centre) @ self._axes
+            self._weights = sentence_map.weights.to(centre) @ axes
+            self._bias = sentence_map.bias.to(centre) @ axes
+            if sentence_map.token_weights is not None:
+                self._question = self._weights, self._bias
 
     @torch.inference_mode()
     def vectors(self, means: Tensor) -> NDArray[np.uint8]:
         """Quantize mean states [n, width] to vectors, uint8 [n, bytes]."""
-        coordinates = torch.addmm(self._bias, means.to(self._centre), self._weights)
+        coordinates = torch.addmm(self._bias, means.to(self._bias), self._weights)
         # A sentence of attention sinks alone has no direction.
         return quantize(coordinates.nan_to_num(0.0).cpu().numpy())
 
@@ -77,8 +79,9 @@ class SentenceEncoder:
         Returns:
             float32 [axes], of unit length; 0 for a question without tokens that count.
         """
-        mean = mean_state(states.to(self._centre), weights.to(self._centre))
-        coordinates = ((mean - self._centre) @ self._axes).nan_to_num(0.0).cpu().numpy()
+        matrix, bias = self._question
+        mean = mean_state(states.to(bias), weights.to(bias))
+        coordinates = (mean @ matrix + bias).nan_to_num(0.0).cpu().numpy()
         direction: NDArray[np.float32] = coordinates / np.maximum(np.linalg.norm(coordinates), 1e-9)
         return direction
 
@@ -201,7 +204,7 @@ class Encoder:
             return EncodedQuestion({})
         windows = self.host.windows([Document(text)])
         run = partial(read_each, self.host, sites)
-        parts = [part for _, part in run_batches(windows, run, self.host.batch_tokens)]
+        read_windows, parts = zip(*run_batches(windows, run, self.host.batch_tokens), strict=True)
         seen = {
             site: Activations(*map(torch.cat, zip(*(part[site] for part in parts), strict=True)))
             for site in sites
@@ -212,9 +215,12 @@ class Encoder:
         }
         if hidden is None:
             return EncodedQuestion(features)
-        states, sinks = seen[hidden]
-        direction = self._sentence_encoder(hidden.layer).direction(states, ~sinks)
-        return EncodedQuestion(features, direction)
+        weights = [
+            weights_in_mean(window, part[hidden].sinks.cpu(), self._token_weights(hidden.layer))
+            for window, part in zip(read_windows, parts, strict=True)
+        ]
+        encoder = self._sentence_encoder(hidden.layer)
+        return EncodedQuestion(features, encoder.direction(seen[hidden].values, torch.cat(weights)))
 
     def _with_vectors(
         self, layer: int, stream: Iterable[tuple[Window, _Scanned]]
@@ -227,7 +233,8 @@ class Encoder:
             assert scanned.states is not None and scanned.sinks is not None
             states = scanned.states.tensor()[scanned.rows]
             sinks = scanned.sinks.tensor()[scanned.rows]
-            means = pooler.push(states, window.sentences, ~sinks)
+            weights = weights_in_mean(window, sinks, self._token_weights(layer))
+            means = pooler.push(states, window.sentences, weights)
             waiting.append((scanned.chunk(window), means))
             # A window in which no sentence ends counts too: any number of them may follow.
             size += max(len(means), 1)
@@ -253,6 +260,10 @@ class Encoder:
         width = len(self.codebook.centre(hidden.layer))
         batch_bytes = self.host.batch_tokens * width * self.host.model.dtype.itemsize
         return max(min(LOOKAHEAD_BATCHES, _STATES_BYTES // batch_bytes), 1)
+
+    def _token_weights(self, layer: int) -> Tensor | None:
+        sentence_map = self.codebook.sentence_maps.get(layer)
+        return None if sentence_map is None else sentence_map.token_weights
 
     def _sentence_encoder(self, layer: int) -> SentenceEncoder:
         if layer not in self._sentence_encoders:
