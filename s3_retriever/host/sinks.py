@@ -36,7 +36,8 @@ def find_sinks(states: Tensor, lengths: Tensor) -> Tensor:
     peaks = states.abs().amax(-1).float()
     ratios = norms / _medians(norms, lengths).clamp_min(1e-9)
     in_one = peaks.square() > _IN_ONE_COORDINATE * norms.square()
-    return (ratios > _HUGE) | ((ratios > _LARGE) & in_one)
+    sinks: Tensor = (ratios > _HUGE) | ((ratios > _LARGE) & in_one)
+    return sinks
 
 
 def _medians(norms: Tensor, lengths: Tensor) -> Tensor:

@@ -118,10 +118,7 @@ def read_each(
     """Read a batch of windows as `read_marked` does, and return what each window has."""
     seen = read_marked(host, taps, batch)
     sizes = [len(window.starts) for window in batch]
-    by_tap = [
-        map(Activations, seen[tap].values.split(sizes), seen[tap].sinks.split(sizes))
-        for tap in taps
-    ]
+    by_tap = [map(Activations, *(torch.split(part, sizes) for part in seen[tap])) for tap in taps]
     return [dict(zip(taps, parts, strict=True)) for parts in zip(*by_tap, strict=True)]
 
 
@@ -229,7 +226,7 @@ class SentencePooler:
         complete, rest = torch.cat(self._states).tensor_split([sum(lengths)])
         weighty, rest_weights = torch.cat(self._weights).tensor_split([sum(lengths)])
         self._states, self._weights = [rest], [rest_weights]
-        parts = zip(complete.split(lengths), weighty.split(lengths), strict=True)
+        parts = zip(torch.split(complete, lengths), torch.split(weighty, lengths), strict=True)
         return torch.stack([mean_state(part, weight) for part, weight in parts])
 
 
