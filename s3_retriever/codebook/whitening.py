@@ -61,7 +61,7 @@ def token_idf(host: Host, documents: Iterable[Document]) -> Tensor:
     for window in host.windows(documents):
         rest = torch.cat([rest, torch.from_numpy(window.ids[window.keep])])
         for sentence in window.sentences:
-            counts[torch.unique(rest[: sentence.n_tokens])] += 1  # type: ignore[no-untyped-call]
+            counts[torch.unique(rest[: sentence.n_tokens])] += 1
             rest = rest[sentence.n_tokens :]
         sentences += len(window.sentences)
     return torch.log((sentences + 1) / (counts + 1))

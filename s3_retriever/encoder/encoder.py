@@ -37,6 +37,11 @@ from s3_retriever.text import count_terms
 _STATES_BYTES = 1 << 26
 # Sentences that are quantized together, which takes less time than window by window.
 _QUANTIZED_TOGETHER = 256
+# Read before a question, as titles are before documents, and never kept.
+_QUESTION_TITLE = "Question:"
+# A question below both sizes is short.
+_SHORT_TOKENS = 6
+_SHORT_CHARACTERS = 200
 
 
 class SentenceEncoder:
@@ -202,7 +207,7 @@ class Encoder:
         sites = list({*sides.values(), *([hidden] if hidden else [])})
         if not sites:
             return EncodedQuestion({})
-        windows = self.host.windows([Document(text)])
+        windows = self.host.windows([self._behind_title(text)])
         run = partial(read_each, self.host, sites)
         read_windows, parts = zip(*run_batches(windows, run, self.host.batch_tokens), strict=True)
         seen = {
@@ -221,6 +226,17 @@ class Encoder:
         ]
         encoder = self._sentence_encoder(hidden.layer)
         return EncodedQuestion(features, encoder.direction(seen[hidden].values, torch.cat(weights)))
+
+    def _behind_title(self, text: str) -> Document:
+        """Put a title before a short question if its first word would be an attention sink.
+
+        A decoder makes a sink of a window's first token. If its tokenizer puts none before a text,
+        a question of one word would be lost. A long question only loses its "what" or "who".
+        """
+        tokenizer = self.host.tokenizer
+        exposed = not self.host.family.bidirectional and not tokenizer.prefix
+        short = exposed and len(text) < _SHORT_CHARACTERS and tokenizer.count(text) < _SHORT_TOKENS
+        return Document(text, metadata={"title": _QUESTION_TITLE} if short else {})
 
     def _with_vectors(
         self, layer: int, stream: Iterable[tuple[Window, _Scanned]]

@@ -16,6 +16,7 @@ from helpers.families import window
 from helpers.gguf_files import write_gguf
 from safetensors import SafetensorError
 
+from s3_retriever import Document, S3Index
 from s3_retriever.errors import HostError
 from s3_retriever.host import Host, gguf
 from s3_retriever.host.taps import Tap, read
@@ -279,3 +280,11 @@ def test_smollm2_reads_and_answers():
     ids = torch.tensor([host.tokenizer.control_ids(prompt)])
     made = host.causal.generate(ids, max_new_tokens=8, do_sample=False)
     assert "Paris" in host.tokenizer.source.decode(made[0, ids.shape[1] :])
+
+
+def test_a_question_of_one_word_is_found_by_smollm2():
+    index = S3Index.create(host="smollm2", **CPU)
+    leave = Document("Staff have 28 days of paid leave a year.", id="leave")
+    laptops = Document("Report a stolen laptop to the help desk at once.", id="laptops")
+    index.add([leave, laptops])
+    assert index.search("laptop", k=1, mode="s3")[0].document_id == "laptops"
