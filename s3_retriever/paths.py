@@ -1,4 +1,4 @@
-"""Paths from users and from files: folders that names may mean, and new files."""
+"""Paths from users and from files: what on disk names may mean, and new files."""
 
 from __future__ import annotations
 
@@ -6,27 +6,42 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 _LARGEST_JSON = 1 << 26
-# The embedded host and its codebook, never a folder.
-_EMBEDDED = "minilm"
+# The embedded hosts, whose codebooks come with this package; these names never mean folders.
+EMBEDDED = ("minilm", "smollm2")
 
 
 def existing_folder(name: str | Path) -> Path | None:
     """The folder that a name means, `~` expanded; None if there is none, whatever the name is."""
-    try:
-        folder = Path(name).expanduser()
-        return folder if folder.is_dir() else None
-    except (OSError, ValueError, RuntimeError):  # too long, a null character, an unknown user
-        return None
+    return _existing(name, Path.is_dir)
+
+
+def existing_gguf(name: str | Path) -> Path | None:
+    """The GGUF file that a name means, `~` expanded; None if there is none, whatever the name."""
+    file = _existing(name, Path.is_file)
+    return file if file is not None and file.suffix.lower() == ".gguf" else None
 
 
 def lasting(name: str) -> str:
-    """A name that is valid from any working directory: a folder's absolute path, or the name."""
-    folder = None if name == _EMBEDDED else existing_folder(name)
-    return name if folder is None else str(folder.resolve())
+    """A name that is valid from any working directory.
+
+    Returns:
+        The absolute path of the folder or GGUF file that it means; else the name.
+    """
+    path = None if name in EMBEDDED else existing_folder(name) or existing_gguf(name)
+    return name if path is None else str(path.resolve())
+
+
+def _existing(name: str | Path, is_kind: Callable[[Path], bool]) -> Path | None:
+    try:
+        path = Path(name).expanduser()
+        return path if is_kind(path) else None
+    except (OSError, ValueError, RuntimeError):  # too long, a null character, an unknown user
+        return None
 
 
 def regular_size(path: Path) -> int:

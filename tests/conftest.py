@@ -1,3 +1,3 @@
 """Fixtures that all rooms share come from `helpers.hosts`."""
 
-pytest_plugins = ["helpers.hosts"]
+pytest_plugins = ["helpers.hosts", "helpers.gguf_files"]

@@ -201,7 +201,8 @@ def calibrate(
         documents: What will be searched, or a sample of it: documents or plain texts.
         questions: Questions about them, with their evidence. By default they are made from the
             documents, as `questions_from` does.
-        host: `minilm`, a local folder, a model id on the Hugging Face Hub, or a loaded host.
+        host: `minilm`, `smollm2`, a local folder or GGUF file, a model id on the Hub, or a loaded
+            host.
         codebook: The host's codebook, its folder, or its id on the Hugging Face Hub. Defaults to
             the one shipped for the host, or the one in the folder `s3-codebook` beside the
             model's files.

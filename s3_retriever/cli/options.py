@@ -37,7 +37,7 @@ IndexPath = Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the 
 To = Annotated[Path, typer.Option("--to", metavar="INDEX", help="Folder of the index.")]
 In = Annotated[Path, typer.Option("--in", metavar="INDEX", help="Folder of the index.")]
 
-HOST_NAMES = "minilm, a local folder, or a model id on the Hugging Face Hub"
+HOST_NAMES = "minilm, smollm2, a local folder or GGUF file, or a model id on the Hugging Face Hub"
 HostArgument = Annotated[str, typer.Argument(metavar="HOST", help=f"Host model: {HOST_NAMES}.")]
 HostName = Annotated[
     str | None,

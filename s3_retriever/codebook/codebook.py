@@ -31,6 +31,7 @@ from s3_retriever.codebook.sentence_map import (
     fit_sentence_map,
     keep_first,
 )
+from s3_retriever.codebook.whitening import fit_whitening
 from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.host import Host
 from s3_retriever.host.taps import Tap
@@ -105,6 +106,8 @@ class Codebook:
             digest.update(f"sentence.{layer}".encode())
             digest.update(sentence_map.weights.half().numpy().tobytes())
             digest.update(sentence_map.bias.numpy().tobytes())
+            if sentence_map.token_weights is not None:
+                digest.update(sentence_map.token_weights.half().numpy().tobytes())
         return digest.hexdigest()[:32]
 
     @property
@@ -177,6 +180,14 @@ class Codebook:
                 f"The codebook was fitted for host {self.host_name!r}, and host {host.name!r} has "
                 f"other weights; fit one for it with: s3r fit {host.name}"
             )
+        vocabulary = host.tokenizer.backend.get_vocab_size()
+        for layer, sentence_map in self.sentence_maps.items():
+            counts = sentence_map.token_weights
+            if counts is not None and len(counts) != vocabulary:
+                raise CodebookError(
+                    f"The sentence map of layer {layer} weighs {len(counts)} tokens and the host "
+                    f"has {vocabulary}; fetch or fit the codebook again."
+                )
 
     def named_recipe(self, recipe: str | Recipe) -> Recipe:
         """Look up a recipe by name, or check the caller's own.
@@ -266,13 +277,12 @@ class Codebook:
                 "The codebook has no hidden tap, which a sentence map needs; fit one with: "
                 "s3r fit HOST --taps hidden.LAYER ..."
             )
-        sentence_map, measured = fit_sentence_map(
-            host,
-            layer,
-            first_texts(check_items(texts, "texts")),
-            self.centre(layer),
-            progress=progress,
-        )
+        read = first_texts(check_items(texts, "texts"))
+        if host.family.bidirectional:
+            centre = self.centre(layer)
+            sentence_map, measured = fit_sentence_map(host, layer, read, centre, progress=progress)
+        else:
+            sentence_map, measured = fit_whitening(host, layer, read, progress=progress)
         measured_before = self.report.get("sentence_maps", {})
         return Codebook(
             self.host_name,
@@ -352,7 +362,7 @@ class Codebook:
         """Load the codebook shipped for a host, or one from a folder or the Hugging Face Hub.
 
         Args:
-            name: A host with a shipped codebook (`minilm`), a folder, or a Hub id.
+            name: An embedded host (`minilm`, `smollm2`), a folder, or a Hub id.
             revision: Branch, tag or commit on the Hub.
             local_files_only: Whether to leave the Hub alone and look no further than its cache.
 

@@ -62,7 +62,7 @@ def find_folder(name: str, revision: str | None = None, *, local_files_only: boo
     """Find the folder of a codebook; one on the Hugging Face Hub is downloaded.
 
     Args:
-        name: A host with a shipped codebook (`minilm`), a folder, or a Hub id.
+        name: An embedded host (`minilm`, `smollm2`), a folder, or a Hub id.
         revision: Branch, tag or commit on the Hub.
         local_files_only: Whether to leave the Hub alone and look no further than its cache.
 

@@ -22,7 +22,7 @@ from s3_retriever.features import MAX_FEATURES
 from s3_retriever.host import Host, Window
 from s3_retriever.host.batches import run_batches
 from s3_retriever.host.device import fast_in_bfloat16
-from s3_retriever.host.taps import Tap, read_each
+from s3_retriever.host.taps import Activations, Tap, read_each
 from s3_retriever.paths import begin_draft, regular_size
 from s3_retriever.progress import Bar, progress_bar
 from s3_retriever.sae import SAETrainer, TopKSAE
@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 _CHECKPOINT_SECONDS = 60.0
 # The first tokens of the text are never trained on; the report is measured on them.
 _HELD_OUT = 8_192
+# Above this share of dead features, a fit is worth a warning.
+_MOST_DEAD = 0.2
 
 
 class Checkpoint:
@@ -194,7 +196,8 @@ def fit(
     """Train one SAE per tap from plain text.
 
     The text streams through the host once; a buffer of bounded size mixes the activations of
-    distant texts. The first 8,192 tokens (at most a tenth of all) are held out for the report.
+    distant texts. Attention sinks are left out. The first 8,192 tokens (at most a tenth of all)
+    are held out for the report.
 
     Args:
         host: The model to tap.
@@ -310,8 +313,8 @@ class _Job:
     def _read(self, texts: Iterable[str], bar: Bar) -> None:
         """Read what is left of the text and train on it."""
         unread = self._activations(texts) if self.tokens_read < self.settings.tokens else ()
-        for rows in unread:
-            bar.update(self._take(rows))
+        for seen in unread:
+            bar.update(self._take(seen))
             full = self.buffered >= self.settings.buffer_tokens
             if full:
                 self._train(bar, keep=0.5)
@@ -330,17 +333,18 @@ class _Job:
         }
         for name, measured in reports.items():
             logger.info("%s: %s", name, measured)
+            _warn(name, measured)
         return Fit(saes, {"settings": asdict(self.settings), "taps": reports})
 
-    def _activations(self, texts: Iterable[str]) -> Iterator[dict[Tap, Tensor]]:
-        """Read the windows that are still unread; yields the activations of each."""
+    def _activations(self, texts: Iterable[str]) -> Iterator[dict[Tap, Activations]]:
+        """Read the windows that are still unread; yields what the taps see of each."""
         unread = islice(self._windows(texts), self.windows_read, None)
         batch_tokens = self.host.batch_tokens
         # No more activations wait to be put in order than the buffer holds.
         lookahead = max(self.settings.buffer_tokens // batch_tokens, 1)
         run = partial(read_each, self.host, self.taps)
-        for _, rows in run_batches(unread, run, batch_tokens, lookahead):
-            yield rows
+        for _, seen in run_batches(unread, run, batch_tokens, lookahead):
+            yield seen
 
     def _windows(self, texts: Iterable[str]) -> Iterator[Window]:
         """Yield the text's windows over and over; those held out come in the first pass only."""
@@ -360,12 +364,16 @@ class _Job:
                     f"The text has {tokens} tokens, which are all held out; give more text."
                 )
 
-    def _take(self, rows: dict[Tap, Tensor]) -> int:
-        """Hold a window's activations out or put them into the buffer; returns their number."""
+    def _take(self, seen: Mapping[Tap, Activations]) -> int:
+        """Hold a window's activations out or put them into the buffer; returns its tokens.
+
+        A token that is an attention sink at any tap is dropped, as all taps train on the same.
+        """
+        content = ~torch.stack([part.sinks for part in seen.values()]).any(0)
         store = self.held_out if self.tokens_read < self.settings.held_out else self.buffer
         for tap in self.taps:
-            store[tap].append(rows[tap])
-        count = len(rows[self.taps[0]])
+            store[tap].append(seen[tap].values[content])
+        count = len(content)
         self.windows_read += 1
         self.tokens_read += count
         return count
@@ -473,6 +481,24 @@ def _count_tokens(host: Host, texts: Iterable[str], progress: bool) -> int:
                 count += len(ids)
                 bar.update(len(ids))
     return count
+
+
+def _warn(tap: str, measured: Mapping[str, Any]) -> None:
+    """Say so if an SAE spends its features badly."""
+    if measured["dead_share"] > _MOST_DEAD:
+        logger.warning(
+            "%.0f %% of the features at %s never fire; give more text, fewer features or another "
+            "layer.",
+            100 * measured["dead_share"],
+            tap,
+        )
+    if measured["frequent"]:
+        logger.warning(
+            "%d features at %s fire on more than half of all tokens and say nothing about a text; "
+            "another layer may be better.",
+            measured["frequent"],
+            tap,
+        )
 
 
 def _check(settings: FitSettings) -> None:

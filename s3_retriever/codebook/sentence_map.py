@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from s3_retriever.document import Document
+from s3_retriever.errors import CodebookError
 from s3_retriever.host import Host, Window
 from s3_retriever.host.batches import run_batches
-from s3_retriever.host.taps import SentencePooler, Tap, read
+from s3_retriever.host.taps import Activations, SentencePooler, Tap, read_each
 from s3_retriever.progress import Bar, progress_bar
 from s3_retriever.sae.weights import load_weights, save_weights
 from s3_retriever.types import check_path, check_string
@@ -33,10 +36,13 @@ class SentenceMap:
     Attributes:
         weights: W, float32 [width, width].
         bias: b, float32 [width].
+        token_weights: Weight of each token id in a mean state, float32 [vocabulary]; None if all
+            count the same. A map with token weights is a whitening, and maps questions too.
     """
 
     weights: Tensor
     bias: Tensor
+    token_weights: Tensor | None = None
 
     def save(self, folder: Path) -> None:
         """Write the map, weights in float16.
@@ -45,7 +51,10 @@ class SentenceMap:
             folder: The folder; made if it does not exist.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        save_weights({"weights": self.weights.half(), "bias": self.bias}, folder / _MAP_FILE)
+        tensors = {"weights": self.weights.half(), "bias": self.bias}
+        if self.token_weights is not None:
+            tensors["token_weights"] = self.token_weights.half()
+        save_weights(tensors, folder / _MAP_FILE)
 
     @classmethod
     def load(cls, folder: str | Path, width: int) -> SentenceMap:
@@ -54,8 +63,18 @@ class SentenceMap:
         Raises:
             CodebookError: The file is missing or damaged, or of another width.
         """
+        path = check_path(folder) / _MAP_FILE
         shapes = {"weights": (width, width), "bias": (width,)}
-        return cls(**load_weights(check_path(folder) / _MAP_FILE, "sentence map", shapes))
+        # How many tokens the host has is known when it is loaded.
+        optional = {"token_weights": (None,)}
+        sentence_map = cls(**load_weights(path, "sentence map", shapes, optional))
+        counts = sentence_map.token_weights
+        if counts is not None and (counts < 0).any():
+            raise CodebookError(
+                f"The sentence map {path} has negative token weights; fetch or fit the codebook "
+                "again."
+            )
+        return sentence_map
 
 
 # Most text that a map is fitted on: some 20,000 sentences, after which little is gained.
@@ -199,48 +218,80 @@ def _pairs(
     """
     in_context: list[Tensor] = []
     sentences: list[Document] = []
-    titled = (Document(text, metadata={"title": _title(text)}) for text in texts)
-    for window, means in _mean_states(host, layer, titled, bar):
+    for window, means in mean_states(host, layer, map(titled, texts), bar):
         in_context.append(means)
         text = window.document.text
         sentences += [Document(text[part.start : part.end]) for part in window.sentences]
     alone: list[Tensor] = []
     parts: list[Tensor] = []
-    for window, means in _mean_states(host, layer, sentences, bar):
+    for window, means in mean_states(host, layer, sentences, bar):
         parts.append(means)
         if window.last:
             alone.append(torch.cat(parts).mean(0))
             parts = []
     x = torch.cat([centre.new_empty(0, len(centre)).float(), *in_context])
     y = torch.stack(alone) if alone else x
-    # A few characters may have tokens in a text but none alone.
+    # A few characters may have tokens in a text but none alone, or none but an attention sink.
     in_both = y.isfinite().all(1) & x.isfinite().all(1)
     x, y = (rows[in_both].double() - centre for rows in (x, y))
     return x, functional.normalize(y, dim=1)
 
 
-def _mean_states(
-    host: Host, layer: int, documents: Iterable[Document], bar: Bar
+def mean_states(
+    host: Host,
+    layer: int,
+    documents: Iterable[Document],
+    bar: Bar,
+    token_weights: Tensor | None = None,
 ) -> Iterator[tuple[Window, Tensor]]:
-    """Read documents; yields windows and the mean states of their sentences, float32 [m, width]."""
+    """Read documents; yields windows and the mean states of their sentences, float32 [m, width].
+
+    Args:
+        host: The model that reads.
+        layer: Layer of the hidden states.
+        documents: What to read.
+        bar: Shows how many characters were read.
+        token_weights: Weight of each token id in a mean; None if all count the same.
+    """
     tap = Tap("hidden", layer)
 
-    def run(batch: Sequence[Window]) -> Sequence[Tensor]:
-        sizes = [len(window.starts) for window in batch]
-        states = read(host, [tap], batch)[tap].cpu()
+    def run(batch: Sequence[Window]) -> Sequence[Activations]:
+        seen = [read[tap] for read in read_each(host, [tap], batch)]
         # The bar moves with every batch; results wait for those of earlier windows.
         sentences = chain.from_iterable(window.sentences for window in batch)
         bar.update(sum(sentence.end - sentence.start for sentence in sentences))
-        return torch.split(states, sizes)
+        return [Activations(values.cpu(), sinks.cpu()) for values, sinks in seen]
 
     pooler = SentencePooler()
-    for window, states in run_batches(host.windows(documents), run, host.batch_tokens):
-        yield window, pooler.push(states, window.sentences)
+    for window, seen in run_batches(host.windows(documents), run, host.batch_tokens):
+        ids = window.ids[window.keep]
+        weights = weights_in_mean(ids, seen.sinks, token_weights)
+        yield window, pooler.push(seen.values, window.sentences, weights)
 
 
-def _title(text: str) -> str:
-    """The first words of a text, used as a title because many documents of an index have one."""
-    return " ".join(text[:_TITLE_CHARACTERS].split()[:_TITLE_WORDS])
+def weights_in_mean(
+    ids: NDArray[np.int64], ignored: Tensor, token_weights: Tensor | None
+) -> Tensor:
+    """Weigh tokens for mean states.
+
+    Args:
+        ids: Ids of the tokens [tokens].
+        ignored: Which of them do not count, as attention sinks, bool [tokens], on the CPU.
+        token_weights: Weight of each token id; None if all count the same.
+
+    Returns:
+        float32 [tokens].
+    """
+    content = (~ignored).float()
+    if token_weights is None:
+        return content
+    return content * token_weights[torch.from_numpy(ids)]
+
+
+def titled(text: str) -> Document:
+    """A text with its first words as title, because many documents of an index have one."""
+    title = " ".join(text[:_TITLE_CHARACTERS].split()[:_TITLE_WORDS])
+    return Document(text, metadata={"title": title})
 
 
 def _cosines(

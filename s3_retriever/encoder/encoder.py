@@ -13,13 +13,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from s3_retriever.codebook import Codebook
-from s3_retriever.codebook.sentence_map import SentenceMap
+from s3_retriever.codebook.sentence_map import SentenceMap, weights_in_mean
 from s3_retriever.document import Document
 from s3_retriever.features import EncodedChunk, EncodedQuestion, TapFeatures
 from s3_retriever.host import Host, Window
 from s3_retriever.host.batches import LOOKAHEAD_BATCHES, run_batches
 from s3_retriever.host.device import Fetched
-from s3_retriever.host.taps import SentencePooler, Tap, group_queries, read, read_each
+from s3_retriever.host.taps import (
+    Activations,
+    SentencePooler,
+    Tap,
+    group_queries,
+    mean_state,
+    read_each,
+    read_marked,
+)
 from s3_retriever.quantization import quantize, random_axes
 from s3_retriever.recipe import Recipe
 from s3_retriever.sae import TopKEncoder
@@ -30,13 +38,19 @@ from s3_retriever.types import check_type
 _STATES_BYTES = 1 << 26
 # Sentences that are quantized together, which takes less time than window by window.
 _QUANTIZED_TOGETHER = 256
+# Read before a question, as titles are before documents, and never kept.
+_QUESTION_TITLE = "Question:"
+# A question below both sizes is short.
+_SHORT_TOKENS = 6
+_SHORT_CHARACTERS = 200
 
 
 class SentenceEncoder:
     """Quantizes the mean states of sentences, and finds the direction of a question.
 
     The product of a quantized vector and a direction is the cosine of the sentence's mean state,
-    mapped to what it would be alone, and the question's, both relative to the centre.
+    mapped to what it would be alone, and the question's, both relative to the centre. A whitening
+    maps both sides.
 
     Args:
         centre: Centre of the states, float32 [width], on the host's device.
@@ -44,29 +58,36 @@ class SentenceEncoder:
     """
 
     def __init__(self, centre: Tensor, sentence_map: SentenceMap | None) -> None:
-        self._centre = centre
-        self._axes = torch.from_numpy(random_axes(len(centre))).to(centre.device)
+        axes = torch.from_numpy(random_axes(len(centre))).to(centre)
         # Map and rotation are one matrix product.
-        self._weights, self._bias = self._axes, -centre @ self._axes
+        self._weights, self._bias = self._question = axes, -centre @ axes
         if sentence_map is not None:
-            self._weights = sentence_map.weights.to(centre) @ self._axes
-            self._bias = sentence_map.bias.to(centre) @ self._axes
+            self._weights = sentence_map.weights.to(centre) @ axes
+            self._bias = sentence_map.bias.to(centre) @ axes
+            if sentence_map.token_weights is not None:
+                self._question = self._weights, self._bias
 
     @torch.inference_mode()
     def vectors(self, means: Tensor) -> NDArray[np.uint8]:
         """Quantize mean states [n, width] to vectors, uint8 [n, bytes]."""
-        coordinates = torch.addmm(self._bias, means.to(self._centre), self._weights)
-        return quantize(coordinates.cpu().numpy())
+        coordinates = torch.addmm(self._bias, means.to(self._bias), self._weights)
+        # A sentence of attention sinks alone has no direction.
+        return quantize(coordinates.nan_to_num(0.0).cpu().numpy())
 
     @torch.inference_mode()
-    def direction(self, states: Tensor) -> NDArray[np.float32]:
+    def direction(self, states: Tensor, weights: Tensor) -> NDArray[np.float32]:
         """Find the direction of the mean of a question's states [tokens, width].
 
+        Args:
+            states: The states.
+            weights: Weight of each token in the mean [tokens], 0 for attention sinks.
+
         Returns:
-            float32 [axes], of unit length; 0 for a question without tokens.
+            float32 [axes], of unit length; 0 for a question without tokens that count.
         """
-        mean = states.to(self._centre).mean(0) if len(states) else self._centre
-        coordinates = ((mean - self._centre) @ self._axes).cpu().numpy()
+        matrix, bias = self._question
+        mean = mean_state(states.to(bias), weights.to(bias))
+        coordinates = (mean @ matrix + bias).nan_to_num(0.0).cpu().numpy()
         direction: NDArray[np.float32] = coordinates / np.maximum(np.linalg.norm(coordinates), 1e-9)
         return direction
 
@@ -80,11 +101,13 @@ class _Scanned:
         indices: Tap name to feature indices of the batch's tokens, int32 [tokens, k].
         states: Hidden states of the batch's tokens [tokens, width], which wait on the CPU for the
             ends of their sentences; None if the recipe does not score sentences.
+        sinks: Which of these tokens are attention sinks, bool [tokens]; None without states.
     """
 
     rows: slice
     indices: Mapping[str, Fetched]
     states: Fetched | None
+    sinks: Fetched | None
 
     def chunk(self, window: Window) -> EncodedChunk:
         """The window's tokens and sentences, still without sentence vectors."""
@@ -162,13 +185,13 @@ class Encoder:
         sites = list({*taps.values(), *([hidden] if hidden else [])})
 
         def run(batch: Sequence[Window]) -> list[_Scanned]:
-            seen = read(self.host, sites, batch) if sites else {}
+            seen = read_marked(self.host, sites, batch) if sites else {}
             indices = {
                 name: Fetched(self._indices(name, seen[tap], recipe.advanced.doc_top_k))
                 for name, tap in taps.items()
             }
-            states = Fetched(seen[hidden]) if hidden else None
-            return [_Scanned(rows, indices, states) for rows in _rows(batch)]
+            states, sinks = map(Fetched, seen[hidden]) if hidden else (None, None)
+            return [_Scanned(rows, indices, states, sinks) for rows in _rows(batch)]
 
         windows = self.host.windows(documents)
         lookahead = self._lookahead(hidden) if hidden else LOOKAHEAD_BATCHES
@@ -182,7 +205,8 @@ class Encoder:
     def question(self, text: str, recipe: Recipe) -> EncodedQuestion:
         """Encode a question of any length; a long one is read in windows.
 
-        Unknown words have no features: to the host, all of them are the same word.
+        Unknown words and attention sinks have no features: to the host, all unknown words are the
+        same word.
         """
         check_type(recipe, Recipe, "recipe")
         sides = {
@@ -195,20 +219,37 @@ class Encoder:
         sites = list({*sides.values(), *([hidden] if hidden else [])})
         if not sites:
             return EncodedQuestion({})
-        windows = self.host.windows([Document(text)])
+        windows = self.host.windows([self._behind_title(Document(text))])
         run = partial(read_each, self.host, sites)
-        read_windows = list(run_batches(windows, run, self.host.batch_tokens))
-        seen = {site: torch.cat([part[site] for _, part in read_windows]) for site in sites}
-        ids = np.concatenate([window.ids[window.keep] for window, _ in read_windows])
-        known = ids != self.host.tokenizer.unknown_id
+        read_windows, parts = zip(*run_batches(windows, run, self.host.batch_tokens), strict=True)
+        ids = np.concatenate([window.ids[window.keep] for window in read_windows])
+        unknown = torch.from_numpy(ids == self.host.tokenizer.unknown_id)
+        seen: dict[Tap, Activations] = {}
+        for site in sites:
+            values, sinks = map(torch.cat, zip(*(part[site] for part in parts), strict=True))
+            # Unknown words are ignored just as sinks are.
+            seen[site] = Activations(values, sinks | unknown.to(sinks.device))
         features = {
-            name: self._features(name, side, seen[side], recipe.advanced.query_top_k, known)
+            name: self._features(name, side, seen[side], recipe.advanced.query_top_k)
             for name, side in sides.items()
         }
         if hidden is None:
             return EncodedQuestion(features)
+        states, ignored = seen[hidden]
+        weights = weights_in_mean(ids, ignored.cpu(), self._token_weights(hidden.layer))
         encoder = self._sentence_encoder(hidden.layer)
-        return EncodedQuestion(features, encoder.direction(seen[hidden][torch.from_numpy(known)]))
+        return EncodedQuestion(features, encoder.direction(states, weights))
+
+    def _behind_title(self, question: Document) -> Document:
+        """Put a title before a short question if its first word would be an attention sink.
+
+        A decoder makes a sink of a window's first token. If its tokenizer puts none before a text,
+        a question of one word would be lost. A long question only loses its "what" or "who".
+        """
+        text, tokenizer = question.text, self.host.tokenizer
+        exposed = not self.host.family.bidirectional and not tokenizer.prefix
+        short = exposed and len(text) < _SHORT_CHARACTERS and tokenizer.count(text) < _SHORT_TOKENS
+        return replace(question, metadata={"title": _QUESTION_TITLE}) if short else question
 
     def _with_vectors(
         self, layer: int, stream: Iterable[tuple[Window, _Scanned]]
@@ -218,8 +259,12 @@ class Encoder:
         waiting: list[tuple[EncodedChunk, Tensor]] = []
         size = 0
         for window, scanned in stream:
-            assert scanned.states is not None
-            means = pooler.push(scanned.states.tensor()[scanned.rows], window.sentences)
+            assert scanned.states is not None and scanned.sinks is not None
+            states = scanned.states.tensor()[scanned.rows]
+            sinks = scanned.sinks.tensor()[scanned.rows]
+            ids = window.ids[window.keep]
+            weights = weights_in_mean(ids, sinks, self._token_weights(layer))
+            means = pooler.push(states, window.sentences, weights)
             waiting.append((scanned.chunk(window), means))
             # A window in which no sentence ends counts too: any number of them may follow.
             size += max(len(means), 1)
@@ -246,6 +291,10 @@ class Encoder:
         batch_bytes = self.host.batch_tokens * width * self.host.model.dtype.itemsize
         return max(min(LOOKAHEAD_BATCHES, _STATES_BYTES // batch_bytes), 1)
 
+    def _token_weights(self, layer: int) -> Tensor | None:
+        sentence_map = self.codebook.sentence_maps.get(layer)
+        return None if sentence_map is None else sentence_map.token_weights
+
     def _sentence_encoder(self, layer: int) -> SentenceEncoder:
         if layer not in self._sentence_encoders:
             self._sentence_encoders[layer] = SentenceEncoder(
@@ -255,25 +304,22 @@ class Encoder:
         return self._sentence_encoders[layer]
 
     @torch.inference_mode()
-    def _indices(self, name: str, x: Tensor, k: int) -> Tensor:
+    def _indices(self, name: str, seen: Activations, k: int) -> Tensor:
+        """Find the features of documents' tokens, int32 [tokens, k]; attention sinks have none."""
         sae = self._saes[name]
-        _, indices = sae.encode(x, min(k, sae.k))
-        return indices.to(torch.int32)
+        _, indices = sae.encode(seen.values, min(k, sae.k))
+        return indices.to(torch.int32).masked_fill(seen.sinks[:, None], -1)
 
     @torch.inference_mode()
-    def _features(
-        self, name: str, side: Tap, x: Tensor, k: int, known: NDArray[np.bool_]
-    ) -> TapFeatures:
-        """Encode a question's activations [tokens, width], read from `side`, with a tap's SAE.
-
-        Tokens that are not `known`, bool [tokens], have no features.
-        """
-        if side.site == "query":
-            x = group_queries(x, self.host)
+    def _features(self, name: str, side: Tap, seen: Activations, k: int) -> TapFeatures:
+        """Encode a question, read from `side`, with a tap's SAE; sinks have no features."""
+        x = group_queries(seen.values, self.host) if side.site == "query" else seen.values
         values, indices = self._saes[name].encode(x, k)
-        fires, strengths = indices.cpu().numpy(), values.cpu().numpy()
-        fires[~known], strengths[~known] = -1, 0
-        return TapFeatures(indices=fires, values=strengths)
+        sinks = seen.sinks[:, None]
+        return TapFeatures(
+            indices=indices.masked_fill(sinks, -1).cpu().numpy(),
+            values=values.masked_fill(sinks, 0.0).cpu().numpy(),
+        )
 
 
 @torch.no_grad()

@@ -29,7 +29,8 @@ class Compressor:
     document that was scanned lately is not scanned again. Several threads may share a compressor.
 
     Args:
-        host: `minilm`, a local folder, a model id on the Hugging Face Hub, or a loaded host.
+        host: `minilm`, `smollm2`, a local folder or GGUF file, a model id on the Hub, or a loaded
+            host.
         codebook: The host's codebook, or its name; found as in `S3Index.create`.
         recipe: `default`, `paper`, or your own.
         cache_tokens: Most tokens whose features are remembered; with 0 or less, none.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s3_retriever.errors import CodebookError, InputError
-from s3_retriever.paths import existing_folder, lasting
+from s3_retriever.paths import EMBEDDED, existing_folder, lasting
 from s3_retriever.processes import renew_after_fork
 from s3_retriever.types import check_path
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from s3_retriever.codebook import Codebook
     from s3_retriever.host import Host
 
-# The embedded host, whose codebook comes with this package.
-MINILM = "minilm"
 # The folder beside a model's files in which its codebook is found without being named.
 CODEBOOK_FOLDER = "s3-codebook"
 
@@ -54,7 +52,7 @@ def codebook_name(host: str | Host, codebook: str | Path | None) -> str:
     """Find the name of a host's codebook: the one given, else the host's own. Loads nothing.
 
     Returns:
-        `minilm`, a folder, or an id on the Hugging Face Hub.
+        `minilm`, `smollm2`, a folder, or an id on the Hugging Face Hub.
 
     Raises:
         CodebookError: No name was given, and the host has no codebook of its own.
@@ -63,8 +61,8 @@ def codebook_name(host: str | Host, codebook: str | Path | None) -> str:
         return str(check_path(codebook, "codebook"))
     named = host_name(host)
     name = named if isinstance(named, str) else named.name
-    if name == MINILM:
-        return MINILM
+    if name in EMBEDDED:
+        return name
     beside = existing_folder(Path(name) / CODEBOOK_FOLDER)
     if beside is not None:
         return str(beside)

@@ -102,7 +102,8 @@ class S3Index:
 
         Args:
             path: Folder of the index, empty or new. Without a path the index lives in memory.
-            host: `minilm`, a local folder, a model id on the Hugging Face Hub, or a loaded host.
+            host: `minilm`, `smollm2`, a local folder or GGUF file, a model id on the Hub, or a
+                loaded host.
             codebook: The host's codebook, or its name; defaults to the one shipped for the host
                 or the one in the folder `s3-codebook` beside the model's files.
             recipe: `default` (the one that measured best), `paper`, or your own.

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import logging
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
-from huggingface_hub import constants as hub_constants
 from torch import Tensor, nn
 
 from s3_retriever.document import Document, as_documents
@@ -31,6 +28,7 @@ from s3_retriever.host.device import (
     to_device,
 )
 from s3_retriever.host.families import Family, family_of
+from s3_retriever.host.loading import DTYPE_OPTION, quiet
 from s3_retriever.host.source import MINILM, locate
 from s3_retriever.host.windows import OffsetTokenizer, Window, WindowShape, windows
 from s3_retriever.paths import lasting
@@ -104,14 +102,15 @@ class Host:
         revision: str | None = None,
         trust_remote_code: bool = False,
         local_files_only: bool = False,
+        gguf_file: str | None = None,
         generates: bool = False,
         **model_options: Any,
     ) -> Host:
         """Load a host model.
 
         Args:
-            name: `minilm` (all-MiniLM-L6-v2), a local folder (also as a path), or a model id on
-                the Hub.
+            name: `minilm` (all-MiniLM-L6-v2), `smollm2` (SmolLM2-135M-Instruct), a local folder or
+                GGUF file (also as a path), or a model id on the Hub.
             layers: How many layers to load, counted from the input; defaults to all. The weights
                 of the others are never read into memory.
             window: Most tokens of a window, including special tokens and title; defaults to 256
@@ -125,6 +124,8 @@ class Host:
             revision: Branch, tag or commit on the Hub.
             trust_remote_code: Whether to run code that comes with the model.
             local_files_only: Whether to leave the Hub alone and look no further than its cache.
+            gguf_file: Name of a GGUF file in the folder or Hub repository `name`. GGUF files are
+                dequantised once and kept in the user's cache directory.
             generates: Whether to load the model whole, including the LM head. One copy of its
                 weights then both reads and answers (see `causal`). Encoders have no such head and
                 are loaded as always.
@@ -142,7 +143,8 @@ class Host:
                 "A host that generates is loaded whole; pass either layers or generates, not both."
             )
         name = str(check_path(name, "host"))
-        source = locate(name, revision, local_files_only=local_files_only)
+        gguf_file = None if gguf_file is None else check_text(gguf_file, "gguf_file")
+        source = locate(name, revision, gguf_file, local_files_only=local_files_only)
         remote = {
             "revision": revision,
             "trust_remote_code": trust_remote_code,
@@ -161,7 +163,7 @@ class Host:
             name,
             source,
             config,
-            {_DTYPE_OPTION: precision} | remote | model_options,
+            {DTYPE_OPTION: precision} | remote | model_options,
             generates=generates and not family.bidirectional,
         )
         whole = causal or model
@@ -178,6 +180,7 @@ class Host:
                 "batch_tokens": batch_tokens,
                 "device": device,
                 "dtype": dtype,
+                "gguf_file": gguf_file,
                 "generates": generates,
                 **remote,
                 **model_options,
@@ -413,7 +416,7 @@ def _read_model(
     """Load the base model and, if it shall generate and its files have a head, the whole model."""
     auto: Any = transformers.AutoModelForCausalLM if generates else transformers.AutoModel
     try:
-        with _quiet(bars=not Path(source).is_dir()):
+        with quiet(bars=not Path(source).is_dir()):
             model, report = auto.from_pretrained(
                 source, config=config, use_safetensors=True, output_loading_info=True, **options
             )
@@ -431,50 +434,6 @@ def _read_model(
     base = f"{model.base_model_prefix}."
     complete = all(key.startswith(base) for key in report["missing_keys"])
     return model.base_model, model if complete else None
-
-
-# The settings that `_quiet` changes belong to the whole process.
-_QUIET = threading.Lock()
-
-
-def _renew() -> None:
-    global _QUIET
-    _QUIET = threading.Lock()
-
-
-renew_after_fork(_renew)
-
-
-@contextmanager
-def _quiet(*, bars: bool) -> Iterator[None]:
-    """Silence the loading of a model, except for the bars of a download.
-
-    Deeper layers and the head are not loaded on purpose; warnings about unused weights would only
-    mislead.
-    """
-    log = transformers.logging
-    # If the user's environment decides about bars, the switch would only warn.
-    decided = hub_constants.HF_HUB_DISABLE_PROGRESS_BARS is not None
-    with _QUIET:
-        verbosity = log.get_verbosity()
-        silenced = not bars and not decided and log.is_progress_bar_enabled()
-        log.set_verbosity(logging.ERROR)
-        if silenced:
-            log.disable_progress_bar()  # type: ignore[no-untyped-call]
-        try:
-            yield
-        finally:
-            log.set_verbosity(verbosity)
-            if silenced:
-                log.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-# transformers renamed the argument in 4.56.
-_DTYPE_OPTION = (
-    "dtype"
-    if tuple(int(part) for part in transformers.__version__.split(".")[:2]) >= (4, 56)
-    else "torch_dtype"
-)
 
 
 def _batch_limit(tokens: int | None, device: torch.device, config: PretrainedConfig) -> int:

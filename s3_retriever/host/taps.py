@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from s3_retriever.errors import InputError
 from s3_retriever.features import Sentence
 from s3_retriever.host import Host, Window
 from s3_retriever.host.device import to_device
+from s3_retriever.host.sinks import find_sinks
 from s3_retriever.types import shown
 
 Site = Literal["key", "query", "hidden"]
@@ -70,8 +71,20 @@ class _AllTapsRead(Exception):  # noqa: N818 - not an error: it ends a forward p
     """Raised inside the host's forward pass after the last tap has been read."""
 
 
-def read(host: Host, taps: Sequence[Tap], batch: Sequence[Window]) -> dict[Tap, Tensor]:
-    """Run a batch of windows and read what flows through some taps.
+class Activations(NamedTuple):
+    """What a tap reads of some windows' kept tokens.
+
+    Attributes:
+        values: [tokens, width], windows one after another, in the host's dtype on its device.
+        sinks: Which of the tokens are attention sinks at this layer, bool [tokens].
+    """
+
+    values: Tensor
+    sinks: Tensor
+
+
+def read_marked(host: Host, taps: Sequence[Tap], batch: Sequence[Window]) -> dict[Tap, Activations]:
+    """Run a batch of windows, read what flows through some taps, and mark attention sinks.
 
     The forward pass ends as soon as the last tap is read. Any number of threads may read: runs of
     the same host exclude each other.
@@ -81,49 +94,75 @@ def read(host: Host, taps: Sequence[Tap], batch: Sequence[Window]) -> dict[Tap, 
         taps: Sites to read, at least one.
         batch: Windows of the host.
 
-    Returns:
-        For each tap the activations [tokens, width] of the windows' kept tokens, windows one
-        after another, in the host's dtype on its device.
-
     Raises:
         InputError: A tap names a layer that the host does not have.
     """
-    with host.lock, _hooks(host, taps) as seen:
+    with host.lock, _hooks(host, taps, batch) as (seen, sinks):
         with suppress(_AllTapsRead):
             host.forward(batch)
         rows = _kept_rows(batch, next(iter(seen.values())))
-        return {
-            tap: seen[tap].flatten(0, 1).index_select(0, to_device(rows, seen[tap].device))
-            for tap in taps
-        }
+
+        def kept(padded: Tensor) -> Tensor:
+            return padded.flatten(0, 1).index_select(0, to_device(rows, padded.device))
+
+        return {tap: Activations(kept(seen[tap]), kept(sinks[tap])) for tap in taps}
 
 
-def read_each(host: Host, taps: Sequence[Tap], batch: Sequence[Window]) -> list[dict[Tap, Tensor]]:
-    """Read a batch of windows as `read` does, and return the activations of each window."""
-    seen = read(host, taps, batch)
+def read(host: Host, taps: Sequence[Tap], batch: Sequence[Window]) -> dict[Tap, Tensor]:
+    """Read a batch of windows as `read_marked` does, and return the values at each tap alone."""
+    return {tap: seen.values for tap, seen in read_marked(host, taps, batch).items()}
+
+
+def read_each(
+    host: Host, taps: Sequence[Tap], batch: Sequence[Window]
+) -> list[dict[Tap, Activations]]:
+    """Read a batch of windows as `read_marked` does, and return what each window has."""
+    seen = read_marked(host, taps, batch)
     sizes = [len(window.starts) for window in batch]
-    by_window = zip(*(torch.split(seen[tap], sizes) for tap in taps), strict=True)
-    return [dict(zip(taps, activations, strict=True)) for activations in by_window]
+    by_tap = [map(Activations, *(torch.split(part, sizes) for part in seen[tap])) for tap in taps]
+    return [dict(zip(taps, parts, strict=True)) for parts in zip(*by_tap, strict=True)]
 
 
 @contextmanager
-def _hooks(host: Host, taps: Sequence[Tap]) -> Iterator[dict[Tap, Tensor]]:
-    """Fill a dictionary with what the taps see; an error removes the hooks too."""
+def _hooks(
+    host: Host, taps: Sequence[Tap], batch: Sequence[Window]
+) -> Iterator[tuple[dict[Tap, Tensor], dict[Tap, Tensor]]]:
+    """Fill two dictionaries with what the taps see and with their sinks, both with padding.
+
+    Sinks show in the residual stream: that which a layer takes in for its keys and queries, and
+    that which it gives out for hidden states. An error removes the hooks too.
+    """
     seen: dict[Tap, Tensor] = {}
+    sinks: dict[Tap, Tensor] = {}
+    lengths = torch.tensor([len(window.ids) for window in batch])
 
     def hook_for(tap: Tap, finish: Callable[[Tensor], Tensor]) -> Callable[..., None]:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
             seen[tap] = finish(output[0] if isinstance(output, tuple) else output)
+            if tap.site == "hidden":
+                sinks[tap] = find_sinks(seen[tap], lengths)
             if len(seen) == len(sources):
                 raise _AllTapsRead
 
         return hook
 
+    def mark(layer: int) -> Callable[..., None]:
+        def hook(_module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+            states = inputs[0] if inputs else options["hidden_states"]
+            found = find_sinks(states, lengths)
+            sinks.update({tap: found for tap in projected if tap.layer == layer})
+
+        return hook
+
     sources = {tap: tap._source(host) for tap in taps}
+    projected = [tap for tap in sources if tap.site != "hidden"]
     try:
+        for layer in {tap.layer for tap in projected}:
+            block = host.blocks[layer]
+            host.hooks.append(block.register_forward_pre_hook(mark(layer), with_kwargs=True))
         for tap, (module, finish) in sources.items():
             host.hooks.append(module.register_forward_hook(hook_for(tap, finish)))
-        yield seen
+        yield seen, sinks
     finally:
         for handle in host.hooks:
             handle.remove()
@@ -163,21 +202,34 @@ class SentencePooler:
 
     def __init__(self) -> None:
         self._states: list[Tensor] = []
+        self._weights: list[Tensor] = []
 
-    def push(self, states: Tensor, sentences: Sequence[Sentence]) -> Tensor:
+    def push(
+        self, states: Tensor, sentences: Sequence[Sentence], weights: Tensor | None = None
+    ) -> Tensor:
         """Take the next tokens; documents follow one another.
 
         Args:
             states: Their states [n, width], on any device.
             sentences: The m sentences that are complete with them.
+            weights: Weight of each token in the mean [n], 0 for attention sinks; 1 by default.
 
         Returns:
-            Mean states of these sentences, float32 [m, width].
+            Mean states of these sentences, float32 [m, width]; NaN if all weights are 0.
         """
         self._states.append(states.float())
+        self._weights.append(states.new_ones(len(states)) if weights is None else weights.float())
         if not sentences:
             return states[:0].float()
         lengths = [sentence.n_tokens for sentence in sentences]
         complete, rest = torch.cat(self._states).tensor_split([sum(lengths)])
-        self._states = [rest]
-        return torch.stack([part.mean(0) for part in torch.split(complete, lengths)])
+        weighty, rest_weights = torch.cat(self._weights).tensor_split([sum(lengths)])
+        self._states, self._weights = [rest], [rest_weights]
+        parts = zip(torch.split(complete, lengths), torch.split(weighty, lengths), strict=True)
+        return torch.stack([mean_state(part, weight) for part, weight in parts])
+
+
+def mean_state(states: Tensor, weights: Tensor) -> Tensor:
+    """Average states [n, width], weighted by [n]; float32 [width], NaN if all weights are 0."""
+    weights = weights.float()
+    return (states.float() * weights[:, None]).sum(0) / weights.sum()

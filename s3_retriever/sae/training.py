@@ -27,6 +27,7 @@ class SAEReport:
         active: Mean number of features that fire on a token.
         frequency: Share of the tokens on which a feature fires: quantiles 0.5, 0.9, 0.99 and 1.0
             over the features.
+        frequent: Number of features that fire on more than half of the tokens.
         tokens: Size of the sample.
     """
 
@@ -34,6 +35,7 @@ class SAEReport:
     dead_share: float
     active: float
     frequency: tuple[float, float, float, float]
+    frequent: int
     tokens: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -209,6 +211,7 @@ def report(sae: TopKSAE, sample: Tensor) -> SAEReport:
         dead_share=float((counts == 0).float().mean()),
         active=float((indices >= 0).sum(1).float().mean()),
         frequency=(q50, q90, q99, q100),
+        frequent=int((share > 0.5).sum()),
         tokens=len(sample),
     )
 

@@ -30,13 +30,19 @@ def save_weights(tensors: dict[str, Tensor], path: Path) -> None:
     path.chmod(mode)
 
 
-def load_weights(path: Path, what: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+def load_weights(
+    path: Path,
+    what: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    optional: Mapping[str, tuple[int | None, ...]] | None = None,
+) -> dict[str, Tensor]:
     """Read weights as float32.
 
     Args:
         path: The file.
         what: What it holds, for messages.
         shapes: By name, the shape that each must have.
+        optional: The same for those that may be missing; None is any length.
 
     Raises:
         CodebookError: The file cannot be read, has other weights, or weights that are not finite.
@@ -48,9 +54,12 @@ def load_weights(path: Path, what: str, shapes: Mapping[str, tuple[int, ...]]) -
         raise CodebookError(
             f"The {what} {path} cannot be read ({brief(error)}); fetch or fit the codebook again."
         ) from error
-    for name, shape in shapes.items():
+    expected = dict(shapes) | {
+        name: shape for name, shape in (optional or {}).items() if name in tensors
+    }
+    for name, shape in expected.items():
         weight = tensors.get(name)
-        if weight is None or tuple(weight.shape) != shape or weight.dtype not in _DTYPES:
+        if weight is None or not _fits(weight, shape) or weight.dtype not in _DTYPES:
             raise CodebookError(
                 f"The {what} {path} cannot be used (no tensor {name} of shape {shape} and floating "
                 "type); fetch or fit the codebook again."
@@ -61,4 +70,9 @@ def load_weights(path: Path, what: str, shapes: Mapping[str, tuple[int, ...]]) -
                 f"The tensor {name} in {path} has values that are not finite numbers; fetch or "
                 "fit the codebook again."
             )
-    return {name: tensors[name] for name in shapes}
+    return {name: tensors[name] for name in expected}
+
+
+def _fits(weight: Tensor, shape: tuple[int | None, ...]) -> bool:
+    lengths = zip(weight.shape, shape, strict=False)
+    return weight.ndim == len(shape) and all(b is None or a == b for a, b in lengths)

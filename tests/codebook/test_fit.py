@@ -306,7 +306,7 @@ class TestResuming:
         take = fit_module._Job._take
 
         def noting(self, rows):
-            kept.append(float(rows[Tap("key", 1)].sum()))
+            kept.append(float(rows[Tap("key", 1)].values.sum()))
             return take(self, rows)
 
         save = checkpoint_module.Checkpoint.save
