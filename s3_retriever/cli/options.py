@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from s3_retriever.cli.console import messages, say
 from s3_retriever.codebook.files import is_foreign
 from s3_retriever.errors import CodebookError, InputError
-from s3_retriever.paths import existing_folder
+from s3_retriever.paths import lasting
 from s3_retriever.recipe import Recipe
 from s3_retriever.types import Mode, Order
 
@@ -249,12 +249,11 @@ def _is_old(content: bytes) -> bool:
 
 
 def location(name: str | None) -> str | None:
-    """The name of a host or codebook; a local folder as an absolute path.
+    """The name of a host or codebook; a local folder or GGUF file as an absolute path.
 
     An index remembers where its host and codebook are, and may be opened from another folder.
     """
-    folder = None if name is None else existing_folder(name)
-    return name if folder is None else str(folder.resolve())
+    return None if name is None else lasting(name)
 
 
 def check_codebook_target(out: Path) -> None:

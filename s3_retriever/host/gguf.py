@@ -21,9 +21,10 @@ import platformdirs
 from filelock import FileLock
 from safetensors import SafetensorError
 
-from s3_retriever.errors import HostError
+from s3_retriever.errors import HostError, brief
 from s3_retriever.host.families import family_of
 from s3_retriever.host.loading import DTYPE_OPTION, quiet
+from s3_retriever.paths import read_json
 
 _MAGIC = b"GGUF"
 # Lists the files of a cached model with their checksums.
@@ -38,7 +39,7 @@ def cached_model(checksum: str) -> Path | None:
     """
     folder = _cache() / checksum
     try:
-        listed = json.loads((folder / _LIST).read_bytes())
+        listed = read_json(folder / _LIST)
         intact = listed and all(
             file_checksum(folder / Path(name).name) == expected for name, expected in listed.items()
         )
@@ -65,7 +66,7 @@ def model_of(file: Path) -> Path:
                 raise HostError(f"{file} is not a GGUF file; use a model in that format.")
         checksum = file_checksum(file)
     except OSError as error:
-        raise HostError(f"The GGUF file {file} cannot be read: {error}") from error
+        raise HostError(f"The GGUF file {file} cannot be read ({brief(error)}).") from error
     found = cached_model(checksum)
     if found is not None:
         return found
@@ -78,8 +79,8 @@ def model_of(file: Path) -> Path:
             return cached_model(checksum) or _make(file, cache / checksum)
     except (OSError, SafetensorError) as error:
         raise HostError(
-            f"The model of {file} cannot be kept in {cache}: {error}; make room there, or set "
-            "XDG_CACHE_HOME to a folder that can be written."
+            f"The model of {file} cannot be kept in {cache}: {brief(error)}; make room there, or "
+            "set XDG_CACHE_HOME to a folder that can be written."
         ) from error
 
 
@@ -94,7 +95,7 @@ def file_checksum(path: Path) -> str:
     state = [str(path), status.st_size, status.st_mtime_ns]
     note = _cache() / "checked" / hashlib.sha256(str(path).encode()).hexdigest()[:32]
     try:
-        noted = json.loads(note.read_bytes())
+        noted = read_json(note)
         if noted[:3] == state:
             return str(noted[3])
     except (OSError, ValueError, TypeError, LookupError):
@@ -177,7 +178,8 @@ def _convert(file: Path, folder: Path) -> None:
     # The parsers of a foreign format fail in many ways on a damaged file.
     except Exception as error:
         raise HostError(
-            f"The GGUF file {file} is damaged, or of a kind that transformers cannot read: {error}"
+            f"The GGUF file {file} is damaged, or of a kind that transformers cannot read "
+            f"({brief(error)}); fetch it again, or use another model."
         ) from error
     if report["missing_keys"] or not all(w.isfinite().all() for w in model.parameters()):
         raise HostError(f"The GGUF file {file} is damaged: weights are missing or not finite.")

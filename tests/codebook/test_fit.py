@@ -336,7 +336,7 @@ class TestResuming:
         take = fit_module._Job._take
 
         def interrupt(self, rows):
-            kept.append(float(rows[Tap("key", 1)].sum()))
+            kept.append(float(rows[Tap("key", 1)].values.sum()))
             read = take(self, rows)
             if len(kept) == 20:
                 raise KeyboardInterrupt

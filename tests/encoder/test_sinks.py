@@ -92,6 +92,24 @@ def test_they_do_not_count_in_means(host, trained, recipe):
     )
 
 
+def test_unknown_words_of_a_question_are_left_out_too(host, trained, recipe, monkeypatch):
+    encoder = Encoder(host, trained[0])
+    (window,) = host.windows([Document(TEXT)])
+    ids = window.ids[window.keep]
+    unknown = ids[7]
+    monkeypatch.setattr(host.tokenizer, "unknown_id", int(unknown))
+    ignored = (ids == sink_of(host)) | (ids == unknown)
+    assert unknown != sink_of(host) and not ignored.all()
+    question = encoder.question(TEXT, recipe)
+    for features in question.features.values():
+        assert (features.indices[ignored] == -1).all() and not features.values[ignored].any()
+        assert (features.values[~ignored] > 0).any(axis=1).all()
+    states = read(host, [Tap("hidden", 1)], [window])[Tap("hidden", 1)]
+    mean = states[torch.from_numpy(~ignored)].mean(0)
+    expected = encoder._sentence_encoder(1).direction(mean[None], torch.ones(1))
+    np.testing.assert_allclose(question.direction, expected, rtol=1e-3, atol=1e-4)
+
+
 def test_a_question_of_sinks_alone_is_like_no_sentence(host, trained, recipe):
     book = trained[0]
     vocabulary = host.tokenizer.backend.get_vocab_size()

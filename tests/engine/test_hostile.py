@@ -10,6 +10,7 @@ import pytest
 from helpers.forging import SEGMENT, describe, edit
 
 from s3_retriever import Codebook, CodebookError, HostError, IndexStoreError, S3Error, S3Index
+from s3_retriever.host import source
 
 TEXTS = ["The release manager signs every release on Friday. A baker mends warm bread."]
 
@@ -106,6 +107,26 @@ class TestHub:
         assert asked == [False]
         with pytest.raises(HostError, match=r"There is no host"):
             S3Index.open(path, "someone/model", codebook=tiny_codebook, **OPTIONS).search("bread")
+        assert asked == [False, True]
+
+    def test_nor_is_a_gguf_file(self, path, tiny_codebook, asked):
+        edit(path, lambda m: m["origin"].update(host="someone/model"))
+        options = {"codebook": tiny_codebook, "gguf_file": "model.gguf", **OPTIONS}
+        with pytest.raises(HostError, match=r"not on this machine; pass host="):
+            S3Index.open(path, **options).search("warm bread")
+        assert asked == [False]
+        with pytest.raises(HostError, match=r"nor its local cache has model\.gguf"):
+            S3Index.open(path, "someone/model", **options).search("warm bread")
+        assert asked == [False, True]
+
+    @pytest.mark.parametrize("host", ["minilm", "smollm2"])
+    def test_nor_is_an_embedded_host(self, path, tiny_codebook, asked, monkeypatch, host):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(path.parent / "cache"))
+        monkeypatch.setattr(source, f"_{host.upper()}_PACKAGE", "not-installed")
+        edit(path, lambda m: m["origin"].update(host=host))
+        for named in ([], [host]):
+            with pytest.raises(HostError, match=r"not installed .*; install it with: pip install"):
+                S3Index.open(path, *named, codebook=tiny_codebook, **OPTIONS).search("warm bread")
         assert asked == [False, True]
 
     def test_nor_is_a_codebook(self, path, asked):

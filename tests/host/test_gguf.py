@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
+import pickle
 import shutil
 import sys
 import threading
@@ -101,6 +102,18 @@ def test_it_is_dequantised_once(cache, tiny_gguf, conversions, tmp_path):
     }
     assert len(fingerprints) == 1
     assert not conversions
+
+
+def test_it_is_pickled_as_it_was_named(cache, tiny_gguf, tmp_path, monkeypatch):
+    monkeypatch.chdir(tiny_gguf.parent)
+    hosts = [
+        Host.load(tiny_gguf.name, **CPU),
+        Host.load(tiny_gguf.parent, gguf_file=tiny_gguf.name, **CPU),
+    ]
+    pickled = [pickle.dumps(host) for host in hosts]
+    monkeypatch.chdir(tmp_path)
+    for content in pickled:
+        assert pickle.loads(content).fingerprint(2) == hosts[0].fingerprint(2)
 
 
 def test_a_kept_model_needs_no_extra(cache, tiny_gguf, monkeypatch):
