@@ -178,6 +178,18 @@ def check_path(value: Any, name: str = "path") -> Path:
     return Path(path)
 
 
+def check_source(value: Any, name: str) -> str:
+    """Check what may be a folder or an id on the Hub, and return it as it was written.
+
+    A `Path` would drop the dot of `./model`, which means a folder and never an id.
+
+    Raises:
+        InputError: As `check_path`.
+    """
+    check_path(value, name)
+    return os.fspath(value)  # type: ignore[no-any-return]
+
+
 def refuse_arguments(call: str, unknown: Iterable[str]) -> None:
     """Refuse keyword arguments that a call does not have.
 

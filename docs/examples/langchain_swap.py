@@ -43,8 +43,8 @@ def main() -> None:
     retriever: BaseRetriever = store.as_retriever(search_kwargs={"k": 3})
     print("Vector store:", chain_over(retriever).invoke(question), sep="\n")
 
-    # About the tokens that three pages hold; 512 by default.
-    retriever = S3Retriever.from_documents(HANDBOOK, token_budget=100)
+    # About half the tokens that three pages hold; 512 by default.
+    retriever = S3Retriever.from_documents(HANDBOOK, token_budget=50)
     print("\nS3:", chain_over(retriever).invoke(question), sep="\n")
 
 

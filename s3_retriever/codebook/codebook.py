@@ -38,7 +38,7 @@ from s3_retriever.host.taps import Tap
 from s3_retriever.quantization import vector_bytes
 from s3_retriever.recipe import Recipe
 from s3_retriever.sae import TopKSAE
-from s3_retriever.types import check_items, check_path, check_type, shown
+from s3_retriever.types import check_items, check_path, check_source, check_type, shown
 
 
 class Codebook:
@@ -369,7 +369,7 @@ class Codebook:
         Raises:
             CodebookError: There is no such codebook, or it is damaged.
         """
-        name = str(check_path(name, "codebook"))
+        name = check_source(name, "codebook")
         return cls.load(find_folder(name, revision, local_files_only=local_files_only))
 
     def push_to_hub(self, repo_id: str, *, private: bool = False) -> str:

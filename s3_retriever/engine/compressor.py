@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -56,7 +57,7 @@ class Compressor:
     ) -> None:
         from s3_retriever.encoder import CachingEncoder
 
-        cache_tokens = check_count(cache_tokens, "cache_tokens", least=0)
+        cache_tokens = check_count(cache_tokens, "cache_tokens", least=-sys.maxsize)
         host = host_name(host)
         book = find_codebook(host, codebook)
         self.recipe = book.named_recipe(recipe)

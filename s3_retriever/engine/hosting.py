@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.paths import EMBEDDED, existing_folder, lasting
 from s3_retriever.processes import renew_after_fork
-from s3_retriever.types import check_path
+from s3_retriever.types import check_source
 
 if TYPE_CHECKING:
     from s3_retriever.codebook import Codebook
@@ -38,7 +38,7 @@ def host_name(host: Any) -> str | Host:
         InputError: It is neither.
     """
     if isinstance(host, (str, os.PathLike)):
-        return str(check_path(host, "host"))
+        return check_source(host, "host")
     from s3_retriever.host import Host
 
     if not isinstance(host, Host):
@@ -58,7 +58,7 @@ def codebook_name(host: str | Host, codebook: str | Path | None) -> str:
         CodebookError: No name was given, and the host has no codebook of its own.
     """
     if codebook is not None:
-        return str(check_path(codebook, "codebook"))
+        return check_source(codebook, "codebook")
     named = host_name(host)
     name = named if isinstance(named, str) else named.name
     if name in EMBEDDED:

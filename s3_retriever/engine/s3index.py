@@ -36,6 +36,7 @@ from s3_retriever.types import (
     check_items,
     check_path,
     check_share,
+    check_source,
     check_string,
     check_text,
     check_type,
@@ -163,7 +164,7 @@ class S3Index:
         if isinstance(host, str):
             host = lasting(host)
         if isinstance(codebook, (str, os.PathLike)):
-            codebook = lasting(str(check_path(codebook, "codebook")))
+            codebook = lasting(check_source(codebook, "codebook"))
         elif codebook is not None:
             from s3_retriever.codebook import Codebook
 

@@ -33,7 +33,7 @@ from s3_retriever.host.source import MINILM, locate
 from s3_retriever.host.windows import OffsetTokenizer, Window, WindowShape, windows
 from s3_retriever.paths import lasting
 from s3_retriever.processes import renew_after_fork
-from s3_retriever.types import check_count, check_path, check_text, check_type
+from s3_retriever.types import check_count, check_source, check_text, check_type
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
@@ -142,7 +142,7 @@ class Host:
             raise InputError(
                 "A host that generates is loaded whole; pass either layers or generates, not both."
             )
-        name = str(check_path(name, "host"))
+        name = check_source(name, "host")
         gguf_file = None if gguf_file is None else check_text(gguf_file, "gguf_file")
         source = locate(name, revision, gguf_file, local_files_only=local_files_only)
         remote = {
@@ -387,6 +387,11 @@ def _digest_weight(digest: Any, name: str, weight: Tensor) -> None:
 
 def _unreadable(what: str, error: Exception) -> HostError:
     """The error for files at which a library fails; below transformers any class is raised."""
+    if "trust_remote_code" in str(error):
+        return HostError(
+            f"{what} without running code that comes with the model; if you trust it, pass "
+            "trust_remote_code=True."
+        )
     return HostError(f"{what} ({brief(error)}); check its files, or fetch the model again.")
 
 

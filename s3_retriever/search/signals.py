@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -19,6 +20,9 @@ from s3_retriever.types import Scores
 # Parameters of BM25, Lucene's defaults but for k1.
 K1 = 1.5
 B = 0.75
+
+# What `str.rpartition` gives of a term that names no language.
+_BARE = ("", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +232,8 @@ class TermGains:
         which: The term of each entry, as an index into `terms`, int64 [n].
         gains: BM25 gain of each entry, float64 [n].
         idf: IDF of each term, float64 [t].
+        wholes: For each entry the IDF of all terms that are no function words in its language,
+            float64 [n].
         languages: Languages, besides English, in which sentences have one of the terms.
     """
 
@@ -236,16 +242,22 @@ class TermGains:
     which: NDArray[np.int64]
     gains: Scores
     idf: Scores
+    wholes: Scores
     languages: frozenset[str]
 
     def coverage(self, size: int) -> Scores:
-        """The share of the question's terms that each sentence has, weighted by IDF [size]."""
-        total = float(self.idf.sum())
-        if total == 0:
-            return np.zeros(size)
-        shares = np.bincount(self.numbers, self.idf[self.which] / total, minlength=size)
-        # A sentence may have several alternatives of a term.
-        return np.minimum(shares, 1.0)
+        """The share of the question's terms that each sentence has, weighted by IDF [size].
+
+        Function words of a sentence's own language are not missed in it.
+        """
+        places = self.numbers * len(self.terms) + self.which
+        if any(self.languages):
+            places = np.unique(places)  # outside English a sentence has alternatives of one term
+        numbers, which = np.divmod(places, max(len(self.terms), 1))
+        had = np.bincount(numbers, self.idf[which], minlength=size)
+        whole = np.full(size, np.inf)
+        np.minimum.at(whole, self.numbers, self.wholes)
+        return np.minimum(had / whole, 1.0)
 
     def scores(self, size: int) -> Scores:
         """BM25 scores of all sentences [size]; 0 without a term of the question."""
@@ -311,7 +323,22 @@ def term_gains(snapshot: Snapshot, counted: Mapping[str, QuestionTerm]) -> TermG
     saturation = K1 * (1 - B + B * lengths / max(snapshot.mean_terms, 1.0))
     gains = weights[which] * counts * (K1 + 1) / (counts + saturation)
     languages = frozenset(language_of_term(names[each]) for each in np.unique(found))
-    return TermGains(tuple(counted), numbers, which, gains, idf, languages)
+    wholes = _wholes(counted.values(), idf)[found]
+    return TermGains(tuple(counted), numbers, which, gains, idf, wholes, languages)
+
+
+def _wholes(terms: Iterable[QuestionTerm], idf: Scores) -> Scores:
+    """For each alternative of each term, the IDF of all terms that its language has."""
+    # English terms and those of scripts without languages, such as numbers, have no prefix.
+    prefixes = [[name.rpartition(":")[:2] for name in sorted(term.alternatives)] for term in terms]
+    totals: Counter[tuple[str, str]] = Counter()
+    everywhere = 0.0
+    for own, weight in zip(prefixes, idf.tolist(), strict=True):
+        if set(own) == {_BARE}:
+            everywhere += weight
+        else:
+            totals.update(dict.fromkeys(own, weight))
+    return np.array([totals[each] + everywhere for own in prefixes for each in own])
 
 
 def bm25_each(snapshot: Snapshot, several: Sequence[Mapping[str, QuestionTerm]]) -> list[Scores]:

@@ -9,7 +9,8 @@ from s3_retriever.answer.citations import cite
 
 
 def span(text: str, name: str, title: str = "") -> Span:
-    return Span(text, 1.0, name, 0, len(text), ("bm25",), {"title": title} if title else {}, 8)
+    metadata = {"title": title} if title else {}
+    return Span(text, 1.0, 1.0, name, 0, len(text), ("bm25",), metadata, 8)
 
 
 EVIDENCE = [

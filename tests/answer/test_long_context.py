@@ -400,7 +400,7 @@ def test_a_prompt_of_the_callers(model, scanned):
     ("question", "options", "problem"),
     [
         (" ", {}, "question is empty"),
-        (None, {}, "question is empty"),
+        (None, {}, "question must be a string, not NoneType"),
         ("a\ud800", {}, "question has a lone surrogate"),
         ("Who?", {"token_budget": 0}, "token_budget must be a whole number of at least 1, not 0"),
         ("Who?", {"token_budget": True}, "token_budget must be"),

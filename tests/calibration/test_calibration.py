@@ -176,9 +176,11 @@ def test_too_few_questions(made, documents, questions):
         calibrate(documents[: 1 if made else 20], few, host="no/such-host")
 
 
-def test_a_single_text_is_not_taken_for_a_list():
-    with pytest.raises(InputError, match="not a single text"):
-        calibrate("A text.")
+def test_a_single_text_is_one_document(documents):
+    made = len(questions_from([documents[0]]).questions)
+    assert 0 < made < 20
+    with pytest.raises(InputError, match=f"at least 20 questions.* there are {made};"):
+        calibrate(documents[0].text, host="no/such-host")
 
 
 def test_a_token_budget_is_at_least_one_token(documents, questions, host, useless):

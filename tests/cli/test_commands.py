@@ -225,9 +225,9 @@ def test_nothing_readable(home, model):
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["search", "x", "--in", "none.s3r"], "There is no index at none.s3r"),
-        (["info", "none.s3r"], "There is no index at none.s3r"),
-        (["add", "docs", "--to", "none.s3r"], "There is no index at none.s3r"),
+        (["search", "x", "--in", "none.s3r"], "none.s3r; check the path"),
+        (["info", "none.s3r"], "none.s3r; check the path"),
+        (["add", "docs", "--to", "none.s3r"], "none.s3r; check the path"),
         (["index", "none", "--to", "idx.s3r"], "There is no file or folder 'none'"),
         (["index", "docs", "--to", "idx.s3r", "--host", "./none"], "There is no codebook"),
         (["index", "docs", "--to", "docs"], "in use by other files"),
@@ -418,10 +418,7 @@ def test_info_agrees_with_the_engine(made):
 
 def test_conditions_read_json_or_text():
     assert options.conditions(["year=2024", "title=A = B", 'id="7"', "ok=true"]) == {
-        "year": 2024,
-        "title": "A = B",
-        "id": "7",
-        "ok": True,
+        "$and": [{"year": 2024}, {"title": "A = B"}, {"id": "7"}, {"ok": True}]
     }
     assert options.conditions(None) is None
 

@@ -195,8 +195,9 @@ class TestRefusals:
         with pytest.raises(InputError, match="pass tokens="):
             fit(host, iter(sentences), **SMALL)
 
-    def test_one_string(self, host):
-        with pytest.raises(InputError, match="not one string"):
+    def test_one_string_is_one_text(self, host):
+        # Two tokens; taken for a list of characters, it would have twelve.
+        with pytest.raises(InputError, match="there are 2;"):
             fit(host, "every release", **SMALL)
 
     def test_too_little_text(self, host):
@@ -214,11 +215,11 @@ class TestRefusals:
         ("option", "message"),
         [
             ({"k": 65}, "k must be between 1 and 64"),
-            ({"k": 0}, "k must be between 1 and 64"),
-            ({"reuse": 0}, "reuse must be above zero"),
-            ({"buffer_tokens": 0}, "buffer_tokens must be above zero"),
-            ({"batch_size": 0}, "batch_size must be above zero"),
-            ({"learning_rate": -1.0}, "learning_rate must be above zero"),
+            ({"k": 0}, "k must be a whole number of at least 1, not 0"),
+            ({"reuse": 0}, "reuse must be a number above zero"),
+            ({"buffer_tokens": 0}, "buffer_tokens must be a whole number of at least 1"),
+            ({"batch_size": 0}, "batch_size must be a whole number of at least 1"),
+            ({"learning_rate": -1.0}, "learning_rate must be a number above zero"),
             ({"taps": ["key.7"]}, r"no tap key\.7"),
             ({"taps": ["value.1"]}, "Unknown tap"),
             ({"taps": ["sentence.1"]}, "Unknown tap"),

@@ -84,7 +84,7 @@ def test_a_single_document_needs_no_list(compressor):
 @pytest.mark.parametrize(
     ("documents", "problem"),
     [
-        (7, "Documents are an iterable of Document or str, not int"),
+        (7, "The documents must be in a list, not int"),
         (["text", 7], "A document is a Document or a string, not int"),
     ],
 )

@@ -126,12 +126,12 @@ def test_code_that_comes_with_a_model_is_not_run(bert_copy):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layers": 0}, "layers must be 1 to 2, .*, not 0"),
+        ({"layers": 0}, "layers must be a whole number of at least 1, not 0"),
         ({"layers": 3}, "layers must be 1 to 2, .*, not 3"),
         ({"window": 7}, "8 to 128 tokens .*, not 7"),
         ({"window": 129}, "8 to 128 tokens .*, not 129"),
         ({"window": 32, "overlap": 17}, "overlap must be 0 to 16, .*, not 17"),
-        ({"overlap": -1}, "overlap must be 0 to 64, .*, not -1"),
+        ({"overlap": -1}, "overlap must be a whole number of at least 0, not -1"),
         ({"dtype": "float16"}, "dtype must be auto, bfloat16 or float32"),
         ({"device": "abacus"}, "Device 'abacus' is not available here"),
     ],

@@ -18,7 +18,7 @@ import pytest
 from helpers.writers import TAPS, made_up, read_documents
 
 from s3_retriever.errors import IndexStoreError
-from s3_retriever.index import DiskBackend, Store
+from s3_retriever.index import DiskBackend, Store, files
 from s3_retriever.index.lock import LOCK_NAMES
 
 FULL = Path("/dev/full")
@@ -148,17 +148,17 @@ def fill_up(path, after, change):
 
 @pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("change", CHANGES)
-def test_no_room_for_the_manifest(tmp_path, change):
+def test_no_room_for_the_manifest(tmp_path, change, monkeypatch):
     path = tmp_path / "x.s3r"
     store = prepare(path)
     before = held(path)
-    (path / "manifest.json.tmp").symlink_to(FULL)
-    with pytest.raises(IndexStoreError, match=r"failed \(No space left on device\)"):
-        CHANGES[change](store)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "begin_draft", lambda _path: FULL.open("wb"))
+        with pytest.raises(IndexStoreError, match=r"failed \(No space left on device\)"):
+            CHANGES[change](store)
     assert held(path) == before
     assert set(store.snapshot().ids()) == set(before)
     tidy(path)
-    (path / "manifest.json.tmp").unlink()
     CHANGES[change](store)
     store.verify()
     tidy(path)

@@ -33,7 +33,7 @@ def use(path):
     store = Store.open(path)
     for segment in store.snapshot().segments:
         segment.ids()
-        segment.where({"n": 1})
+        segment.column("n")
         features, terms = np.arange(200), np.load(path / segment.name / "lexical.terms.npy")
         for tap in segment.taps:
             segment.frequencies(tap, features)

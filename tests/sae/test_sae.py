@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from s3_retriever.errors import CodebookError
+from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.sae import SAETrainer, TopKSAE
 from s3_retriever.sae.training import report
 
@@ -78,10 +78,11 @@ def test_forward_reconstructs(sae, x):
     torch.testing.assert_close(sae(x), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("k", [0, FEATURES + 1])
-def test_k_out_of_range(k):
-    with pytest.raises(CodebookError, match="k must be between 1 and the 64 features"):
-        TopKSAE(WIDTH, FEATURES, k)
+def test_k_out_of_range():
+    with pytest.raises(InputError, match="k must be a whole number of at least 1, not 0"):
+        TopKSAE(WIDTH, FEATURES, 0)
+    with pytest.raises(CodebookError, match="k must be between 1 and the 64 features, not 65"):
+        TopKSAE(WIDTH, FEATURES, FEATURES + 1)
 
 
 class TestFiles:

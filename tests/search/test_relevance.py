@@ -55,6 +55,12 @@ def test_an_answer_is_relevant_in_every_mode(index):
         assert all(0 <= span.relevance <= best.relevance for span in others)
 
 
+def test_function_words_are_not_missed_in_a_sentence_of_their_language(index):
+    word, whole = (index.search(each, 1, mode="bm25")[0] for each in ("signs", "Who signs it off?"))
+    assert word.text == whole.text
+    assert min(word.relevance, whole.relevance) > 0.9
+
+
 def test_an_index_of_one_sentence():
     with S3Index.create() as made:
         made.add("The cat sat on the mat.", progress=False)
@@ -81,6 +87,9 @@ def test_words_alone_speak_in_other_languages():
         (span,) = made.search("Wann friert der Hafen zu?", mode="bm25")
         assert span.text == texts[1]
         assert made.search("Wer schrieb den Faust?", mode="bm25") == []
+        # A word and its stem are one word.
+        (few,) = made.search("Hafen Faust Goethe Weimar Schiller", 1, mode="bm25")
+        assert few.relevance < 0.9 < span.relevance
 
 
 def test_a_bridge_carries_relevance_to_what_it_leads_to():

@@ -162,7 +162,9 @@ CALLS = [
     ({"where": lambda metadata: metadata["page"] > 4}, 0),
     ({"mode": "bm25", "k": 8}, 0),
     ({"mode": "s3", "k": 5}, 5),
-    ({"k": None, "token_budget": 100_000}, 8),
+    # Without k, what is not likely to be evidence is left out, whatever the budget.
+    ({"k": None, "token_budget": 100_000}, 5),
+    ({"k": None, "token_budget": 100_000, "min_relevance": 0.0}, 8),
     ({"min_relevance": 0.99}, 0),
 ]
 

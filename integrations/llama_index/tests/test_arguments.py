@@ -48,7 +48,9 @@ def test_what_is_not_a_node_is_refused(shared, nodes):
         assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("source", ["handbook", 3, [], object(), b"x"], ids=repr)
+@pytest.mark.parametrize(
+    "source", ["handbook", 3, [], object(), b"x"], ids=["path", "number", "list", "object", "bytes"]
+)
 def test_what_is_not_an_index_is_refused(source):
     for call in (
         lambda: S3Retriever(source),
