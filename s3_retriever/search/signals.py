@@ -257,7 +257,8 @@ class TermGains:
         had = np.bincount(numbers, self.idf[which], minlength=size)
         whole = np.full(size, np.inf)
         np.minimum.at(whole, self.numbers, self.wholes)
-        return np.minimum(had / whole, 1.0)
+        shares: Scores = np.minimum(had / whole, 1.0)
+        return shares
 
     def scores(self, size: int) -> Scores:
         """BM25 scores of all sentences [size]; 0 without a term of the question."""
