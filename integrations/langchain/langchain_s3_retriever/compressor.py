@@ -19,7 +19,7 @@ from langchain_s3_retriever.documents import (
     place,
     to_evidence,
 )
-from langchain_s3_retriever.settings import Count, is_blank
+from langchain_s3_retriever.settings import Count, Share, is_blank
 from s3_retriever import InputError
 from s3_retriever.processes import renew_after_fork
 from s3_retriever.types import Mode, Order
@@ -73,6 +73,9 @@ class S3Compressor(BaseDocumentCompressor):
     """Maximum number of spans; None for no limit."""
     token_budget: Count = None
     """Maximum tokens of all spans together, as the host counts them; 1,024 if `k` is None too."""
+    min_relevance: Share = None
+    """Spans of a lower relevance, 0 to 1, are left out; None leaves out, without `k`, what is
+    unlikely to be evidence."""
     mode: Mode = "hybrid"
     """`s3` (co-activation of features), `bm25`, or `hybrid`, which fuses both."""
     order: Order = "score"
@@ -119,6 +122,7 @@ class S3Compressor(BaseDocumentCompressor):
             [_to_scan(document, number) for number, document in sources.items()],
             k=self.k,
             token_budget=self.token_budget,
+            min_relevance=self.min_relevance,
             mode=self.mode,
             order=self.order,
         )

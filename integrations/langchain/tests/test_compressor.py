@@ -202,3 +202,10 @@ def test_a_document_that_comes_again_is_not_scanned_again(monkeypatch, handbook)
     assert scanned == []
     compressor.compress_documents(handbook, "Who cleans the kitchen?")
     assert scanned == [1]  # the new question
+
+
+def test_relevance_has_a_floor_that_can_be_set(handbook):
+    some = S3Compressor(token_budget=1_000).compress_documents(handbook, QUESTION)
+    every = S3Compressor(token_budget=1_000, min_relevance=0).compress_documents(handbook, QUESTION)
+    none = S3Compressor(token_budget=1_000, min_relevance=1).compress_documents(handbook, QUESTION)
+    assert 0 == len(none) < len(some) < len(every)

@@ -105,7 +105,7 @@ def test_a_docstore_is_followed_after_reload(nodes, tmp_path):
 
 
 def test_filters_may_differ_by_query(nodes):
-    retriever = S3Retriever.from_defaults(nodes=nodes)
+    retriever = S3Retriever.from_defaults(nodes=nodes, min_relevance=0)
     for name in ("leave", "canteen", "leave"):
         items = retriever.with_settings(filters=topic(name)).retrieve(QUESTION)
         assert {item.metadata["topic"] for item in items} == {name}

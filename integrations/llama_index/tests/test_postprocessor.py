@@ -48,7 +48,7 @@ def test_overlapping_nodes_bring_a_sentence_once(retrieved):
     overlap = TextNode(text="A preface. Staff have 28 days of paid leave a year.")
     again = TextNode(text=retrieved[0].text)
     nodes = [*retrieved, NodeWithScore(node=overlap), NodeWithScore(node=again)]
-    spans = S3NodePostprocessor().postprocess_nodes(nodes, query_str=QUESTION)
+    spans = S3NodePostprocessor(min_relevance=0).postprocess_nodes(nodes, query_str=QUESTION)
     texts = [span.text for span in spans]
     assert "A preface." in texts
     assert len(set(texts)) == len(texts)

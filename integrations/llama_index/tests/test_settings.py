@@ -21,7 +21,7 @@ def test_settings_take_effect(nodes):
     retriever = S3Retriever.from_defaults(nodes=nodes, token_budget=24)
     limited = retriever.with_settings(token_budget=None, similarity_top_k=5)
     assert len(limited.retrieve(question)) == 5
-    assert retriever.with_settings(min_relevance=0.99).retrieve(question) == []
+    assert retriever.with_settings(min_relevance=1).retrieve(question) == []
     texts = [item.text for item in retriever.retrieve(question)]
     assert len(texts) == 3
     in_order = retriever.with_settings(order="document").retrieve(question)

@@ -145,7 +145,7 @@ def test_values_that_json_does_not_know_become_texts_or_are_refused():
 def test_index_nodes_lead_to_what_they_stand_for_once(nodes):
     details = S3Retriever.from_defaults(nodes=nodes)
     door = IndexNode(text="About leave. All about paid leave.", index_id="hr", obj=details)
-    retriever = S3Retriever.from_defaults(nodes=[door])
+    retriever = S3Retriever.from_defaults(nodes=[door], min_relevance=0)
     ids = [item.node_id for item in retriever.retrieve(QUESTION)]
     assert ids == [item.node_id for item in details.retrieve(QUESTION)]
     bare = S3Retriever(retriever.index).retrieve("leave")

@@ -16,7 +16,7 @@ from s3_retriever.types import Mode, Order
 
 from llama_index.retrievers.s3_attention.base import in_thread
 from llama_index.retrievers.s3_attention.nodes import check_nodes, described, to_node, to_scan
-from llama_index.retrievers.s3_attention.settings import Budget, Limit
+from llama_index.retrievers.s3_attention.settings import Budget, Limit, Share
 
 if TYPE_CHECKING:
     from s3_retriever import Compressor, Span
@@ -51,6 +51,11 @@ class S3NodePostprocessor(BaseNodePostprocessor):
         description="Maximum tokens of all spans together, as the host counts them; 1,024 if "
         "neither this nor similarity_top_k is given.",
     )
+    min_relevance: Share = Field(
+        default=None,
+        description="Spans of a lower relevance, 0 to 1, are left out; by default, without "
+        "similarity_top_k, those that are unlikely to be evidence.",
+    )
     mode: Mode = Field(default="hybrid", description="`hybrid`, `s3` or `bm25`.")
     order: Order = Field(
         default="score", description="`score`, best first, or `document`, as in the nodes."
@@ -66,7 +71,7 @@ class S3NodePostprocessor(BaseNodePostprocessor):
 
         Args:
             compressor: The compressor, with its host, codebook and recipe; may be shared.
-            settings: Any of similarity_top_k, token_budget, mode and order.
+            settings: Any of similarity_top_k, token_budget, min_relevance, mode and order.
         """
         postprocessor = cls(**settings)
         postprocessor._compressor = compressor
@@ -94,6 +99,7 @@ class S3NodePostprocessor(BaseNodePostprocessor):
             [to_scan(node) for node in sources.values()],
             k=self.similarity_top_k,
             token_budget=self.token_budget,
+            min_relevance=self.min_relevance,
             mode=self.mode,
             order=self.order,
         )
