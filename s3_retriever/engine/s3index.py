@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 # Tokens of a search that sets no limit, about what four chunks of other retrievers hold.
 DEFAULT_TOKEN_BUDGET = 512
 # Spans of a lower relevance are no evidence to a search without `k`.
-MIN_RELEVANCE = 0.1
+MIN_RELEVANCE = 0.05
 
 
 class S3Index:
@@ -428,7 +428,7 @@ class S3Index:
             mode: `s3` (co-activation of features), `bm25`, or `hybrid`, which fuses both.
             token_budget: Most tokens of all spans together, as the host counts them; 512 if
                 neither `k` nor `token_budget` is given.
-            min_relevance: Spans of a lower `relevance`, 0 to 1, are left out. By default 0.1
+            min_relevance: Spans of a lower `relevance`, 0 to 1, are left out. By default 0.05
                 without `k`, if the relevance of the recipe's host is known or the mode is `bm25`;
                 else 0, which leaves nothing out.
             where: Metadata that documents must have, such as `{"year": 2024}` or
