@@ -163,7 +163,7 @@ CALLS = [
     ({"mode": "bm25", "k": 8}, 0),
     ({"mode": "s3", "k": 5}, 5),
     # Without k, what is not likely to be evidence is left out, whatever the budget.
-    ({"k": None, "token_budget": 100_000}, 5),
+    ({"k": None, "token_budget": 100_000}, 6),
     ({"k": None, "token_budget": 100_000, "min_relevance": 0.0}, 8),
     ({"min_relevance": 0.99}, 0),
 ]
