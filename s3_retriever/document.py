@@ -115,5 +115,5 @@ def title_of(metadata: Mapping[str, Any]) -> str:
     if len(title) <= TITLE_CHARACTERS:
         return title
     cut = title[:TITLE_CHARACTERS]
-    # A word that is cut is dropped, unless there is no other.
+    # A word that is cut is dropped, unless it is the only one.
     return (cut if title[TITLE_CHARACTERS].isspace() else cut.rpartition(" ")[0] or cut).rstrip()

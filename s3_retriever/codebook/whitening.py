@@ -2,7 +2,7 @@
 
 The mean states of a decoder's sentences lie close together: a few directions, which all sentences
 share, hold most of the variance, and a cosine sees little else. A map that evens the directions
-out, and a mean in which rare tokens count more, make them tell sentences apart.
+out, and a mean in which rare tokens count more, set sentences apart.
 """
 
 from __future__ import annotations

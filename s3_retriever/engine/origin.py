@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from s3_retriever.encoder import Encoder
 
 
-# Of a host or a codebook; a path is no longer than this on any system.
+# Of a host or a codebook; no system has longer paths.
 Name = Annotated[str, Field(min_length=1, max_length=4_096, pattern=r"^[^\x00]*$")]
 
 

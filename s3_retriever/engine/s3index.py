@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 # Tokens of a search that sets no limit, about what four chunks of other retrievers hold.
 DEFAULT_TOKEN_BUDGET = 512
-# Spans of a lower relevance are no evidence to a search without `k`.
+# A search without `k` leaves out spans of a lower relevance.
 MIN_RELEVANCE = 0.05
 
 

@@ -15,7 +15,7 @@ _JSON_LINES = frozenset({".jsonl", ".ndjson"})
 _DELIMITERS = ",;\t|"
 # Columns that a title lists, in characters; the rest are left out.
 _HEADER_CHARACTERS = 300
-# A longer first line is no header.
+# A longer first line is not a header.
 _FIRST_LINE_CHARACTERS = 65_536
 
 

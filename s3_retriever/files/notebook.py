@@ -22,7 +22,7 @@ def read_notebook(data: bytes, name: str) -> Iterator[Content]:
         name: The title of a notebook without headings.
 
     Raises:
-        UnreadableError: The data is no notebook.
+        UnreadableError: The data is not a notebook.
     """
     cells = _cells(data)
     headings = (markdown_content(source).title for kind, source in cells if kind == "markdown")

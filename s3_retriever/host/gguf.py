@@ -57,7 +57,7 @@ def model_of(file: Path) -> Path:
         A folder as `from_pretrained` reads it: weights in bfloat16, with tokenizer.
 
     Raises:
-        HostError: The file is no GGUF file, is damaged or of an unknown family, the extra `gguf`
+        HostError: The file is not a GGUF file, is damaged or of an unknown family, the extra `gguf`
             is missing, or the cache cannot be written.
     """
     try:

@@ -13,7 +13,7 @@ from torch import Tensor
 from s3_retriever.errors import CodebookError, brief
 from s3_retriever.paths import begin_draft, regular_size
 
-# Those that a file may hold; anything else is no weight.
+# Types that weights in a file may have.
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 

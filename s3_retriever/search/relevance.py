@@ -28,7 +28,7 @@ _INDEPENDENT = 0.75
 
 
 def knows_relevance(recipe: Recipe, mode: Mode) -> bool:
-    """Whether a search can tell evidence from chance.
+    """Whether a search can separate evidence from chance.
 
     Words are the same for every host; what its cosines say has to be measured.
     """

@@ -232,7 +232,7 @@ class TermGains:
         which: The term of each entry, as an index into `terms`, int64 [n].
         gains: BM25 gain of each entry, float64 [n].
         idf: IDF of each term, float64 [t].
-        wholes: For each entry the IDF of all terms that are no function words in its language,
+        wholes: For each entry the IDF of all terms that are not function words in its language,
             float64 [n].
         languages: Languages, besides English, in which sentences have one of the terms.
     """

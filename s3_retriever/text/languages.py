@@ -31,7 +31,7 @@ class Language:
     Attributes:
         script: First word of the Unicode names of its letters, such as `LATIN`.
         stemmer: Name of its Snowball stemmer; empty for none.
-        words: Its function words, case-folded. They tell the language and are not searched.
+        words: Its function words, case-folded. They give the language away and are not searched.
     """
 
     script: str
@@ -93,7 +93,7 @@ def language_of(text: str, metadata: Mapping[str, Any]) -> str:
 
     Returns:
         A key of `LANGUAGES`; empty for a language that is named but not listed there. A text that
-        is too short to tell counts as English, which concerns its words in Latin script only.
+        is too short to judge counts as English, which concerns its words in Latin script only.
     """
     named = metadata.get("language")
     code = _named(named) if isinstance(named, str) else None

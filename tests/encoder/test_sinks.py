@@ -1,4 +1,4 @@
-"""Attention sinks are no evidence: they have no features and do not count in means."""
+"""Attention sinks have no features and do not count in means."""
 
 from __future__ import annotations
 

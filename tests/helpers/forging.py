@@ -12,7 +12,7 @@ SEGMENT = "segment-000001"
 
 
 def seal(manifest):
-    """A manifest as it stands in the file, whatever it says."""
+    """A manifest as the file has it, whatever it says."""
     rest = json.dumps(manifest).encode()[1:]
     checksum = hashlib.sha256(rest).hexdigest().encode()
     return b'{\n "sha256": "%s",\n%s' % (checksum, rest)

@@ -37,7 +37,7 @@ class S3VectorStore(VectorStore):
     For what takes nothing else: `langchain_core.indexing.index` with a record manager,
     `ParentDocumentRetriever`, example selectors. As these expect, a search returns whole documents
     as they were added, ranked by the best of their spans. `S3Retriever.from_index(store.index)`
-    finds evidence in the same index. There are no vectors, hence no search by vector and no MMR.
+    finds evidence in the same index. It has no vectors, so it offers neither search by vector nor MMR.
 
     Args:
         index: The index; retrievers and stores may share it.
@@ -243,7 +243,7 @@ class S3VectorStore(VectorStore):
         return self._ranked(query, k, **kwargs)
 
     def max_marginal_relevance_search(self, query: str, *args: Any, **options: Any) -> Any:
-        """Not available: there are no vectors to compare documents by.
+        """Not available: the index has no vectors to compare documents by.
 
         Raises:
             NotImplementedError: Always.
