@@ -37,7 +37,7 @@ class S3VectorStore(VectorStore):
     For what takes nothing else: `langchain_core.indexing.index` with a record manager,
     `ParentDocumentRetriever`, example selectors. As these expect, a search returns whole documents
     as they were added, ranked by the best of their spans. `S3Retriever.from_index(store.index)`
-    finds evidence in the same index. It has no vectors, so it offers neither search by vector nor MMR.
+    finds evidence in the same index. There is no search by vector and no MMR.
 
     Args:
         index: The index; retrievers and stores may share it.
