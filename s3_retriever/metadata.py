@@ -31,7 +31,8 @@ def json_value(value: Any, name: str) -> Any:
     """Convert a value to what JSON gives back: None, bools, numbers, text, lists and dicts.
 
     NumPy scalars become Python's and arrays lists; dates and times ISO 8601 text; `Decimal` a
-    number; UUIDs and paths text; tuples lists; sets sorted lists; an `Enum` member its value.
+    number; UUIDs and paths text; tuples lists; sets sorted lists; an `Enum` member its value; keys
+    that are whole numbers text.
 
     Args:
         value: The value.
@@ -74,7 +75,7 @@ def _convert(value: Any, path: _Path) -> Any:
     if len(path) > MAX_DEPTH + 1:
         raise InputError(f"{path[0]} is nested more than {MAX_DEPTH} levels deep.")
     if isinstance(value, Mapping):
-        return {_text_key(key, path): _convert(item, (*path, key)) for key, item in value.items()}
+        return _mapping(value, path)
     value = _scalar(value)
     if value is None or isinstance(value, bool):
         return value
@@ -120,7 +121,17 @@ def _number(value: float, path: _Path) -> float:
     return int(value)
 
 
+def _mapping(value: Mapping[Any, Any], path: _Path) -> dict[str, Any]:
+    converted = {_text_key(key, path): _convert(item, (*path, key)) for key, item in value.items()}
+    if len(converted) < len(value):
+        raise InputError(f"{_name(path)} has a key twice, as a number and as a string.")
+    return converted
+
+
 def _text_key(key: Any, path: _Path) -> str:
+    """A key as JSON has it: text; whole numbers are written out."""
+    if isinstance(key, (int, np.integer)) and not isinstance(key, (bool, Enum)):
+        return str(int(key))
     if not isinstance(key, str):
         raise InputError(f"{_name(path)} has the key {shown(key)}, which is not a string.")
     return str(key.value if isinstance(key, Enum) else key)

@@ -73,7 +73,7 @@ def test_awkward_text_is_kept_as_it_is():
         ({"text": "a", "id": "\udcff"}, "id .* has a lone surrogate"),
         ({"text": "a", "metadata": {"x": object()}}, "metadata that JSON cannot hold"),
         ({"text": "a", "metadata": {"x": float("nan")}}, "metadata that JSON cannot hold"),
-        ({"text": "a", "metadata": {"x": 1, 2: 3}}, "metadata that JSON cannot hold"),
+        ({"text": "a", "metadata": {"x": 1, (2, 3): 3}}, "metadata that JSON cannot hold"),
         ({"text": "a", "unit": "word"}, "unit must be sentence or line, not 'word'"),
         ({"text": "a", "unit": ["line"]}, "unit must be sentence or line"),
         ({"text": "a", "metadata": None}, "metadata that JSON cannot hold"),
@@ -129,7 +129,9 @@ def test_a_document_keeps_its_own_metadata():
         ({"a": [1, {"b": -math.inf}]}, r"metadata\['a'\]\[1\]\['b'\] is -inf"),
         ({"a": b"x"}, r"metadata\['a'\] is bytes; decode it"),
         ({"a": 1j}, r"metadata\['a'\] is of type complex, which has no JSON form"),
-        ({"a": {5: 1}}, r"metadata\['a'\] has the key 5, which is not a string"),
+        ({"a": {5.5: 1}}, r"metadata\['a'\] has the key 5.5, which is not a string"),
+        ({1: "a", "1": "b"}, "metadata has a key twice, as a number and as a string"),
+        ({True: 1}, "metadata has the key True, which is not a string"),
         ({"a": 10**400}, r"metadata\['a'\] is a number of more than 1024 bits"),
         ([("a", 1)], "a list, not a mapping"),
     ],
@@ -145,3 +147,7 @@ def test_metadata_in_a_circle_is_refused():
     metadata["a"] = metadata
     with pytest.raises(InputError, match="metadata is nested more than 64 levels deep"):
         Document("text", metadata=metadata)
+
+
+def test_keys_that_are_whole_numbers_become_text():
+    assert Document("text", metadata={1: {2: "a"}}).metadata == {"1": {"2": "a"}}

@@ -158,7 +158,7 @@ def test_documents_that_pass(books, where, expected):
         (["year"], "where must be a mapping such as .* not list"),
         ("year", "where must be a mapping such as .* not str"),
         (dict, "where must be a mapping such as .* not type"),
-        ({5: 1}, "where has the key 5, which is not a string"),
+        ({5.5: 1}, "where has the key 5.5, which is not a string"),
         ({"year": {"$above": 3}}, r"where\['year'\]\['\$above'\] is not an operator; .*\$eq, \$ne"),
         ({"$xor": [{"year": 1}]}, r"where\['\$xor'\] is not an operator; where knows \$eq"),
         ({"year": {"$neq": 3}}, r"where\['year'\]\['\$neq'\] is not an operator"),
