@@ -58,7 +58,8 @@ def cite(text: str, evidence: Sequence[Span]) -> tuple[Citation, ...]:
     citations: list[Citation] = []
     for start, end in split_sentences(text):
         said = set(analyze(text[start:end]))
-        shares = [content(said & found) / content(said) if said else 0.0 for found in terms]
+        whole = content(said)
+        shares = [content(said & found) / whole if said else 0.0 for found in terms]
         least = max(_LEAST, _OF_BEST * max(shares, default=0.0))
         supporting = sorted((-share, place) for place, share in enumerate(shares) if share >= least)
         citations += [Citation(start, end, evidence[place], -share) for share, place in supporting]

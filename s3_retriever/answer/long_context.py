@@ -76,7 +76,7 @@ class LongContext:
             raise InputError(f"fallback must be 'bm25' or None, not {fallback!r}.")
         if not isinstance(chat_options, (Mapping, NoneType)):
             raise InputError(f"chat_options must be a mapping, not {type(chat_options).__name__}.")
-        book = _codebook(retriever or host, codebook, fallback)
+        book = _codebook(host if retriever is None else retriever, codebook, fallback)
         if book is not None:
             recipe = book.named_recipe(recipe)  # fails before the host is loaded, which takes long
         self.host = answering_host(host, host_options)

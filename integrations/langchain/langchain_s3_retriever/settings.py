@@ -13,9 +13,8 @@ def _count(value: Any, field: ValidationInfo) -> int | None:
     return None if value is None else check_count(value, field.field_name or "")
 
 
-def _share(value: Any, field: ValidationInfo) -> Any:
-    check_share(value, field.field_name or "")
-    return value
+def _share(value: Any, field: ValidationInfo) -> float | None:
+    return check_share(value, field.field_name or "")
 
 
 # Whole numbers of at least 1, and numbers from 0 to 1, also NumPy's; True is not a number.

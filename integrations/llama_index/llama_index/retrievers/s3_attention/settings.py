@@ -34,9 +34,8 @@ def _count(least: int) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def _share(value: Any, field: ValidationInfo) -> Any:
-    check_share(value, field.field_name or "")
-    return value
+def _share(value: Any, field: ValidationInfo) -> float | None:
+    return check_share(value, field.field_name or "")
 
 
 # Whole numbers, and numbers from 0 to 1, also NumPy's; True is not a number.
