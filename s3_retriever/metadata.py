@@ -97,6 +97,8 @@ def _scalar(value: Any) -> Any:
         value = value.value
     if isinstance(value, np.datetime64) and isinstance(value.item(), int):
         value = value.astype("datetime64[us]")  # finer than Python's dates
+    if isinstance(value, (np.datetime64, np.timedelta64)) and np.isnat(value):
+        return value  # its item would be None
     if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and not value.ndim):
         # The item of a `longdouble` is a `longdouble`.
         value = float(value) if isinstance(value, np.floating) else value.item()
