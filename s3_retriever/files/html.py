@@ -119,7 +119,7 @@ class _Page:
 
     @property
     def heading(self) -> str:
-        """The first `h1`, else the first heading; empty if there is none."""
+        """The first `h1`, else the first heading; may be empty."""
         return self._headings.get("h1") or next(iter(self._headings.values()), "")
 
     def read(self, root: Any) -> None:
