@@ -39,8 +39,8 @@ def json_value(value: Any, name: str) -> Any:
         name: What messages call it, such as `metadata`; items are named like `metadata['year']`.
 
     Raises:
-        InputError: A value has no JSON form (NaN, bytes, other objects), a key is not a string, or
-            values are nested more than 64 levels deep.
+        InputError: A value has no JSON form (NaN, NaT, bytes, other objects), a key is neither text
+            nor a whole number, or values are nested more than 64 levels deep.
     """
     return _convert(value, (name,))
 
