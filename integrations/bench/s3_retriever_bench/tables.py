@@ -18,6 +18,7 @@ from s3_retriever_bench.statistics import (
     LongContextSummary,
     Measure,
     QualitySummary,
+    Wait,
 )
 
 Figures = Mapping[str, Any]
@@ -357,6 +358,8 @@ def _question_tables(summary: LongContextSummary) -> Iterator[Grid]:
     for measure in measures:
         yield _by_task(summary, measure)
     yield _costs(summary)
+    if any(summary.peak_bytes(name) for name in summary.methods):
+        yield _waits(summary)
     failures = [
         [f"{name}{f' @{budget:,}' * (name != 'full')}", f"{count} of {summary.count()}", why]
         for name in summary.methods
@@ -393,6 +396,35 @@ def _costs(summary: LongContextSummary) -> Grid:
         f"Evidence: mean tokens; medians of reading 1,000 tokens and finding @{summary.middle:,}"
     )
     return Grid(title, ["method", *tokens, "read, s/1k", "find, ms"], rows)
+
+
+def _waits(summary: LongContextSummary) -> Grid:
+    """Median seconds to the first token over the questions that all methods answered, and memory.
+
+    A question that one method cannot answer is mostly one about a long context.
+    """
+    budgets, names = summary.budgets, summary.methods
+    known = [
+        None not in row
+        for row in zip(
+            *(summary.waits(name, budget, "first") for name in names for budget in budgets),
+            strict=True,
+        )
+    ]
+
+    def cell(name: str, budget: int, wait: Wait) -> str:
+        waits = [
+            w for w, kept in zip(summary.waits(name, budget, wait), known, strict=True) if kept
+        ]
+        return digits(median(waits)) if waits else "-"
+
+    rows = []
+    for name in names:
+        waits = [cell(name, budget, wait) for wait in ("first", "further") for budget in budgets]
+        rows.append([name, *waits, _megabytes(summary.peak_bytes(name))])
+    header = [f"{wait} @{budget:,}" for wait in ("first", "further") for budget in budgets]
+    title = f"Seconds to the first token: medians of {sum(known)} questions that all answered"
+    return Grid(title, ["method", *header, "peak MB"], rows)
 
 
 def _needles(needles: Figures, kind: str, title: str) -> Grid:
@@ -435,4 +467,4 @@ def _hybrid_gain(summary: LongContextSummary, measure: Measure, name: str, budge
 
 def _value(value: float, measure: Measure) -> str:
     """A share as `.123`, anything else with three digits."""
-    return share(value) if measure in ("recall", "score") else digits(value)
+    return digits(value) if measure in ("nll", "kl") else share(value)
