@@ -150,8 +150,7 @@ def run_longcontext(plan: Plan) -> dict[str, Any]:
             f"Host {plan.host!r} cannot generate, which all chosen methods need; choose another "
             "method with --method, or a causal host."
         )
-    limit = plan.max_context_tokens
-    fitting = [s for s in samples if limit is None or host.tokenizer.count(s.context) <= limit]
+    fitting = _fitting(samples, plan.max_context_tokens, host)
     chosen = choose(fitting, plan.questions, plan.seed)
     settings = _settings(plan, host, book)
     files = source_files(plan.haystack)
@@ -175,6 +174,15 @@ def run_longcontext(plan: Plan) -> dict[str, Any]:
         "needles": needles,
     }
     return figures | {"claims": check(longcontext_claims(figures))}
+
+
+def _fitting(samples: Sequence[Sample], limit: int | None, host: Host) -> Sequence[Sample]:
+    """The samples whose contexts have at most `limit` tokens of a host, if there is a limit."""
+    if limit is None:
+        return samples
+    contexts = {sample.group: sample.context for sample in samples}
+    tokens = {group: host.tokenizer.count(context) for group, context in contexts.items()}
+    return [sample for sample in samples if tokens[sample.group] <= limit]
 
 
 def _codebook(plan: Plan) -> Codebook | None:

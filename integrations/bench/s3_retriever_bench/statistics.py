@@ -226,7 +226,9 @@ def quality_summaries(figures: Mapping[str, Any]) -> Iterator[QualitySummary]:
 # A gold answer's words in the evidence, score of the answer, a gold answer's words in the answer,
 # NLL of the gold answer, and divergence from what the host expects after the whole context.
 Measure = Literal["recall", "score", "contained", "nll", "kl"]
+# For the first token: of the first question about a context, and of a further one.
 Wait = Literal["first", "further"]
+WAITS: Sequence[Wait] = ("first", "further")
 MEASURES: Mapping[Measure, str] = {
     "recall": "answer recall",
     "score": "score",
@@ -318,6 +320,20 @@ class LongContextSummary:
             None if token is None else found + token + (read if wait == "first" else 0.0)
             for read, found, token in zip(prepared, *columns, strict=True)
         ]
+
+    def answered_by_all(self) -> list[bool]:
+        """Whether a question was answered with every method and budget.
+
+        One that was not is mostly about a long context, which would make the others look slow.
+        """
+        waits = (self.waits(m, budget, "first") for m in self.methods for budget in self.budgets)
+        return [None not in row for row in zip(*waits, strict=True)]
+
+    def typical_wait(self, method: str, budget: int, wait: Wait) -> float | None:
+        """The median wait over the questions answered by all; None if there are none."""
+        waits = zip(self.waits(method, budget, wait), self.answered_by_all(), strict=True)
+        known = [seconds for seconds, by_all in waits if by_all and seconds is not None]
+        return median(known) if known else None
 
     def peak_bytes(self, method: str) -> int | None:
         """The highest peak of all questions and budgets; None if there is none."""

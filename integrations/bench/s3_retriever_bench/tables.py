@@ -14,11 +14,11 @@ from rich.table import Table
 from s3_retriever_bench.claims import done
 from s3_retriever_bench.statistics import (
     MEASURES,
+    WAITS,
     Estimate,
     LongContextSummary,
     Measure,
     QualitySummary,
-    Wait,
 )
 
 Figures = Mapping[str, Any]
@@ -399,31 +399,18 @@ def _costs(summary: LongContextSummary) -> Grid:
 
 
 def _waits(summary: LongContextSummary) -> Grid:
-    """Median seconds to the first token over the questions that all methods answered, and memory.
-
-    A question that one method cannot answer is mostly one about a long context.
-    """
-    budgets, names = summary.budgets, summary.methods
-    known = [
-        None not in row
-        for row in zip(
-            *(summary.waits(name, budget, "first") for name in names for budget in budgets),
-            strict=True,
-        )
-    ]
-
-    def cell(name: str, budget: int, wait: Wait) -> str:
-        waits = [
-            w for w, kept in zip(summary.waits(name, budget, wait), known, strict=True) if kept
+    columns = [(wait, budget) for wait in WAITS for budget in summary.budgets]
+    rows = [
+        [
+            name,
+            *(digits(summary.typical_wait(name, budget, wait)) for wait, budget in columns),
+            _megabytes(summary.peak_bytes(name)),
         ]
-        return digits(median(waits)) if waits else "-"
-
-    rows = []
-    for name in names:
-        waits = [cell(name, budget, wait) for wait in ("first", "further") for budget in budgets]
-        rows.append([name, *waits, _megabytes(summary.peak_bytes(name))])
-    header = [f"{wait} @{budget:,}" for wait in ("first", "further") for budget in budgets]
-    title = f"Seconds to the first token: medians of {sum(known)} questions that all answered"
+        for name in summary.methods
+    ]
+    header = [f"{wait} @{budget:,}" for wait, budget in columns]
+    count = sum(summary.answered_by_all())
+    title = f"Seconds to the first token: medians of {count} questions that all methods answered"
     return Grid(title, ["method", *header, "peak MB"], rows)
 
 

@@ -604,6 +604,10 @@ def test_claims_are_computed_from_the_figures_they_are_about():
     assert summary.mean("full", 64, "score").n == 1
     tables = {grid.title: grid for grid in longcontext_tables(figures | {"claims": checked})}
     assert tables["Each task: score @64"].rows[1] == ["b", "1", "-", ".000", ".000", ".900"]
+    waits = tables["Seconds to the first token: medians of 1 questions that all methods answered"]
+    assert waits.header == ["method", "first @64", "further @64", "peak MB"]
+    assert waits.rows[0] == ["full", "10.5", "9.60", "2,000"]
+    assert waits.rows[-1] == ["hybrid", "1.40", "0.50", "2,000"]
     assert {claim["measured"] for claim in check(longcontext_claims(figures_of({}, {})))} == {None}
 
 
