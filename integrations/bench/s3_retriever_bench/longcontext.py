@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NoReturn
@@ -47,6 +48,16 @@ _COLUMNS = (
 _VERSIONS = ("s3-retriever", "torch", "transformers", "sentence-transformers", "faiss-cpu")
 # The methods that need a host that generates: an encoder finds evidence, and so does MiniLM.
 _FOR_DECODERS = ("full", "hybrid-minilm")
+
+_WARM_UP_BUDGET = 16
+_WARM_UP = Sample(
+    task=replace(TASKS["hotpotqa"], new_tokens=2),
+    before="",
+    documents=(Document(" ".join(f"House {n} on Mill Lane has {n} doors." for n in range(9))),),
+    after="\n\nHow many doors has house 7?",
+    question="How many doors has house 7?",
+    answers=("7",),
+)
 
 _NEEDLE_PROMPT = TASKS["multifieldqa_en"].prompt
 _NEEDLE_NEW_TOKENS = 32
@@ -307,9 +318,20 @@ class _Run:
 
     def _question(self, sample: Sample, asked: Asked, method: str) -> dict[str, Any]:
         name, digest = f"{sample.task.name}-{sample.digest}", sample.digest
-        return self._store.measured(
-            name, method, digest, lambda: asked.measure(method, self._plan.budgets)
-        )
+        return self._store.measured(name, method, digest, lambda: self._measure(asked, method))
+
+    def _measure(self, asked: Asked, method: str) -> dict[str, Any]:
+        assert self._warmed_up
+        return asked.measure(method, self._plan.budgets)
+
+    @cached_property
+    def _warmed_up(self) -> bool:
+        """Let every method read and answer once, because first runs load, compile and allocate."""
+        with ReadContext(_WARM_UP.documents, self._tools) as context:
+            asked = Asked(_WARM_UP, context, self._answerer)
+            for method in self._methods:
+                asked.measure(method, [_WARM_UP_BUDGET])
+        return True
 
     def _needles(
         self, name: str, haystack: Haystack, context: ReadContext, method: str
