@@ -15,12 +15,19 @@ from torch import Tensor
 from s3_retriever.codebook import Codebook
 from s3_retriever.codebook.sentence_map import SentenceMap, weights_in_mean
 from s3_retriever.document import Document
-from s3_retriever.features import EncodedChunk, EncodedQuestion, TapFeatures
+from s3_retriever.features import (
+    EncodedChunk,
+    EncodedQuestion,
+    HeadQueries,
+    Layout,
+    TapFeatures,
+)
 from s3_retriever.host import Host, Window
 from s3_retriever.host.batches import LOOKAHEAD_BATCHES, run_batches
 from s3_retriever.host.device import Fetched
 from s3_retriever.host.taps import (
     Activations,
+    Head,
     SentencePooler,
     Tap,
     group_queries,
@@ -28,7 +35,7 @@ from s3_retriever.host.taps import (
     read_each,
     read_marked,
 )
-from s3_retriever.quantization import quantize, random_axes
+from s3_retriever.quantization import quantize, quantize_standard, random_axes
 from s3_retriever.recipe import Recipe
 from s3_retriever.sae import TopKEncoder
 from s3_retriever.text import count_terms, language_of
@@ -102,12 +109,15 @@ class _Scanned:
         states: Hidden states of the batch's tokens [tokens, width], which wait on the CPU for the
             ends of their sentences; None if the recipe does not score sentences.
         sinks: Which of these tokens are attention sinks, bool [tokens]; None without states.
+        keys: Key head to the coordinates of the batch's keys [tokens, axes]; NaN for attention
+            sinks.
     """
 
     rows: slice
     indices: Mapping[str, Fetched]
     states: Fetched | None
     sinks: Fetched | None
+    keys: Mapping[str, Fetched]
 
     def chunk(self, window: Window) -> EncodedChunk:
         """The window's tokens and sentences, still without sentence vectors."""
@@ -123,6 +133,10 @@ class _Scanned:
             },
             vectors=None,
             last=window.last,
+            keys={
+                head: _quantized_keys(keys.tensor()[self.rows].numpy())
+                for head, keys in self.keys.items()
+            },
         )
 
 
@@ -157,13 +171,9 @@ class Encoder:
         """Identity of the codebook."""
         return self.codebook.identity
 
-    def feature_sizes(self, recipe: Recipe) -> dict[str, int]:
-        """Sizes of the dictionaries of a recipe's taps, by tap name."""
-        return self.codebook.feature_sizes(recipe)
-
-    def vector_bytes(self, recipe: Recipe) -> int:
-        """Bytes of a sentence vector; 0 if the recipe does not score sentences."""
-        return self.codebook.vector_bytes(recipe)
+    def layout(self, recipe: Recipe) -> Layout:
+        """What an index keeps of each token and sentence for a recipe."""
+        return self.codebook.layout(recipe)
 
     def named_recipe(self, recipe: str | Recipe) -> Recipe:
         """A recipe by name, or the caller's own, checked against the codebook."""
@@ -174,7 +184,7 @@ class Encoder:
     ) -> Iterator[EncodedChunk]:
         """Encode a stream of documents, in order and in bounded memory.
 
-        With a recipe that neither has taps nor scores sentences, the host does not run.
+        With a recipe that has only BM25, the host does not run.
 
         Yields:
             The chunks of each document in turn, at least one; the last one says so.
@@ -182,7 +192,8 @@ class Encoder:
         check_type(recipe, Recipe, "recipe")
         taps = {name: Tap.parse(name) for name in recipe.taps}
         hidden = _sentence_states(recipe)
-        sites = list({*taps.values(), *([hidden] if hidden else [])})
+        heads = {h: Tap("key", h.layer, h.number) for h in self.codebook.query_heads(recipe)}
+        sites = list({*taps.values(), *heads.values(), *([hidden] if hidden else [])})
 
         def run(batch: Sequence[Window]) -> list[_Scanned]:
             seen = read_marked(self.host, sites, batch) if sites else {}
@@ -191,7 +202,8 @@ class Encoder:
                 for name, tap in taps.items()
             }
             states, sinks = map(Fetched, seen[hidden]) if hidden else (None, None)
-            return [_Scanned(rows, indices, states, sinks) for rows in _rows(batch)]
+            keys = {str(head): Fetched(self._keys(head, seen[tap])) for head, tap in heads.items()}
+            return [_Scanned(rows, indices, states, sinks, keys) for rows in _rows(batch)]
 
         windows = self.host.windows(documents)
         lookahead = self._lookahead(hidden) if hidden else LOOKAHEAD_BATCHES
@@ -210,13 +222,15 @@ class Encoder:
         """
         check_type(recipe, Recipe, "recipe")
         sides = {
-            name: Tap("query", Tap.parse(name).layer)
-            if part.query_side == "query"
-            else Tap.parse(name)
+            name: Tap.parse(name)
+            if part.query_side == "same"
+            else replace(Tap.parse(name), site="query")
             for name, part in recipe.taps.items()
         }
         hidden = _sentence_states(recipe)
-        sites = list({*sides.values(), *([hidden] if hidden else [])})
+        heads = self.codebook.query_heads(recipe)
+        asked = {Tap("query", head.layer) for head in heads}
+        sites = list({*sides.values(), *asked, *([hidden] if hidden else [])})
         if not sites:
             return EncodedQuestion({})
         windows = self.host.windows([self._behind_title(Document(text))])
@@ -229,16 +243,33 @@ class Encoder:
             values, sinks = map(torch.cat, zip(*(part[site] for part in parts), strict=True))
             # Unknown words are ignored just as sinks are.
             seen[site] = Activations(values, sinks | unknown.to(sinks.device))
-        features = {
-            name: self._features(name, side, seen[side], recipe.advanced.query_top_k)
-            for name, side in sides.items()
+        features = {name: self._features(name, recipe, seen[side]) for name, side in sides.items()}
+        queries = {
+            str(head): self._queries(head, group, seen[Tap("query", head.layer)])
+            for head, group in heads.items()
         }
         if hidden is None:
-            return EncodedQuestion(features)
+            return EncodedQuestion(features, queries=queries)
         states, ignored = seen[hidden]
         weights = weights_in_mean(ids, ignored.cpu(), self._token_weights(hidden.layer))
         encoder = self._sentence_encoder(hidden.layer)
-        return EncodedQuestion(features, encoder.direction(states, weights))
+        return EncodedQuestion(features, encoder.direction(states, weights), queries)
+
+    @torch.inference_mode()
+    def _keys(self, head: Head, seen: Activations) -> Tensor:
+        """Coordinates of a head's keys, float32 [tokens, axes]; NaN for attention sinks."""
+        key_head = self.codebook.key_heads[head]
+        coordinates = key_head.coordinates(seen.values)
+        return coordinates.masked_fill(seen.sinks[:, None], torch.nan)
+
+    @torch.inference_mode()
+    def _queries(self, key_head: Head, heads: Sequence[Head], seen: Activations) -> HeadQueries:
+        """The queries of a question's tokens to a key head; sinks and unknown words ask nothing."""
+        keys = self.codebook.key_heads[key_head]
+        tokens = torch.nonzero(~seen.sinks)[:, 0]
+        asked = torch.stack([head.of(seen.values[tokens], keys.size) for head in heads], dim=1)
+        factors = keys.queries(asked.flatten(0, 1))
+        return HeadQueries(factors.cpu().numpy(), tokens.cpu().numpy().repeat(len(heads)))
 
     def _behind_title(self, question: Document) -> Document:
         """Put a title before a short question if its first word would be an attention sink.
@@ -311,10 +342,18 @@ class Encoder:
         return indices.to(torch.int32).masked_fill(seen.sinks[:, None], -1)
 
     @torch.inference_mode()
-    def _features(self, name: str, side: Tap, seen: Activations, k: int) -> TapFeatures:
-        """Encode a question, read from `side`, with a tap's SAE; sinks have no features."""
-        x = group_queries(seen.values, self.host) if side.site == "query" else seen.values
-        values, indices = self._saes[name].encode(x, k)
+    def _features(self, name: str, recipe: Recipe, seen: Activations) -> TapFeatures:
+        """Features of a question at a tap, read on the recipe's query side; sinks have none."""
+        side, k = recipe.taps[name].query_side, recipe.advanced.query_top_k
+        x = seen.values if side == "same" else group_queries(seen.values, self.host)
+        if side == "decoder":
+            # The SAE's bias adds the same to every key's logit.
+            products = x.float() @ self.codebook.sae(name).W_dec.detach().to(x.device).T
+            values, indices = products.topk(min(k, products.shape[1]), dim=1)
+            indices = indices.masked_fill(values <= 0, -1)
+            values = values.clamp_min(0.0)
+        else:
+            values, indices = self._saes[name].encode(x, k)
         sinks = seen.sinks[:, None]
         return TapFeatures(
             indices=indices.masked_fill(sinks, -1).cpu().numpy(),
@@ -332,6 +371,17 @@ def _on_host(encoder: TopKEncoder, host: Host) -> TopKEncoder:
         part.detach().to(host.device, host.model.dtype) for part in (encoder.weights, encoder.bias)
     )
     return TopKEncoder(weights, bias, encoder.k)
+
+
+def _quantized_keys(coordinates: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Quantize keys [tokens, axes]; those of attention sinks, which are NaN, become 0.
+
+    No other key has the lowest value in all of its coordinates.
+    """
+    sinks = np.isnan(coordinates).any(axis=1)
+    keys = quantize_standard(np.nan_to_num(coordinates))
+    keys[sinks] = 0
+    return keys
 
 
 def _rows(batch: Sequence[Window]) -> Iterator[slice]:
