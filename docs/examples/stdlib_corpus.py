@@ -73,3 +73,18 @@ def _class_text(cls: type) -> str:
 def _doc(item: object) -> str:
     doc = getattr(item, "__doc__", None)
     return inspect.cleandoc(doc) if isinstance(doc, str) else ""
+
+
+def language_reference() -> list[Document]:
+    """The topics of Python's language reference that come with the interpreter for `help()`.
+
+    The id is the topic's name, such as `exceptions`; the title is its heading.
+    """
+    from pydoc_data.topics import topics
+
+    documents = []
+    for name, text in topics.items():
+        heading, _, body = text.strip().partition("\n")
+        title = heading.strip('" ')
+        documents.append(Document(body.lstrip("*=-\n"), name, {"title": title}))
+    return documents

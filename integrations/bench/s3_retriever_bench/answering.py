@@ -5,17 +5,19 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from s3_retriever import Host, HostError, Span
 from s3_retriever.answer.generation import generate
 from s3_retriever.answer.prompt import Prompt, Request
 from s3_retriever.host.device import is_out_of_memory
+from s3_retriever_bench.clock import Cost, TokenClock, highest, metered
 from s3_retriever_bench.evidence import ReadContext
 from s3_retriever_bench.longbench import Sample
 from s3_retriever_bench.metrics import holds_answer
@@ -39,6 +41,25 @@ class Belief:
         return float((self.next.exp() * (self.next - other.next)).sum())
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A host's answer to a prompt.
+
+    Attributes:
+        text: The answer, empty if there is none.
+        first_token_seconds: From the prompt as text to the first new token.
+        cost: Of reading the prompt and generating.
+        belief: What the host expected, if a gold answer was given.
+        failed: Why there is no answer; None if there is one.
+    """
+
+    text: str = ""
+    first_token_seconds: float = 0.0
+    cost: Cost = field(default_factory=Cost)
+    belief: Belief | None = None
+    failed: str | None = None
+
+
 class Answerer:
     """Asks a host with complete prompts, within its chat template if it has one.
 
@@ -54,6 +75,9 @@ class Answerer:
     def __init__(self, host: Host) -> None:
         self._causal: Any = host.causal
         self._host = host
+        self._parameters = inspect.signature(type(self._causal).forward).parameters
+        # The name differs between versions of transformers.
+        self._cache_name = "cache" if "cache" in self._parameters else "past_key_values"
         # Answers are a few tokens long, so a model such as Qwen3 must not think first.
         self._prompt = Prompt(host, "{context}{question}", {"enable_thinking": False})
 
@@ -68,32 +92,57 @@ class Answerer:
             return None
         return f"beyond the model's {limit:,} positions"
 
-    def answer(self, context: str, after: str, new_tokens: int) -> str:
-        """The text that the host generates greedily, at most `new_tokens` tokens.
+    def answer(self, context: str, after: str, new_tokens: int, gold: str | None = None) -> Reply:
+        """What the host generates greedily, at most `new_tokens` tokens.
 
-        Raises:
-            HostError: The device has too little memory.
+        Args:
+            context: The prompt up to the end of the context.
+            after: The rest of the prompt.
+            new_tokens: Maximum tokens of the answer.
+            gold: A gold answer, of which the first `new_tokens` tokens count.
         """
-        request = Request(self._host, after, 1, new_tokens, self._prompt, {})
+        obstacle = self.obstacle(context, after, new_tokens)
+        if obstacle:
+            return Reply(failed=obstacle)
+        clock, cache = TokenClock(), DynamicCache(config=self._causal.config)
+        options = {"streamer": clock, self._cache_name: cache}
+        request = Request(self._host, after, 1, new_tokens, self._prompt, options)
         whole = Span(context, 0.0, 0.0, "context", 0, len(context), (), {}, 0)
-        return generate(request, [whole], 0.0).text
+        try:
+            began = time.perf_counter()
+            with metered(self._host.device) as cost:
+                text = generate(request, [whole], 0.0).text
+            belief = None if gold is None else self._believe(request, whole, cache, gold)
+        except HostError:
+            return Reply(failed=OUT_OF_MEMORY)
+        return Reply(text, clock.ticks[0] - began, cost, belief)
 
     @torch.inference_mode()
-    def believe(self, context: str, after: str, gold: str, new_tokens: int) -> Belief:
-        """What the host expects after a prompt, and how far the gold answer is from that.
+    def _believe(self, request: Request, whole: Span, cache: DynamicCache, gold: str) -> Belief:
+        """What the host expects after a prompt that it has answered.
 
-        Only the first `new_tokens` tokens of the gold answer count.
+        Args:
+            request: Its end, and the number of tokens of the gold answer that count.
+            whole: Its beginning.
+            cache: Keys and values of the prompt and the answer.
+            gold: The gold answer.
 
         Raises:
             HostError: The device has too little memory.
         """
-        ids = self._prompt.ids(context, after)
-        gap = "" if after[-1:].isspace() or self._host.tokenizer.source.chat_template else " "
-        wanted = self._host.tokenizer.ids(f"{gap}{gold}")[:new_tokens]
-        read = torch.tensor([[*ids, *wanted]], device=self._host.device)
-        options: dict[str, Any] = {"use_cache": False}
-        if "logits_to_keep" in inspect.signature(self._causal.forward).parameters:
+        ids, tokenizer = request.ids([whole]), self._host.tokenizer
+        gap = "" if request.question[-1:].isspace() or tokenizer.source.chat_template else " "
+        wanted = tokenizer.ids(f"{gap}{gold}")[: request.max_new_tokens]
+        options: dict[str, Any]
+        known, options = len(ids) - 1, {self._cache_name: cache}
+        if any(cache.is_sliding):
+            # The window has moved on, so that the prompt's keys are not all there.
+            known, options = 0, {"use_cache": False}
+        else:
+            cache.crop(known - cache.get_seq_length())
+        if "logits_to_keep" in self._parameters:
             options["logits_to_keep"] = len(wanted) + 1
+        read = torch.tensor([[*ids[known:], *wanted]], device=self._host.device)
         try:
             with self._host.lock:
                 logits = self._causal(input_ids=read, **options).logits
@@ -104,21 +153,6 @@ class Answerer:
         logs = logits[0, -len(wanted) - 1 :].float().log_softmax(-1).cpu()
         gold_logs = logs[:-1].gather(1, torch.tensor(wanted)[:, None])
         return Belief(logs[0].clone(), -float(gold_logs.mean()))
-
-
-def answer_or_failure(
-    answerer: Answerer | None, context: str, after: str, new_tokens: int
-) -> tuple[str | None, str | None]:
-    """The answer, and why there is none; both None without an answerer."""
-    if answerer is None:
-        return None, None
-    obstacle = answerer.obstacle(context, after, new_tokens)
-    if obstacle:
-        return None, obstacle
-    try:
-        return answerer.answer(context, after, new_tokens), None
-    except HostError:
-        return None, OUT_OF_MEMORY
 
 
 class Asked:
@@ -134,7 +168,7 @@ class Asked:
         self._sample = sample
         self._context = context
         self._answerer = answerer
-        self._beliefs: dict[str, Belief] = {}
+        self._replies: dict[str, Reply] = {}
 
     def measure(self, method: str, budgets: Sequence[int]) -> dict[str, Any]:
         """Ask with a method.
@@ -147,59 +181,61 @@ class Asked:
             JSON values. `context_tokens`, `prepare_seconds`, and under `budgets` for each budget
             (for `full` the only one, `full`): `tokens` of the evidence, `seconds` of finding it,
             `recall` (1 if it contains a gold answer's words, else 0; None if the context does
-            not) and, if the host answers, `answer`, `score`, `nll`, `kl` (None if the whole
-            context is too long), or `failed`, why it was not asked.
+            not) and, if the host answers, `answer`, `score`, `contained` (1 if the answer
+            contains a gold answer's words, else 0; None if that is a yes or a no), `nll`, `kl`
+            (None if the whole context is too long), `first_token_seconds` from the evidence to
+            the first new token and `peak_bytes` of everything; or `failed`, why it was not asked.
         """
         prepared = self._context.prepare(method)
         named = {"full": 0} if method == "full" else {str(budget): budget for budget in budgets}
         return {
             "context_tokens": self._context.tokens,
-            "prepare_seconds": _rounded(prepared),
-            "budgets": {name: self._ask(method, budget) for name, budget in named.items()},
+            "prepare_seconds": _rounded(prepared.seconds),
+            "budgets": {
+                name: self._ask(method, budget, prepared) for name, budget in named.items()
+            },
         }
 
-    def _ask(self, method: str, budget: int) -> dict[str, Any]:
+    def _ask(self, method: str, budget: int, prepared: Cost) -> dict[str, Any]:
         sample = self._sample
-        began = time.perf_counter()
-        evidence = self._context.evidence(method, sample.question, budget)
-        seconds = time.perf_counter() - began
+        with metered(self._context.device) as found:
+            evidence = self._context.evidence(method, sample.question, budget)
         held = holds_answer(evidence, sample.answers) if self._answerable else None
         values = {
             "tokens": self._context.count(evidence),
-            "seconds": _rounded(seconds),
+            "seconds": _rounded(found.seconds),
             "recall": None if held is None else float(held),
         }
-        return values | self._answer(f"{sample.before}{evidence}")
-
-    def _answer(self, context: str) -> dict[str, Any]:
         if self._answerer is None:
-            return {}
-        sample, task = self._sample, self._sample.task
-        answer, failed = answer_or_failure(self._answerer, context, sample.after, task.new_tokens)
-        belief = None if answer is None else self._believe(context)
-        if answer is None or belief is None:
-            return {"failed": failed or OUT_OF_MEMORY}
-        kl = None if self._whole is None else self._whole.divergence(belief)
+            return values
+        reply = self._reply(f"{sample.before}{evidence}")
+        if reply.failed:
+            return values | {"failed": reply.failed}
+        peak = highest(prepared, found, reply.cost)
+        return values | self._judged(reply) | {"peak_bytes": peak}
+
+    def _judged(self, reply: Reply) -> dict[str, Any]:
+        sample, belief, whole = self._sample, reply.belief, self._whole
+        assert belief is not None
+        held = holds_answer(reply.text, sample.answers)
         return {
-            "answer": answer,
-            "score": _rounded(task.score(answer, sample.answers)),
+            "answer": reply.text,
+            "score": _rounded(sample.task.score(reply.text, sample.answers)),
+            "contained": None if held is None else float(held),
             "nll": _rounded(belief.nll),
-            "kl": None if kl is None else _rounded(kl),
+            "kl": None if whole is None else _rounded(whole.divergence(belief)),
+            "first_token_seconds": _rounded(reply.first_token_seconds),
         }
 
-    def _believe(self, context: str) -> Belief | None:
-        """What the host expects after a prompt; None if the device has too little memory."""
+    def _reply(self, context: str) -> Reply:
+        """The answer to a prompt; methods that keep the same part of a context share it."""
         assert self._answerer is not None
         sample = self._sample
-        # Methods that keep the same part of a context share a reading.
-        if context not in self._beliefs:
-            try:
-                self._beliefs[context] = self._answerer.believe(
-                    context, sample.after, sample.answers[0], sample.task.new_tokens
-                )
-            except HostError:
-                return None
-        return self._beliefs[context]
+        if context not in self._replies:
+            self._replies[context] = self._answerer.answer(
+                context, sample.after, sample.task.new_tokens, sample.answers[0]
+            )
+        return self._replies[context]
 
     @cached_property
     def _answerable(self) -> bool:
@@ -208,12 +244,7 @@ class Asked:
     @cached_property
     def _whole(self) -> Belief | None:
         """What the host expects after the whole context; None if that is too long."""
-        assert self._answerer is not None
-        sample = self._sample
-        context = f"{sample.before}{sample.context}"
-        if self._answerer.obstacle(context, sample.after, sample.task.new_tokens):
-            return None
-        return self._believe(context)
+        return self._reply(f"{self._sample.before}{self._sample.context}").belief
 
 
 def _rounded(value: float) -> float:

@@ -34,7 +34,7 @@ def _number(text: str, default: str | bool = True, least: int = 1) -> Any:
 
 _PLAIN_OR_JSON = "plain, or .jsonl with text and optionally title in each line; repeatable."
 _LIBRARY = "the standard library's source"
-_CAUSAL = "a local folder, or a model id on the Hugging Face Hub."
+_CAUSAL = "smollm2, a local folder, or a model id on the Hugging Face Hub."
 
 Host = Annotated[str, _option("HOST", f"minilm, {_CAUSAL}")]
 CodebookFolder = Annotated[
@@ -270,7 +270,8 @@ def inference(
         str | None, _option("HOST", f"A causal model instead: {_CAUSAL}", "the shape")
     ] = None,
     codebook: Annotated[
-        str | None, _option("FOLDER", "The host's codebook.", "random directions")
+        str | None,
+        _option("FOLDER", "The host's codebook.", "the host's own, else random directions"),
     ] = None,
     tap: Annotated[
         str | None,
@@ -315,10 +316,11 @@ def inference(
 @app.command()
 def longcontext(
     data: Annotated[
-        list[Path] | None,
+        list[str] | None,
         _option(
-            "FILE",
-            "Questions about long contexts: JSON Lines of LongBench's form; repeatable.",
+            "SET",
+            "Questions about long contexts: JSON Lines of LongBench's form, or a question set as "
+            "for quality; repeatable.",
             "none",
         ),
     ] = None,
@@ -336,11 +338,15 @@ def longcontext(
     codebook: CodebookFolder = None,
     method: Annotated[
         list[str] | None,
-        _option("NAME", "full, truncation, bm25, dense, s3 or hybrid; repeatable.", "all"),
+        _option(
+            "NAME", "full, truncation, bm25, dense, s3, hybrid or hybrid-minilm; repeatable.", "all"
+        ),
     ] = None,
     token_budget: Annotated[
         list[int] | None, _number("Tokens of evidence; repeatable.", "512, 1024 and 2048")
     ] = None,
+    split: Annotated[Split, _option("SPLIT", "Questions of a set: test, dev or all.")] = "test",
+    paragraphs: Annotated[int, _number("Paragraphs of a set's mixed context.")] = 60,
     questions: Annotated[int | None, _number("Maximum questions of a task.", "all")] = None,
     max_context_tokens: Annotated[
         int | None, _number("Skip questions about longer contexts.", "none skipped")
@@ -380,6 +386,8 @@ def longcontext(
         tasks=task or [],
         methods=method or [],
         budgets=token_budget or [],
+        split=split,
+        paragraphs=paragraphs,
         questions=questions,
         max_context_tokens=max_context_tokens,
         needle=needle,

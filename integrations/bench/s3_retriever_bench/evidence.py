@@ -2,35 +2,62 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING
 
-from s3_retriever import Document, Host, LongContext, ScannedContext, Span
+from s3_retriever import Codebook, Document, Host, LongContext, ScannedContext, Span
 from s3_retriever.answer.prompt import join_evidence
+from s3_retriever.encoder.words import WordsEncoder
 from s3_retriever.host.source import MINILM
 from s3_retriever.types import Mode
-from s3_retriever_bench.passages import Passage, chunks, fill_and_cut
+from s3_retriever_bench.clock import Cost, metered
+from s3_retriever_bench.longbench import join_documents
+from s3_retriever_bench.passages import Passage, chunks, cut_all, fill_and_cut
 
 if TYPE_CHECKING:
     from s3_retriever_bench.embedder import Embedder
     from s3_retriever_bench.rankers import FaissRanker
 
-METHODS = ("full", "truncation", "bm25", "dense", "s3", "hybrid")
+# The methods that scan: what reads the context for them, and the mode of their searches.
+_SCANS: Mapping[str, tuple[str, Mode]] = {
+    "bm25": ("words", "bm25"),
+    "s3": ("host", "s3"),
+    "hybrid": ("host", "hybrid"),
+    "hybrid-minilm": (MINILM, "hybrid"),
+}
+METHODS = ("full", "truncation", "bm25", "dense", "s3", "hybrid", "hybrid-minilm")
 
 
 class Tools:
     """What the methods share.
 
     Args:
-        model: Scans contexts.
+        model: Scans contexts with the host itself.
+        codebook: The host's codebook; None if it has none.
     """
 
-    def __init__(self, model: LongContext) -> None:
-        self.model = model
+    def __init__(self, model: LongContext, codebook: Codebook | None) -> None:
+        self.host = model.host
         self.tokenizer = model.host.tokenizer
+        self._readers = {"host": model}
+        self._codebook = codebook
+
+    def reader(self, name: str) -> LongContext:
+        """What scans contexts: `host`, `words` without running any model, or `minilm`."""
+        if name not in self._readers:
+            self._readers[name] = self._words() if name == "words" else self._minilm()
+        return self._readers[name]
+
+    def _words(self) -> LongContext:
+        if self._codebook is None:
+            return self._readers["host"]
+        recipe = WordsEncoder(self.host).named_recipe(self._codebook.named_recipe("default"))
+        return LongContext(self.host, codebook=self._codebook, recipe=recipe)
+
+    def _minilm(self) -> LongContext:
+        return LongContext(self.host, retriever=MINILM)
 
     @cached_property
     def embedding_host(self) -> Host:
@@ -49,24 +76,24 @@ class ReadContext:
     """A context, scanned and embedded once, each when a method first needs it.
 
     Args:
-        text: The context.
+        documents: The documents of the context.
         tools: What reads it.
-
-    Attributes:
-        seconds: By `scan` and `dense`, how long that took; absent if it was not done.
     """
 
-    def __init__(self, text: str, tools: Tools) -> None:
-        self.text = text
-        self.seconds: dict[str, float] = {}
+    def __init__(self, documents: Sequence[Document], tools: Tools) -> None:
+        self.text = join_documents(documents)
+        self.device = tools.host.device
+        self._documents = documents
         self._tools = tools
+        self._scans: dict[str, ScannedContext] = {}
+        self._costs: dict[str, Cost] = {}
 
     def __enter__(self) -> ReadContext:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if "_scanned" in self.__dict__:
-            self._scanned.close()
+        for scanned in self._scans.values():
+            scanned.close()
 
     @cached_property
     def tokens(self) -> int:
@@ -77,19 +104,20 @@ class ReadContext:
         """Tokens of a text, by the host's tokenizer."""
         return self._tools.tokenizer.count(text)
 
-    def prepare(self, method: str) -> float:
+    def prepare(self, method: str) -> Cost:
         """Read the context as a method does.
 
         Returns:
-            Seconds that it took, now or before. `bm25`, `s3` and `hybrid` share a scan.
+            What that took, now or before: `s3` and `hybrid` share a scan.
         """
         if method == "dense":
             _ = self._dense
-            return self.seconds["dense"]
-        if method in get_args(Mode):
-            _ = self._scanned
-            return self.seconds["scan"]
-        return 0.0
+            return self._costs["dense"]
+        if method in _SCANS:
+            reader, _ = _SCANS[method]
+            self._scanned(reader)
+            return self._costs[reader]
+        return Cost(peak_bytes=0)
 
     def evidence(self, method: str, question: str, budget: int) -> str:
         """What a method keeps of the context for a question.
@@ -108,21 +136,22 @@ class ReadContext:
             return self._shrunk(self._ends, budget)
         if method == "dense":
             passages, ranker = self._dense
-            ranked = [passages[number] for number in ranker.rank(question, len(passages))]
-            return self._shrunk(lambda room: self._chunks(ranked, room), budget)
-        mode = cast("Mode", method)
-        return join_evidence(self._scanned.compress(question, token_budget=budget, mode=mode))
+            numbers = ranker.rank(question, len(passages))
+            return self._shrunk(lambda room: self._chunks(numbers, room), budget)
+        reader, mode = _SCANS[method]
+        scanned = self._scanned(reader)
+        return join_evidence(scanned.compress(question, token_budget=budget, mode=mode))
 
     @cached_property
     def _offsets(self) -> list[tuple[int, int]]:
         return self._tools.tokenizer.split(self.text)
 
-    @cached_property
-    def _scanned(self) -> ScannedContext:
-        began = time.perf_counter()
-        scanned = self._tools.model.scan(self.text, progress=False)
-        self.seconds["scan"] = time.perf_counter() - began
-        return scanned
+    def _scanned(self, name: str) -> ScannedContext:
+        if name not in self._scans:
+            reader = self._tools.reader(name)  # Loaded before the clock starts.
+            with metered(self.device) as self._costs[name]:
+                self._scans[name] = reader.scan(self._documents, progress=False)
+        return self._scans[name]
 
     @cached_property
     def _dense(self) -> tuple[list[Passage], FaissRanker]:
@@ -130,10 +159,9 @@ class ReadContext:
 
         tools = self._tools
         embedder = tools.embedder  # Loaded before the clock starts.
-        began = time.perf_counter()
-        cut = chunks(Document(self.text), tools.embedding_host.tokenizer)
-        ranker = FaissRanker([chunk.text for chunk in cut], embedder)
-        self.seconds["dense"] = time.perf_counter() - began
+        with metered(self.device) as self._costs["dense"]:
+            cut = cut_all(self._documents, chunks, tools.embedding_host.tokenizer)
+            ranker = FaissRanker([chunk.titled() for chunk in cut], embedder)
         return [replace(chunk, tokens=self.count(chunk.text)) for chunk in cut], ranker
 
     def _shrunk(self, take: Callable[[int], str], budget: int) -> str:
@@ -153,12 +181,16 @@ class ReadContext:
         head = self.text[: self._offsets[(room + 1) // 2 - 1][1]]
         return f"{head}\n{self.text[last[0][0] :]}" if last else head
 
-    def _chunks(self, ranked: list[Passage], room: int) -> str:
+    def _chunks(self, numbers: Sequence[int], room: int) -> str:
         """The best chunks, the last one cut, in the order of the context."""
-        taken = fill_and_cut(ranked, room, self._tools.tokenizer)
-        return join_evidence([_span(chunk) for chunk in sorted(taken, key=lambda c: c.start)])
+        passages, _ = self._dense
+        taken = fill_and_cut((passages[number] for number in numbers), room, self._tools.tokenizer)
+        # The last chunk may be cut, but begins where it did.
+        places = {(p.document_id, p.start): place for place, p in enumerate(passages)}
+        taken.sort(key=lambda chunk: places[chunk.document_id, chunk.start])
+        return join_evidence([_span(chunk) for chunk in taken])
 
 
 def _span(passage: Passage) -> Span:
     place = passage.document_id, passage.start, passage.end
-    return Span(passage.text, 0.0, 0.0, *place, (), {}, passage.tokens)
+    return Span(passage.text, 0.0, 0.0, *place, (), {"title": passage.title}, passage.tokens)

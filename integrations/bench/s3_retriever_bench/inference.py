@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +13,10 @@ from statistics import median
 from typing import Any
 
 from tqdm.auto import tqdm
-from transformers.generation.streamers import BaseStreamer
 
 from s3_retriever import (
     Answer,
+    CodebookError,
     Host,
     InputError,
     LongContext,
@@ -25,9 +26,11 @@ from s3_retriever import (
 )
 from s3_retriever.answer.generation import generate
 from s3_retriever.answer.prompt import Prompt, Request
+from s3_retriever.engine.hosting import codebook_name
 from s3_retriever.host.device import find_device, find_dtype
 from s3_retriever.host.windows import OffsetTokenizer
 from s3_retriever_bench.claims import check, inference_claims
+from s3_retriever_bench.clock import TokenClock
 from s3_retriever_bench.corpus import (
     Questions,
     choose_questions,
@@ -50,7 +53,8 @@ class Plan:
     """The options of `s3r bench inference`.
 
     `sizes` are answered from in both ways (by default those of the shape), `scan_sizes` by S3
-    alone. `texts` and `ask` are files as `corpus.documents` and `corpus.choose_questions` read
+    alone. Without a codebook or a tap, a host has its own codebook if there is one, else random
+    directions. `texts` and `ask` are files as `corpus.documents` and `corpus.choose_questions` read
     them.
 
     Raises:
@@ -81,6 +85,9 @@ class Plan:
                 "A codebook belongs to a host and has its own taps; give it with --host and "
                 "without --tap."
             )
+        if self.host and not (self.codebook or self.tap):
+            with suppress(CodebookError):
+                object.__setattr__(self, "codebook", codebook_name(self.host, None))
         lengths = shape_named(self.shape or DEFAULT_SHAPE).lengths
         if not self.host:
             object.__setattr__(self, "shape", self.shape or DEFAULT_SHAPE)
@@ -228,27 +235,6 @@ class _Run:
         tokenizer = make_tokenizer(self._files, shape.vocabulary)
         tokenizer.save_pretrained(folder)
         return OffsetTokenizer(tokenizer)
-
-
-class TokenClock(BaseStreamer):
-    """Records when each new token is on the CPU; given to `generate` as its streamer.
-
-    Attributes:
-        ticks: Seconds of `time.perf_counter`, one for each new token.
-    """
-
-    def __init__(self) -> None:
-        self._prompt_passed = False
-        self.ticks: list[float] = []
-
-    def put(self, value: Any) -> None:  # noqa: ARG002
-        """Take the prompt, then every new token."""
-        if self._prompt_passed:
-            self.ticks.append(time.perf_counter())
-        self._prompt_passed = True
-
-    def end(self) -> None:
-        """See `BaseStreamer`."""
 
 
 def tokens_per_second(clocks: Sequence[TokenClock]) -> float:

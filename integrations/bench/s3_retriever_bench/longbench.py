@@ -1,5 +1,6 @@
 """LongBench: its tasks, samples of them in JSON Lines files, and the public archive.
 
+Question sets with labelled evidence, as `quality` takes them, are asked in the same form.
 Prompts and lengths are those of LongBench (`dataset2prompt.json` and `dataset2maxlen.json` of
 https://github.com/THUDM/LongBench), MIT licence.
 """
@@ -10,7 +11,7 @@ import json
 import random
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from zipfile import ZipFile
 
 from huggingface_hub import hf_hub_download
 
-from s3_retriever import InputError
+from s3_retriever import Document, InputError
+from s3_retriever.calibration.public_sets import PUBLIC, load_set
+from s3_retriever.calibration.question_sets import Choice, build_task
 from s3_retriever_bench.metrics import MetricName, score
 from s3_retriever_bench.storage import text_digest
 
@@ -158,6 +161,11 @@ def task_named(name: str) -> Task:
     return TASKS.get(name) or Task(name, _PASSAGES, 32, "f1")
 
 
+def join_documents(documents: Iterable[Document]) -> str:
+    """Documents as a prompt has them: behind their titles, with a blank line between."""
+    return "\n\n".join(f"{d.title}\n{d.text}" if d.title else d.text for d in documents)
+
+
 @dataclass(frozen=True)
 class Sample:
     """A question about a long context.
@@ -165,7 +173,7 @@ class Sample:
     Attributes:
         task: Its task.
         before: The prompt before the context.
-        context: The text to compress.
+        documents: What to compress: the context, or the documents that it is made of.
         after: The prompt after the context, including the question.
         question: The text to retrieve for.
         answers: Gold answers, at least one.
@@ -173,15 +181,25 @@ class Sample:
 
     task: Task
     before: str
-    context: str
+    documents: tuple[Document, ...]
     after: str
     question: str
     answers: tuple[str, ...]
 
     @property
+    def context(self) -> str:
+        """The whole context."""
+        return join_documents(self.documents)
+
+    @property
     def prompt(self) -> str:
         """The whole prompt."""
         return f"{self.before}{self.context}{self.after}"
+
+    @cached_property
+    def group(self) -> str:
+        """A hash that identifies the context."""
+        return text_digest(self.context)
 
     @cached_property
     def digest(self) -> str:
@@ -213,7 +231,8 @@ def parse_sample(row: Mapping[str, Any]) -> Sample:
         raise ValueError("the context is empty")
     if not question.strip():
         raise ValueError("the question is empty")
-    return Sample(task, before, context, after, question.strip(), tuple(answers))
+    documents = (Document(context),)
+    return Sample(task, before, documents, after, question.strip(), tuple(answers))
 
 
 def _parts(task: Task, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
@@ -250,12 +269,14 @@ def _text(row: Mapping[str, Any], field: str) -> str:
     return value
 
 
-def read_samples(files: Sequence[Path], names: Sequence[str]) -> list[Sample]:
+def read_samples(sources: Sequence[str], names: Sequence[str], choice: Choice) -> list[Sample]:
     """The samples of files and of public tasks; a question in two files counts once.
 
     Args:
-        files: JSON Lines of the form that `parse_sample` reads.
+        sources: JSON Lines of the form that `parse_sample` reads, or question sets as `load_set`
+            takes them.
         names: Tasks of public LongBench, from the Hub.
+        choice: Which questions of a question set, and among how many paragraphs.
 
     Raises:
         InputError: A file or a row is not usable, there is no such task, or the Hub is out of
@@ -264,21 +285,59 @@ def read_samples(files: Sequence[Path], names: Sequence[str]) -> list[Sample]:
     for name in names:
         if name not in TASKS:
             raise InputError(f"There is no task {name!r}; choose from {', '.join(TASKS)}.")
-    samples = [sample for path in files for sample in _file(path)]
+    samples = [sample for source in sources for sample in _samples(source, choice)]
     samples += [sample for name in names for sample in _public(name)]
     return list({sample.digest: sample for sample in samples}.values())
 
 
+def _samples(source: str, choice: Choice) -> Iterable[Sample]:
+    if source in PUBLIC or _is_question_set(Path(source)):
+        return _question_set(source, choice)
+    return _file(Path(source))
+
+
+def _is_question_set(path: Path) -> bool:
+    """Whether the first line labels evidence; a file that cannot be read is none."""
+    try:
+        with path.open(encoding="utf-8-sig") as lines:
+            return "support" in json.loads(next(lines, "{}"))
+    except (OSError, ValueError, RecursionError, TypeError):
+        return False
+
+
+def _question_set(source: str, choice: Choice) -> Iterator[Sample]:
+    """The questions of a set that have an answer, with the prompt of a task like theirs."""
+    questions = load_set(source)
+    if questions.form == "corpus":
+        raise InputError(
+            f"{questions.name} has a corpus for all questions, which no prompt holds; choose a set "
+            "whose questions come with their documents."
+        )
+    like = TASKS["hotpotqa" if questions.form == "paragraphs" else "multifieldqa_en"]
+    like = TASKS.get(questions.name, like)
+    # LongBench has tasks of the same names.
+    task = replace(like, name=f"{questions.name}-set")
+    for context in build_task(questions, choice).contexts:
+        for asked in context.questions:
+            answers = tuple(answer for answer in asked.answers if answer.strip())
+            if answers:
+                before, _, rest = task.prompt.partition("{context}")
+                after = rest.replace("{input}", asked.text)
+                yield Sample(task, before, context.documents, after, asked.text, answers)
+
+
 def choose(samples: Iterable[Sample], questions: int | None, seed: int) -> list[Sample]:
-    """Samples task by task, shuffled, at most `questions` of each task."""
+    """Samples task by task, shuffled, at most `questions` of each task; a context's together."""
     by_task: dict[str, list[Sample]] = {}
     for sample in samples:
         by_task.setdefault(sample.task.name, []).append(sample)
-    return [
-        sample
-        for group in by_task.values()
-        for sample in random.Random(seed).sample(group, len(group))[:questions]  # noqa: S311
-    ]
+    chosen = []
+    for group in by_task.values():
+        by_context: dict[str, list[Sample]] = {}
+        for sample in random.Random(seed).sample(group, len(group))[:questions]:  # noqa: S311
+            by_context.setdefault(sample.group, []).append(sample)
+        chosen += [sample for same in by_context.values() for sample in same]
+    return chosen
 
 
 def _file(path: Path) -> list[Sample]:
@@ -288,7 +347,7 @@ def _file(path: Path) -> list[Sample]:
     except OSError as error:
         raise InputError(
             f"{path} cannot be read ({error.strerror}); pass a JSON Lines file in LongBench's form "
-            "to --data."
+            "or a question set to --data."
         ) from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 ({error.reason}); convert it first.") from error

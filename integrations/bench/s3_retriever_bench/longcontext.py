@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,15 +20,18 @@ from tqdm.auto import tqdm
 from s3_retriever import (
     Codebook,
     CodebookError,
+    Document,
     Host,
     HostError,
     InputError,
     LongContext,
     __version__,
 )
+from s3_retriever.calibration.question_sets import Choice
 from s3_retriever.engine import find_codebook
 from s3_retriever.text.sentences import split_sentences
-from s3_retriever_bench.answering import Answerer, Asked, answer_or_failure
+from s3_retriever.types import Split
+from s3_retriever_bench.answering import Answerer, Asked
 from s3_retriever_bench.claims import check, longcontext_claims
 from s3_retriever_bench.corpus import source_files, text_of
 from s3_retriever_bench.evidence import METHODS, ReadContext, Tools
@@ -36,8 +41,23 @@ from s3_retriever_bench.storage import Store, machine, text_digest, versions
 _BUDGETS = (512, 1024, 2048)
 _LENGTHS = (4_096, 8_192, 16_384, 32_768, 65_536)
 _DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
-_COLUMNS = ("tokens", "seconds", "recall", "score", "nll", "kl", "failed")
+_COLUMNS = (
+    *("tokens", "seconds", "recall", "score", "contained", "nll", "kl"),
+    *("first_token_seconds", "peak_bytes", "failed"),
+)
 _VERSIONS = ("s3-retriever", "torch", "transformers", "sentence-transformers", "faiss-cpu")
+# The methods that need a host that generates: an encoder finds evidence, and so does MiniLM.
+_FOR_DECODERS = ("full", "hybrid-minilm")
+
+_WARM_UP_BUDGET = 16
+_WARM_UP = Sample(
+    task=replace(TASKS["hotpotqa"], new_tokens=2),
+    before="",
+    documents=(Document(" ".join(f"House {n} on Mill Lane has {n} doors." for n in range(9))),),
+    after="\n\nHow many doors has house 7?",
+    question="How many doors has house 7?",
+    answers=("7",),
+)
 
 _NEEDLE_PROMPT = TASKS["multifieldqa_en"].prompt
 _NEEDLE_NEW_TOKENS = 32
@@ -70,10 +90,12 @@ class Plan:
 
     host: str = "minilm"
     codebook: str | None = None
-    data: Sequence[Path] = ()
+    data: Sequence[str] = ()
     tasks: Sequence[str] = ()
     methods: Sequence[str] = ()
     budgets: Sequence[int] = ()
+    split: Split = "test"
+    paragraphs: int = 60
     questions: int | None = None
     max_context_tokens: int | None = None
     needle: bool = True
@@ -127,26 +149,26 @@ def run_longcontext(plan: Plan) -> dict[str, Any]:
         InputError: Files are not usable, or the folder has results of other settings.
         S3Error: The host or the codebook is not usable.
     """
-    samples = read_samples(plan.data, plan.tasks)
+    choice = Choice(plan.split, None, plan.paragraphs, None, plan.seed)
+    samples = read_samples(plan.data, plan.tasks, choice)
     book = _codebook(plan)
     model = LongContext(plan.host, codebook=book, fallback=None if book else "bm25")
     host = model.host
     answerer = _answerer(host)
-    methods = [name for name in plan.methods if answerer or name != "full"]
+    methods = [name for name in plan.methods if answerer or name not in _FOR_DECODERS]
     if not methods:
         raise InputError(
-            f"Host {plan.host!r} cannot generate, which method 'full' needs; choose another "
+            f"Host {plan.host!r} cannot generate, which all chosen methods need; choose another "
             "method with --method, or a causal host."
         )
-    limit = plan.max_context_tokens
-    fitting = [s for s in samples if limit is None or host.tokenizer.count(s.context) <= limit]
+    fitting = _fitting(samples, plan.max_context_tokens, host)
     chosen = choose(fitting, plan.questions, plan.seed)
     settings = _settings(plan, host, book)
     files = source_files(plan.haystack)
     lengths = plan.lengths if plan.needle else ()
     texts = {tokens: text_of(files, tokens, host.tokenizer) for tokens in lengths}
     store = Store(plan.folder, settings, plan.fresh)
-    run = _Run(plan, methods, Tools(model), answerer, store)
+    run = _Run(plan, methods, Tools(model, book), answerer, store)
     with store.resumable():
         values, needles = run.questions(chosen), run.needles(texts)
     figures = {
@@ -156,13 +178,22 @@ def run_longcontext(plan: Plan) -> dict[str, Any]:
         "remark": _remark(plan, len(samples) - len(fitting), generates=answerer is not None),
         "questions": {
             "task": [sample.task.name for sample in chosen],
-            "group": [text_digest(sample.context) for sample in chosen],
+            "group": [sample.group for sample in chosen],
             "context_tokens": values.pop("context_tokens"),
         },
         "values": values,
         "needles": needles,
     }
     return figures | {"claims": check(longcontext_claims(figures))}
+
+
+def _fitting(samples: Sequence[Sample], limit: int | None, host: Host) -> Sequence[Sample]:
+    """The samples whose contexts have at most `limit` tokens of a host, if there is a limit."""
+    if limit is None:
+        return samples
+    contexts = {sample.group: sample.context for sample in samples}
+    tokens = {group: host.tokenizer.count(context) for group, context in contexts.items()}
+    return [sample for sample in samples if tokens[sample.group] <= limit]
 
 
 def _codebook(plan: Plan) -> Codebook | None:
@@ -187,7 +218,8 @@ def _remark(plan: Plan, left_out: int, *, generates: bool) -> str:
     remarks = []
     if not generates:
         remarks.append(
-            f"Host {plan.host} cannot generate: scores, NLL, KL and the method full are left out."
+            f"Host {plan.host} cannot generate: answers and the methods "
+            f"{' and '.join(_FOR_DECODERS)} are left out."
         )
     if left_out:
         remarks.append(
@@ -209,6 +241,8 @@ def _settings(plan: Plan, host: Host, book: Codebook | None) -> dict[str, Any]:
         "budgets": list(plan.budgets),
         "needle_budget": plan.needle_budget,
         "depths": list(plan.depths),
+        "split": plan.split,
+        "paragraphs": plan.paragraphs,
         "seed": plan.seed,
     }
 
@@ -234,18 +268,28 @@ class _Run:
         """The figures of each method in columns, and `context_tokens`."""
         parts: dict[str, list[dict[str, Any]]] = {method: [] for method in self._methods}
         with _bar(len(samples) * len(self._methods), "Questions", "answer") as bar:
-            for sample in samples:
-                with ReadContext(sample.context, self._tools) as context:
-                    asked = Asked(sample, context, self._answerer)
-                    for method in self._methods:
-                        bar.set_postfix_str(f"{sample.task.name}, {method}")
-                        parts[method].append(self._question(sample, asked, method))
-                        bar.update()
+            for _, same in groupby(samples, key=lambda sample: sample.group):
+                self._ask(list(same), parts, bar)
         first = next(iter(parts.values()))
         return {
             "context_tokens": [part["context_tokens"] for part in first],
             **{method: _columns(answers) for method, answers in parts.items()},
         }
+
+    def _ask(
+        self,
+        samples: Sequence[Sample],
+        parts: Mapping[str, list[dict[str, Any]]],
+        bar: tqdm[NoReturn],
+    ) -> None:
+        """Ask questions about one context with each method."""
+        with ReadContext(samples[0].documents, self._tools) as context:
+            for sample in samples:
+                asked = Asked(sample, context, self._answerer)
+                for method, answers in parts.items():
+                    bar.set_postfix_str(f"{sample.task.name}, {method}")
+                    answers.append(self._question(sample, asked, method))
+                    bar.update()
 
     def needles(self, texts: Mapping[int, str]) -> dict[str, Any]:
         """By length and method, the share of needles found at each depth.
@@ -260,7 +304,7 @@ class _Run:
                 by_method = parts.setdefault(str(length), {})
                 for number in range(plan.needles):
                     haystack = make_haystack(text, plan.depths, number, plan.seed)
-                    with ReadContext(haystack.text, self._tools) as context:
+                    with ReadContext([Document(haystack.text)], self._tools) as context:
                         for method in self._methods:
                             bar.set_postfix_str(f"{length:,} tokens, {method}")
                             name = f"needle-{length}-{number}"
@@ -274,9 +318,20 @@ class _Run:
 
     def _question(self, sample: Sample, asked: Asked, method: str) -> dict[str, Any]:
         name, digest = f"{sample.task.name}-{sample.digest}", sample.digest
-        return self._store.measured(
-            name, method, digest, lambda: asked.measure(method, self._plan.budgets)
-        )
+        return self._store.measured(name, method, digest, lambda: self._measure(asked, method))
+
+    def _measure(self, asked: Asked, method: str) -> dict[str, Any]:
+        assert self._warmed_up
+        return asked.measure(method, self._plan.budgets)
+
+    @cached_property
+    def _warmed_up(self) -> bool:
+        """Let every method read and answer once, because first runs load, compile and allocate."""
+        with ReadContext(_WARM_UP.documents, self._tools) as context:
+            asked = Asked(_WARM_UP, context, self._answerer)
+            for method in self._methods:
+                asked.measure(method, [_WARM_UP_BUDGET])
+        return True
 
     def _needles(
         self, name: str, haystack: Haystack, context: ReadContext, method: str
@@ -399,10 +454,11 @@ def probe(
     for needle in haystack.needles:
         evidence = context.evidence(method, needle.question, budget)
         after = rest.replace("{input}", needle.question)
-        answer, failed = answer_or_failure(
-            answerer, f"{before}{evidence}", after, _NEEDLE_NEW_TOKENS
-        )
         results["found"].append(float(needle.value in evidence))
-        results["answered"].append(None if answer is None else float(needle.value in answer))
-        results["failed"] = results["failed"] or failed
+        answered = None
+        if answerer is not None:
+            reply = answerer.answer(f"{before}{evidence}", after, _NEEDLE_NEW_TOKENS)
+            answered = None if reply.failed else float(needle.value in reply.text)
+            results["failed"] = results["failed"] or reply.failed
+        results["answered"].append(answered)
     return results

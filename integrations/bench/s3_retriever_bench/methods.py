@@ -79,7 +79,7 @@ class Resources:
     @cached_property
     def embedder(self) -> Embedder:
         """The host's embeddings, remembered."""
-        return Embedder(self.host)
+        return Embedder(self.host, self.codebook)
 
     @cached_property
     def compressor(self) -> Compressor:

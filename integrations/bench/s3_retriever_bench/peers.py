@@ -13,7 +13,7 @@ import faiss
 import numpy as np
 from tqdm.auto import tqdm
 
-from s3_retriever import Host
+from s3_retriever import Codebook, Host
 from s3_retriever.host.windows import OffsetTokenizer
 from s3_retriever_bench.embedder import Embedder
 
@@ -46,12 +46,13 @@ class Peers:
 
     Args:
         host: Its weights embed; see `Embedder`.
+        codebook: The host's codebook.
         slow: Whether rank_bm25 takes part.
     """
 
-    def __init__(self, host: Host, *, slow: bool) -> None:
+    def __init__(self, host: Host, codebook: Codebook, *, slow: bool) -> None:
         self._slow = slow
-        self._embedder = Embedder(host)
+        self._embedder = Embedder(host, codebook)
         self._texts: list[str] = []
         width = len(self._embedder.embed_query("width"))
         self._flat: Any = faiss.IndexFlatIP(width)

@@ -21,6 +21,8 @@ from s3_retriever.host.device import is_out_of_memory
 
 OUT_OF_MEMORY = "out of memory"
 _STATUS = Path("/proc/self/status")
+# Writing 5 resets the peak (proc(5)).
+_CLEAR_REFS = Path("/proc/self/clear_refs")
 _Work = Callable[..., dict[str, Any]]
 
 
@@ -127,8 +129,24 @@ def used_bytes(device: torch.device) -> int | None:
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else _status("VmRSS")
 
 
+def reset_peak(device: torch.device) -> bool:
+    """Let `peak_bytes` count from now on.
+
+    Returns:
+        Whether the system can do that, which on a CPU only Linux does.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
+    try:
+        _CLEAR_REFS.write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True
+
+
 def peak_bytes(device: torch.device) -> int:
-    """The most memory in use since the process began."""
+    """The most memory in use since the process began, or since `reset_peak`."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     # Not `getrusage` on Linux: there a process starts with the peak of its parent.

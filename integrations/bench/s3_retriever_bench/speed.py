@@ -277,7 +277,7 @@ class Growing:
         self._path = path
         self._encoder = encoder
         self._stream = endless(files)
-        self._peers = Peers(encoder.host, slow=slow_peers)
+        self._peers = Peers(encoder.host, encoder.codebook, slow=slow_peers)
         self._chunks: dict[str, tuple[int, list[str]]] = {}
         self.tokens = 0
         self.repeated = 0

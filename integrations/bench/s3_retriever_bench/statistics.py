@@ -223,12 +223,16 @@ def quality_summaries(figures: Mapping[str, Any]) -> Iterator[QualitySummary]:
         yield QualitySummary(name, values, settings["budgets"], settings["seed"])
 
 
-# Recall of a gold answer's words, score of the answer, NLL of the gold answer, and divergence from
-# what the host expects after the whole context.
-Measure = Literal["recall", "score", "nll", "kl"]
+# A gold answer's words in the evidence, score of the answer, a gold answer's words in the answer,
+# NLL of the gold answer, and divergence from what the host expects after the whole context.
+Measure = Literal["recall", "score", "contained", "nll", "kl"]
+# For the first token: of the first question about a context, and of a further one.
+Wait = Literal["first", "further"]
+WAITS: Sequence[Wait] = ("first", "further")
 MEASURES: Mapping[Measure, str] = {
     "recall": "answer recall",
     "score": "score",
+    "contained": "answers that contain the gold answer",
     "nll": "NLL of the gold answer, nats/token",
     "kl": "KL to the whole context, nats",
 }
@@ -301,11 +305,52 @@ class LongContextSummary:
         mine = [v if task in (None, n) else None for v, n in zip(column, names, strict=True)]
         return estimate(mine, self._groups, self._seed)
 
-    def ratio(self, method: str, other: str, measure: Measure) -> float | None:
+    def waits(self, method: str, budget: int, wait: Wait) -> list[float | None]:
+        """Seconds to the first token of each question, None if it was not answered.
+
+        Args:
+            method: Name of a method.
+            budget: Tokens of evidence.
+            wait: `first` counts reading the context, `further` only finding the evidence and
+                answering.
+        """
+        columns = (self.values(method, budget, n) for n in ("seconds", "first_token_seconds"))
+        prepared = self.figures["values"][method]["prepare_seconds"]
+        return [
+            None if token is None else found + token + (read if wait == "first" else 0.0)
+            for read, found, token in zip(prepared, *columns, strict=True)
+        ]
+
+    def answered_by_all(self) -> list[bool]:
+        """Whether a question was answered with every method and budget.
+
+        One that was not is mostly about a long context, which would make the others look slow.
+        """
+        waits = (self.waits(m, budget, "first") for m in self.methods for budget in self.budgets)
+        return [None not in row for row in zip(*waits, strict=True)]
+
+    def typical_wait(self, method: str, budget: int, wait: Wait) -> float | None:
+        """The median wait over the questions answered by all; None if there are none."""
+        waits = zip(self.waits(method, budget, wait), self.answered_by_all(), strict=True)
+        known = [seconds for seconds, by_all in waits if by_all and seconds is not None]
+        return median(known) if known else None
+
+    def peak_bytes(self, method: str) -> int | None:
+        """The highest peak of all questions and budgets; None if there is none."""
+        by_budget = self.figures["values"][method]["budgets"].values()
+        peaks = [peak for column in by_budget for peak in column["peak_bytes"] if peak]
+        return max(peaks, default=None)
+
+    def ratio(self, method: str, other: str, measure: Measure | Wait) -> float | None:
         """Mean over mean at the middle budget, over the questions with both values."""
         if not {method, other} <= set(self.methods) or not self.count():
             return None
-        columns = (self.values(name, self.middle, measure) for name in (method, other))
+        columns = (
+            self.waits(name, self.middle, measure)
+            if measure in ("first", "further")
+            else self.values(name, self.middle, measure)
+            for name in (method, other)
+        )
         pairs = [pair for pair in zip(*columns, strict=True) if None not in pair]
         below = sum(its for _, its in pairs)
         return sum(mine for mine, _ in pairs) / below if below else None

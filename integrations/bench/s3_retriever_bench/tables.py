@@ -14,6 +14,7 @@ from rich.table import Table
 from s3_retriever_bench.claims import done
 from s3_retriever_bench.statistics import (
     MEASURES,
+    WAITS,
     Estimate,
     LongContextSummary,
     Measure,
@@ -357,6 +358,8 @@ def _question_tables(summary: LongContextSummary) -> Iterator[Grid]:
     for measure in measures:
         yield _by_task(summary, measure)
     yield _costs(summary)
+    if any(summary.peak_bytes(name) for name in summary.methods):
+        yield _waits(summary)
     failures = [
         [f"{name}{f' @{budget:,}' * (name != 'full')}", f"{count} of {summary.count()}", why]
         for name in summary.methods
@@ -393,6 +396,22 @@ def _costs(summary: LongContextSummary) -> Grid:
         f"Evidence: mean tokens; medians of reading 1,000 tokens and finding @{summary.middle:,}"
     )
     return Grid(title, ["method", *tokens, "read, s/1k", "find, ms"], rows)
+
+
+def _waits(summary: LongContextSummary) -> Grid:
+    columns = [(wait, budget) for wait in WAITS for budget in summary.budgets]
+    rows = [
+        [
+            name,
+            *(digits(summary.typical_wait(name, budget, wait)) for wait, budget in columns),
+            _megabytes(summary.peak_bytes(name)),
+        ]
+        for name in summary.methods
+    ]
+    header = [f"{wait} @{budget:,}" for wait, budget in columns]
+    count = sum(summary.answered_by_all())
+    title = f"Seconds to the first token: medians of {count} questions that all methods answered"
+    return Grid(title, ["method", *header, "peak MB"], rows)
 
 
 def _needles(needles: Figures, kind: str, title: str) -> Grid:
@@ -435,4 +454,4 @@ def _hybrid_gain(summary: LongContextSummary, measure: Measure, name: str, budge
 
 def _value(value: float, measure: Measure) -> str:
     """A share as `.123`, anything else with three digits."""
-    return share(value) if measure in ("recall", "score") else digits(value)
+    return digits(value) if measure in ("nll", "kl") else share(value)

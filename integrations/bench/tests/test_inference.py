@@ -17,11 +17,11 @@ from s3_retriever.cli.app import app
 from s3_retriever.host.windows import OffsetTokenizer
 from s3_retriever_bench import inference, models
 from s3_retriever_bench.claims import check, inference_claims
+from s3_retriever_bench.clock import TokenClock
 from s3_retriever_bench.corpus import text_of
 from s3_retriever_bench.inference import (
     Job,
     Plan,
-    TokenClock,
     measure_evidence,
     measure_full,
     run_inference,
@@ -32,6 +32,7 @@ from s3_retriever_bench.processes import (
     how_it_ended,
     peak_bytes,
     ran_out_of_memory,
+    reset_peak,
     run_alone,
     used_bytes,
 )
@@ -176,6 +177,12 @@ def test_the_shapes_have_the_parameters_of_their_names():
     assert Plan(shape="0.6b").sizes == (4096, 8192)
 
 
+def test_a_host_has_its_own_codebook_if_there_is_one(answerer):
+    assert Plan(host="smollm2").codebook == "smollm2"
+    assert Plan(host="smollm2", tap="key.3").codebook is None
+    assert Plan(host=str(answerer)).codebook is None
+
+
 def test_the_made_tokenizer_reads_any_text_and_writes_it_back(text, sentences):
     made = make_tokenizer([text], 600)
     assert len(made) <= 600
@@ -249,6 +256,17 @@ def test_the_peak_is_that_of_this_process():
     more = before - (used or 0) + 2**27
     assert torch.ones(more, dtype=torch.uint8).any()
     assert peak_bytes(device) > before + 2**26
+
+
+def test_the_peak_can_count_from_now_on():
+    device = torch.device("cpu")
+    del_me = torch.ones(2**28, dtype=torch.uint8)
+    assert del_me.any()
+    del del_me
+    before = peak_bytes(device)
+    if not reset_peak(device):
+        pytest.skip("this system keeps the peak")
+    assert peak_bytes(device) < before - 2**27
 
 
 def ends(how):

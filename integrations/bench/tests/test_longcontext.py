@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import random
 import zipfile
+from itertools import groupby
 
 import pytest
 import torch
 from helpers.answering import make_answerer
+from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
 from typer.testing import CliRunner
 
-from s3_retriever import HostError, InputError, LongContext
+from s3_retriever import Document, Host, InputError, LongContext
+from s3_retriever.calibration.question_sets import Choice
 from s3_retriever.cli.app import app
+from s3_retriever.engine import find_codebook
 from s3_retriever_bench import longbench
 from s3_retriever_bench.answering import Answerer, Asked
 from s3_retriever_bench.claims import check, longcontext_claims
@@ -37,7 +41,12 @@ def answerer_folder(tmp_path_factory, tiny_llama, sentences):
 
 @pytest.fixture(scope="module")
 def tools(answerer_folder):
-    return Tools(LongContext(str(answerer_folder), device="cpu", dtype="float32"))
+    book = find_codebook(str(answerer_folder), None)
+    return Tools(LongContext(str(answerer_folder), device="cpu", dtype="float32"), book)
+
+
+def read(text, tools):
+    return ReadContext([Document(text)], tools)
 
 
 def story(sentences, count):
@@ -189,25 +198,56 @@ def test_a_bad_row_is_told_with_its_line(tmp_path, line, why):
 
 def test_files_that_are_none_are_told(tmp_path):
     with pytest.raises(InputError, match=r"cannot be read \(No such file"):
-        read_samples([tmp_path / "none.jsonl"], [])
+        read_samples([str(tmp_path / "none.jsonl")], [], Choice())
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(InputError, match="has no questions"):
-        read_samples([tmp_path / "empty.jsonl"], [])
+        read_samples([str(tmp_path / "empty.jsonl")], [], Choice())
     (tmp_path / "latin.jsonl").write_bytes(b"\xe4")
     with pytest.raises(InputError, match="is not UTF-8"):
-        read_samples([tmp_path / "latin.jsonl"], [])
+        read_samples([str(tmp_path / "latin.jsonl")], [], Choice())
     with pytest.raises(InputError, match="There is no task 'lcc'; choose from narrativeqa"):
-        read_samples([], ["lcc"])
+        read_samples([], ["lcc"], Choice())
+
+
+def test_question_sets_are_asked_like_longbench(tmp_path):
+    docs = [{"title": f"T{i}", "sents": [f"Boat {i} is red.", "It sails."]} for i in range(3)]
+    asked = {"question": "Which {boat}?", "docs": docs, "support": [[0, 0]]}
+    rows = [{**asked, "id": "a", "answers": ["Boat 0", " "]}, {**asked, "id": "b", "answers": []}]
+    path = tmp_path / "hotpotqa.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    (sample,) = read_samples([str(path)], [], Choice("all"))
+    assert sample.task.name == "hotpotqa-set" and sample.answers == ("Boat 0",)
+    assert sorted(document.title for document in sample.documents) == ["T0", "T1", "T2"]
+    assert "T1\nBoat 1 is red. It sails.\n\nT" in f"{sample.context}\n\nT"
+    assert sample.prompt == TASKS["hotpotqa"].prompt.format(
+        context=sample.context, input="Which {boat}?"
+    )
+
+
+def test_a_corpus_fits_no_prompt(tmp_path):
+    claim = {"id": "1", "question": "Is it?", "support": [["d", 0]]}
+    (tmp_path / "x_claims.jsonl").write_text(json.dumps(claim))
+    document = {"doc_id": "d", "title": "T", "sents": ["It is."]}
+    (tmp_path / "x_corpus.jsonl").write_text(json.dumps(document))
+    with pytest.raises(InputError, match="x has a corpus for all questions, which no prompt holds"):
+        read_samples([str(tmp_path / "x_claims.jsonl")], [], Choice("all"))
+
+
+def test_questions_about_one_context_are_asked_together():
+    rows = [row(f"A text {n % 3}.", input=f"Question {n}?") for n in range(9)]
+    chosen = choose(map(parse_sample, rows), None, 0)
+    assert len(chosen) == 9
+    assert [len(list(same)) for _, same in groupby(s.group for s in chosen)] == [3, 3, 3]
 
 
 def test_public_tasks_are_read_from_the_archive(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="is out of reach; check the connection, or pass files"):
-        read_samples([], ["hotpotqa"])
+        read_samples([], ["hotpotqa"], Choice())
     with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
         lines = [json.dumps(row(f"A text \u2028 {n}.", "hotpotqa")) for n in range(3)]
         archive.writestr("data/hotpotqa.jsonl", "\n".join([*lines, lines[0]]) + "\n")
     monkeypatch.setattr(longbench, "hf_hub_download", lambda *_, **__: tmp_path / "data.zip")
-    samples = read_samples([], ["hotpotqa"])
+    samples = read_samples([], ["hotpotqa"], Choice())
     # The line that comes twice counts once.
     assert [sample.context[-2:] for sample in samples] == ["0.", "1.", "2."]
     assert choose(samples, None, 3) == choose(samples, None, 3) != samples
@@ -216,7 +256,7 @@ def test_public_tasks_are_read_from_the_archive(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_keeps_to_the_budget(tools, sentences, method):
-    with ReadContext(story(sentences, 200), tools) as context:
+    with read(story(sentences, 200), tools) as context:
         assert context.tokens > 1_400
         for budget in (32, 33, 200):
             evidence = context.evidence(method, QUESTION, budget)
@@ -227,26 +267,25 @@ def test_every_method_keeps_to_the_budget(tools, sentences, method):
             if method in ("truncation", "dense"):
                 assert context.count(evidence) > budget - 4
         assert context.evidence(method, QUESTION, 100_000) == context.text
-        assert (context.prepare(method) > 0) == (method not in ("full", "truncation"))
+        assert (context.prepare(method).seconds > 0) == (method not in ("full", "truncation"))
 
 
 def test_truncation_keeps_both_ends(tools, sentences):
-    with ReadContext(story(sentences, 200), tools) as context:
+    with read(story(sentences, 200), tools) as context:
         head, tail = context.evidence("truncation", QUESTION, 100).split("\n", 1)
         assert context.text.startswith(head) and context.text.endswith(tail)
         assert abs(context.count(head) - context.count(tail)) <= 2
 
 
 def test_dense_evidence_is_in_the_order_of_the_context(tools, sentences):
-    with ReadContext(story(sentences, 400), tools) as context:
+    with read(story(sentences, 400), tools) as context:
         evidence = context.evidence("dense", QUESTION, 900)
         places = [context.text.find(part) for part in evidence.split("\n") if part]
         assert places == sorted(places) and -1 not in places
-        assert list(context.seconds) == ["dense"]  # not scanned
 
 
 def test_modes_of_compressing_have_their_own_sources(tools, sentences):
-    with tools.model.scan(story(sentences, 200), progress=False) as scanned:
+    with tools.reader("host").scan(story(sentences, 200), progress=False) as scanned:
         sources = {
             mode: {
                 source
@@ -262,27 +301,40 @@ def test_modes_of_compressing_have_their_own_sources(tools, sentences):
             scanned.compress(QUESTION, token_budget=60, mode="all")
 
 
-def test_what_a_host_believes_is_what_its_logits_say(tools):
-    host = tools.model.host
+@pytest.fixture(scope="module")
+def sliding_host(answerer_folder):
+    """A host whose cache forgets all but the last seven tokens."""
+    config = MistralConfig.from_pretrained(answerer_folder, sliding_window=8)
+    tokenizer = AutoTokenizer.from_pretrained(answerer_folder)
+    torch.manual_seed(0)
+    return Host.of(MistralForCausalLM(config).eval(), tokenizer, name="mistral")
+
+
+@pytest.mark.parametrize("sliding", [False, True])
+def test_what_a_host_believes_is_what_its_logits_say(tools, sliding_host, sliding):
+    host = sliding_host if sliding else tools.host
     answerer = Answerer(host)
-    belief = answerer.believe("The old captain paints ", "seven", "boats in the harbour", 3)
+    reply = answerer.answer("The old captain paints ", "seven", 4, "boats in the harbour, again")
     ids = [*host.tokenizer.prefix, *host.tokenizer.ids("The old captain paints seven")]
-    gold = host.tokenizer.ids(" boats in the harbour")[:3]
+    gold = host.tokenizer.ids(" boats in the harbour, again")[:4]
     with torch.inference_mode():
         logits = host.causal(input_ids=torch.tensor([ids + gold])).logits[0].float()
     expected = torch.nn.functional.cross_entropy(
         logits[len(ids) - 1 : -1], torch.tensor(gold)
     ).item()
+    belief = reply.belief
     assert belief.nll == pytest.approx(expected, rel=1e-4)
     assert belief.next.exp().sum() == pytest.approx(1, rel=1e-4)
-    other = answerer.believe("A baker ", "counts", "boats", 3)
+    other = answerer.answer("A baker ", "counts", 3, "boats").belief
     assert belief.divergence(belief) == 0 < belief.divergence(other)
     p, q = belief.next.exp(), other.next.exp()
     assert belief.divergence(other) == pytest.approx(float((p * (p / q).log()).sum()), rel=1e-3)
+    assert 0 < reply.first_token_seconds <= reply.cost.seconds
+    assert answerer.answer("A baker ", "counts", 3).belief is None
 
 
 def test_a_model_that_thinks_is_asked_not_to(tools, monkeypatch):
-    host = tools.model.host
+    host = tools.host
     template = (
         "{% for m in messages %}{{ m['content'] }}{% endfor %}"
         "{% if enable_thinking is not defined or enable_thinking %} thinks{% endif %} says:"
@@ -293,9 +345,9 @@ def test_a_model_that_thinks_is_asked_not_to(tools, monkeypatch):
 
 
 def test_a_context_beyond_the_positions_is_recorded(tools, sentences):
-    answerer = Answerer(tools.model.host)
+    answerer = Answerer(tools.host)
     sample = parse_sample(row(story(sentences, 200)))
-    with ReadContext(sample.context, tools) as context:
+    with read(sample.context, tools) as context:
         asked = Asked(sample, context, answerer)
         full = asked.measure("full", [64])
         assert full["budgets"] == {
@@ -317,12 +369,10 @@ def test_a_device_without_memory_is_recorded(tools, sentences, monkeypatch):
     def refuse(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(tools.model.host.causal, "forward", refuse)
-    answerer = Answerer(tools.model.host)
-    with pytest.raises(HostError, match="no memory to read"):
-        answerer.believe("A", "b", "c", 1)
+    monkeypatch.setattr(tools.host.causal, "forward", refuse)
+    answerer = Answerer(tools.host)
     sample = parse_sample(row(story(sentences, 20)))
-    with ReadContext(sample.context, tools) as context:
+    with read(sample.context, tools) as context:
         result = Asked(sample, context, answerer).measure("truncation", [32])["budgets"]["32"]
         assert result["failed"] == "out of memory" and result["recall"] == 0
         made = make_haystack(context.text, [0.5], 0, 0)
@@ -350,8 +400,8 @@ def test_needles_are_found_at_every_depth(tools, sentences, tmp_path):
     text = text_of([path], 700, tools.tokenizer)
     assert abs(tools.tokenizer.count(text) - 700) < 3
     made = make_haystack(text, [0, 0.25, 0.5, 0.75, 1], 0, 0)
-    answerer = Answerer(tools.model.host)
-    with ReadContext(made.text, tools) as context:
+    answerer = Answerer(tools.host)
+    with read(made.text, tools) as context:
         for method in ("full", "bm25"):
             assert probe(made, context, method, 300, None) == {
                 "found": [1.0] * 5,
@@ -419,7 +469,9 @@ def test_an_encoder_is_measured_without_scores_and_a_second_run_goes_on(
 ):
     result = s3(*encoder, "--method", "bm25", "--method", "full", "--questions", 1)
     assert result.exit_code == 0, result.output
-    assert "cannot generate: scores, NLL, KL and the method full are left out" in said(result)
+    assert "cannot generate: answers and the methods full and hybrid-minilm are left out" in said(
+        result
+    )
     written = json.loads((tmp_path / "out" / "longcontext.json").read_text())
     assert list(written["values"]) == ["bm25"]
     columns = written["values"]["bm25"]["budgets"]["64"]
@@ -477,7 +529,7 @@ def test_an_interrupted_run_says_what_it_keeps(encoder, monkeypatch):
 
 def test_words_need_no_codebook_and_features_do(tiny_llama, questions):
     plan = Plan(
-        host=str(tiny_llama), data=[questions], methods=["bm25"], budgets=[64], needle=False
+        host=str(tiny_llama), data=[str(questions)], methods=["bm25"], budgets=[64], needle=False
     )
     figures = run_longcontext(plan)
     assert figures["values"]["bm25"]["budgets"]["64"]["recall"][:2] == [1, 1]
@@ -504,6 +556,7 @@ def figures_of(values, needles):
     """Figures of two questions under one budget."""
     none = [None, None]
     columns = {"tokens": [64, 64], "seconds": [0.1, 0.1], "nll": none, "kl": none, "failed": none}
+    columns |= {"contained": none, "first_token_seconds": [0.4, 0.4], "peak_bytes": [2e9, None]}
     return {
         "settings": {"budgets": [64], "needle_budget": 64, "depths": [0, 1], "seed": 0},
         "questions": {"task": ["a", "b"], "group": ["x", "y"], "context_tokens": [900, 900]},
@@ -521,10 +574,15 @@ def figures_of(values, needles):
 def test_claims_are_computed_from_the_figures_they_are_about():
     figures = figures_of(
         {
-            "full": {"recall": [1, 1], "score": [0.5, None]},
+            "full": {
+                "recall": [1, 1],
+                "score": [0.5, None],
+                "contained": [1, None],
+                "first_token_seconds": [9.5, None],
+            },
             "bm25": {"recall": [0, 1], "score": [0, 0]},
             "s3": {"recall": [0, 0], "score": [0, 0]},
-            "hybrid": {"recall": [1, 1], "score": [0.6, 0.9]},
+            "hybrid": {"recall": [1, 1], "score": [0.6, 0.9], "contained": [0, 1]},
         },
         {"hybrid": {"found": [1, 0.5], "answered": [None, None], "failed": None}},
     )
@@ -532,6 +590,10 @@ def test_claims_are_computed_from_the_figures_they_are_about():
     assert [(c["claim"], c["measured"], c["holds"]) for c in checked] == [
         # Over the question that full was measured on.
         ("Score, hybrid @64 over full", 1.2, True),
+        ("Answer contained, hybrid @64 over full", 0.0, False),
+        # Reading the context takes .9 s.
+        ("First token, full over hybrid @64, first question", 7.5, True),
+        ("The same, further questions", 19.2, True),
         ("Answer recall, hybrid over bm25 @64", 2.0, True),
         ("Answer recall, hybrid over dense @64", None, None),
         ("Answer recall, s3 over bm25 @64", 0.0, False),
@@ -542,6 +604,10 @@ def test_claims_are_computed_from_the_figures_they_are_about():
     assert summary.mean("full", 64, "score").n == 1
     tables = {grid.title: grid for grid in longcontext_tables(figures | {"claims": checked})}
     assert tables["Each task: score @64"].rows[1] == ["b", "1", "-", ".000", ".000", ".900"]
+    waits = tables["Seconds to the first token: medians of 1 questions that all methods answered"]
+    assert waits.header == ["method", "first @64", "further @64", "peak MB"]
+    assert waits.rows[0] == ["full", "10.5", "9.60", "2,000"]
+    assert waits.rows[-1] == ["hybrid", "1.40", "0.50", "2,000"]
     assert {claim["measured"] for claim in check(longcontext_claims(figures_of({}, {})))} == {None}
 
 

@@ -9,7 +9,10 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from s3_retriever import Codebook, Document, Host, InputError, S3Index
+from s3_retriever import Codebook, Document, Host, InputError, S3Index, TopKSAE
+from s3_retriever.codebook.recipes import default_recipe
+from s3_retriever.codebook.whitening import fit_whitening
+from s3_retriever.host.taps import Tap, read_each
 from s3_retriever_bench.embedder import Embedder
 from s3_retriever_bench.methods import (
     METHODS,
@@ -143,6 +146,27 @@ def test_a_host_without_a_padding_token_embeds(tiny_llama, sentences):
     alone = embedder.embed_query(sentences[0])
     together = embedder.vectors([" ".join(sentences[:9]), sentences[0]])
     np.testing.assert_allclose(together[1], alone, atol=1e-5)
+
+
+def test_a_decoder_embeds_with_the_whitening_of_its_codebook(tiny_llama, sentences):
+    host = Host.load(str(tiny_llama), device="cpu", dtype="float32")
+    whitening, _ = fit_whitening(host, 1, [" ".join(sentences[:200])], progress=False)
+    tap = Tap("hidden", 1)
+    saes = {tap: TopKSAE(len(whitening.bias), 64, 4)}
+    recipe = default_recipe(host, saes)
+    codebook = Codebook(host.name, host.fingerprint(2), saes, recipe, {}, {1: whitening})
+    embedder = Embedder(host, codebook)
+    vectors = embedder.vectors(["\n".join(sentences[:20]), *sentences[:9]])
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(embedder.embed_query(sentences[0]), vectors[1], atol=1e-4)
+
+    (window,) = host.windows([Document(sentences[0], metadata={"title": "Text:"})])
+    ((states, sinks),) = (read[tap] for read in read_each(host, [tap], [window]))
+    weights = whitening.token_weights[torch.from_numpy(window.ids[window.keep])] * ~sinks
+    mean = (states * weights[:, None]).sum(0) / weights.sum()
+    expected = mean @ whitening.weights + whitening.bias
+    np.testing.assert_allclose(vectors[1], expected / expected.norm(), atol=1e-4)
 
 
 def test_fusions():
