@@ -128,7 +128,7 @@ def decode(
     new_ids: list[int] = sequences[0, len(ids) :].tolist()
     stopped = tokens is not None and tokens.stop.is_set()
     ended = len(new_ids) < pause or new_ids[-1] in _end_ids(settings)
-    return Decoded(new_ids, stopped or ended or len(new_ids) == left)
+    return Decoded(new_ids, stopped or ended or len(new_ids) >= left)
 
 
 def text_of(host: Host, ids: Sequence[int]) -> str:
