@@ -6,8 +6,8 @@ from s3_retriever.host import Host
 
 # A small model gains nothing from reading much: SmolLM2-135M answers as well from 256 tokens of
 # evidence as from 1,024, and better than from the full context (docs/research-log.md, "Answers").
-# S3-Attention gives models of 7 and 8 billion parameters 1,024 to 2,048 tokens. Between them nothing
-# was measured.
+# S3-Attention gives models of 7 and 8 billion parameters 1,024 to 2,048 tokens. No size between
+# them was measured.
 _SMALL_PARAMETERS = 1_000_000_000
 _SMALL_BUDGET = 256
 _BUDGET = 1024
