@@ -26,8 +26,8 @@ Unit = Literal["sentence", "line"]
 # Metadata that documents must have, as values or with the operators of `search.filtering`, or a
 # function of a document's metadata.
 Where = Mapping[str, Any] | Callable[[Mapping[str, Any]], bool]
-# The projection that a question's features are read from at a key tap.
-QuerySide = Literal["same", "query"]
+# Where the weights of a question's features come from at a key tap; see `TapRecipe`.
+QuerySide = Literal["same", "query", "decoder"]
 # A signal that can find a span.
 Source = Literal["s3", "sentence", "heads", "bm25", "edge", "hop"]
 # What can raise or lower a span's score.
@@ -74,6 +74,17 @@ def check_count(value: Any, name: str, *, least: int = 1) -> int:
     if not whole or value < least:
         raise InputError(f"{name} must be a whole number of at least {least}, not {shown(value)}.")
     return min(int(value), sys.maxsize)
+
+
+def check_flag(value: Any, name: str) -> bool:
+    """Check True or False, of Python or NumPy, and return it as a bool.
+
+    Raises:
+        InputError: It is of another type.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise InputError(f"{name} must be True or False, not {shown(value)}.")
+    return bool(value)
 
 
 def check_positive(value: Any, name: str) -> float:
