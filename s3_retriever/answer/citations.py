@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from s3_retriever.text import analyze, split_sentences
 # best span for that sentence has.
 _LEAST = 0.5
 _OF_BEST = 0.8
+# A number that is not part of a word: 1887, 1,200 or 12.5.
+_NUMBER = re.compile(r"(?<![\w.,])\d+(?:[.,]\d+)*(?!\w)")
+_SEPARATOR = re.compile(r"[.,](?=\d{3}(?!\d))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +50,35 @@ def cite(text: str, evidence: Sequence[Span]) -> tuple[Citation, ...]:
         evidence: What it was generated from.
 
     Returns:
-        In the order of the answer; for one sentence, the best span first. A sentence without
-        content words, or with words that no span has, has no citation.
+        In the order of the answer; for one sentence, the best span first, and among equals the one
+        that the search scored higher. A sentence without content words, or with hardly any words
+        that a span has, has no citation.
     """
-    terms = [{*analyze(title_of(span.metadata)), *analyze(span.text)} for span in evidence]
+    terms = [{*_terms(title_of(span.metadata)), *_terms(span.text)} for span in evidence]
     frequencies = Counter(term for found in terms for term in found)
 
     def content(found: set[str]) -> float:
-        return sum(math.log1p(len(terms) / (1 + frequencies[term])) for term in found)
+        # A word that no span has is often the answer's own ("The answer is ..."), so it counts as
+        # little as one that all have.
+        counts = (frequencies[term] or len(terms) for term in found)
+        return sum(math.log1p(len(terms) / (1 + count)) for count in counts)
 
     citations: list[Citation] = []
     for start, end in split_sentences(text):
-        said = set(analyze(text[start:end]))
+        said = _terms(text[start:end])
         whole = content(said)
         shares = [content(said & found) / whole if said else 0.0 for found in terms]
         least = max(_LEAST, _OF_BEST * max(shares, default=0.0))
-        supporting = sorted((-share, place) for place, share in enumerate(shares) if share >= least)
-        citations += [Citation(start, end, evidence[place], -share) for share, place in supporting]
+        supporting = [
+            Citation(start, end, span, share)
+            for span, share in zip(evidence, shares, strict=True)
+            if share >= least
+        ]
+        citations += sorted(supporting, key=lambda cited: (-cited.support, -cited.span.score))
     return tuple(citations)
+
+
+def _terms(text: str) -> set[str]:
+    """The distinct terms of a text; a number is a single term, without its thousands separators."""
+    numbers = {_SEPARATOR.sub("", number) for number in _NUMBER.findall(text)}
+    return numbers | set(analyze(_NUMBER.sub(" ", text)))

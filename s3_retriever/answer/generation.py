@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 import threading
-import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from queue import SimpleQueue
-from typing import Any
-
-import torch
-from torch import Tensor
-from transformers import StoppingCriteria, StoppingCriteriaList
-from transformers.generation.streamers import BaseStreamer
 
 from s3_retriever.answer.citations import Citation, cite
+from s3_retriever.answer.decoding import TokenQueue, text_of
 from s3_retriever.answer.prompt import Request
-from s3_retriever.errors import HostError, InputError
-from s3_retriever.host import Host
-from s3_retriever.host.device import is_out_of_memory
+from s3_retriever.answer.writing import Refresh, Writing
 from s3_retriever.search import Span
+
+# What is said if nothing in the context is relevant to the question.
+NOT_FOUND = "The answer is not in the context."
+# What the bytes of an incomplete character decode to.
+_INCOMPLETE = "\ufffd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +24,14 @@ class Answer:
     """An answer and its evidence.
 
     Attributes:
-        text: The generated text, stripped of white space at both ends.
-        evidence: The spans of the context that the host read, in the context's order.
+        text: The generated text, stripped of white space at both ends. If there was no evidence,
+            the host generated nothing, and this is "The answer is not in the context."
+        evidence: The spans of the context that the host read, in the context's order. With
+            `refresh` these are all that it has read, and documents that only a later search found
+            come last.
         citations: Which spans support which sentences of the text.
-        prompt_tokens: Tokens of the prompt: evidence, question and template.
+        prompt_tokens: Tokens of the prompt: evidence, question and template; with `refresh`, of
+            the longest.
         new_tokens: Tokens of the answer, including the one that ended it.
         retrieval_seconds: Time to find the evidence in the scanned context.
         generation_seconds: Time to read the prompt and to generate.
@@ -46,30 +45,35 @@ class Answer:
     retrieval_seconds: float
     generation_seconds: float
 
+    @property
+    def found(self) -> bool:
+        """Whether the context has evidence for the question."""
+        return bool(self.evidence)
 
-# What the bytes of an incomplete character decode to.
-_INCOMPLETE = "\ufffd"
 
-
-def generate(request: Request, evidence: list[Span], retrieval_seconds: float) -> Answer:
+def generate(
+    request: Request,
+    evidence: list[Span],
+    retrieval_seconds: float,
+    refresh: Refresh | None = None,
+) -> Answer:
     """Let the host answer a request from evidence.
 
     Args:
         request: The question.
-        evidence: What the host reads of the context.
+        evidence: What the host reads of the context; without any it generates nothing.
         retrieval_seconds: How long finding the evidence took, for the answer.
+        refresh: Finds other evidence for `request.refresh`.
 
     Raises:
         InputError: The model's `generate` refuses an option.
         HostError: The device has too little memory for the prompt.
     """
-    ids = request.ids(evidence)
-    began = time.perf_counter()
-    new_ids = _generate(request, ids)
-    seconds = time.perf_counter() - began
-    text = _decode(request.host, new_ids).strip()
-    cited = cite(text, evidence)
-    return Answer(text, evidence, cited, len(ids), len(new_ids), retrieval_seconds, seconds)
+    writing = Writing(request, evidence, retrieval_seconds, refresh)
+    if not evidence:
+        return _not_found(writing)
+    writing.finish()
+    return _answer(writing, writing.text.strip(), len(writing.new_ids))
 
 
 class AnswerStream(Iterator[str]):
@@ -80,27 +84,34 @@ class AnswerStream(Iterator[str]):
 
     Args:
         request: The question.
-        evidence: What the host reads of the context.
+        evidence: What the host reads of the context; without any it generates nothing.
         retrieval_seconds: How long finding the evidence took, for the answer.
+        refresh: Finds other evidence for `request.refresh`.
+        on_end: Called when nothing more is searched or generated.
 
     Attributes:
-        evidence: What the host reads of the context; known before the first piece.
+        evidence: What the host reads of the context; known before the first piece. With `refresh`
+            the answer has what later searches found besides.
     """
 
-    def __init__(self, request: Request, evidence: list[Span], retrieval_seconds: float) -> None:
+    def __init__(
+        self,
+        request: Request,
+        evidence: list[Span],
+        retrieval_seconds: float,
+        refresh: Refresh | None = None,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
         self.evidence = evidence
-        self._host = request.host
-        self._ids = request.ids(evidence)
-        self._retrieval_seconds = retrieval_seconds
-        self._tokens = _Tokens()
+        self._writing = Writing(request, evidence, retrieval_seconds, refresh)
+        self._tokens = TokenQueue()
         self._new_ids: list[int] = []
         self._text = ""
         self._answer: Answer | None = None
         self._thread = threading.Thread(
-            target=_generate_into, args=(self._tokens, request, self._ids), daemon=True
+            target=_write_into, args=(self._tokens, self._writing, on_end), daemon=True
         )
         self._stop = weakref.finalize(self, self._tokens.stop.set)
-        self._began = time.perf_counter()
         self._thread.start()
 
     def __next__(self) -> str:
@@ -146,7 +157,7 @@ class AnswerStream(Iterator[str]):
 
     def _advance(self, *, whole: bool) -> str:
         """The text since the last piece, stripped at both ends of the answer."""
-        text = _decode(self._host, self._new_ids).lstrip()
+        text = text_of(self._writing.request.host, self._new_ids).lstrip()
         if not whole and text.endswith(_INCOMPLETE):
             return ""
         text = text.rstrip()
@@ -157,112 +168,38 @@ class AnswerStream(Iterator[str]):
         return piece
 
     def _finish(self) -> str:
+        if not self.evidence:
+            self._answer = _not_found(self._writing)
+            return self._answer.text
         piece = self._advance(whole=True)
-        seconds = time.perf_counter() - self._began
-        self._answer = Answer(
-            self._text,
-            self.evidence,
-            cite(self._text, self.evidence),
-            len(self._ids),
-            len(self._new_ids),
-            self._retrieval_seconds,
-            seconds,
-        )
+        self._answer = _answer(self._writing, self._text, len(self._new_ids))
         if not piece:
             raise StopIteration
         return piece
 
 
-class _Tokens(BaseStreamer, StoppingCriteria):
-    """Hands tokens from the generating thread to the waiting one, and a request to stop back.
-
-    Attributes:
-        queue: New tokens, then None or an error.
-        stop: Set when nobody is waiting any more.
-    """
-
-    def __init__(self) -> None:
-        self.queue: SimpleQueue[int | BaseException | None] = SimpleQueue()
-        self.stop = threading.Event()
-        self._prompt_passed = False
-
-    def put(self, value: Tensor) -> None:
-        """Take the prompt, then every new token."""
-        if self._prompt_passed:
-            for token in value.flatten().tolist():
-                self.queue.put(token)
-        self._prompt_passed = True
-
-    def end(self) -> None:
-        """Do nothing: `_generate_into` puts the end into the queue."""
-
-    def __call__(self, input_ids: Tensor, scores: Any, **options: Any) -> Any:  # noqa: ARG002
-        """Whether to stop each sequence, bool [sequences]."""
-        stop = self.stop.is_set()
-        return torch.full((len(input_ids),), stop, dtype=torch.bool, device=input_ids.device)
-
-
-def _generate_into(tokens: _Tokens, request: Request, ids: list[int]) -> None:
+def _write_into(tokens: TokenQueue, writing: Writing, on_end: Callable[[], None]) -> None:
     end: BaseException | None = None
     try:
-        _generate(request, ids, tokens)
+        if writing.evidence:
+            writing.finish(tokens)
     except BaseException as error:
         end = error
+    on_end()
     tokens.queue.put(end)
 
 
-def _generate(request: Request, ids: list[int], tokens: _Tokens | None = None) -> list[int]:
-    """The new tokens after a prompt; the KV cache holds prompt and answer only."""
-    host, options = request.host, dict(request.options)
-    if tokens is not None:
-        criteria = [*options.pop("stopping_criteria", ()), tokens]
-        options |= {"streamer": tokens, "stopping_criteria": StoppingCriteriaList(criteria)}
-    prompt = torch.tensor([ids], device=host.device)
-    causal: Any = host.causal
-    settings = _settings(host)
-    try:
-        # Settings go into the configuration; `update` returns the other arguments of `generate`.
-        arguments = settings.update(max_new_tokens=request.max_new_tokens, **options)
-        settings.return_dict_in_generate = False
-        # The lock keeps the taps of other threads off the modules.
-        with host.lock, torch.inference_mode():
-            host.check_process()
-            sequences = causal.generate(
-                prompt,
-                attention_mask=torch.ones_like(prompt),
-                generation_config=settings,
-                **arguments,
-            )
-    except (ValueError, TypeError) as error:
-        raise InputError(f"The host cannot generate with these options: {error}") from error
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        raise HostError(
-            f"The device has too little memory to answer a prompt of {len(ids)} tokens; lower "
-            "token_budget."
-        ) from error
-    new_ids: list[int] = sequences[0, len(ids) :].tolist()
-    return new_ids
-
-
-def _settings(host: Host) -> Any:
-    """The model's own settings, but greedy by default (S3-Attention, section 5)."""
-    config = copy.deepcopy(host.causal.generation_config)
-    assert config is not None
-    config.do_sample = False
-    # Greedy decoding ignores these, and warns about other values.
-    for name, neutral in (("temperature", 1.0), ("top_p", 1.0), ("top_k", 50), ("min_p", None)):
-        if hasattr(config, name):
-            setattr(config, name, neutral)
-    config.max_length = None
-    if config.pad_token_id is None:
-        config.pad_token_id = host.tokenizer.pad_id
-    return config
-
-
-def _decode(host: Host, ids: list[int]) -> str:
-    text = host.tokenizer.source.decode(
-        ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+def _answer(writing: Writing, text: str, new_tokens: int) -> Answer:
+    return Answer(
+        text,
+        writing.evidence,
+        cite(text, writing.evidence),
+        writing.prompt_tokens,
+        new_tokens,
+        writing.retrieval_seconds,
+        writing.seconds,
     )
-    return str(text)
+
+
+def _not_found(writing: Writing) -> Answer:
+    return Answer(NOT_FOUND, [], (), 0, 0, writing.retrieval_seconds, 0.0)

@@ -9,9 +9,9 @@ from types import NoneType
 from typing import Any, Literal
 
 from s3_retriever.answer.context import Context, is_last, pieces
-from s3_retriever.answer.generation import Answer, AnswerStream, generate
-from s3_retriever.answer.prompt import Prompt, Request
-from s3_retriever.answer.scanned import MAX_NEW_TOKENS, TOKEN_BUDGET, ScannedContext
+from s3_retriever.answer.generation import Answer, AnswerStream
+from s3_retriever.answer.prompt import Requests
+from s3_retriever.answer.scanned import MAX_NEW_TOKENS, ScannedContext
 from s3_retriever.codebook import Codebook
 from s3_retriever.document import Document
 from s3_retriever.encoder import Encoder
@@ -48,6 +48,9 @@ class LongContext:
         recipe: `default`, `paper`, or your own.
         fallback: `bm25`: if the retriever has no codebook, retrieve by BM25 and the edges of the
             context; nothing then runs before the answer. By default that is an error.
+        refresh: After that many new tokens of an answer each time, search again with the question
+            and what is written so far, and go on with that evidence. By default an answer has the
+            evidence for its question alone.
         chat_options: Passed on to the tokenizer's chat template, such as
             `{"enable_thinking": False}`.
         host_options: For `Host.load` of the host, such as `device="cuda"`.
@@ -58,7 +61,8 @@ class LongContext:
     Raises:
         HostError: A host cannot be loaded.
         CodebookError: There is no codebook for the host, or it does not fit host or recipe.
-        InputError: The fallback is unknown, or an option does not fit the host.
+        InputError: The fallback is unknown, `refresh` is below 1, or an option does not fit the
+            host.
     """
 
     def __init__(
@@ -69,11 +73,14 @@ class LongContext:
         codebook: str | Path | Codebook | None = None,
         recipe: str | Recipe = "default",
         fallback: Literal["bm25"] | None = None,
+        refresh: int | None = None,
         chat_options: Mapping[str, Any] | None = None,
         **host_options: Any,
     ) -> None:
         if fallback is not None and fallback != "bm25":
             raise InputError(f"fallback must be 'bm25' or None, not {fallback!r}.")
+        if refresh is not None:
+            check_count(refresh, "refresh")
         if not isinstance(chat_options, (Mapping, NoneType)):
             raise InputError(f"chat_options must be a mapping, not {type(chat_options).__name__}.")
         book = _codebook(host if retriever is None else retriever, codebook, fallback)
@@ -84,7 +91,7 @@ class LongContext:
         self._encoder = WordsEncoder(reader) if book is None else Encoder(reader, book)
         self._recipe = self._encoder.named_recipe(recipe)
         self._codebook = codebook
-        self._chat_options = dict(chat_options or {})
+        self._requests = Requests(self.host, dict(chat_options or {}), refresh)
 
     def scan(
         self, context: Context, *, path: str | Path | None = None, progress: bool = True
@@ -149,8 +156,8 @@ class LongContext:
         context: Context,
         *,
         path: str | Path | None = None,
-        token_budget: int = TOKEN_BUDGET,
-        min_relevance: float = 0.0,
+        token_budget: int | None = None,
+        min_relevance: float | None = None,
         progress: bool = True,
     ) -> list[Span]:
         """Scan a context and find the evidence for a question.
@@ -158,7 +165,8 @@ class LongContext:
         Args, result and errors are those of `scan` and of `ScannedContext.compress`.
         """
         check_text(question, "question")
-        check_count(token_budget, "token_budget")
+        if token_budget is not None:
+            check_count(token_budget, "token_budget")
         check_share(min_relevance, "min_relevance")
         with self.scan(context, path=path, progress=progress) as scanned:
             return scanned.compress(
@@ -171,8 +179,10 @@ class LongContext:
         context: Context,
         *,
         path: str | Path | None = None,
-        token_budget: int = TOKEN_BUDGET,
+        token_budget: int | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
+        min_relevance: float | None = None,
+        refresh: int | None = None,
         prompt: str | None = None,
         progress: bool = True,
         **generation: Any,
@@ -182,10 +192,11 @@ class LongContext:
         The question is checked before the scan begins. Args and errors are those of `scan` and of
         `ScannedContext.answer`.
         """
-        written = Prompt(self.host, prompt, self._chat_options)
-        request = Request(self.host, question, token_budget, max_new_tokens, written, generation)
+        request = self._requests.make(
+            question, token_budget, max_new_tokens, min_relevance, refresh, prompt, generation
+        )
         with self.scan(context, path=path, progress=progress) as scanned:
-            return generate(request, *scanned.find(request))
+            return scanned.answer_to(request)
 
     def stream(
         self,
@@ -193,8 +204,10 @@ class LongContext:
         context: Context,
         *,
         path: str | Path | None = None,
-        token_budget: int = TOKEN_BUDGET,
+        token_budget: int | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
+        min_relevance: float | None = None,
+        refresh: int | None = None,
         prompt: str | None = None,
         progress: bool = True,
         **generation: Any,
@@ -203,13 +216,18 @@ class LongContext:
 
         Args and errors are those of `answer`.
         """
-        written = Prompt(self.host, prompt, self._chat_options)
-        request = Request(self.host, question, token_budget, max_new_tokens, written, generation)
-        with self.scan(context, path=path, progress=progress) as scanned:
-            return AnswerStream(request, *scanned.find(request))
+        request = self._requests.make(
+            question, token_budget, max_new_tokens, min_relevance, refresh, prompt, generation
+        )
+        scanned = self.scan(context, path=path, progress=progress)
+        try:
+            return scanned.stream_to(request, on_end=scanned.close)
+        except BaseException:
+            scanned.close()
+            raise
 
     def _scanned(self, store: Store) -> ScannedContext:
-        return ScannedContext(store, self.host, self._encoder, self._recipe, self._chat_options)
+        return ScannedContext(store, self._requests, self._encoder, self._recipe)
 
     def _open_store(self, path: Path) -> Store:
         """Open a kept scan, complete or not, if it was made with this host, codebook and recipe."""

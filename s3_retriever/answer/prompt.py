@@ -11,11 +11,12 @@ from typing import Any
 
 from jinja2 import TemplateError
 
+from s3_retriever.answer.budget import default_token_budget
 from s3_retriever.document import title_of
 from s3_retriever.errors import HostError, InputError
 from s3_retriever.host import Host
 from s3_retriever.search import Span
-from s3_retriever.types import check_count, check_text
+from s3_retriever.types import check_count, check_share, check_text
 
 CHAT_PROMPT = "Answer the question from the context.\n\nContext:\n{context}\n\nQuestion: {question}"
 PLAIN_PROMPT = f"{CHAT_PROMPT}\nAnswer:"
@@ -153,45 +154,53 @@ class Request:
     Attributes:
         host: The host.
         question: Any text.
-        token_budget: Most tokens of evidence.
+        token_budget: Most tokens of evidence; None for the host's default, or what question and
+            answer leave of it.
         max_new_tokens: Most tokens of the answer.
         prompt: Writes the prompt.
         options: Passed on to the model's `generate`.
+        refresh: New tokens after which the evidence is searched for again; None for never.
+        min_relevance: As in `ScannedContext.compress`.
 
     Raises:
         HostError: The host cannot generate.
-        InputError: The question is empty, a number is below 1, or question, evidence and answer
-            together need more positions than the host has.
+        InputError: The question is empty, a number is out of range, or question, evidence and
+            answer together need more positions than the host has.
     """
 
     host: Host
     question: str
-    token_budget: int
+    token_budget: int | None
     max_new_tokens: int
     prompt: Prompt
     options: Mapping[str, Any]
+    refresh: int | None = None
+    min_relevance: float | None = None
 
     def __post_init__(self) -> None:
         """Check everything that does not need the evidence."""
         _ = self.host.causal
         check_text(self.question, "question")
-        check_count(self.token_budget, "token_budget")
+        if self.token_budget is not None:
+            check_count(self.token_budget, "token_budget")
         check_count(self.max_new_tokens, "max_new_tokens")
-        limit = self.host.positions
-        if limit is None:
+        if self.refresh is not None:
+            check_count(self.refresh, "refresh")
+        check_share(self.min_relevance, "min_relevance")
+        if self._room is None:
             return
-        room = limit - self.overhead - self.max_new_tokens
         facts = (
-            f"host {self.host.name!r} reads {limit} tokens, of which question and template take "
-            f"{self.overhead} and the answer up to {self.max_new_tokens}"
+            f"host {self.host.name!r} reads {self.host.positions} tokens, of which question and "
+            f"template take {self.overhead} and the answer up to {self.max_new_tokens}"
         )
-        if room < 1:
+        if self._room < 1:
             raise InputError(
                 f"There is no room for evidence: {facts}; shorten the question or the answer."
             )
-        if self.token_budget > room:
+        if self.token_budget is not None and self.token_budget > self._room:
             raise InputError(
-                f"A token_budget of {self.token_budget} is too large: {facts}; {room} are left."
+                f"A token_budget of {self.token_budget} is too large: {facts}; {self._room} are "
+                "left."
             )
 
     @cached_property
@@ -199,6 +208,61 @@ class Request:
         """Tokens of the prompt without evidence."""
         return len(self.prompt.ids("", self.question))
 
+    @cached_property
+    def evidence_tokens(self) -> int:
+        """Most tokens of evidence: the budget given, or the host's default."""
+        if self.token_budget is not None:
+            return self.token_budget
+        default = default_token_budget(self.host)
+        return default if self._room is None else min(default, self._room)
+
+    @cached_property
+    def _room(self) -> int | None:
+        """Positions that question and answer leave; None without a limit."""
+        limit = self.host.positions
+        return None if limit is None else limit - self.overhead - self.max_new_tokens
+
     def ids(self, spans: Sequence[Span]) -> list[int]:
         """Token ids of the prompt with this evidence."""
         return self.prompt.ids(join_evidence(spans), self.question)
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Makes the requests to a host.
+
+    Attributes:
+        host: The host.
+        chat_options: Passed on to its chat template.
+        refresh: The `refresh` of requests that have none of their own.
+    """
+
+    host: Host
+    chat_options: Mapping[str, Any]
+    refresh: int | None
+
+    def make(
+        self,
+        question: str,
+        token_budget: int | None,
+        max_new_tokens: int,
+        min_relevance: float | None,
+        refresh: int | None,
+        prompt: str | None,
+        options: Mapping[str, Any],
+    ) -> Request:
+        """Make a request; the prompt is a template, all else as in `Request`.
+
+        Raises:
+            S3Error: Those of `Prompt` and `Request`.
+        """
+        return Request(
+            self.host,
+            question,
+            token_budget,
+            max_new_tokens,
+            Prompt(self.host, prompt, self.chat_options),
+            options,
+            self.refresh if refresh is None else refresh,
+            min_relevance,
+        )

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from s3_retriever.answer.budget import default_token_budget
 from s3_retriever.answer.context import in_document
 from s3_retriever.answer.generation import Answer, AnswerStream, generate
-from s3_retriever.answer.prompt import Prompt, Request, fit_evidence, join_evidence
+from s3_retriever.answer.prompt import Request, Requests, fit_evidence, join_evidence
 from s3_retriever.encoder import Encoder
 from s3_retriever.engine import S3Index
+from s3_retriever.engine.s3index import MIN_RELEVANCE
 from s3_retriever.errors import InputError
-from s3_retriever.host import Host
 from s3_retriever.index import Store
 from s3_retriever.recipe import Recipe
-from s3_retriever.search import Span
-from s3_retriever.types import Mode, check_choice, check_count, check_text
+from s3_retriever.search import Span, knows_relevance
+from s3_retriever.types import Mode, check_choice, check_count, check_share, check_text
 
-TOKEN_BUDGET = 1024
 MAX_NEW_TOKENS = 256
 
 
@@ -34,24 +35,21 @@ class ScannedContext:
     def __init__(
         self,
         store: Store,
-        host: Host,
+        requests: Requests,
         encoder: Encoder,
         recipe: Recipe,
-        chat_options: Mapping[str, Any],
     ) -> None:
         """Prefer `LongContext.scan` and `LongContext.open`.
 
         Args:
             store: The context's pieces.
-            host: What answers.
+            requests: Makes the requests to the host that answers.
             encoder: What they were scanned with.
             recipe: How they were indexed and questions are scored.
-            chat_options: Passed on to the tokenizer's chat template.
         """
         self._store = store
-        self._host = host
+        self._requests = requests
         self._index = S3Index(store, encoder, recipe)
-        self._chat_options = chat_options
 
     def __enter__(self) -> ScannedContext:
         return self
@@ -82,31 +80,38 @@ class ScannedContext:
         self,
         question: str,
         *,
-        token_budget: int = TOKEN_BUDGET,
-        min_relevance: float = 0.0,
+        token_budget: int | None = None,
+        min_relevance: float | None = None,
         mode: Mode = "hybrid",
     ) -> list[Span]:
         """Find the evidence for a question: M_S3 U M_BM25 U M_bias (S3-Attention, section 4).
 
         Args:
             question: Any text.
-            token_budget: Most tokens of the joined spans, as the host counts them.
-            min_relevance: Spans of a lower `relevance`, 0 to 1, are left out.
+            token_budget: Most tokens of the joined spans, as the host counts them; by default 256
+                for a causal host of less than a billion parameters, else 1,024.
+            min_relevance: Spans of a lower `relevance`, 0 to 1, are left out. By default 0.05 if
+                the relevance of the retriever's recipe is known or the mode is `bm25`; else 0,
+                which leaves nothing out.
             mode: As in `S3Index.search`: `hybrid` uses all three, `s3` only M_S3 and `bm25` only
                 M_BM25.
 
         Returns:
-            Spans in the context's order, with offsets into its documents. A context that fits
-            into the budget is returned whole, with scores and relevance of 0 and no sources,
-            unless `min_relevance` is above 0.
+            Spans in the context's order, with offsets into its documents; none if nothing is
+            relevant. Unless `min_relevance` is given and above 0, a context that fits into the
+            budget is returned whole if anything in it is relevant, with scores and relevance of 0
+            and no sources.
 
         Raises:
-            InputError: The question is empty, the budget is below 1, or the mode is unknown.
+            InputError: The question is empty, a number is out of range, or the mode is unknown.
         """
         check_text(question, "question")
-        check_count(token_budget, "token_budget")
         check_choice(mode, "mode", Mode)
-        tokenizer = self._host.tokenizer
+        check_share(min_relevance, "min_relevance")
+        if token_budget is None:
+            token_budget = default_token_budget(self._requests.host)
+        check_count(token_budget, "token_budget")
+        tokenizer = self._requests.host.tokenizer
         return self._evidence(
             question,
             token_budget,
@@ -119,8 +124,10 @@ class ScannedContext:
         self,
         question: str,
         *,
-        token_budget: int = TOKEN_BUDGET,
+        token_budget: int | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
+        min_relevance: float | None = None,
+        refresh: int | None = None,
         prompt: str | None = None,
         **generation: Any,
     ) -> Answer:
@@ -128,28 +135,41 @@ class ScannedContext:
 
         Args:
             question: Any text.
-            token_budget: Most tokens of evidence.
+            token_budget: Most tokens of evidence; the default is that of `compress`, or what
+                question and answer leave of the host's positions.
             max_new_tokens: Most tokens of the answer.
+            min_relevance: As in `compress`.
+            refresh: After that many new tokens each time, search again with the question and what
+                is written so far, and go on with that evidence. Defaults to what `LongContext`
+                was given.
             prompt: A text with `{context}` and `{question}`.
             generation: Passed on to the model's `generate`, such as `do_sample=True`; decoding is
                 greedy by default.
 
+        Returns:
+            The answer. If nothing in the context is relevant, `found` is False and nothing was
+            generated.
+
         Raises:
-            InputError: The question is empty, leaves too few positions for evidence and answer, or
-                has no evidence; or the prompt or an option cannot be used.
+            InputError: The question is empty or leaves too few positions for evidence and answer;
+                no evidence fits into the budget; or the prompt or an option cannot be used.
             HostError: The host cannot generate, or the device has too little memory for the
                 prompt.
         """
-        written = Prompt(self._host, prompt, self._chat_options)
-        request = Request(self._host, question, token_budget, max_new_tokens, written, generation)
-        return generate(request, *self.find(request))
+        return self.answer_to(
+            self._requests.make(
+                question, token_budget, max_new_tokens, min_relevance, refresh, prompt, generation
+            )
+        )
 
     def stream(
         self,
         question: str,
         *,
-        token_budget: int = TOKEN_BUDGET,
+        token_budget: int | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
+        min_relevance: float | None = None,
+        refresh: int | None = None,
         prompt: str | None = None,
         **generation: Any,
     ) -> AnswerStream:
@@ -157,26 +177,57 @@ class ScannedContext:
 
         Args and errors are those of `answer`.
         """
-        written = Prompt(self._host, prompt, self._chat_options)
-        request = Request(self._host, question, token_budget, max_new_tokens, written, generation)
-        return AnswerStream(request, *self.find(request))
+        request = self._requests.make(
+            question, token_budget, max_new_tokens, min_relevance, refresh, prompt, generation
+        )
+        return self.stream_to(request)
 
-    def find(self, request: Request) -> tuple[list[Span], float]:
-        """The evidence for a request, and the seconds that finding it took.
+    def answer_to(self, request: Request) -> Answer:
+        """Answer a request that is checked already.
 
         Raises:
-            InputError: The budget is too small for any evidence.
+            S3Error: As `answer`.
+        """
+        return generate(request, *self._find(request), partial(self._find, request))
+
+    def stream_to(
+        self, request: Request, on_end: Callable[[], None] = lambda: None
+    ) -> AnswerStream:
+        """Stream the answer to a request that is checked already.
+
+        Args:
+            request: The question.
+            on_end: Called once the stream needs the context no more.
+
+        Raises:
+            S3Error: As `answer`.
+        """
+        found = self._find(request)
+        return AnswerStream(request, *found, partial(self._find, request), on_end)
+
+    def _find(self, request: Request, written: str = "") -> tuple[list[Span], float]:
+        """The evidence for a request, and the seconds that finding it took.
+
+        Args:
+            request: The question.
+            written: What the host has written of the answer.
+
+        Raises:
+            InputError: There is evidence, but none fits into the budget.
         """
         began = time.perf_counter()
+        question = f"{request.question} {written}".strip() if written else request.question
+        floor = self._floor(request.min_relevance, "hybrid")
         spans = self._evidence(
-            request.question,
-            request.token_budget,
+            question,
+            request.evidence_tokens,
             lambda spans: len(request.ids(spans)) - request.overhead,
+            min_relevance=request.min_relevance,
         )
-        if not spans:
+        if not (spans or written) and self._index.search(question, 1, min_relevance=floor):
             raise InputError(
-                f"The context has no evidence for the question in {request.token_budget} tokens; "
-                "rephrase the question, or raise token_budget."
+                f"No evidence for the question fits into {request.evidence_tokens} tokens; raise "
+                "token_budget."
             )
         return spans, time.perf_counter() - began
 
@@ -186,21 +237,27 @@ class ScannedContext:
         token_budget: int,
         count: Callable[[Sequence[Span]], int],
         mode: Mode = "hybrid",
-        min_relevance: float = 0.0,
+        min_relevance: float | None = None,
     ) -> list[Span]:
-        if self.tokens <= token_budget and min_relevance == 0:
+        floor = self._floor(min_relevance, mode)
+        if not min_relevance and self.tokens <= token_budget:
             whole = self._whole()
             # A text tokenised whole may have a token more or less than its pieces.
             if count(whole) <= token_budget:
-                return whole
+                relevant = not floor or self._index.search(
+                    question, 1, mode=mode, min_relevance=floor
+                )
+                return whole if relevant else []
         spans = self._index.search(
-            question,
-            mode=mode,
-            token_budget=token_budget,
-            min_relevance=min_relevance,
-            order="document",
+            question, mode=mode, token_budget=token_budget, min_relevance=floor, order="document"
         )
         return fit_evidence([in_document(span) for span in spans], count, token_budget)
+
+    def _floor(self, min_relevance: float | None, mode: Mode) -> float:
+        """The lowest relevance of evidence."""
+        if min_relevance is not None:
+            return min_relevance
+        return MIN_RELEVANCE if knows_relevance(self._index.recipe, mode) else 0.0
 
     def _whole(self) -> list[Span]:
         """Every document of the context as a span, or as several if it has skipped pieces."""

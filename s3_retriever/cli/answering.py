@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from s3_retriever.cli import options
-from s3_retriever.cli.console import one_line, results, write_json
+from s3_retriever.cli.console import ExitCode, one_line, results, say, write_json
 from s3_retriever.cli.files import none_readable, warn_skipped
 from s3_retriever.cli.options import prepare
 from s3_retriever.cli.searching import show_text, size, span_json
@@ -76,15 +76,40 @@ def answer(
         ),
     ] = None,
     token_budget: Annotated[
-        int,
+        int | None,
         typer.Option(
-            "--token-budget", metavar="N", min=1, help="Maximum tokens of evidence to read."
+            "--token-budget",
+            metavar="N",
+            min=1,
+            show_default="256 for a host of less than a billion parameters, else 1024",
+            help="Maximum tokens of evidence to read.",
         ),
-    ] = 1024,
+    ] = None,
     max_new_tokens: Annotated[
         int,
         typer.Option("--max-new-tokens", metavar="N", min=1, help="Maximum tokens of the answer."),
     ] = 256,
+    min_relevance: Annotated[
+        float | None,
+        typer.Option(
+            "--min-relevance",
+            metavar="R",
+            min=0.0,
+            max=1.0,
+            show_default="0.05, or 0 for a retriever whose relevance is not known",
+            help="Leave out evidence of a lower relevance, 0 to 1.",
+        ),
+    ] = None,
+    refresh: Annotated[
+        int | None,
+        typer.Option(
+            "--refresh",
+            metavar="N",
+            min=1,
+            show_default="never",
+            help="Search again after every N tokens of the answer, with what is written so far.",
+        ),
+    ] = None,
     prompt: Annotated[
         str | None,
         typer.Option(
@@ -114,7 +139,8 @@ def answer(
 
     The model is loaded once: it scans the files window by window, keeping no KV cache, and then
     answers from the evidence alone. With --keep, an interrupted scan continues where it stopped,
-    and the next question about the same files needs no scan.
+    and the next question about the same files needs no scan. If nothing in the files is relevant to
+    the question, the model is not asked, and the exit code is 3.
     """
     chosen, readable = options.recipe(recipe), _readable(find_files(files))
     model = _load(host, retriever, codebook, chosen or "default", fallback, device, dtype)
@@ -125,6 +151,8 @@ def answer(
             path=keep,
             token_budget=token_budget,
             max_new_tokens=max_new_tokens,
+            min_relevance=min_relevance,
+            refresh=refresh,
             prompt=prompt,
         ) as stream:
             _give(question, stream, quiet, as_json)
@@ -185,13 +213,19 @@ def _give(question: str, stream: AnswerStream, quiet: bool, as_json: bool) -> No
     """Print the answer as it comes, then its evidence; or all of it as JSON at the end."""
     if as_json:
         write_json(_json(question, stream.answer))
-        return
-    console = results()
-    for piece in stream:
-        console.print(Text(piece), end="", soft_wrap=True)
-    console.print()
-    if not quiet:
-        _show_evidence(console, stream.answer)
+    else:
+        console = results()
+        for piece in stream:
+            console.print(Text(piece), end="", soft_wrap=True)
+        console.print()
+        if not quiet:
+            _show_evidence(console, stream.answer)
+    if not stream.answer.found:
+        say(
+            "Nothing in the files is relevant to the question; rephrase it, or pass "
+            "--min-relevance 0."
+        )
+        raise typer.Exit(ExitCode.NOTHING_FOUND)
 
 
 def _show_evidence(console: Console, answer: Answer) -> None:
@@ -209,6 +243,7 @@ def _json(question: str, answer: Answer) -> dict[str, object]:
     return {
         "question": question,
         "answer": answer.text,
+        "found": answer.found,
         "evidence": [span_json(span) for span in answer.evidence],
         "citations": [
             {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from s3_retriever import Span
@@ -33,6 +35,60 @@ EVIDENCE = [
 )
 def test_a_sentence_cites_the_span_whose_words_it_uses(answer, names):
     assert [citation.span.document_id for citation in cite(answer, EVIDENCE)] == names
+
+
+FACTS = [
+    span("The toll bridge was built in 1887 by Gustave Eiffel.", "bridge"),
+    span("Gustave Eiffel was born in Dijon.", "born"),
+    span("The toll is $1,200 a year (12.5 %), or 3 instalments.", "toll"),
+    span("New York City has 8.3 million people.", "city"),
+    span("It has 1 gate, 2 towers and 5,000 visitors a day.", "visitors", title="Castle Hill"),
+]
+
+
+@pytest.mark.parametrize(
+    ("answer", "names"),
+    [
+        ("1887", ["bridge"]),
+        ("1887.", ["bridge"]),
+        ("in 1887", ["bridge"]),
+        ("Answer: 1887", ["bridge"]),
+        ("Dijon", ["born"]),
+        ("**Dijon**", ["born"]),
+        ('"Dijon"', ["born"]),
+        ("The answer is Dijon.", ["born"]),
+        ("Dijon, France", ["born"]),
+        ("Gustave Eiffel", ["bridge", "born"]),
+        ("Eiffel's", ["bridge", "born"]),
+        ("$1,200", ["toll"]),
+        ("1200", ["toll"]),
+        ("12.5%", ["toll"]),
+        ("12.5 percent", ["toll"]),
+        ("3", ["toll"]),
+        ("8.3 million", ["city"]),
+        ("new york", ["city"]),
+        ("5000", ["visitors"]),
+        ("5,000 visitors", ["visitors"]),
+        ("Castle Hill", ["visitors"]),
+        ("12", []),
+        ("200", []),
+        ("188", []),
+        ("Yes.", []),
+        ("No, it was not.", []),
+        ("Berlin", []),
+        ("Paris, France", []),
+        ("...", []),
+        ("<b></b>", []),
+    ],
+)
+def test_short_answers_cite_what_has_them(answer, names):
+    assert [citation.span.document_id for citation in cite(answer, FACTS)] == names
+
+
+def test_among_equals_the_search_decides():
+    low, high = span("Ada was born in Botswana.", "low"), span("Botswana is large.", "high")
+    cited = cite("Botswana", [low, replace(high, score=9.0)])
+    assert [citation.span.document_id for citation in cited] == ["high", "low"]
 
 
 def test_each_sentence_is_cited_by_itself():

@@ -28,6 +28,7 @@ from s3_retriever import (
 )
 from s3_retriever.answer import context as context_module
 from s3_retriever.answer import long_context as long_context_module
+from s3_retriever.answer.budget import default_token_budget
 from s3_retriever.answer.context import pieces
 from s3_retriever.answer.prompt import PLAIN_PROMPT, Prompt, fit_evidence, join_evidence
 from s3_retriever.host import FAMILIES
@@ -406,7 +407,7 @@ def test_a_prompt_of_the_callers(model, scanned):
         ("Who?", {"token_budget": True}, "token_budget must be"),
         ("Who?", {"max_new_tokens": 0}, "max_new_tokens must be"),
         ("Who?", {"token_budget": 511}, r"token_budget of 511 is too large: .*reads 512 tokens"),
-        ("Who?", {}, r"token_budget of 1024 is too large"),
+        ("Who?", {"token_budget": 1024}, r"token_budget of 1024 is too large"),
         ("Who is it? " * 200, {}, r"There is no room for evidence: .*shorten the question"),
         ("Who?", {"max_new_tokens": 600}, "There is no room for evidence"),
         (
@@ -415,6 +416,13 @@ def test_a_prompt_of_the_callers(model, scanned):
             r"fields \{context\} and \{question\}.*not \['context'\]",
         ),
         ("Who?", {"prompt": "{context} {question} {x}"}, "and no others"),
+        ("Who?", {"refresh": 0}, "refresh must be a whole number of at least 1, not 0"),
+        ("Who?", {"refresh": -3}, "refresh must be"),
+        ("Who?", {"refresh": True}, "refresh must be"),
+        ("Who?", {"refresh": "8"}, "refresh must be"),
+        ("Who?", {"refresh": 2.5}, "refresh must be"),
+        ("Who?", {"min_relevance": 1.5}, "min_relevance must be a number from 0 to 1"),
+        ("Who?", {"min_relevance": True}, "min_relevance must be"),
         ("Who?", {"prompt": "{context} {question"}, "cannot be filled in"),
         ("Who?", {"prompt": " "}, "prompt is empty"),
     ],
@@ -471,9 +479,203 @@ def test_a_question_without_evidence(words, text):
     assert model.compress("zzz", text, token_budget=20, progress=False) == []
 
 
-def test_an_answer_is_not_made_from_nothing(model, scanned):
-    with pytest.raises(InputError, match="no evidence for the question in 1 tokens"):
-        scanned.answer(QUESTION, token_budget=1, max_new_tokens=8)
+def test_a_budget_too_small_for_any_evidence(scanned):
+    assert scanned.compress(QUESTION, token_budget=1) == []
+    for ask in (scanned.answer, scanned.stream):
+        with pytest.raises(InputError, match=r"fits into 1 tokens; raise token_budget\."):
+            ask(QUESTION, token_budget=1, max_new_tokens=8)
+
+
+@pytest.mark.parametrize("refresh", [0, -1, True, "8", 1.0])
+def test_a_refresh_that_cannot_be_used(answerer, refresh):
+    with pytest.raises(InputError, match="refresh must be a whole number of at least 1"):
+        LongContext(str(answerer), refresh=refresh, **CPU)
+
+
+# Budgets of their own
+
+
+def test_by_default_a_small_model_reads_a_little(model, scanned, words, tiny_bert, tiny_codebook):
+    """256 tokens, or fewer if question and answer leave fewer of the model's 512 positions."""
+    count = model.host.tokenizer.count
+    assert 200 < count(join_evidence(scanned.compress(QUESTION))) <= 256
+    evidence = scanned.answer(QUESTION, max_new_tokens=8).evidence
+    assert evidence == scanned.compress(QUESTION, token_budget=256)
+    overhead = len(Prompt(model.host).ids("", QUESTION))
+    answer = scanned.answer(QUESTION, max_new_tokens=400)
+    assert 0 < answer.prompt_tokens <= 112
+    assert count(join_evidence(answer.evidence)) <= 112 - overhead
+    assert default_token_budget(model.host) == 256
+    assert default_token_budget(Host.load(str(tiny_bert), **CPU)) == 1024
+
+
+def test_by_default_a_large_model_reads_more(model, monkeypatch):
+    monkeypatch.setattr(type(model.host.model), "num_parameters", lambda _: 2_000_000_000)
+    assert default_token_budget(model.host) == 256  # half of its 512 positions
+    monkeypatch.setattr(model.host.model.config, "max_position_embeddings", 8192)
+    assert default_token_budget(model.host) == 1024
+
+
+# Nothing relevant
+
+
+BAKERY = [
+    "The baker rises at four and heats the oven with beech wood.",
+    "Rye bread needs a sourdough that was fed the night before.",
+    "On Saturdays the bakery closes at noon, and what is left goes to the school.",
+]
+OFF_TOPIC = "Which team won the football championship in 1987?"
+
+
+@pytest.fixture(scope="module")
+def assisted(answerer) -> LongContext:
+    """A retriever that knows relevance."""
+    return LongContext(str(answerer), retriever="minilm", **CPU)
+
+
+@pytest.mark.parametrize("copies", [1, 40])
+@pytest.mark.parametrize("question", [OFF_TOPIC, "Who is it?", "???"])
+def test_nothing_relevant_is_said_and_not_generated(assisted, monkeypatch, question, copies):
+    context = [f"{text} ({number})" for number in range(copies) for text in BAKERY]
+    monkeypatch.setattr(type(assisted.host.causal), "generate", None)
+    with assisted.scan(context, progress=False) as scanned:
+        assert scanned.compress(question) == []
+        answer = scanned.answer(question, max_new_tokens=4)
+        assert (answer.text, answer.found) == ("The answer is not in the context.", False)
+        assert (answer.evidence, answer.citations) == ([], ())
+        assert (answer.prompt_tokens, answer.new_tokens, answer.generation_seconds) == (0, 0, 0)
+        assert answer.retrieval_seconds > 0
+        stream = scanned.stream(question, max_new_tokens=4, refresh=2)
+        assert (list(stream), list(stream)) == ([answer.text], [])
+        assert (stream.evidence, stream.answer.found) == ([], False)
+
+
+def test_without_a_floor_the_host_answers_anything(assisted):
+    answer = assisted.answer(OFF_TOPIC, BAKERY, min_relevance=0, max_new_tokens=4, progress=False)
+    assert answer.found
+    assert [span.text for span in answer.evidence] == BAKERY
+
+
+def test_evidence_stops_where_relevance_stops(assisted):
+    question = "When does the baker rise?"
+    with assisted.scan([*BAKERY, *["Item: the road was mended."] * 30], progress=False) as scanned:
+        spans = scanned.answer(question, max_new_tokens=4).evidence
+        assert BAKERY[0] in [span.text for span in spans]
+        assert min(span.relevance for span in spans) >= 0.05
+        assert len(scanned.compress(question, min_relevance=0)) > len(spans)
+        assert scanned.answer(question, min_relevance=0.9, max_new_tokens=4).found
+
+
+# Evidence that follows the answer
+
+
+@pytest.fixture
+def searches(monkeypatch):
+    """The questions that are searched for."""
+    asked = []
+    search = S3Index.search
+
+    def recorded(index, question, *args, **options):
+        asked.append(question)
+        return search(index, question, *args, **options)
+
+    monkeypatch.setattr(S3Index, "search", recorded)
+    return asked
+
+
+LONGER = {"token_budget": 64, "max_new_tokens": 20, "min_new_tokens": 20}
+
+
+def test_evidence_follows_the_answer(model, scanned, text, searches):
+    answer = scanned.answer(QUESTION, refresh=8, **LONGER)
+    assert answer.new_tokens == 20
+    assert len(searches) == 3
+    assert searches[0] == QUESTION
+    for query, later in pairwise([*searches, f"{QUESTION} {answer.text}"]):
+        assert later.startswith(query)
+    check_offsets(answer.evidence, text)
+    first = scanned.compress(QUESTION, token_budget=64)
+    ids = {span.id for span in answer.evidence}
+    assert ids == {
+        span.id for query in searches[:3] for span in scanned.compress(query, token_budget=64)
+    }
+    assert ids > {span.id for span in first}
+    assert answer.prompt_tokens <= len(Prompt(model.host).ids("", QUESTION)) + 64
+
+
+def test_the_host_goes_on_from_the_new_evidence(model, scanned, monkeypatch):
+    prompts = []
+    generate = type(model.host.causal).generate
+    monkeypatch.setattr(
+        type(model.host.causal),
+        "generate",
+        lambda self, ids, **options: (
+            prompts.append(ids[0].tolist()),
+            generate(self, ids, **options),
+        )[1],
+    )
+    scanned.answer(QUESTION, refresh=8, **LONGER)
+    first, second, _ = prompts
+    written = model.host.tokenizer.source.decode(
+        second[-8:], skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+    spans = scanned.compress(f"{QUESTION} {written.strip()}", token_budget=64)
+    assert first == Prompt(model.host).ids(
+        join_evidence(scanned.compress(QUESTION, token_budget=64)), QUESTION
+    )
+    assert second[:-8] == Prompt(model.host).ids(join_evidence(spans), QUESTION)
+
+
+def test_a_refresh_of_the_same_evidence_changes_nothing(model, answerer, searches):
+    context = "A baker mends warm bread. The night nurse counts boats."
+    expected = model.answer("Who?", context, progress=False, max_new_tokens=24)
+    for refresh in (1, 7, 24, 100):
+        again = model.answer("Who?", context, refresh=refresh, progress=False, max_new_tokens=24)
+        assert (again.text, again.new_tokens) == (expected.text, expected.new_tokens)
+        assert (again.evidence, again.prompt_tokens) == (expected.evidence, expected.prompt_tokens)
+    always = LongContext(model.host, refresh=7)
+    assert always.answer("Who?", context, progress=False, max_new_tokens=24).text == expected.text
+    assert searches == []
+
+
+def test_a_stream_may_refresh_too(model, scanned, text, searches):
+    expected = scanned.answer(QUESTION, refresh=8, **LONGER)
+    stream = scanned.stream(QUESTION, refresh=8, **LONGER)
+    parts = list(stream)
+    assert len(parts) > 3
+    assert "".join(parts) == stream.answer.text == expected.text
+    assert stream.answer.evidence == expected.evidence
+    assert stream.answer.new_tokens == 20
+    own = model.stream(QUESTION, text, refresh=8, progress=False, **LONGER)
+    assert own.answer.text == expected.text
+    assert len(searches) == 9
+
+
+def test_a_stream_that_refreshes_can_be_closed(scanned, searches):
+    with scanned.stream(
+        QUESTION, refresh=4, token_budget=64, max_new_tokens=300, min_new_tokens=300
+    ) as stream:
+        next(stream)
+    assert not stream._thread.is_alive()
+    assert stream.answer.new_tokens < 300
+
+
+def test_a_host_that_ends_its_answer_is_not_asked_again(model, scanned, searches, monkeypatch):
+    new = _new_ids(model, scanned.answer(QUESTION, **BUDGET))
+    monkeypatch.setattr(model.host.causal.generation_config, "eos_token_id", [1, new[3]])
+    searches.clear()
+    ended = scanned.answer(QUESTION, refresh=4, token_budget=64, max_new_tokens=8)
+    assert ended.new_tokens == new.index(new[3]) + 1
+    assert len(searches) == 1
+
+
+def _new_ids(model, answer):
+    ids = torch.tensor([Prompt(model.host).ids(join_evidence(answer.evidence), QUESTION)])
+    with torch.inference_mode():
+        made = model.host.causal.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False
+        )
+    return made[0, ids.shape[1] :].tolist()
 
 
 def test_options_of_generate(model, scanned):

@@ -96,6 +96,25 @@ def test_a_kept_scan_serves_the_next_question(home, command, monkeypatch):
     assert any("captain" in span["text"] for span in json.loads(done.stdout)["spans"])
 
 
+def test_nothing_relevant_is_said_and_the_exit_code_shows_it(home, command):
+    asked = [*command, "page.html", "--retriever", "minilm", "--question", "Who won in 1987?"]
+    done = s3r(*asked)
+    assert (done.exit_code, done.stdout) == (3, "The answer is not in the context.\n")
+    assert "Nothing in the files is relevant to the question" in done.stderr
+    done = s3r(*asked, "--json")
+    output = json.loads(done.stdout)
+    assert (done.exit_code, output["found"], output["evidence"]) == (3, False, [])
+    done = s3r(*asked, "--min-relevance", "0", "--json")
+    assert (done.exit_code, json.loads(done.stdout)["found"]) == (0, True)
+
+
+def test_evidence_may_follow_the_answer(home, command):
+    done = s3r(*command, "long.txt", "--refresh", "4", "--json")
+    plain = json.loads(s3r(*command, "long.txt", "--json").stdout)
+    output = json.loads(done.stdout)
+    assert {span["id"] for span in output["evidence"]} > {span["id"] for span in plain["evidence"]}
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
@@ -130,7 +149,15 @@ def test_an_encoder_is_told_apart_before_the_scan(home, command, tiny_bert, tiny
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["long.txt"], ["long.txt", "--token-budget", "0"], ["--fallback", "dense"]]
+    "arguments",
+    [
+        [],
+        ["long.txt"],
+        ["long.txt", "--token-budget", "0"],
+        ["--fallback", "dense"],
+        ["long.txt", "--refresh", "0"],
+        ["long.txt", "--min-relevance", "2"],
+    ],
 )
 def test_wrong_command_line(arguments):
     assert s3r("answer", *arguments).exit_code == 2
@@ -139,7 +166,7 @@ def test_wrong_command_line(arguments):
 def test_defaults_are_those_of_the_library():
     shown = inspect.signature(answer).parameters
     library = inspect.signature(LongContext.answer).parameters
-    for name in ("token_budget", "max_new_tokens", "prompt"):
+    for name in ("token_budget", "max_new_tokens", "min_relevance", "refresh", "prompt"):
         assert shown[name].default == library[name].default
 
 
