@@ -1,0 +1,182 @@
+"""Probing: what all layers and heads of a host make of a context and the questions about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from s3_retriever.calibration.questions import LabelledQuestion, Sample
+from s3_retriever.codebook.sentence_map import weights_in_mean
+from s3_retriever.document import Document
+from s3_retriever.host import Host, Window
+from s3_retriever.host.batches import run_batches
+from s3_retriever.host.taps import Activations, SentencePooler, Site, Tap, mean_state, read_each
+from s3_retriever.progress import Bar
+
+# Read before questions and never kept, so that no word of theirs becomes an attention sink.
+_QUESTION_TITLE = "Question:"
+# A question without content: what attention it draws says nothing about a question.
+_NO_CONTENT = "N/A"
+
+
+class Probed(NamedTuple):
+    """A context with n sentences and q questions, as the host sees them.
+
+    Attributes:
+        means: Mean states of the sentences, float32 [layers, n, width].
+        asked: Mean states of the questions, float32 [layers, q, width].
+        attention: What each query head scores the sentences, float32 [q, layers * heads, n].
+        targets: Which sentences are asked for, bool [q, n].
+    """
+
+    means: Tensor
+    asked: Tensor
+    attention: Tensor
+    targets: Tensor
+
+
+class Prober:
+    """Reads contexts at all layers of a host.
+
+    Args:
+        host: The model.
+        token_weights: Weight of each token id in a mean state, float32 [vocabulary].
+        bar: Shows how many characters were read.
+    """
+
+    def __init__(self, host: Host, token_weights: Tensor, bar: Bar) -> None:
+        self._host = host
+        self._layers = range(len(host.blocks))
+        self._shape = host.family.heads(host.model.config)
+        self._token_weights = token_weights
+        self._bar = bar
+
+    @torch.inference_mode()
+    def probe(self, sample: Sample) -> Probed:
+        """Read a context and its questions; the keys of all its tokens are held meanwhile."""
+        keys: list[list[Activations]] = [[] for _ in self._layers]
+        means: list[list[Tensor]] = [[] for _ in self._layers]
+        poolers = [SentencePooler() for _ in self._layers]
+        places: list[tuple[str, int, int]] = []
+        lengths: list[int] = []
+        for window, seen in self._read(sample.documents, "key"):
+            for layer in self._layers:
+                keys[layer].append(seen[Tap("key", layer)])
+                states = self._weighed([window], seen[Tap("hidden", layer)])
+                means[layer].append(poolers[layer].push(states[0], window.sentences, states[1]))
+            places += [(window.document.id, start, end) for start, end, _ in window.sentences]
+            lengths += [n for _, _, n in window.sentences]
+        asked, queries = self._questions([question.text for question in sample.questions])
+        attention = [
+            self._attention(_joined(keys[layer]), [seen[layer] for seen in queries], lengths)
+            for layer in self._layers
+        ]
+        return Probed(
+            torch.stack([torch.cat(parts) for parts in means]),
+            asked,
+            torch.cat(attention, dim=1),
+            torch.tensor([_targets(question, places) for question in sample.questions]),
+        )
+
+    def _read(
+        self, documents: Iterable[Document], site: Site
+    ) -> Iterator[tuple[Window, dict[Tap, Activations]]]:
+        """Read the hidden states and one other site of every layer."""
+        sites: tuple[Site, Site] = (site, "hidden")
+        taps = [Tap(each, layer) for layer in self._layers for each in sites]
+
+        def run(batch: Sequence[Window]) -> list[dict[Tap, Activations]]:
+            seen = read_each(self._host, taps, batch)
+            sentences = chain.from_iterable(window.sentences for window in batch)
+            self._bar.update(sum(end - start for start, end, _ in sentences))
+            return seen
+
+        # What all layers see of the tokens that are sorted together is held at once.
+        windows = self._host.windows(documents)
+        yield from run_batches(windows, run, self._host.batch_tokens, lookahead=1)
+
+    def _questions(self, texts: Sequence[str]) -> tuple[Tensor, list[list[Tensor]]]:
+        """Read questions, and at the end one without content.
+
+        Returns:
+            Mean states [layers, q, width], without the last; and of each question the queries at
+            each layer [tokens, heads * size].
+        """
+        exposed = not (self._host.family.bidirectional or self._host.tokenizer.prefix)
+        metadata = {"title": _QUESTION_TITLE} if exposed else {}
+        documents = [Document(text, metadata=metadata) for text in (*texts, _NO_CONTENT)]
+        means: list[Tensor] = []
+        queries: list[list[Tensor]] = []
+        windows: list[Window] = []
+        parts: list[dict[Tap, Activations]] = []
+        for window, seen in self._read(documents, "query"):
+            windows.append(window)
+            parts.append(seen)
+            if not window.last:
+                continue
+            whole = {tap: _joined([part[tap] for part in parts]) for tap in seen}
+            states = [self._weighed(windows, whole[Tap("hidden", n)]) for n in self._layers]
+            means.append(torch.stack([mean_state(*each) for each in states]))
+            asked = [whole[Tap("query", n)] for n in self._layers]
+            queries.append([each.values[~each.sinks] for each in asked])
+            windows, parts = [], []
+        return torch.stack(means[:-1], dim=1), queries
+
+    def _weighed(self, windows: Sequence[Window], seen: Activations) -> tuple[Tensor, Tensor]:
+        """States of tokens and their weights in a mean, on the CPU."""
+        ids = np.concatenate([window.ids[window.keep] for window in windows])
+        return seen.values.cpu(), weights_in_mean(ids, seen.sinks.cpu(), self._token_weights)
+
+    def _attention(
+        self, keys: Activations, queries: Sequence[Tensor], lengths: Sequence[int]
+    ) -> Tensor:
+        """Score sentences by one layer's heads, as a search with heads does.
+
+        Args:
+            keys: Keys of the context [t, key heads * size].
+            queries: Queries of each question [n, query heads * size]; at last, of one without
+                content.
+            lengths: Tokens of each sentence.
+
+        Returns:
+            float32 [q, query heads, sentences], on the CPU.
+        """
+        shape = self._shape
+        by_head = keys.values.float().view(-1, shape.keys, shape.size).permute(1, 2, 0)
+
+        def attend(asked: Tensor) -> Tensor:
+            """Mean attention of the question's tokens to each token [query heads, t]."""
+            groups = asked.float().view(len(asked), shape.keys, -1, shape.size)
+            logits = groups.permute(1, 2, 0, 3).flatten(1, 2) @ by_head / shape.size**0.5
+            shares = logits.masked_fill(keys.sinks, -torch.inf).softmax(-1)
+            return shares.unflatten(1, (-1, len(asked))).mean(2).flatten(0, 1)
+
+        n_tokens = torch.tensor(lengths, device=keys.values.device)
+        sentence = torch.repeat_interleave(torch.arange(len(lengths), device=n_tokens.device), n_tokens)
+        reference = attend(queries[-1])
+        scores = []
+        for asked in queries[:-1]:
+            margin = attend(asked) - reference
+            sums = margin.new_zeros(len(margin), len(lengths)).index_add_(1, sentence, margin)
+            scores.append((sums / n_tokens.sqrt()).cpu())
+        return torch.stack(scores)
+
+
+def _joined(parts: Sequence[Activations]) -> Activations:
+    return Activations(*map(torch.cat, zip(*parts, strict=True)))
+
+
+def _targets(question: LabelledQuestion, places: Sequence[tuple[str, int, int]]) -> list[bool]:
+    """Which sentences overlap with the evidence of a question."""
+    return [
+        any(
+            gold.document_id == document and gold.start < end and start < gold.end
+            for gold in question.evidence
+        )
+        for document, start, end in places
+    ]

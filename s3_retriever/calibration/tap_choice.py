@@ -1,0 +1,262 @@
+"""`choose_taps`: the layer and the heads of a host that retrieve best, found without labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from s3_retriever.calibration.probes import probes_from
+from s3_retriever.calibration.probing import Probed, Prober
+from s3_retriever.codebook.sentence_map import SentenceMap
+from s3_retriever.codebook.whitening import token_idf, whitening_of
+from s3_retriever.errors import InputError
+from s3_retriever.host import Host
+from s3_retriever.host.families import Heads
+from s3_retriever.progress import progress_bar
+from s3_retriever.types import check_count, check_items, check_type
+
+# A layer or a head is preferred to deeper ones that are better by no more than this: the deepest
+# one decides how much of the host every scan runs.
+_NO_BETTER = 0.01
+# What a second key head must add: an index keeps a key of each token for it, of 32 bytes or more.
+_WORTH_A_KEY_HEAD = 0.02
+# A query head is taken with a better one of the same key head if it scores this share of it.
+_AS_GOOD = 0.8
+# Key heads that are compared with all of their good query heads together.
+_TRIED = 12
+# Standard errors above chance: the best of a thousand heads that know nothing has three.
+_ABOVE_CHANCE = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class LayerScore:
+    """How well a layer finds what probes ask for: mean reciprocal ranks, 0 to 1.
+
+    Attributes:
+        layer: Counted from 0.
+        hidden: By the whitened mean states of its output.
+        head: Its best query head, such as `17.5`.
+        attention: By that head.
+    """
+
+    layer: int
+    hidden: float
+    head: str
+    attention: float
+
+
+@dataclass(frozen=True, slots=True)
+class TapChoice:
+    """The layer and the heads that retrieve best.
+
+    Attributes:
+        layer: Layer of the hidden states.
+        heads: Query heads, best first; none if no head beats chance.
+        curve: The scores of every layer.
+        together: Mean reciprocal rank by the chosen heads together; 0 without heads.
+        chance: Mean reciprocal rank in random order.
+        questions: How many questions were asked.
+        measured: Whether a layer beats chance; otherwise `layer` is a guess.
+    """
+
+    layer: int
+    heads: tuple[str, ...]
+    curve: tuple[LayerScore, ...]
+    together: float
+    chance: float
+    questions: int
+    measured: bool
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """The taps to fit."""
+        return (f"hidden.{self.layer}",)
+
+    def report(self) -> dict[str, Any]:
+        """The choice as JSON values."""
+        return {"taps": list(self.taps), **asdict(self)}
+
+
+def choose_taps(
+    host: Host,
+    texts: Iterable[str],
+    *,
+    contexts: int = 8,
+    seed: int = 0,
+    progress: bool = True,
+) -> TapChoice:
+    """Choose a layer and retrieval heads by questions made from plain text.
+
+    The host reads contexts of about 4,000 tokens through all of its layers, and the questions of
+    `probes_from`. Each layer ranks the sentences of a context by the cosine of whitened mean
+    states, each head by the attention of the question's tokens, as a search does. Layers and heads
+    are compared by their mean reciprocal rank of the sentence that is asked for; of those that are
+    about as good the shallowest is taken, since a scan runs the host up to the deepest.
+
+    Args:
+        host: The model, with all of its layers.
+        texts: Plain texts, read as far as needed.
+        contexts: Most contexts to read.
+        seed: Seed of the questions.
+        progress: Whether a bar shows rate and time left (only in a terminal).
+
+    Raises:
+        InputError: There is too little text to ask about.
+    """
+    check_type(host, Host, "host")
+    texts = check_items(texts, "texts")
+    contexts = check_count(contexts, "contexts")
+    samples = list(probes_from(texts, contexts, check_count(seed, "seed", least=0)))
+    documents = [document for sample in samples for document in sample.documents]
+    questions = [question.text for sample in samples for question in sample.questions]
+    if not questions:
+        raise InputError(
+            "There is too little text to choose taps by: it takes 20 different sentences at least; "
+            "give more, or name the taps."
+        )
+    weights = token_idf(host, documents)
+    total = sum(map(len, chain((document.text for document in documents), questions)))
+    with progress_bar(
+        progress, total=total, unit="char", unit_scale=True, desc="Choosing taps"
+    ) as bar:
+        prober = Prober(host, weights, bar)
+        probed = [prober.probe(sample) for sample in samples]
+    return _choose(host, probed, weights)
+
+
+def _choose(host: Host, probed: Sequence[Probed], token_weights: Tensor) -> TapChoice:
+    """Compare layers and heads by what was read."""
+    depth, shape = len(host.blocks), host.family.heads(host.model.config)
+    by_states = _by_states(probed, token_weights)
+    by_head = torch.cat([_reciprocal_ranks(each.attention, each.targets) for each in probed])
+    chance = _chance([each.targets for each in probed])
+    states = by_states.mean(0).tolist()
+    layer = _best(states, range(depth))
+    measured = _beats(by_states[:, layer], chance)
+    heads, together = _choose_heads(probed, by_head, chance, shape)
+    best, numbers = by_head.mean(0).view(depth, shape.queries).max(1)
+    return TapChoice(
+        layer=layer if measured else depth // 4,
+        heads=tuple(_name(head, shape) for head in heads),
+        curve=tuple(
+            LayerScore(n, states[n], f"{n}.{int(numbers[n])}", float(best[n]))
+            for n in range(depth)
+        ),
+        together=together,
+        chance=chance,
+        questions=len(by_states),
+        measured=measured,
+    )
+
+
+def _choose_heads(
+    probed: Sequence[Probed], ranks: Tensor, chance: float, shape: Heads
+) -> tuple[list[int], float]:
+    """Choose one key head or two, with those of their query heads that are good.
+
+    Args:
+        probed: The contexts.
+        ranks: Reciprocal ranks by each head alone [questions, layers * heads].
+        chance: Their mean in random order.
+        shape: The heads of a layer.
+
+    Returns:
+        Numbers of the query heads, counted through all layers, and their mean reciprocal rank
+        together; nothing and 0 if none beats chance.
+    """
+    scores = ranks.mean(0).tolist()
+    groups: dict[int, list[int]] = {}
+    for head in sorted(range(len(scores)), key=lambda head: -scores[head]):
+        group = groups.setdefault(head // shape.queries_per_key, [])
+        if _beats(ranks[:, head], chance) and scores[head] >= _AS_GOOD * scores[(group or [head])[0]]:
+            group.append(head)
+    tried = [group for group in groups.values() if group][:_TRIED]
+    if not tried:
+        return [], 0.0
+    together = [_together(probed, group) for group in tried]
+    first = _best(together, [group[0] // shape.queries for group in tried])
+    chosen, score = tried.pop(first), together[first]
+    if tried:
+        together = [_together(probed, chosen + group) for group in tried]
+        second = _best(together, [group[0] // shape.queries for group in tried])
+        if together[second] >= score + _WORTH_A_KEY_HEAD:
+            chosen, score = chosen + tried[second], together[second]
+    return chosen, score
+
+
+def _together(probed: Sequence[Probed], heads: Sequence[int]) -> float:
+    """The mean reciprocal rank by the mean attention of some heads."""
+    ranks = [
+        _reciprocal_ranks(each.attention[:, heads].mean(1, keepdim=True), each.targets)
+        for each in probed
+    ]
+    return float(torch.cat(ranks).mean())
+
+
+def _by_states(probed: Sequence[Probed], token_weights: Tensor) -> Tensor:
+    """Reciprocal ranks by the whitened mean states of each layer [questions, layers]."""
+    columns = []
+    for layer in range(len(probed[0].means)):
+        means = torch.cat([each.means[layer] for each in probed])
+        whitening = whitening_of(means[means.isfinite().all(1)], token_weights)
+
+        def mapped(states: Tensor, whitening: SentenceMap = whitening) -> Tensor:
+            return functional.normalize(states @ whitening.weights + whitening.bias, dim=1)
+
+        ranks = [
+            _reciprocal_ranks(
+                (mapped(each.asked[layer]) @ mapped(each.means[layer]).T)[:, None], each.targets
+            )
+            for each in probed
+        ]
+        columns.append(torch.cat(ranks))
+    return torch.cat(columns, dim=1)
+
+
+def _reciprocal_ranks(scores: Tensor, targets: Tensor) -> Tensor:
+    """Rank the best target of each question; other sentences that score the same go before it.
+
+    Args:
+        scores: What each of m rankers scores the sentences [questions, m, n]; NaN is the lowest.
+        targets: Which sentences are asked for, bool [questions, n].
+
+    Returns:
+        float32 [questions, m].
+    """
+    scores = scores.nan_to_num(-torch.inf)
+    wanted = targets[:, None]
+    best = scores.masked_fill(~wanted, -torch.inf).amax(-1, keepdim=True)
+    return 1 / (1 + ((scores >= best) & ~wanted).sum(-1))
+
+
+def _chance(targets: Sequence[Tensor]) -> float:
+    """The mean reciprocal rank in random order; `targets` has bool [questions, n]."""
+    expected = [
+        sum(math.comb(n - rank, t - 1) / rank for rank in range(1, n - t + 2)) / math.comb(n, t)
+        for each in targets
+        for n, t in [(each.shape[1], max(int(row.sum()), 1)) for row in each]
+    ]
+    return sum(expected) / len(expected)
+
+
+def _best(scores: Sequence[float], layers: Sequence[int]) -> int:
+    """The place of the best score in the shallowest layer that has one about as good as any."""
+    good = [n for n, score in enumerate(scores) if score >= max(scores) - _NO_BETTER]
+    return min(good, key=lambda n: (layers[n], -scores[n]))
+
+
+def _beats(ranks: Tensor, chance: float) -> bool:
+    """Whether reciprocal ranks [questions] are better than chance for certain."""
+    error = float(ranks.std()) / math.sqrt(len(ranks))
+    return float(ranks.mean()) > chance + _ABOVE_CHANCE * error
+
+
+def _name(head: int, shape: Heads) -> str:
+    return "{}.{}".format(*divmod(head, shape.queries))
