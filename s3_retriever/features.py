@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -33,6 +33,21 @@ class Sentence(NamedTuple):
     n_tokens: int
 
 
+@dataclass(frozen=True)
+class Layout:
+    """What an index keeps of each token and sentence, beside texts and terms.
+
+    Attributes:
+        features: Size of every tap's dictionary, by tap name.
+        vector_bytes: Bytes of a sentence's vector; 0 without sentence vectors.
+        key_bytes: Bytes of a token's key, by key head, such as `17.1`.
+    """
+
+    features: Mapping[str, int]
+    vector_bytes: int = 0
+    key_bytes: Mapping[str, int] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class EncodedChunk:
     """Consecutive tokens of one document and the sentences that end among them.
@@ -49,6 +64,8 @@ class EncodedChunk:
         vectors: Quantized mean states of these sentences, uint8 [m, bytes]; None if the recipe
             does not score sentences.
         last: Whether the document ends here.
+        keys: Key head to the quantized key of each token, uint8 [n, bytes]; all 0 for attention
+            sinks.
     """
 
     document: Document
@@ -58,6 +75,7 @@ class EncodedChunk:
     features: Mapping[str, NDArray[np.int32]]
     vectors: NDArray[np.uint8] | None
     last: bool
+    keys: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +92,24 @@ class TapFeatures:
 
 
 @dataclass(frozen=True, slots=True)
+class HeadQueries:
+    """What a question asks of one key head, through the query heads that share it.
+
+    The product of a query and the 4-bit coordinates of a token's key is the attention logit, but
+    for a constant of the query.
+
+    Attributes:
+        question: The question's queries, float32 [n, axes].
+        tokens: The question's token that each of them belongs to, int64 [n], ascending.
+        reference: The queries of a question without content, float32 [m, axes].
+    """
+
+    question: NDArray[np.float32]
+    tokens: NDArray[np.int64]
+    reference: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
 class EncodedQuestion:
     """A question as its host encodes it.
 
@@ -82,10 +118,12 @@ class EncodedQuestion:
         direction: Direction of the question's mean state along the axes of sentence vectors,
             float32 [axes], of unit length (0 for a question without tokens); None if the recipe
             does not score sentences.
+        queries: Key head to the question's queries.
     """
 
     features: Mapping[str, TapFeatures]
     direction: NDArray[np.float32] | None = None
+    queries: Mapping[str, HeadQueries] = field(default_factory=dict)
 
 
 class QuestionEncoder(Protocol):

@@ -1,9 +1,8 @@
-"""Quantization: the mean state of a sentence as a direction, four bits per coordinate.
+"""Quantization: mean states of sentences and keys of tokens, four bits per coordinate.
 
-A direction is first rotated to random axes, at most 384 whatever the width of the host. Along
-these, all coordinates have the same spread, so one step size serves them all; and fewer axes than
-the host is wide preserve the cosine of two directions almost as well (Johnson and Lindenstrauss,
-1984).
+Both are first rotated to random axes, at most 384 whatever the width of the host. Along these, all
+coordinates have the same spread, so one step size serves them all; and fewer axes than the host is
+wide preserve the cosine of two directions almost as well (Johnson and Lindenstrauss, 1984).
 """
 
 from __future__ import annotations
@@ -18,6 +17,8 @@ _AXES = 384
 # Values of a coordinate, evenly spaced; they cut off the outer 0.7 % of a normal distribution.
 _VALUES = 16
 _WIDEST = 2.7
+# The distance of two values, in standard deviations of a coordinate.
+STEP = 2 * _WIDEST / _VALUES
 
 
 def vector_bytes(width: int) -> int:
@@ -56,10 +57,22 @@ def quantize(coordinates: NDArray[np.float32]) -> NDArray[np.uint8]:
         uint8 [n, axes / 2]: even coordinates in the lower half of a byte, odd ones in the upper.
     """
     length = np.linalg.norm(coordinates, axis=1, keepdims=True)
-    steps = coordinates / np.maximum(length, 1e-9) / _step(coordinates.shape[1])
-    values = np.clip(np.floor(steps) + _VALUES // 2, 0, _VALUES - 1).astype(np.uint8)
-    vectors: NDArray[np.uint8] = values[:, ::2] | values[:, 1::2] << 4
-    return vectors
+    return quantize_standard(coordinates / np.maximum(length, 1e-9) * coordinates.shape[1] ** 0.5)
+
+
+def quantize_standard(coordinates: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Quantize numbers with a mean of 0 and a standard deviation of 1.
+
+    Args:
+        coordinates: float32 [n, axes].
+
+    Returns:
+        uint8 [n, axes / 2], as `quantize`.
+    """
+    steps = np.floor(coordinates / STEP)
+    values = np.clip(steps + _VALUES // 2, 0, _VALUES - 1).astype(np.uint8)
+    packed: NDArray[np.uint8] = values[:, ::2] | values[:, 1::2] << 4
+    return packed
 
 
 def cosine_weights(direction: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
@@ -72,10 +85,6 @@ def cosine_weights(direction: NDArray[np.float32]) -> tuple[NDArray[np.float32],
         Factors of the lower and the upper halves of each byte, float32 [2, axes / 2], and the
         offset to add to the weighted sum.
     """
-    halves = np.stack([direction[::2], direction[1::2]]) * np.float32(_step(len(direction)))
+    step = STEP / len(direction) ** 0.5
+    halves = np.stack([direction[::2], direction[1::2]]) * np.float32(step)
     return halves, -float(halves.sum()) * (_VALUES - 1) / 2
-
-
-def _step(axes: int) -> float:
-    """The distance of two values of a coordinate, whose standard deviation is `axes ** -0.5`."""
-    return float(2 * _WIDEST / _VALUES / np.sqrt(axes))

@@ -119,6 +119,31 @@ class SentenceRecipe(_Part):
     relevance: RelevanceRecipe | None = None
 
 
+# A query head: a layer, a dot and a number.
+HeadName = Annotated[str, Field(pattern=r"^[0-9]{1,4}\.[0-9]{1,4}$")]
+
+
+class HeadsRecipe(_Part):
+    """How retrieval heads score.
+
+    A few heads of a language model look from a question at what answers it. The index keeps the
+    keys of their tokens. A token scores the attention that the question's tokens pay to it (the
+    softmax of `q . k` over the candidates, before the rotary embedding, the mean over the
+    question's tokens and the heads), less what a question without content pays; a sentence scores
+    the sum over its tokens, divided by the root of their number.
+
+    Attributes:
+        query_heads: The heads, such as `17.5`: layer and number, both counted from 0.
+        weight: Factor of the score, in units of its standard deviation; co-activation weighs 1.
+        candidates: Most tokens that are scored. An index with more scores those of the sentences
+            that the other signals rank best.
+    """
+
+    query_heads: Annotated[tuple[HeadName, ...], Field(min_length=1, max_length=64)]
+    weight: PositiveWeight = 1.0
+    candidates: int = Field(default=1 << 16, ge=1, le=1 << 20)
+
+
 class FeatureCoverage(_Part):
     """A sentence scores the sum of W[f] over the distinct features that fire in it.
 
@@ -268,6 +293,7 @@ class Recipe(_Part):
         taps: How each tap scores, by tap name, such as `hidden.5`. Without taps the host never
             runs, and BM25 alone ranks.
         sentence: How the mean states of sentences score; None if they do not.
+        heads: How retrieval heads score; None if they do not. Needs fusion `ZScore`.
         scoring: How tokens' scores become a sentence's: `FeatureCoverage` or `MaxToken`.
         fusion: How signals become one ranking: `ZScore` or `Interleave`.
         hop: The second pass; None for a single pass. Needs fusion `ZScore`.
@@ -279,6 +305,7 @@ class Recipe(_Part):
     name: str = "custom"
     taps: dict[str, TapRecipe]
     sentence: SentenceRecipe | None = None
+    heads: HeadsRecipe | None = None
     scoring: Annotated[FeatureCoverage | MaxToken, Field(discriminator="kind")] = MaxToken()
     fusion: Annotated[ZScore | Interleave, Field(discriminator="kind")] = ZScore()
     hop: SecondHop | None = None
@@ -293,6 +320,7 @@ class Recipe(_Part):
     @model_validator(mode="after")
     def _parts_go_together(self) -> Recipe:
         added = {
+            "heads": self.heads,
             "hop": self.hop,
             "redundancy": self.redundancy,
             "advanced.document_boost": self.advanced.document_boost,

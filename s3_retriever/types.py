@@ -29,7 +29,7 @@ Where = Mapping[str, Any] | Callable[[Mapping[str, Any]], bool]
 # The projection that a question's features are read from at a key tap.
 QuerySide = Literal["same", "query"]
 # A signal that can find a span.
-Source = Literal["s3", "sentence", "bm25", "edge", "hop"]
+Source = Literal["s3", "sentence", "heads", "bm25", "edge", "hop"]
 # What can raise or lower a span's score.
 Contribution = Literal[Source, "document", "redundancy"]
 

@@ -12,6 +12,7 @@ from s3_retriever.host.taps import Tap
 from s3_retriever.recipe import (
     DocumentBoost,
     FeatureCoverage,
+    HeadsRecipe,
     Interleave,
     MaxToken,
     Recipe,
@@ -81,6 +82,7 @@ def settings(codebook: Codebook, labelled: bool) -> list[Setting]:
         Setting("taps", lambda recipe: _alone(taps, recipe)),
         *(Setting(str(tap), _weights(tap)) for tap in taps),
         Setting("sentence", lambda recipe: _sentences(codebook.sentence_layer, recipe)),
+        Setting("heads", lambda recipe: _heads(codebook.recipe.heads, recipe)),
         Setting("scoring", _scorings),
         Setting("advanced.weight_power", _field("advanced.weight_power", WEIGHT_POWERS)),
         Setting("advanced.idf_power", _field("advanced.idf_power", IDF_POWERS)),
@@ -136,6 +138,16 @@ def _sentences(layer: int | None, recipe: Recipe) -> Variants:
     for weight in WEIGHTS:
         part = (recipe.sentence or SentenceRecipe(layer=layer)).changed("weight", weight)
         yield f"layer {layer}, {weight}", recipe.changed("sentence", part)
+
+
+def _heads(known: HeadsRecipe | None, recipe: Recipe) -> Variants:
+    """The codebook's heads with several weights; an interleaved recipe can have none."""
+    heads = recipe.heads or known
+    if heads is None or isinstance(recipe.fusion, Interleave):
+        return
+    yield "off", recipe.changed("heads", None)
+    for weight in WEIGHTS:
+        yield str(weight), recipe.changed("heads", heads.changed("weight", weight))
 
 
 def _scorings(recipe: Recipe) -> Variants:

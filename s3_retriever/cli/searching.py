@@ -202,6 +202,7 @@ def explanation_json(explanation: Explanation) -> dict[str, Any]:
         "bridge": None if explanation.bridge is None else span_json(explanation.bridge),
         "features": [asdict(feature) for feature in explanation.features],
         "terms": [asdict(term) for term in explanation.terms],
+        "attention": [asdict(share) for share in explanation.attention],
         "tokens": [{"text": token.text, **asdict(token)} for token in explanation.tokens],
     }
 
@@ -213,6 +214,7 @@ def show_explanation(console: Console, rank: int, explanation: Explanation, wher
     _show_contributions(console, explanation)
     _show_tokens(console, explanation)
     _show_features(console, explanation)
+    _show_attention(console, explanation)
     _show_terms(console, explanation)
 
 
@@ -280,6 +282,17 @@ def _show_features(console: Console, explanation: Explanation) -> None:
 def _show_terms(console: Console, explanation: Explanation) -> None:
     terms = [f"{term.term} {term.share:.1%}" for term in explanation.terms]
     _show_section(console, "Words by share of the BM25 score", ", ".join(terms) or "none")
+
+
+def _show_attention(console: Console, explanation: Explanation) -> None:
+    """What retrieval heads look at; nothing for a recipe without heads."""
+    if not explanation.attention:
+        return
+    pairs = [
+        f"{one_line(share.question_token)} -> {one_line(share.span_token)} {share.share:.0%}"
+        for share in explanation.attention[:_SHOWN_TOKENS]
+    ]
+    _show_section(console, "Retrieval heads look from -> at", ", ".join(pairs))
 
 
 def _show_section(console: Console, title: str, text: str) -> None:

@@ -1,10 +1,10 @@
-"""`Codebook`: the SAEs of one host, on disk and on the Hub."""
+"""`Codebook`: the SAEs and retrieval heads of one host, on disk and on the Hub."""
 
 from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from s3_retriever.codebook.files import (
     replace_folder,
 )
 from s3_retriever.codebook.fit import fit
+from s3_retriever.codebook.heads import KeyHead, check_heads, fit_key_heads
 from s3_retriever.codebook.recipes import (
     deepest_hidden_layer,
     default_recipe,
@@ -33,16 +34,20 @@ from s3_retriever.codebook.sentence_map import (
 )
 from s3_retriever.codebook.whitening import fit_whitening
 from s3_retriever.errors import CodebookError, InputError
+from s3_retriever.features import Layout
 from s3_retriever.host import Host
-from s3_retriever.host.taps import Tap
+from s3_retriever.host.taps import Head, Tap
 from s3_retriever.quantization import vector_bytes
-from s3_retriever.recipe import Recipe
+from s3_retriever.recipe import HeadsRecipe, Recipe
 from s3_retriever.sae import TopKSAE
 from s3_retriever.types import check_items, check_path, check_source, check_type, shown
 
+# Text on which centre and scale of keys are measured: some 100,000 tokens.
+_HEAD_CHARACTERS = 400_000
+
 
 class Codebook:
-    """The SAEs of all taps of one host.
+    """The SAEs of all taps of one host, and its retrieval heads.
 
     Attributes:
         host_name: Name of the host that it was fitted for.
@@ -52,9 +57,11 @@ class Codebook:
         report: What fitting measured, by tap name.
         sentence_maps: Layer to its sentence map. Without one, an index keeps mean states as they
             are.
+        key_heads: The key heads that retrieval heads look at.
+        queries_per_key: How many query heads of the host share a key head.
 
     Raises:
-        CodebookError: A sentence map or the recipe does not fit the SAEs.
+        CodebookError: A sentence map or the recipe does not fit the SAEs and heads.
     """
 
     def __init__(
@@ -65,6 +72,8 @@ class Codebook:
         recipe: Recipe,
         report: Mapping[str, Any] | None = None,
         sentence_maps: Mapping[int, SentenceMap] | None = None,
+        key_heads: Mapping[Head, KeyHead] | None = None,
+        queries_per_key: int = 1,
     ) -> None:
         self.host_name = host_name
         self.fingerprint = fingerprint
@@ -72,6 +81,8 @@ class Codebook:
         self.recipe = recipe
         self.report = dict(report or {})
         self.sentence_maps = dict(sentence_maps or {})
+        self.key_heads = dict(key_heads or {})
+        self.queries_per_key = queries_per_key
         check_type(recipe, Recipe, "recipe")
         for layer, sentence_map in self.sentence_maps.items():
             states = self.saes.get(Tap("hidden", layer))
@@ -86,12 +97,12 @@ class Codebook:
 
     @property
     def depth(self) -> int:
-        """How many layers of the host its taps need; at least one."""
-        return max((tap.layer for tap in self.saes), default=0) + 1
+        """How many layers of the host its taps and heads need; at least one."""
+        return max((site.layer for site in [*self.saes, *self.key_heads]), default=0) + 1
 
     @cached_property
     def identity(self) -> str:
-        """Digest of SAEs and sentence maps; the same identity means the same features."""
+        """Digest of all weights; the same identity means the same features, vectors and keys."""
         digest = hashlib.sha256(self.fingerprint.encode())
         for tap, sae in sorted(self.saes.items()):
             digest.update(f"{tap} {sae.k}".encode())
@@ -108,6 +119,10 @@ class Codebook:
             digest.update(sentence_map.bias.numpy().tobytes())
             if sentence_map.token_weights is not None:
                 digest.update(sentence_map.token_weights.half().numpy().tobytes())
+        for head, key_head in sorted(self.key_heads.items()):
+            digest.update(f"head.{head} {self.queries_per_key}".encode())
+            digest.update(key_head.centre.numpy().tobytes())
+            digest.update(key_head.scale.numpy().tobytes())
         return digest.hexdigest()[:32]
 
     @property
@@ -115,14 +130,27 @@ class Codebook:
         """Deepest layer with a hidden tap, whose states sentence vectors average; None without."""
         return deepest_hidden_layer(self.saes)
 
-    def feature_sizes(self, recipe: Recipe) -> dict[str, int]:
-        """Look up the dictionary sizes of a recipe's taps, by tap name."""
-        return {name: self.sae(name).features for name in recipe.taps}
-
-    def vector_bytes(self, recipe: Recipe) -> int:
-        """Count the bytes of a sentence vector; 0 if the recipe does not score sentences."""
+    def layout(self, recipe: Recipe) -> Layout:
+        """Determine what an index keeps of each token and sentence for a recipe."""
         layer = recipe.sentence_layer
-        return 0 if layer is None else vector_bytes(len(self.centre(layer)))
+        return Layout(
+            features={name: self.sae(name).features for name in recipe.taps},
+            vector_bytes=0 if layer is None else vector_bytes(len(self.centre(layer))),
+            key_bytes={
+                str(head): vector_bytes(self.key_heads[head].size)
+                for head in self.query_heads(recipe)
+            },
+        )
+
+    def query_heads(self, recipe: Recipe) -> dict[Head, list[Head]]:
+        """Look up the key heads that a recipe needs, each with the recipe's query heads."""
+        grouped: dict[Head, list[Head]] = {}
+        for name in () if recipe.heads is None else recipe.heads.query_heads:
+            head = Head.parse(name)
+            group = grouped.setdefault(head.key_head(self.queries_per_key), [])
+            if head not in group:
+                group.append(head)
+        return grouped
 
     def centre(self, layer: int) -> Tensor:
         """Look up the centre of a layer's hidden states, float32 [width].
@@ -139,8 +167,8 @@ class Codebook:
         """Refuse a recipe that this codebook cannot serve.
 
         Raises:
-            CodebookError: The recipe needs a tap that the codebook does not have, or uses
-                `query_side="query"` at a tap other than a key tap.
+            CodebookError: The recipe needs a tap or a head that the codebook does not have, or
+                uses `query_side="query"` at a tap other than a key tap.
             InputError: The recipe has a tap name that cannot be read.
         """
         check_type(recipe, Recipe, "recipe")
@@ -154,6 +182,14 @@ class Codebook:
                     f"Recipe {recipe.name!r} needs the tap {tap}, which this codebook does not "
                     f"have (it has {', '.join(map(str, self.saes)) or 'none'}); fit a codebook "
                     "with that tap."
+                )
+        for key_head, heads in self.query_heads(recipe).items():
+            if key_head not in self.key_heads:
+                known = ", ".join(map(str, sorted(self.key_heads))) or "none"
+                raise CodebookError(
+                    f"Recipe {recipe.name!r} needs the query head {heads[0]}, whose key head "
+                    f"{key_head} this codebook does not have (it has {known}); fit a codebook with "
+                    f"--head {heads[0]}, or use a recipe without heads."
                 )
         for name, part in recipe.taps.items():
             tap = Tap.parse(name)
@@ -180,6 +216,18 @@ class Codebook:
                 f"The codebook was fitted for host {self.host_name!r}, and host {host.name!r} has "
                 f"other weights; fit one for it with: s3r fit {host.name}"
             )
+        shape = host.family.heads(host.model.config)
+        for head, key_head in self.key_heads.items():
+            if (
+                head.number >= shape.keys
+                or key_head.size != shape.size
+                or self.queries_per_key != shape.queries_per_key
+            ):
+                raise CodebookError(
+                    f"The codebook's key head {head} does not fit host {host.name!r}, which has "
+                    f"{shape.keys} key heads of {shape.size} numbers, each with "
+                    f"{shape.queries_per_key} query heads; fetch or fit the codebook again."
+                )
         vocabulary = host.tokenizer.backend.get_vocab_size()
         for layer, sentence_map in self.sentence_maps.items():
             counts = sentence_map.token_weights
@@ -211,15 +259,23 @@ class Codebook:
 
     @classmethod
     def fit(
-        cls, host: Host, texts: Iterable[str], *, recipe: Recipe | None = None, **settings: Any
+        cls,
+        host: Host,
+        texts: Iterable[str],
+        *,
+        heads: Sequence[str] = (),
+        recipe: Recipe | None = None,
+        **settings: Any,
     ) -> Codebook:
         """Train one SAE per tap from plain text and put them into a codebook.
 
-        If the recipe scores sentences, this also fits a sentence map on the first of the texts.
+        If the recipe scores sentences or heads, this also fits a sentence map, and the scale of
+        the heads' keys, on the first of the texts.
 
         Args:
             host: The model to tap.
             texts: Plain texts, read in one streaming pass.
+            heads: Query heads that retrieve, such as `17.5`.
             recipe: Scoring defaults of the codebook; defaults to what measured best for its taps.
             settings: Taps, sizes and the rest: see `s3_retriever.codebook.fit.fit`.
 
@@ -228,6 +284,8 @@ class Codebook:
             CodebookError: The checkpoint is damaged or of another fit.
         """
         texts = check_items(texts, "texts")
+        query_heads = [Head.parse(name) for name in check_items(heads, "heads")]
+        check_heads(query_heads, host)
         start = texts
         if isinstance(texts, Iterator):
             kept: list[str] = []
@@ -235,12 +293,16 @@ class Codebook:
         saes, report = fit(host, texts, **settings)
         depth = max(tap.layer for tap in saes) + 1
         recipe = recipe or default_recipe(host, saes)
+        recipe, wanted = recipe.changed("heads", None), recipe.heads
         codebook = cls(host.name, host.fingerprint(depth), saes, recipe, report)
-        if recipe.sentence is None:
-            return codebook
         # No more text than the SAEs were trained on; a token has about four characters.
         read = first_texts(start, 4 * report["settings"]["tokens"])
-        return codebook.with_sentence_map(host, read, progress=settings.get("progress", True))
+        progress = settings.get("progress", True)
+        if recipe.sentence is not None:
+            codebook = codebook.with_sentence_map(host, read, progress=progress)
+        if query_heads:
+            codebook = codebook.with_heads(host, read, heads, progress=progress)
+        return codebook if wanted is None else codebook.with_recipe(recipe.changed("heads", wanted))
 
     def with_recipe(self, recipe: Recipe) -> Codebook:
         """Make a codebook of the same SAEs with another default recipe.
@@ -248,8 +310,39 @@ class Codebook:
         Raises:
             CodebookError: The codebook cannot serve the recipe.
         """
-        return Codebook(
-            self.host_name, self.fingerprint, self.saes, recipe, self.report, self.sentence_maps
+        return self._copy(recipe=recipe)
+
+    def with_heads(
+        self,
+        host: Host,
+        texts: Iterable[str],
+        heads: Sequence[str],
+        *,
+        progress: bool = True,
+    ) -> Codebook:
+        """Make a codebook of the same SAEs with other retrieval heads, which its recipe uses.
+
+        Args:
+            host: The model that the codebook belongs to, as deep as the heads.
+            texts: Plain texts, of which at most the first 400,000 characters are read.
+            heads: Query heads, such as `17.5`; none to remove the codebook's heads.
+            progress: Whether a bar shows rate and time left (only in a terminal).
+
+        Raises:
+            CodebookError: The codebook belongs to another host.
+            InputError: The host has no such head, or there is too little text.
+        """
+        self.check_host(host)
+        named = [Head.parse(name) for name in check_items(heads, "heads")]
+        read = first_texts(check_items(texts, "texts"), _HEAD_CHARACTERS)
+        key_heads = fit_key_heads(host, named, read, progress=progress) if named else {}
+        scored = HeadsRecipe(query_heads=tuple(map(str, named))) if named else None
+        depth = max(site.layer for site in [*self.saes, *key_heads]) + 1
+        return self._copy(
+            fingerprint=host.fingerprint(depth),
+            recipe=self.recipe.changed("heads", scored),
+            key_heads=key_heads,
+            queries_per_key=host.family.heads(host.model.config).queries_per_key,
         )
 
     def with_sentence_map(
@@ -284,14 +377,24 @@ class Codebook:
         else:
             sentence_map, measured = fit_whitening(host, layer, read, progress=progress)
         measured_before = self.report.get("sentence_maps", {})
-        return Codebook(
-            self.host_name,
-            self.fingerprint,
-            self.saes,
-            self.recipe,
-            {**self.report, "sentence_maps": {**measured_before, str(layer): measured}},
-            {**self.sentence_maps, layer: sentence_map},
+        return self._copy(
+            report={**self.report, "sentence_maps": {**measured_before, str(layer): measured}},
+            sentence_maps={**self.sentence_maps, layer: sentence_map},
         )
+
+    def _copy(self, **changes: Any) -> Codebook:
+        """Make a codebook of the same SAEs, with some attributes changed."""
+        own = {
+            "host_name": self.host_name,
+            "fingerprint": self.fingerprint,
+            "saes": self.saes,
+            "recipe": self.recipe,
+            "report": self.report,
+            "sentence_maps": self.sentence_maps,
+            "key_heads": self.key_heads,
+            "queries_per_key": self.queries_per_key,
+        }
+        return Codebook(**{**own, **changes})
 
     def save(self, folder: str | Path, *, dtype: torch.dtype = torch.float16) -> None:
         """Write the codebook to a folder, all or nothing; an existing codebook is replaced.
@@ -313,6 +416,8 @@ class Codebook:
             sae.save(folder / str(tap), dtype=dtype, hook_name=str(tap), model_name=self.host_name)
         for layer, sentence_map in self.sentence_maps.items():
             sentence_map.save(_map_folder(folder, layer))
+        for head, key_head in self.key_heads.items():
+            key_head.save(_head_folder(folder, head))
         CodebookFile(
             schema_version=SCHEMA,
             identity=self.identity,
@@ -320,6 +425,8 @@ class Codebook:
             fingerprint=self.fingerprint,
             taps=[str(tap) for tap in self.saes],
             sentence_maps=list(self.sentence_maps),
+            key_heads=[str(head) for head in self.key_heads],
+            queries_per_key=self.queries_per_key,
             recipe=self.recipe,
             report=self.report,
         ).write(folder)
@@ -338,6 +445,7 @@ class Codebook:
             # Tap names are parsed before they are used as folder names.
             taps = [Tap.parse(name) for name in content.taps]
             saes = {tap: TopKSAE.load(folder / str(tap)) for tap in taps}
+            heads = [Head.parse(name) for name in content.key_heads]
             codebook = cls(
                 content.host,
                 content.fingerprint,
@@ -345,6 +453,8 @@ class Codebook:
                 content.recipe,
                 content.report,
                 {n: _load_map(folder, n, saes) for n in content.sentence_maps},
+                {head: KeyHead.load(_head_folder(folder, head)) for head in heads},
+                content.queries_per_key,
             )
         except InputError as error:
             raise CodebookError(f"The codebook {folder} is damaged: {error}") from error
@@ -409,3 +519,7 @@ def _mapless(layer: int) -> CodebookError:
 
 def _map_folder(folder: Path, layer: int) -> Path:
     return folder / f"sentence.{layer}"
+
+
+def _head_folder(folder: Path, head: Head) -> Path:
+    return folder / f"head.{head}"

@@ -32,12 +32,14 @@ class CodebookFile(BaseModel):
 
     Attributes:
         schema_version: Version of the folder's layout.
-        identity: Digest of SAEs and sentence maps; codebooks with the same identity compute the
-            same features and sentence vectors.
+        identity: Digest of all weights; codebooks with the same identity compute the same
+            features, sentence vectors and keys.
         host: Name of the host that the codebook was fitted for.
         fingerprint: `Host.fingerprint` of that host, for the layers that the taps need.
         taps: Names of the taps; each has a folder of that name with its SAE.
         sentence_maps: Layers with a sentence map; layer 5 has its own in the folder `sentence.5`.
+        key_heads: Key heads; head 17.1 has its centre and scale in the folder `head.17.1`.
+        queries_per_key: How many query heads of the host share a key head.
         recipe: Scoring defaults.
         report: What fitting measured.
     """
@@ -50,6 +52,8 @@ class CodebookFile(BaseModel):
     fingerprint: str
     taps: Annotated[list[str], Field(max_length=_MOST_TAPS)]
     sentence_maps: Annotated[list[int], Field(max_length=_MOST_TAPS)]
+    key_heads: Annotated[list[str], Field(max_length=_MOST_TAPS)] = Field(default_factory=list)
+    queries_per_key: Annotated[int, Field(ge=1, le=_MOST_TAPS)] = 1
     recipe: Recipe
     report: dict[str, Any]
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Generic, TypeVar
 
 from s3_retriever.codebook import Codebook
 from s3_retriever.document import Document, as_documents
 from s3_retriever.encoder.encoder import Encoder
-from s3_retriever.features import EncodedChunk, EncodedQuestion, TapFeatures
+from s3_retriever.features import EncodedChunk, EncodedQuestion, HeadQueries, TapFeatures
 from s3_retriever.host import Host
 from s3_retriever.host.taps import Tap
 from s3_retriever.processes import renew_after_fork
@@ -91,7 +91,8 @@ class CachingEncoder(Encoder):
     ) -> Iterator[EncodedChunk]:
         """As `Encoder.documents`; holds all documents of the call in memory."""
         wanted = list(as_documents(documents))
-        settings = (recipe.advanced.doc_top_k, *sorted(recipe.taps), recipe.sentence_layer)
+        heads = sorted(self.layout(recipe).key_bytes)
+        settings = (recipe.advanced.doc_top_k, *sorted(recipe.taps), recipe.sentence_layer, *heads)
 
         def key_of(document: Document) -> Hashable:
             language = language_of(document.text, document.metadata)
@@ -117,7 +118,8 @@ class CachingEncoder(Encoder):
     def question(self, text: str, recipe: Recipe) -> EncodedQuestion:
         """As `Encoder.question`."""
         sides = sorted((name, part.query_side) for name, part in recipe.taps.items())
-        key = (text, recipe.advanced.query_top_k, *sides, recipe.sentence_layer)
+        heads = () if recipe.heads is None else recipe.heads.query_heads
+        key = (text, recipe.advanced.query_top_k, *sides, recipe.sentence_layer, *heads)
         question = self._questions.get(key)
         if question is None:
             question = super().question(text, recipe)
@@ -158,12 +160,14 @@ class OnceEncoder(CachingEncoder):
                 name: chunk.features[name][:, : recipe.advanced.doc_top_k] for name in recipe.taps
             }
             vectors = chunk.vectors if recipe.sentence else None
-            yield replace(chunk, features=features, vectors=vectors)
+            keys = {head: chunk.keys[head] for head in self.layout(recipe).key_bytes}
+            yield replace(chunk, features=features, vectors=vectors, keys=keys)
 
     def question(self, text: str, recipe: Recipe) -> EncodedQuestion:
         """As `Encoder.question`."""
         features: dict[str, TapFeatures] = {}
         direction = None
+        queries: Mapping[str, HeadQueries] = {}
         for side in sorted({part.query_side for part in recipe.taps.values()}):
             whole = super().question(text, with_all_taps(recipe, self.codebook, side))
             features |= {
@@ -173,19 +177,22 @@ class OnceEncoder(CachingEncoder):
             }
             if recipe.sentence:
                 direction = whole.direction
-        return EncodedQuestion(features, direction)
+            if recipe.heads:
+                queries = whole.queries
+        return EncodedQuestion(features, direction, queries)
 
 
 def with_all_taps(recipe: Recipe, codebook: Codebook, side: QuerySide) -> Recipe:
     """Extend a recipe to all taps that support a query side.
 
-    It also scores sentences, if the codebook has a hidden tap.
+    It also scores sentences, if the codebook has a hidden tap, and heads, if it has any.
     """
     taps = [tap for tap in codebook.saes if side in query_sides(tap)]
     layer = codebook.sentence_layer
     deepest = None if layer is None else SentenceRecipe(layer=layer)
     every = {str(tap): TapRecipe(query_side=side) for tap in taps}
-    return recipe.changed("taps", every).changed("sentence", recipe.sentence or deepest)
+    extended = recipe.changed("taps", every).changed("sentence", recipe.sentence or deepest)
+    return extended.changed("heads", recipe.heads or codebook.recipe.heads)
 
 
 def query_sides(tap: Tap) -> tuple[QuerySide, ...]:

@@ -15,12 +15,19 @@ from torch import Tensor
 from s3_retriever.codebook import Codebook
 from s3_retriever.codebook.sentence_map import SentenceMap, weights_in_mean
 from s3_retriever.document import Document
-from s3_retriever.features import EncodedChunk, EncodedQuestion, TapFeatures
+from s3_retriever.features import (
+    EncodedChunk,
+    EncodedQuestion,
+    HeadQueries,
+    Layout,
+    TapFeatures,
+)
 from s3_retriever.host import Host, Window
 from s3_retriever.host.batches import LOOKAHEAD_BATCHES, run_batches
 from s3_retriever.host.device import Fetched
 from s3_retriever.host.taps import (
     Activations,
+    Head,
     SentencePooler,
     Tap,
     group_queries,
@@ -28,7 +35,7 @@ from s3_retriever.host.taps import (
     read_each,
     read_marked,
 )
-from s3_retriever.quantization import quantize, random_axes
+from s3_retriever.quantization import quantize, quantize_standard, random_axes
 from s3_retriever.recipe import Recipe
 from s3_retriever.sae import TopKEncoder
 from s3_retriever.text import count_terms, language_of
@@ -40,6 +47,8 @@ _STATES_BYTES = 1 << 26
 _QUANTIZED_TOGETHER = 256
 # Read before a question, as titles are before documents, and never kept.
 _QUESTION_TITLE = "Question:"
+# A question without content: what attention it draws says nothing about a question.
+_NO_CONTENT = "N/A"
 # A question below both sizes is short.
 _SHORT_TOKENS = 6
 _SHORT_CHARACTERS = 200
@@ -102,12 +111,15 @@ class _Scanned:
         states: Hidden states of the batch's tokens [tokens, width], which wait on the CPU for the
             ends of their sentences; None if the recipe does not score sentences.
         sinks: Which of these tokens are attention sinks, bool [tokens]; None without states.
+        keys: Key head to the coordinates of the batch's keys [tokens, axes]; NaN for attention
+            sinks.
     """
 
     rows: slice
     indices: Mapping[str, Fetched]
     states: Fetched | None
     sinks: Fetched | None
+    keys: Mapping[str, Fetched]
 
     def chunk(self, window: Window) -> EncodedChunk:
         """The window's tokens and sentences, still without sentence vectors."""
@@ -123,6 +135,10 @@ class _Scanned:
             },
             vectors=None,
             last=window.last,
+            keys={
+                head: _quantized_keys(keys.tensor()[self.rows].numpy())
+                for head, keys in self.keys.items()
+            },
         )
 
 
@@ -146,6 +162,7 @@ class Encoder:
         self.codebook = codebook
         self._saes = {str(tap): _on_host(sae.encoder(), host) for tap, sae in codebook.saes.items()}
         self._sentence_encoders: dict[int, SentenceEncoder] = {}
+        self._references: dict[tuple[Head, ...], NDArray[np.float32]] = {}
 
     @property
     def fingerprint(self) -> str:
@@ -157,13 +174,9 @@ class Encoder:
         """Identity of the codebook."""
         return self.codebook.identity
 
-    def feature_sizes(self, recipe: Recipe) -> dict[str, int]:
-        """Sizes of the dictionaries of a recipe's taps, by tap name."""
-        return self.codebook.feature_sizes(recipe)
-
-    def vector_bytes(self, recipe: Recipe) -> int:
-        """Bytes of a sentence vector; 0 if the recipe does not score sentences."""
-        return self.codebook.vector_bytes(recipe)
+    def layout(self, recipe: Recipe) -> Layout:
+        """What an index keeps of each token and sentence for a recipe."""
+        return self.codebook.layout(recipe)
 
     def named_recipe(self, recipe: str | Recipe) -> Recipe:
         """A recipe by name, or the caller's own, checked against the codebook."""
@@ -174,7 +187,7 @@ class Encoder:
     ) -> Iterator[EncodedChunk]:
         """Encode a stream of documents, in order and in bounded memory.
 
-        With a recipe that neither has taps nor scores sentences, the host does not run.
+        With a recipe that has only BM25, the host does not run.
 
         Yields:
             The chunks of each document in turn, at least one; the last one says so.
@@ -182,7 +195,8 @@ class Encoder:
         check_type(recipe, Recipe, "recipe")
         taps = {name: Tap.parse(name) for name in recipe.taps}
         hidden = _sentence_states(recipe)
-        sites = list({*taps.values(), *([hidden] if hidden else [])})
+        heads = {head: Tap("key", head.layer) for head in self.codebook.query_heads(recipe)}
+        sites = list({*taps.values(), *heads.values(), *([hidden] if hidden else [])})
 
         def run(batch: Sequence[Window]) -> list[_Scanned]:
             seen = read_marked(self.host, sites, batch) if sites else {}
@@ -191,7 +205,8 @@ class Encoder:
                 for name, tap in taps.items()
             }
             states, sinks = map(Fetched, seen[hidden]) if hidden else (None, None)
-            return [_Scanned(rows, indices, states, sinks) for rows in _rows(batch)]
+            keys = {str(head): Fetched(self._keys(head, seen[tap])) for head, tap in heads.items()}
+            return [_Scanned(rows, indices, states, sinks, keys) for rows in _rows(batch)]
 
         windows = self.host.windows(documents)
         lookahead = self._lookahead(hidden) if hidden else LOOKAHEAD_BATCHES
@@ -216,9 +231,31 @@ class Encoder:
             for name, part in recipe.taps.items()
         }
         hidden = _sentence_states(recipe)
-        sites = list({*sides.values(), *([hidden] if hidden else [])})
+        heads = self.codebook.query_heads(recipe)
+        asked = {Tap("query", head.layer) for head in heads}
+        sites = list({*sides.values(), *asked, *([hidden] if hidden else [])})
         if not sites:
             return EncodedQuestion({})
+        ids, seen = self._read_question(text, sites)
+        features = {
+            name: self._features(name, side, seen[side], recipe.advanced.query_top_k)
+            for name, side in sides.items()
+        }
+        queries = {str(head): self._queries(head, group, seen) for head, group in heads.items()}
+        if hidden is None:
+            return EncodedQuestion(features, queries=queries)
+        states, ignored = seen[hidden]
+        weights = weights_in_mean(ids, ignored.cpu(), self._token_weights(hidden.layer))
+        encoder = self._sentence_encoder(hidden.layer)
+        return EncodedQuestion(features, encoder.direction(states, weights), queries)
+
+    def _read_question(
+        self, text: str, sites: Sequence[Tap]
+    ) -> tuple[NDArray[np.int64], dict[Tap, Activations]]:
+        """Read a question: its token ids [n], and what each site sees of them.
+
+        Unknown words are marked just as sinks are.
+        """
         windows = self.host.windows([self._behind_title(Document(text))])
         run = partial(read_each, self.host, sites)
         read_windows, parts = zip(*run_batches(windows, run, self.host.batch_tokens), strict=True)
@@ -227,18 +264,41 @@ class Encoder:
         seen: dict[Tap, Activations] = {}
         for site in sites:
             values, sinks = map(torch.cat, zip(*(part[site] for part in parts), strict=True))
-            # Unknown words are ignored just as sinks are.
             seen[site] = Activations(values, sinks | unknown.to(sinks.device))
-        features = {
-            name: self._features(name, side, seen[side], recipe.advanced.query_top_k)
-            for name, side in sides.items()
-        }
-        if hidden is None:
-            return EncodedQuestion(features)
-        states, ignored = seen[hidden]
-        weights = weights_in_mean(ids, ignored.cpu(), self._token_weights(hidden.layer))
-        encoder = self._sentence_encoder(hidden.layer)
-        return EncodedQuestion(features, encoder.direction(states, weights))
+        return ids, seen
+
+    @torch.inference_mode()
+    def _keys(self, head: Head, seen: Activations) -> Tensor:
+        """Coordinates of a head's keys, float32 [tokens, axes]; NaN for attention sinks."""
+        key_head = self.codebook.key_heads[head]
+        coordinates = key_head.coordinates(head.of(seen.values, key_head.size))
+        return coordinates.masked_fill(seen.sinks[:, None], torch.nan)
+
+    def _queries(
+        self, key_head: Head, heads: Sequence[Head], seen: Mapping[Tap, Activations]
+    ) -> HeadQueries:
+        """The queries of a question's tokens to a key head, and those without content."""
+        reference = (key_head, *heads)
+        if reference not in self._references:
+            site = Tap("query", key_head.layer)
+            _, empty = self._read_question(_NO_CONTENT, [site])
+            self._references[reference], _ = self._factors(key_head, heads, empty[site])
+        question, tokens = self._factors(key_head, heads, seen[Tap("query", key_head.layer)])
+        return HeadQueries(question, tokens, self._references[reference])
+
+    @torch.inference_mode()
+    def _factors(
+        self, key_head: Head, heads: Sequence[Head], seen: Activations
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Queries as factors of key coordinates, float32 [n, axes], and the token of each [n].
+
+        Attention sinks and unknown words ask nothing.
+        """
+        keys = self.codebook.key_heads[key_head]
+        tokens = torch.nonzero(~seen.sinks)[:, 0]
+        asked = torch.stack([head.of(seen.values[tokens], keys.size) for head in heads], dim=1)
+        factors = keys.queries(asked.flatten(0, 1))
+        return factors.cpu().numpy(), tokens.cpu().numpy().repeat(len(heads))
 
     def _behind_title(self, question: Document) -> Document:
         """Put a title before a short question if its first word would be an attention sink.
@@ -332,6 +392,17 @@ def _on_host(encoder: TopKEncoder, host: Host) -> TopKEncoder:
         part.detach().to(host.device, host.model.dtype) for part in (encoder.weights, encoder.bias)
     )
     return TopKEncoder(weights, bias, encoder.k)
+
+
+def _quantized_keys(coordinates: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Quantize keys [tokens, axes]; those of attention sinks, which are NaN, become 0.
+
+    No other key has the lowest value in all of its coordinates.
+    """
+    sinks = np.isnan(coordinates).any(axis=1)
+    keys = quantize_standard(np.nan_to_num(coordinates))
+    keys[sinks] = 0
+    return keys
 
 
 def _rows(batch: Sequence[Window]) -> Iterator[slice]:

@@ -35,5 +35,5 @@ class WordsEncoder(Encoder):
             return self.codebook.recipe
         check_type(recipe, Recipe, "recipe")
         return recipe.model_copy(
-            update={"taps": {}, "sentence": None, "hop": None, "redundancy": None}
+            update={"taps": {}, "sentence": None, "heads": None, "hop": None, "redundancy": None}
         )

@@ -329,8 +329,7 @@ class S3Index:
         encoder = self.encoder
         with (
             self._store.append(
-                encoder.feature_sizes(self.recipe),
-                encoder.vector_bytes(self.recipe),
+                encoder.layout(self.recipe),
                 replace=replace,
                 text_analysis=TEXT_ANALYSIS,
                 progress=progress,
@@ -513,10 +512,7 @@ class S3Index:
         """
         snapshot = self._store.snapshot()
         if mode != "bm25":
-            encoder = self.encoder
-            snapshot.check_taps(
-                encoder.feature_sizes(self.recipe), encoder.vector_bytes(self.recipe)
-            )
+            snapshot.check_layout(self.encoder.layout(self.recipe))
         return snapshot
 
     def _chosen(self, recipe: str | Recipe | None, mode: Mode) -> Recipe:

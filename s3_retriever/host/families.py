@@ -28,6 +28,11 @@ class Heads:
     keys: int
     size: int
 
+    @property
+    def queries_per_key(self) -> int:
+        """How many query heads share a key head."""
+        return self.queries // self.keys
+
 
 Cut = Callable[[Tensor, Heads], dict[Side, Tensor]]
 

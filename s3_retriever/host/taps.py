@@ -67,6 +67,47 @@ class Tap:
         return host.family.projection(self.site, block, host.model.config)
 
 
+_HEAD = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Head:
+    """An attention head of one layer, written `17.5`: a query head or a key head.
+
+    Attributes:
+        layer: Counted from 0.
+        number: Counted from 0 within the layer.
+    """
+
+    layer: int
+    number: int
+
+    @classmethod
+    def parse(cls, text: str) -> Head:
+        """Read a head's name, such as `17.5`.
+
+        Raises:
+            InputError: It does not name a head.
+        """
+        match = _HEAD.fullmatch(text) if isinstance(text, str) else None
+        if match is None:
+            raise InputError(
+                f"Unknown head {shown(text)}: write a layer, a dot and a number, e.g. 17.5."
+            )
+        return cls(int(match[1]), int(match[2]))
+
+    def __str__(self) -> str:
+        return f"{self.layer}.{self.number}"
+
+    def key_head(self, queries_per_key: int) -> Head:
+        """The key head that this query head looks at; several query heads may share one."""
+        return Head(self.layer, self.number // queries_per_key)
+
+    def of(self, values: Tensor, size: int) -> Tensor:
+        """Cut this head out of the keys or queries [n, heads * size] of its layer: [n, size]."""
+        return values[:, self.number * size : (self.number + 1) * size]
+
+
 class _AllTapsRead(Exception):  # noqa: N818 - not an error: it ends a forward pass early
     """Raised inside the host's forward pass after the last tap has been read."""
 
@@ -180,7 +221,7 @@ def group_queries(queries: Tensor, host: Host) -> Tensor:
         [tokens, key heads * head size].
     """
     heads = host.family.heads(host.model.config)
-    grouped = queries.view(len(queries), heads.keys, heads.queries // heads.keys, heads.size)
+    grouped = queries.view(len(queries), heads.keys, heads.queries_per_key, heads.size)
     return grouped.mean(2).flatten(1)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,7 +23,7 @@ from pydantic import (
 )
 
 from s3_retriever.errors import IndexStoreError, brief
-from s3_retriever.features import MAX_FEATURES
+from s3_retriever.features import MAX_FEATURES, Layout
 from s3_retriever.index.files import damaged
 from s3_retriever.paths import regular_size
 
@@ -34,16 +33,16 @@ MANIFEST_NAME = "manifest.json"
 _LARGEST_MANIFEST = 1 << 26
 _SEAL = re.compile(rb'\{\n "sha256": "([0-9a-f]{64})",\n')
 
-# A tap's files start with its name, and those of the lexical postings with this one.
-RESERVED_TAP = "lexical"
+# A tap's files start with its name, and those of the lexical postings and of keys with these.
+RESERVED_TAPS = ("lexical", "keys")
 
 # Names that come from a file become paths: no separators, nothing hidden, no "..".
 PlainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)]
 
 
 def _not_reserved(tap: str) -> str:
-    if tap == RESERVED_TAP:
-        raise ValueError(f"{RESERVED_TAP!r} cannot be the name of a tap")
+    if tap.split(".")[0] in RESERVED_TAPS:
+        raise ValueError(f"{tap!r} cannot be the name of a tap")
     return tap
 
 
@@ -53,6 +52,7 @@ TapName = Annotated[PlainName, After(_not_reserved)]
 # What takes memory without a file that is as large has bounds.
 DictionarySize = Annotated[int, Field(ge=1, le=MAX_FEATURES)]
 _MOST_VECTOR_BYTES = 4_096
+_MOST_KEY_BYTES = 1_024
 # Of numbers that JSON readers agree on.
 _LARGEST_NUMBER = 2**53
 
@@ -78,6 +78,7 @@ class SegmentEntry(_Strict):
         tokens: Number of token positions.
         features: Size of every tap's dictionary.
         vector_bytes: Bytes of a sentence's vector; 0 for an index without sentence vectors.
+        key_bytes: Bytes of a token's key, by key head.
         files: Every file of the folder, by name.
         deleted: Number of deleted documents; at least one document is not deleted.
         tombstones: Name of the file that lists the deleted documents; None if there are none.
@@ -89,6 +90,9 @@ class SegmentEntry(_Strict):
     tokens: NonNegativeInt
     features: dict[TapName, DictionarySize]
     vector_bytes: Annotated[int, Field(ge=0, le=_MOST_VECTOR_BYTES)] = 0
+    key_bytes: dict[PlainName, Annotated[int, Field(ge=1, le=_MOST_KEY_BYTES)]] = Field(
+        default_factory=dict
+    )
     files: dict[PlainName, FileEntry]
     deleted: NonNegativeInt = 0
     tombstones: PlainName | None = None
@@ -99,17 +103,21 @@ class SegmentEntry(_Strict):
             raise ValueError("the number of deleted documents does not fit")
         return self
 
-    def check_taps(self, features: Mapping[str, int], vector_bytes: int) -> None:
-        """Refuse other taps or vectors than the segment has.
+    @property
+    def layout(self) -> Layout:
+        """What the segment keeps of each token and sentence."""
+        return Layout(self.features, self.vector_bytes, self.key_bytes)
+
+    def check_layout(self, layout: Layout) -> None:
+        """Refuse another layout than the segment's.
 
         Raises:
-            IndexStoreError: They are others.
+            IndexStoreError: It is another.
         """
-        if (self.features, self.vector_bytes) != (dict(features), vector_bytes):
+        if self.layout != layout:
             raise IndexStoreError(
-                f"This index has the taps {self.features} and sentence vectors of "
-                f"{self.vector_bytes} bytes, not {dict(features)} and {vector_bytes}; use the "
-                "codebook that it was made with."
+                f"This index has {_described(self.layout)}, not {_described(layout)}; use the "
+                "codebook and the recipe that it was made with."
             )
 
     def without_tombstones(self) -> SegmentEntry:
@@ -118,13 +126,20 @@ class SegmentEntry(_Strict):
         return self.model_copy(update={"files": files, "deleted": 0, "tombstones": None})
 
 
+def _described(layout: Layout) -> str:
+    heads = f", keys of the heads {dict(layout.key_bytes)}" if layout.key_bytes else ""
+    return (
+        f"the taps {dict(layout.features)}{heads} and sentence vectors of "
+        f"{layout.vector_bytes} bytes"
+    )
+
+
 def _go_together(segments: tuple[SegmentEntry, ...]) -> tuple[SegmentEntry, ...]:
     if len({segment.name for segment in segments}) < len(segments):
         raise ValueError("a segment is listed twice")
     for segment in segments[1:]:
-        first = segments[0]
-        if (segment.features, segment.vector_bytes) != (first.features, first.vector_bytes):
-            raise ValueError("segments differ in taps or sentence vectors")
+        if segment.layout != segments[0].layout:
+            raise ValueError("segments differ in taps, keys or sentence vectors")
     return segments
 
 

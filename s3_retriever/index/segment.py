@@ -240,6 +240,14 @@ class Segment:
             raise KeyError(f"Segment {self.name} has no sentence vectors.")
         return self._files.vectors[first_sentence:end]
 
+    def keys(self, head: str, start: int, end: int) -> NDArray[np.uint8]:
+        """Quantized keys [n, bytes] of the tokens from position `start` to before `end`.
+
+        Raises:
+            KeyError: The segment has no keys of that head.
+        """
+        return self._files.keys[head][start:end]
+
     def lexical(
         self, hashes: NDArray[np.uint64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:

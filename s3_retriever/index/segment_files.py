@@ -94,6 +94,10 @@ class SegmentFiles:
             tap: Postings(folder, tap, n, self.blocks, self.first_token)
             for tap, n in entry.features.items()
         }
+        self.keys = {
+            head: folder.array(tables.keys_file(head), np.uint8, (entry.tokens, size))
+            for head, size in entry.key_bytes.items()
+        }
         self.vectors = (
             folder.array(tables.VECTORS_FILE, np.uint8, (entry.sentences, entry.vector_bytes))
             if entry.vector_bytes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s3_retriever.document import Document
+from s3_retriever.features import Layout
 from s3_retriever.index.segment import Segment
 
 _SPAN_ID = re.compile(r"(.*):[0-9]+-[0-9]+", re.DOTALL)
@@ -37,18 +38,14 @@ class Snapshot:
         self.bounds = np.cumsum([0, *(segment.n_sentences for segment in segments)])
         self._columns: dict[str, NDArray[Any]] = {}
 
-    def check_taps(self, features: Mapping[str, int], vector_bytes: int) -> None:
-        """Refuse a codebook that the index was not made with.
-
-        Args:
-            features: Size of every tap's dictionary.
-            vector_bytes: Bytes of a sentence's vector; 0 for none.
+    def check_layout(self, layout: Layout) -> None:
+        """Refuse the layout of a codebook or a recipe that the index was not made with.
 
         Raises:
-            IndexStoreError: The segments have other taps or vectors.
+            IndexStoreError: The segments have another layout.
         """
         for segment in self.segments:
-            segment.entry.check_taps(features, vector_bytes)
+            segment.entry.check_layout(layout)
 
     def __len__(self) -> int:
         """Number of sentences, those of deleted documents included."""

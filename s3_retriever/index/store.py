@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from s3_retriever.errors import IndexStoreError, InputError
+from s3_retriever.features import Layout
 from s3_retriever.index.backends import Backend, DiskBackend, MemoryBackend, new_manifest
 from s3_retriever.index.manifest import Manifest, SegmentEntry
 from s3_retriever.index.merging import Size, next_merge
@@ -137,8 +138,7 @@ class Store:
     @contextmanager
     def append(
         self,
-        features: Mapping[str, int],
-        vector_bytes: int = 0,
+        layout: Layout,
         *,
         replace: bool = False,
         text_analysis: Mapping[str, str] | None = None,
@@ -149,23 +149,22 @@ class Store:
         With any exception the index stays as it is. Without documents nothing is committed.
 
         Args:
-            features: Size of every tap's dictionary.
-            vector_bytes: Bytes of a sentence's vector; 0 for none.
+            layout: What the index keeps of each token and sentence.
             replace: Whether a document replaces the one with its id, in the same commit; otherwise
                 the writer refuses known ids.
             text_analysis: What cuts the documents into sentences and terms, as for `create`.
             progress: Whether a bar shows how far merges are (only in a terminal).
 
         Raises:
-            IndexStoreError: Taps, vectors or text analysis are not those of the index, someone
-                else is writing, or the folder cannot be written.
+            IndexStoreError: Layout or text analysis are not those of the index, someone else is
+                writing, or the folder cannot be written.
         """
         with self._backend.writing():
             manifest, snapshot = self.manifest, self.snapshot()
             _check_text_analysis(manifest, text_analysis or {})
-            snapshot.check_taps(features, vector_bytes)
+            snapshot.check_layout(layout)
             taken = None if replace else snapshot.__contains__
-            with self._draft(features, vector_bytes, taken) as writer:
+            with self._draft(layout, taken) as writer:
                 yield writer
                 if not writer.ids:
                     return
@@ -232,7 +231,7 @@ class Store:
         if not snapshot.n_documents:
             return
         entry = snapshot.segments[0].entry
-        with copy._backend.writing(), copy._draft(entry.features, entry.vector_bytes) as writer:
+        with copy._backend.writing(), copy._draft(entry.layout) as writer:
             for segment in snapshot.segments:
                 writer.copy_live(segment)
             copy._commit([copy._publish(writer)])
@@ -284,13 +283,12 @@ class Store:
     @contextmanager
     def _draft(
         self,
-        features: Mapping[str, int],
-        vector_bytes: int,
+        layout: Layout,
         taken: Callable[[str], bool] | None = None,
     ) -> Iterator[SegmentWriter]:
         """A writer for the next generation's segment, in a folder that readers ignore."""
         folder = self._backend.draft(f"segment-{self.manifest.generation + 1:06d}")
-        writer = SegmentWriter(folder, features, vector_bytes, taken)
+        writer = SegmentWriter(folder, layout, taken)
         try:
             yield writer
         finally:
@@ -342,7 +340,7 @@ class Store:
         self._backend.refuse_damage(entries[run], progress=progress)
         total = sum(segment.n_tokens for segment in segments[run])
         with (
-            self._draft(entries[0].features, entries[0].vector_bytes) as writer,
+            self._draft(entries[0].layout) as writer,
             progress_bar(
                 progress, total=total, unit="token", unit_scale=True, desc="Merging"
             ) as bar,

@@ -61,6 +61,12 @@ BLOCKS_FILE = "blocks.npy"
 # Quantized sentence vectors, uint8 [sentences, bytes].
 VECTORS_FILE = "vectors.npy"
 
+
+def keys_file(head: str) -> str:
+    """Name of the file with the quantized keys of a key head, uint8 [tokens, bytes]."""
+    return f"keys.{head}.npy"
+
+
 _PENDING_ROWS = 512
 
 

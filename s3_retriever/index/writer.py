@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from s3_retriever.document import Document
 from s3_retriever.errors import IndexStoreError, InputError
-from s3_retriever.features import EncodedChunk
+from s3_retriever.features import EncodedChunk, Layout
 from s3_retriever.index import postings as postings_writer
 from s3_retriever.index import tables
 from s3_retriever.index.documents import DocumentsWriter
@@ -28,8 +28,7 @@ class SegmentWriter:
 
     Args:
         folder: The segment's folder, which must not exist yet.
-        features: Size of every tap's dictionary.
-        vector_bytes: Bytes of a sentence's vector; 0 for none.
+        layout: What the segment keeps of each token and sentence.
         taken: Whether an id is already taken; by default none is.
 
     Raises:
@@ -39,13 +38,11 @@ class SegmentWriter:
     def __init__(
         self,
         folder: Folder,
-        features: Mapping[str, int],
-        vector_bytes: int = 0,
+        layout: Layout,
         taken: Callable[[str], bool] | None = None,
     ) -> None:
         self._folder = folder
-        self._features = dict(features)
-        self._vector_bytes = vector_bytes
+        self._layout = layout
         self._taken = taken or (lambda _: False)
         self._ids: dict[str, None] = {}
         self._document: _OpenDocument | None = None
@@ -54,10 +51,14 @@ class SegmentWriter:
         self._sentences = tables.TableWriter(folder, tables.SENTENCES_FILE, tables.SENTENCE)
         self._documents = DocumentsWriter(folder)
         self._lexical = LexicalWriter(folder)
-        self._taps = [PostingsWriter(folder, tap, n) for tap, n in self._features.items()]
+        self._taps = [PostingsWriter(folder, tap, n) for tap, n in layout.features.items()]
+        self._keys = {
+            head: ArrayWriter(folder, tables.keys_file(head), np.uint8, (size,))
+            for head, size in layout.key_bytes.items()
+        }
         self._vectors = (
-            ArrayWriter(folder, tables.VECTORS_FILE, np.uint8, (vector_bytes,))
-            if vector_bytes
+            ArrayWriter(folder, tables.VECTORS_FILE, np.uint8, (layout.vector_bytes,))
+            if layout.vector_bytes
             else None
         )
         self._blocks = ArrayWriter(folder, tables.BLOCKS_FILE, tables.BLOCK)
@@ -88,7 +89,7 @@ class SegmentWriter:
         self._document, self._failed = document, True  # until all of the chunk is written
         self._check_tokens(chunk, document)
         self._check_sentences(chunk, document)
-        self._append_tokens(chunk.starts, chunk.features)
+        self._append_tokens(chunk.starts, chunk.features, chunk.keys)
         for sentence, terms in zip(chunk.sentences, chunk.terms, strict=True):
             begin = document.text.advance(sentence.start)
             self._lexical.append(self._sentences.count, terms)
@@ -118,7 +119,7 @@ class SegmentWriter:
         """Copy the live documents of a segment, one block of postings at a time.
 
         Args:
-            segment: A segment with the same taps and vectors.
+            segment: A segment of the same layout.
             bar: Moves by the tokens of every block.
 
         Raises:
@@ -164,8 +165,9 @@ class SegmentWriter:
             documents=self._documents.count,
             sentences=self._sentences.count,
             tokens=self._tokens.rows,
-            features=self._features,
-            vector_bytes=self._vector_bytes,
+            features=dict(self._layout.features),
+            vector_bytes=self._layout.vector_bytes,
+            key_bytes=dict(self._layout.key_bytes),
             files=self._folder.entries(),
         )
         self._finished = True
@@ -182,6 +184,7 @@ class SegmentWriter:
     def _files(self) -> list[FileWriter | LexicalWriter | PostingsWriter | DocumentsWriter]:
         return [
             *self._taps,
+            *self._keys.values(),
             *([self._vectors] if self._vectors else []),
             self._blocks,
             self._lexical,
@@ -214,10 +217,15 @@ class SegmentWriter:
         self._document = None
 
     def _append_tokens(
-        self, starts: NDArray[np.uint32], features: Mapping[str, NDArray[np.int32]]
+        self,
+        starts: NDArray[np.uint32],
+        features: Mapping[str, NDArray[np.int32]],
+        keys: Mapping[str, NDArray[np.uint8]],
     ) -> None:
         for tap in self._taps:
             tap.append(features[tap.tap])
+        for head, file in self._keys.items():
+            file.append(keys[head])
         self._tokens.append(starts)
 
     def _copy_block(
@@ -239,9 +247,11 @@ class SegmentWriter:
         start = int(rows[0]["first_token"])
         starts = segment.tokens(start, start + len(kept_tokens))[kept_tokens]
         token = self._tokens.rows
+        features, heads = self._layout.features, self._layout.key_bytes
         self._append_tokens(
             starts,
-            {tap: segment.block_features(tap, block)[kept_tokens] for tap in self._features},
+            {tap: segment.block_features(tap, block)[kept_tokens] for tap in features},
+            {h: segment.keys(h, start, start + len(kept_tokens))[kept_tokens] for h in heads},
         )
         if self._vectors is not None:
             self._vectors.append(segment.vectors(first, end)[kept])
@@ -280,12 +290,20 @@ class SegmentWriter:
                 f"Tokens of document {chunk.document.id!r} are out of order or beyond its end; "
                 "their starts must be ascending character positions of the text."
             )
-        for tap in self._features:
+        for tap in self._layout.features:
             rows = chunk.features.get(tap)
             if rows is None or rows.ndim != 2 or len(rows) != len(starts):
                 raise InputError(
                     f"Tap {tap} has no row of features for each of {len(starts)} tokens of "
                     f"document {chunk.document.id!r}; give features of shape [tokens, k]."
+                )
+        for head, size in self._layout.key_bytes.items():
+            keys = chunk.keys.get(head)
+            if keys is None or keys.shape != (len(starts), size) or keys.dtype != np.uint8:
+                raise InputError(
+                    f"Head {head} has no key of {size} bytes for each of {len(starts)} tokens of "
+                    f"document {chunk.document.id!r}; use the recipe and the codebook that the "
+                    "index was made with."
                 )
 
     def _check_sentences(self, chunk: EncodedChunk, document: _OpenDocument) -> None:
@@ -309,7 +327,8 @@ class SegmentWriter:
     def _check_vectors(self, chunk: EncodedChunk) -> None:
         shape = None if chunk.vectors is None else chunk.vectors.shape
         dtype = None if chunk.vectors is None else chunk.vectors.dtype
-        wanted = (len(chunk.sentences), self._vector_bytes) if self._vector_bytes else None
+        size = self._layout.vector_bytes
+        wanted = (len(chunk.sentences), size) if size else None
         if shape != wanted or dtype not in (None, np.uint8):
             raise InputError(
                 f"Sentence vectors of document {chunk.document.id!r} have shape {shape} and type "

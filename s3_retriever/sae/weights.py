@@ -33,7 +33,7 @@ def save_weights(tensors: dict[str, Tensor], path: Path) -> None:
 def load_weights(
     path: Path,
     what: str,
-    shapes: Mapping[str, tuple[int, ...]],
+    shapes: Mapping[str, tuple[int | None, ...]],
     optional: Mapping[str, tuple[int | None, ...]] | None = None,
 ) -> dict[str, Tensor]:
     """Read weights as float32.
@@ -41,8 +41,8 @@ def load_weights(
     Args:
         path: The file.
         what: What it holds, for messages.
-        shapes: By name, the shape that each must have.
-        optional: The same for those that may be missing; None is any length.
+        shapes: By name, the shape that each must have; None is any length.
+        optional: The same for those that may be missing.
 
     Raises:
         CodebookError: The file cannot be read, has other weights, or weights that are not finite.

@@ -1,4 +1,4 @@
-"""Explaining a span: which features and terms it shares with the question."""
+"""Explaining a span: what it shares with the question, and what the question looks at in it."""
 
 from __future__ import annotations
 
@@ -53,6 +53,24 @@ class TermShare:
 
 
 @dataclass(frozen=True, slots=True)
+class AttentionShare:
+    """A token of the span that retrieval heads look at, and from where.
+
+    Attributes:
+        head: The key head, such as `17.1`, that the recipe's query heads share.
+        question_token: The question's token that looks at it most.
+        span_token: The token.
+        share: Its share of the attention that the span's most attended sentence gets, 0 to 1; all
+            shares add up to 1.
+    """
+
+    head: str
+    question_token: str
+    span_token: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
 class TokenScore:
     """A token of the span and its co-activation with the question.
 
@@ -81,6 +99,8 @@ class Explanation:
         bridge: The span that leads to this one in the second hop; None if none does.
         features: The shared features, by falling share.
         terms: The shared terms, by falling share.
+        attention: What retrieval heads look at, by falling share; empty if the recipe does not
+            score heads.
         tokens: All tokens of the span, in order.
     """
 
@@ -89,6 +109,7 @@ class Explanation:
     bridge: Span | None
     features: tuple[FeatureShare, ...]
     terms: tuple[TermShare, ...]
+    attention: tuple[AttentionShare, ...]
     tokens: tuple[TokenScore, ...]
 
 
@@ -142,6 +163,7 @@ def explain(
         bridge=_bridge(ranking, recipe, best),
         features=tuple(sorted(shares, key=lambda share: -share.share)),
         terms=_term_shares(ranking, rows.start, rows.stop - 1),
+        attention=_attention_shares(ranking, place, rows, question_tokens),
         tokens=tuple(around[position] for position in range(*token_range(segment, first, last))),
     )
 
@@ -272,6 +294,33 @@ def _feature_shares(
             )
         )
     return [share for share in shares if share.share > 0]
+
+
+def _attention_shares(
+    ranking: Ranking, place: int, rows: slice, question_tokens: Sequence[str]
+) -> tuple[AttentionShare, ...]:
+    """The tokens of the most attended of some sentences, each with what looks at it most."""
+    if ranking.attention is None:
+        return ()
+    segment = ranking.snapshot.segments[place]
+    number = rows.start + int(np.argmax(ranking.raw_scores["heads"][rows]))
+    sentence = number - int(ranking.snapshot.bounds[place])
+    start, end = token_range(segment, sentence, sentence)
+    around = _tokens(segment, sentence, sentence, np.zeros(segment.n_tokens))
+    found = ranking.attention.pairs(place, start, end)
+    total = sum(float(attention.mean(axis=0).sum()) for _, attention in found.values()) or 1.0
+    shares = [
+        AttentionShare(
+            head=head,
+            question_token=question_tokens[int(asking[attention[:, i].argmax()])],
+            span_token=around[start + i].text,
+            share=float(attention[:, i].mean()) / total,
+        )
+        for head, (asking, attention) in found.items()
+        if len(asking)
+        for i in range(end - start)
+    ]
+    return tuple(sorted((s for s in shares if s.share > 0), key=lambda s: -s.share))
 
 
 def _term_shares(ranking: Ranking, first: int, last: int) -> tuple[TermShare, ...]:

@@ -7,6 +7,7 @@ Each stage is a function; its arithmetic is in a file of its own in this room.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import reduce
 from typing import cast
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 
 from s3_retriever.features import QuestionEncoder
 from s3_retriever.index import Snapshot
-from s3_retriever.recipe import DocumentBoost, Interleave, Recipe
+from s3_retriever.recipe import DocumentBoost, Interleave, Recipe, ZScore
+from s3_retriever.search.attention import HeadAttention, best_sentences
 from s3_retriever.search.filtering import admitted
 from s3_retriever.search.fusion import interleave, nth_largest, rounded, weigh
 from s3_retriever.search.hop import add_hop
@@ -137,6 +139,15 @@ def _raw_scores(
     # Every sentence is a little similar to every question, so similarity alone is no match.
     if encoded is not None and (cosines := similarity(snapshot, encoded)) is not None:
         raw_scores["sentence"] = cosines
+    attention = None
+    if recipe.heads is not None and encoded is not None:
+        assert isinstance(recipe.fusion, ZScore)
+        others = _weigh(raw_scores, recipe, recipe.fusion, allowed)
+        total = np.where(allowed, reduce(np.add, others.values()), -np.inf)
+        scored = best_sentences(snapshot, total, recipe.heads.candidates)
+        attention = HeadAttention(snapshot, encoded.queries, scored)
+        raw_scores["heads"] = attention.sentences()
+        matched |= raw_scores["heads"] > 0
     return Ranking(
         snapshot=snapshot,
         scores=np.zeros(len(snapshot)),
@@ -146,6 +157,7 @@ def _raw_scores(
         question=encoded,
         coactivation=coactivation,
         terms=terms,
+        attention=attention,
     )
 
 
@@ -164,14 +176,23 @@ def _fuse(ranking: Ranking, recipe: Recipe) -> Ranking:
     """The second stage: signals become one score."""
     if isinstance(recipe.fusion, Interleave):
         return replace(ranking, scores=interleave(ranking.raw_scores, ranking.eligible))
-    weights: dict[Source, float] = {"bm25": recipe.fusion.bm25_weight}
-    if recipe.sentence is not None:
-        weights["sentence"] = recipe.sentence.weight
-    weighed = weigh(ranking.raw_scores, weights, ranking.eligible, recipe.fusion.candidates)
+    weighed = _weigh(ranking.raw_scores, recipe, recipe.fusion, ranking.eligible)
     contributions = cast("dict[Contribution, Scores]", weighed)
     # The second hop starts from the best of these.
     scores = rounded(reduce(np.add, contributions.values()))
     return replace(ranking, scores=scores, contributions=contributions)
+
+
+def _weigh(
+    raw_scores: Mapping[Source, Scores], recipe: Recipe, fusion: ZScore, chosen: NDArray[np.bool_]
+) -> dict[Source, Scores]:
+    """What each signal contributes with the weights of a recipe."""
+    weights: dict[Source, float] = {"bm25": fusion.bm25_weight}
+    if recipe.sentence is not None:
+        weights["sentence"] = recipe.sentence.weight
+    if recipe.heads is not None:
+        weights["heads"] = recipe.heads.weight
+    return weigh(raw_scores, weights, chosen, fusion.candidates)
 
 
 def _boost_documents(ranking: Ranking, boost: DocumentBoost) -> Ranking:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from s3_retriever.features import EncodedQuestion
 from s3_retriever.index import Snapshot
+from s3_retriever.search.attention import HeadAttention
 from s3_retriever.search.fusion import moments
 from s3_retriever.search.signals import Coactivation, TermGains
 from s3_retriever.types import Contribution, Scores, Source
@@ -31,6 +32,7 @@ class Ranking:
         question: What the host read of the question; None in mode `bm25`.
         coactivation: The source of the `s3` signal; None in mode `bm25`.
         terms: The source of the `bm25` signal; None in mode `s3`.
+        attention: The source of the `heads` signal; None if the recipe does not score heads.
         hop: The second hop; None for a single pass.
     """
 
@@ -42,6 +44,7 @@ class Ranking:
     question: EncodedQuestion | None = None
     coactivation: Coactivation | None = None
     terms: TermGains | None = None
+    attention: HeadAttention | None = None
     hop: Hop | None = None
 
     def sources(self, first: int, last: int) -> tuple[Source, ...]:

@@ -10,6 +10,7 @@ from helpers.sentence_vectors import exact_means, long_text, mapped
 from s3_retriever import Document, S3Index
 from s3_retriever.engine.s3index import new_store
 from s3_retriever.errors import CodebookError, IndexStoreError
+from s3_retriever.features import Layout
 from s3_retriever.index import Store
 from s3_retriever.recipe import SentenceRecipe
 from s3_retriever.text import TEXT_ANALYSIS
@@ -97,7 +98,7 @@ def test_an_index_without_vectors_says_so(book, encoder, sentences):
         index.search("where", recipe=book.recipe)
     with (
         pytest.raises(IndexStoreError, match="has the taps"),
-        index._store.append({"hidden.1": 96}, 12, text_analysis=TEXT_ANALYSIS),
+        index._store.append(Layout({"hidden.1": 96}, 12), text_analysis=TEXT_ANALYSIS),
     ):
         pass
 

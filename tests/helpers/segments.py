@@ -12,13 +12,14 @@ from collections import Counter
 import numpy as np
 
 from s3_retriever.document import Document
-from s3_retriever.features import EncodedChunk
+from s3_retriever.features import EncodedChunk, Layout
 from s3_retriever.index import Segment, SegmentWriter
 from s3_retriever.index.lock import LOCK_NAMES
 from s3_retriever.index.storage import DiskFolder
 from s3_retriever.text import SentenceCutter, analyze, term_hash
 
 TAPS = {"hidden.5": 300, "key.3": 70_000}
+LAYOUT = Layout(TAPS)
 PIECES = [
     *"ab. !?\"'()…。 \n\t\x00\u0301\u200f😀中א",
     "The release was signed. ",
@@ -199,7 +200,7 @@ def check_lexical(segment, items):
 
 
 def writer_at(path, features=TAPS, vector_bytes=0):
-    return SegmentWriter(DiskFolder(path), features, vector_bytes)
+    return SegmentWriter(DiskFolder(path), Layout(features, vector_bytes))
 
 
 def opened(path, entry):

@@ -9,10 +9,11 @@ import numpy as np
 
 from helpers.segments import chunks, document_tokens
 from s3_retriever.document import Document
-from s3_retriever.features import EncodedChunk
+from s3_retriever.features import EncodedChunk, Layout
 from s3_retriever.index import Store
 
 TAPS = {"hidden.5": 100, "key.3": 200}
+LAYOUT = Layout(TAPS)
 IDS = [f"d{i}" for i in range(40)]
 
 

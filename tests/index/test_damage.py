@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 from helpers.forging import SEGMENT, describe, edit
-from helpers.segments import TAPS, Corpus, document_tokens
+from helpers.segments import LAYOUT, TAPS, Corpus, document_tokens
 
 from s3_retriever.errors import IndexStoreError
 from s3_retriever.index import Store
@@ -15,7 +15,7 @@ from s3_retriever.index import Store
 @pytest.fixture
 def path(tmp_path):
     store = Store.create(tmp_path / "x.s3r", {"host": "minilm"})
-    with store.append(TAPS) as writer:
+    with store.append(LAYOUT) as writer:
         Corpus(6).write(writer)
     store.delete(["d2"])
     return store.path

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from helpers.writers import TAPS, made_up, read_documents
+from helpers.writers import LAYOUT, made_up, read_documents
 
 from s3_retriever.errors import IndexStoreError
 from s3_retriever.index import DiskBackend, Store, files
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX")
 
 
 def add(store, *names, version=0, replace=False):
-    with store.append(TAPS, replace=replace) as writer:
+    with store.append(LAYOUT, replace=replace) as writer:
         for name in names:
             writer.add(made_up(name, version)[1])
 
@@ -232,7 +232,7 @@ def lose_permission_midway(path):
             os.chown(item, 65534, 65534)
         os.setuid(65534)
     try:
-        with store.append(TAPS) as writer:
+        with store.append(LAYOUT) as writer:
             writer.add(made_up("new", 0)[1])
             path.chmod(0o555)
     except IndexStoreError as error:

@@ -18,7 +18,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from helpers.writers import IDS, TAPS, made_up, read_documents
+from helpers.writers import IDS, LAYOUT, made_up, read_documents
 
 from s3_retriever.index import DiskBackend, Store
 from s3_retriever.index.lock import hold
@@ -63,7 +63,7 @@ def _planned(store, kind, state, rng):
     new = {name: rng.randrange(10**6) for name in names}
 
     def add():
-        with store.append(TAPS, replace=kind == "replace") as writer:
+        with store.append(LAYOUT, replace=kind == "replace") as writer:
             for name, version in new.items():
                 writer.add(made_up(name, version)[1])
 

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from helpers.forging import SEGMENT, describe, edit, replace_row
-from helpers.segments import TAPS, Corpus
+from helpers.segments import LAYOUT, Corpus
 
 from s3_retriever.errors import IndexStoreError
 from s3_retriever.index import Store
@@ -17,7 +17,7 @@ from s3_retriever.index import Store
 def made(tmp_path_factory):
     """An index with a deleted document; tests copy it."""
     store = Store.create(tmp_path_factory.mktemp("made") / "x.s3r", {"host": "minilm"})
-    with store.append(TAPS) as writer:
+    with store.append(LAYOUT) as writer:
         Corpus(5).write(writer)
     store.delete(["d2"])
     return store.path
@@ -180,7 +180,7 @@ class TestLinks:
 
     def add(self, path):
         store = Store.open(path)
-        with store.append(TAPS) as writer:
+        with store.append(LAYOUT) as writer:
             Corpus(1, prefix="new").write(writer)
         return store
 

@@ -11,14 +11,14 @@ import warnings
 import numpy as np
 import pytest
 from helpers.segments import (
+    LAYOUT,
     ORIGIN,
-    TAPS,
     Corpus,
     check_lexical,
     check_postings,
     check_texts,
 )
-from helpers.writers import TAPS as WRITERS_TAPS
+from helpers.writers import LAYOUT as WRITERS_LAYOUT
 from helpers.writers import made_up, read_documents
 
 from s3_retriever.errors import IndexStoreError, InputError
@@ -49,7 +49,7 @@ def no_files(monkeypatch, tmp_path):
 
 
 def add(store, corpus, ids=None, **options):
-    with store.append(TAPS, **options) as writer:
+    with store.append(LAYOUT, **options) as writer:
         corpus.write(writer, ids)
 
 
@@ -125,7 +125,7 @@ def test_an_error_leaves_the_index_as_it_was():
     store = Store.create(None, ORIGIN)
     add(store, Corpus(3))
     before = store.manifest
-    with pytest.raises(ValueError), store.append(TAPS) as writer:
+    with pytest.raises(ValueError), store.append(LAYOUT) as writer:
         Corpus(3, 1, "e").write(writer)
         raise ValueError
     assert store.manifest == before
@@ -142,7 +142,7 @@ def test_one_thread_writes_at_a_time(monkeypatch):
     def write(mine):
         try:
             for name in mine:
-                with store.append(WRITERS_TAPS) as writer:
+                with store.append(WRITERS_LAYOUT) as writer:
                     writer.add(made_up(name, 0)[1])
         except BaseException as error:
             failures.append(error)
@@ -157,7 +157,7 @@ def test_one_thread_writes_at_a_time(monkeypatch):
     assert failures == []
     assert dict(read_documents(store)) == dict.fromkeys(names, 0)
     monkeypatch.setattr(lock, "LOCK_SECONDS", 0.1)
-    with store.append(WRITERS_TAPS):
+    with store.append(WRITERS_LAYOUT):
         # The same thread, and another one, whose wait ends.
         with pytest.raises(IndexStoreError, match="Another writer is changing"):
             store.delete(["d0"])

@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 from helpers import segments
 from helpers.segments import ORIGIN, size
-from helpers.writers import TAPS, made_up, read_documents
+from helpers.writers import LAYOUT, made_up, read_documents
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3_retriever import text
 from s3_retriever.errors import IndexStoreError
+from s3_retriever.features import Layout
 from s3_retriever.index import DiskBackend, Store, lexical, postings
 from s3_retriever.index.merging import SMALL, WIDTH, Size, next_merge
 
@@ -92,7 +93,7 @@ def test_what_is_mostly_deleted_is_rewritten():
 
 
 def add(store, *names, version=0, replace=False):
-    with store.append(TAPS, replace=replace) as writer:
+    with store.append(LAYOUT, replace=replace) as writer:
         for name in names:
             writer.add(made_up(name, version)[1])
 
@@ -282,7 +283,7 @@ def merged(request, tmp_path, small_blocks):
     store = Store.create(tmp_path / "m.s3r" if request.param == "disk" else None, ORIGIN)
     corpora = [segments.Corpus(n, seed, f"{seed}-") for seed, n in enumerate((12, 1, 25, 7))]
     for corpus in corpora:
-        with store.append(segments.TAPS, VECTOR_BYTES) as writer:
+        with store.append(Layout(segments.TAPS, VECTOR_BYTES)) as writer:
             write(corpus, writer)
     store.delete(["0-0", "0-7", "1-0", "2-3", "2-4", "2-24", "3-1"])
     return store, corpora
@@ -367,7 +368,7 @@ def test_the_memory_of_a_merge_does_not_grow_with_the_segments(monkeypatch):
     def peak(n):
         store = Store.create(None, ORIGIN)
         for _ in range(2):
-            with store.append(TAPS) as writer:
+            with store.append(LAYOUT) as writer:
                 for _ in range(n):
                     name = f"x{len(writer.ids)}-{store.manifest.generation}"
                     chunk = made_up("d8", 0)[1]

@@ -8,6 +8,7 @@ import pytest
 from helpers.segments import add
 
 from s3_retriever.document import Document
+from s3_retriever.features import Layout
 from s3_retriever.index import Store
 from s3_retriever.index import postings as postings_writer
 
@@ -23,7 +24,7 @@ def written(request, monkeypatch):
     texts = [("a b. " + " " * gap + "c d e. f\n") * 5 for gap in (0, 130, 127, 400, 126, 2)]
     rows = []
     store = Store.create(None, {})
-    with store.append({TAP: FEATURES}) as writer:
+    with store.append(Layout({TAP: FEATURES})) as writer:
         for number, text in enumerate(texts):
             features = numbers.integers(0, FEATURES, (len(text), 2), dtype=np.int32)
             features[numbers.random(features.shape) < 0.7] = -1

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from helpers.segments import ORIGIN, tree
-from helpers.writers import TAPS, made_up
+from helpers.writers import LAYOUT, made_up
 
 from s3_retriever.errors import IndexStoreError
 from s3_retriever.index import Store, backends, lock
@@ -23,7 +23,7 @@ SECONDS = 30
 
 
 def add(store, *names):
-    with store.append(TAPS) as writer:
+    with store.append(LAYOUT) as writer:
         for name in names:
             writer.add(made_up(name, 0)[1])
 
@@ -63,7 +63,7 @@ def test_a_forked_child_writes_while_another_thread_of_the_parent_did(store, mon
     begun, go_on = threading.Event(), threading.Event()
 
     def write_slowly():
-        with store.append(TAPS) as writer:
+        with store.append(LAYOUT) as writer:
             writer.add(made_up("slow", 0)[1])
             begun.set()
             go_on.wait()
@@ -91,7 +91,7 @@ def test_a_child_forked_while_its_thread_adds_leaves_the_addition_alone(store):
         else:
             assert store.path is None
 
-    context = store.append(TAPS)
+    context = store.append(LAYOUT)
     writer = context.__enter__()
     writer.add(made_up("new", 0)[1])
     assert in_fork(lambda: finish(context)) == 0
@@ -140,7 +140,7 @@ def test_an_interrupt_at_any_line_leaves_the_lock_free(store, monkeypatch):
 
 def test_a_forgotten_writer_leaves_the_lock_free(store, monkeypatch):
     monkeypatch.setattr(lock, "LOCK_SECONDS", 0.2)
-    context = store.append(TAPS)
+    context = store.append(LAYOUT)
     context.__enter__().add(made_up("lost", 0)[1])
     with pytest.raises(IndexStoreError, match="Another writer"):
         store.delete(["a"])
@@ -222,7 +222,7 @@ def test_the_folders_above_a_new_index_are_on_disk_for_good(tmp_path, monkeypatc
 def test_an_index_of_another_store_is_untouched_by_a_refused_change(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "LOCK_SECONDS", 0.05)
     store = Store.create(tmp_path / "x.s3r", ORIGIN)
-    with store.append(TAPS) as writer:
+    with store.append(LAYOUT) as writer:
         writer.add(made_up("a", 0)[1])
         state = tree(store.path)
         with pytest.raises(IndexStoreError, match="Another writer"):

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.segments import (
+    LAYOUT,
     ORIGIN,
-    TAPS,
     Corpus,
     bare,
     check_lexical,
@@ -27,6 +27,7 @@ from helpers.segments import add as write
 
 from s3_retriever.document import Document
 from s3_retriever.errors import IndexStoreError, InputError
+from s3_retriever.features import Layout
 from s3_retriever.index import Store, lock
 
 DESCRIPTORS = Path("/proc/self/fd")
@@ -34,7 +35,7 @@ HELPERS = f"""
 import os, sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
-from helpers.segments import Corpus, TAPS
+from helpers.segments import LAYOUT, Corpus
 from s3_retriever.errors import IndexStoreError
 from s3_retriever.index import Store
 path = Path(sys.argv[1])
@@ -51,7 +52,7 @@ def start(script, path):
 
 
 def add(store, corpus, ids=None, *, replace=False):
-    with store.append(TAPS, replace=replace) as writer:
+    with store.append(LAYOUT, replace=replace) as writer:
         corpus.write(writer, ids)
 
 
@@ -179,12 +180,12 @@ def test_an_index_of_another_text_analysis_is_searched_but_not_added_to(tmp_path
     assert store.manifest.text_analysis == TEXT_ANALYSIS
     corpus = Corpus(3)
     for document_id in ("d0", "d1"):
-        with store.append(TAPS, text_analysis=dict(TEXT_ANALYSIS)) as writer:
+        with store.append(LAYOUT, text_analysis=dict(TEXT_ANALYSIS)) as writer:
             corpus.write(writer, [document_id])
     for other in (None, {}, {**TEXT_ANALYSIS, "splitter": "1.1"}):
         with (
             pytest.raises(IndexStoreError, match=r"splitter 1\.0, terms 1.*index the documents"),
-            store.append(TAPS, text_analysis=other) as writer,
+            store.append(LAYOUT, text_analysis=other) as writer,
         ):
             corpus.write(writer, ["d2"])
     assert live_texts(store) == texts(corpus, ["d0", "d1"])
@@ -200,13 +201,13 @@ def test_ids_are_unique(store):
     for ids in (["d1"], ["e0", "d2"]):
         with (
             pytest.raises(InputError, match="was already added"),
-            store.append(TAPS) as writer,
+            store.append(LAYOUT) as writer,
         ):
             for name in ids:
                 writer.add(bare(Document("new", id=name)))
     with (
         pytest.raises(InputError, match="was already added"),
-        store.append(TAPS, replace=True) as writer,
+        store.append(LAYOUT, replace=True) as writer,
     ):
         for _ in range(2):
             writer.add(bare(Document("new", id="twice")))
@@ -279,18 +280,18 @@ def test_an_interrupted_append_leaves_nothing(store, error):
         writer.add(next(chunks(*item)))
         raise error
 
-    with pytest.raises(error), store.append(TAPS) as writer:
+    with pytest.raises(error), store.append(LAYOUT) as writer:
         Corpus(3, 2, "f").write(writer)
         break_off(writer)
     assert tree(store.path) == state
     with (
         pytest.raises(IndexStoreError, match="interrupted"),
-        store.append(TAPS) as writer,
+        store.append(LAYOUT) as writer,
         suppress(error),
     ):
         break_off(writer)
     assert tree(store.path) == state
-    with pytest.raises(IndexStoreError, match="interrupted"), store.append(TAPS) as writer:
+    with pytest.raises(IndexStoreError, match="interrupted"), store.append(LAYOUT) as writer:
         with suppress(error):
             break_off(writer)
         writer.add(bare(Document("after that", id="after")))
@@ -301,14 +302,17 @@ def test_an_interrupted_append_leaves_nothing(store, error):
 
 def test_an_append_without_documents_is_no_commit(store):
     state = tree(store.path)
-    with store.append(TAPS):
+    with store.append(LAYOUT):
         pass
     assert tree(store.path) == state
 
 
 def test_taps_must_be_those_of_the_index(any_store):
     add(any_store, Corpus(1))
-    with pytest.raises(IndexStoreError, match="has the taps"), any_store.append({"key.0": 4}):
+    with (
+        pytest.raises(IndexStoreError, match="has the taps"),
+        any_store.append(Layout({"key.0": 4})),
+    ):
         pass
 
 
@@ -330,7 +334,7 @@ def test_two_stores_see_each_other(store):
 def test_one_writer_at_a_time(store, monkeypatch):
     monkeypatch.setattr(lock, "LOCK_SECONDS", 0.2)
     for second in (store, Store.open(store.path)):
-        with store.append(TAPS) as writer:
+        with store.append(LAYOUT) as writer:
             Corpus(1, 0, f"x{id(second)}").write(writer)
             for call in (lambda s=second: s.delete(["d0"]), second.compact):
                 with pytest.raises(IndexStoreError, match="Another writer is changing"):
@@ -341,7 +345,7 @@ def test_one_writer_at_a_time(store, monkeypatch):
 def test_a_lock_of_another_process(store, monkeypatch):
     monkeypatch.setattr(lock, "LOCK_SECONDS", 0.2)
     script = """
-with Store.open(path).append(TAPS) as writer:
+with Store.open(path).append(LAYOUT) as writer:
     Corpus(2, 0, "other").write(writer)
     print("writing", flush=True)
     sys.stdin.readline()
@@ -362,7 +366,7 @@ def test_readers_are_not_disturbed_by_a_writer(store):
     script = """
 store = Store.open(path)
 for i in range(8):
-    with store.append(TAPS) as writer:
+    with store.append(LAYOUT) as writer:
         Corpus(1, i, "passing").write(writer)
     store.compact()
     store.delete(["passing0"])
@@ -384,7 +388,7 @@ def test_a_killed_writer_leaves_the_index_as_it_was(store):
     add(store, Corpus(2))
     state = tree(store.path)
     script = """
-with Store.open(path).append(TAPS) as writer:
+with Store.open(path).append(LAYOUT) as writer:
     Corpus(9, 1, "lost").write(writer)
     print("writing", flush=True)
     sys.stdin.readline()
@@ -419,7 +423,7 @@ before = store.manifest
 for limit in [0, 100, 500, 1000, 2000, 3000, 5000, 8000, 12000, 20000, 50000, 1 << 20, 1 << 30]:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
-        with store.append(TAPS) as writer:
+        with store.append(LAYOUT) as writer:
             Corpus(9, 1, "new").write(writer)
     except IndexStoreError as error:
         assert "failed (File too large)" in str(error), error
@@ -542,7 +546,7 @@ def test_files_that_are_not_the_index_s_stay(store):
 def test_many_small_segments_hold_few_files_open(store):
     numbers = np.random.default_rng(0)
     for i in range(15):
-        with store.append({"key.0": 16}) as writer:
+        with store.append(Layout({"key.0": 16})) as writer:
             rows = numbers.integers(0, 16, (1, 2), dtype=np.int32)
             starts = np.zeros(1, dtype=np.uint32)
             write(writer, Document("text", id=str(i)), starts, {"key.0": rows})

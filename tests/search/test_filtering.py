@@ -12,10 +12,11 @@ import pytest
 from helpers.segments import bare
 
 from s3_retriever import Document, InputError
+from s3_retriever.features import Layout
 from s3_retriever.index import Store
 from s3_retriever.search.filtering import passing_documents
 
-TAPS = {"hidden.5": 300, "key.3": 70_000}
+LAYOUT = Layout({"hidden.5": 300, "key.3": 70_000})
 
 BOOKS = {
     "dune": {"year": 1965, "price": 9.5, "tags": ["sand", "spice"], "author": {"name": "Frank"}},
@@ -32,7 +33,7 @@ def store_of(*parts):
     """An index with a segment for each mapping from ids to metadata."""
     store = Store.create(None, {})
     for part in parts:
-        with store.append(TAPS) as writer:
+        with store.append(LAYOUT) as writer:
             for name, metadata in part.items():
                 writer.add(bare(Document("", name, metadata)))
     return store

@@ -21,7 +21,7 @@ from s3_retriever import (
     Recipe,
     TapRecipe,
 )
-from s3_retriever.features import EncodedQuestion, TapFeatures
+from s3_retriever.features import EncodedQuestion, Layout, TapFeatures
 from s3_retriever.index import Store
 from s3_retriever.search import admitted, rank, select
 from s3_retriever.search.fusion import interleave, nth_largest, weigh
@@ -67,7 +67,7 @@ def make_store(texts, k=3, seed=0):
 
 def add(store, documents, features):
     """Add documents whose tokens are words, with the features [tokens, k] of each."""
-    with store.append({"hidden.0": FEATURES}) as writer:
+    with store.append(Layout({"hidden.0": FEATURES})) as writer:
         for document, rows in zip(documents, features, strict=True):
             add_chunks(writer, document, words(document.text), {"hidden.0": rows})
 
