@@ -1,8 +1,8 @@
 """Probes: questions made from plain text, by which layers and heads of a host are compared.
 
-`questions_from` takes the sentences that it asks about out of the text. Probes leave them in: they
-ask for a sentence by some of its words, or for a fact that was planted. A layer or a head that does
-not find these finds nothing else.
+A head must find the sentence that a question is about. It is asked for sentences by some of their
+words, and for facts that are planted. A layer's mean states find those without fail, whatever the
+layer. They must find what is near in meaning: the neighbours of a sentence that is taken out.
 """
 
 from __future__ import annotations
@@ -12,17 +12,19 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
-from s3_retriever.calibration.questions import GoldSpan, LabelledQuestion, Sample, crop
+from s3_retriever.calibration.questions import GoldSpan, LabelledQuestion, crop
 from s3_retriever.codebook.sentence_map import titled
+from s3_retriever.document import Document
 from s3_retriever.text import analyze, split_sentences
 
 # Characters of a context, about 4,000 tokens, and of each of its documents.
 _CONTEXT_CHARACTERS = 16_000
 _DOCUMENT_CHARACTERS = 1_000
-# Fewest sentences of a context: among less, chance finds too much.
+# Fewest sentences of a context: among fewer, chance finds too much.
 _FEWEST_SENTENCES = 20
-# Questions of each of the three kinds in a context.
+# Questions of each kind in a context.
 _EACH = 10
 # Distinct terms of a sentence that is asked for, and of a question made of single words.
 _FEWEST_TERMS = 4
@@ -41,7 +43,7 @@ _FACTS = (
 )
 # Facts about each name, of which one is asked for: the name alone does not find it.
 _FACTS_PER_NAME = 3
-_SYLLABLES = "ka ri mo tes lan du bel vor nim sha gra pel tor win zu fen os mar dil ro cas".split()
+_CONSONANTS, _VOWELS = "bdfgklmnprstvz", "aeiou"
 
 
 @dataclass(eq=False, slots=True)
@@ -51,23 +53,39 @@ class _Sentence:
     text: str
 
 
-def probes_from(texts: Iterable[str], contexts: int, seed: int = 0) -> Iterator[Sample]:
-    """Make contexts of about 4,000 tokens, each with up to 30 questions.
+# A question and its targets.
+_Asked = tuple[str, list[_Sentence]]
 
-    A third of the questions are half of a sentence, a third are three words of a sentence, and a
-    third ask for a fact about an invented name, which is planted among the sentences.
+
+class Probe(NamedTuple):
+    """A context and the questions about it.
+
+    Attributes:
+        documents: What is searched.
+        pointed: Questions with the one sentence that each asks for.
+        topical: Questions with the sentences that are about the same thing.
+    """
+
+    documents: tuple[Document, ...]
+    pointed: tuple[LabelledQuestion, ...]
+    topical: tuple[LabelledQuestion, ...]
+
+
+def probes_from(texts: Iterable[str], contexts: int, seed: int = 0) -> Iterator[Probe]:
+    """Make contexts of about 4,000 tokens, each with up to 50 questions.
+
+    Pointed questions are half of a sentence, three words of a sentence, or ask for a fact about an
+    invented name, which is planted among the sentences. Topical questions are halves and words of
+    sentences that are taken out, and their targets the sentences before and after these.
 
     Args:
         texts: Plain texts in any language (planted facts are English), read as far as needed.
         contexts: Most contexts; there are fewer if the text ends.
         seed: Seed of the random choice.
-
-    Yields:
-        A context's documents, and its questions with the sentence that each asks for.
     """
     generator = random.Random(seed)  # noqa: S311 - not a secret
     for passages in islice(_contexts(texts), contexts):
-        yield _sample(passages, generator)
+        yield _probe(passages, generator)
 
 
 def _contexts(texts: Iterable[str]) -> Iterator[list[list[_Sentence]]]:
@@ -103,14 +121,19 @@ def _passages(texts: Iterable[str]) -> Iterator[list[_Sentence]]:
             yield passage
 
 
-def _sample(passages: list[list[_Sentence]], generator: random.Random) -> Sample:
-    """Ask for sentences that say enough, and for facts planted among them."""
+def _probe(passages: list[list[_Sentence]], generator: random.Random) -> Probe:
+    """Take some sentences out, plant facts, and ask."""
+    topical = _take_out(passages, generator)
     telling = [each for passage in passages for each in passage if _says_enough(each.text)]
     count = min(_EACH, len(telling))
-    asked = [(crop(each.text, generator), each) for each in generator.sample(telling, count)]
-    asked += [(_words(each.text, generator), each) for each in generator.sample(telling, count)]
-    asked += _plant(passages, generator)
-    documents, places = [], {}
+    pointed = [
+        (make(each.text, generator), [each])
+        for make in (crop, _words)
+        for each in generator.sample(telling, count)
+    ]
+    pointed += _plant(passages, generator)
+    documents: list[Document] = []
+    places: dict[_Sentence, GoldSpan] = {}
     for passage in passages:
         document = titled(" ".join(sentence.text for sentence in passage))
         documents.append(document)
@@ -119,8 +142,30 @@ def _sample(passages: list[list[_Sentence]], generator: random.Random) -> Sample
             end = start + len(sentence.text)
             places[sentence] = GoldSpan(document.id, start, end)
             start = end + 1
-    questions = tuple(LabelledQuestion(text, (places[target],)) for text, target in asked)
-    return Sample(tuple(documents), questions)
+
+    def labelled(asked: Sequence[_Asked]) -> tuple[LabelledQuestion, ...]:
+        return tuple(
+            LabelledQuestion(text, tuple(places[target] for target in targets))
+            for text, targets in asked
+        )
+
+    return Probe(tuple(documents), labelled(pointed), labelled(topical))
+
+
+def _take_out(passages: Sequence[list[_Sentence]], generator: random.Random) -> list[_Asked]:
+    """Remove one sentence of some passages; returns two questions made of each."""
+    asked: list[_Asked] = []
+    for passage in generator.sample(passages, len(passages)):
+        inner = [n for n in range(1, len(passage) - 1) if _says_enough(passage[n].text)]
+        if not inner:
+            continue
+        place = generator.choice(inner)
+        targets = [passage[place - 1], passage[place + 1]]
+        text = passage.pop(place).text
+        asked += [(make(text, generator), targets) for make in (crop, _words)]
+        if len(asked) >= 2 * _EACH:
+            break
+    return asked
 
 
 def _says_enough(text: str) -> bool:
@@ -135,25 +180,22 @@ def _words(sentence: str, generator: random.Random) -> str:
     return " ".join(generator.sample(words, _WORDS))
 
 
-def _plant(
-    passages: Sequence[list[_Sentence]], generator: random.Random
-) -> list[tuple[str, _Sentence]]:
+def _plant(passages: Sequence[list[_Sentence]], generator: random.Random) -> list[_Asked]:
     """Put facts about invented names between sentences; returns a question about each name."""
-    asked = []
+    asked: list[_Asked] = []
     for _ in range(_EACH):
         name = f"{_name(generator)} {_name(generator)}"
-        facts = []
+        facts: list[_Asked] = []
         for statement, question in generator.sample(_FACTS, _FACTS_PER_NAME):
             number = generator.randrange(1_000, 2_000)
-            fact = _Sentence(
-                statement.format(name=name, other=_name(generator), number=number)
-            )
+            fact = _Sentence(statement.format(name=name, other=_name(generator), number=number))
             passage = generator.choice(passages)
             passage.insert(generator.randrange(len(passage) + 1), fact)
-            facts.append((question.format(name=name), fact))
+            facts.append((question.format(name=name), [fact]))
         asked.append(facts[0])
     return asked
 
 
 def _name(generator: random.Random) -> str:
-    return "".join(generator.sample(_SYLLABLES, generator.choice((2, 3)))).capitalize()
+    pairs = (generator.choice(_CONSONANTS) + generator.choice(_VOWELS) for _ in range(3))
+    return "".join(pairs).capitalize()

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s3_retriever.calibration.questions import LabelledQuestion, Sample
+from s3_retriever.calibration.probes import Probe
+from s3_retriever.calibration.questions import LabelledQuestion
 from s3_retriever.codebook.sentence_map import weights_in_mean
 from s3_retriever.document import Document
 from s3_retriever.host import Host, Window
@@ -25,19 +26,22 @@ _NO_CONTENT = "N/A"
 
 
 class Probed(NamedTuple):
-    """A context with n sentences and q questions, as the host sees them.
+    """A context with n sentences, as the host sees it.
 
     Attributes:
         means: Mean states of the sentences, float32 [layers, n, width].
-        asked: Mean states of the questions, float32 [layers, q, width].
-        attention: What each query head scores the sentences, float32 [q, layers * heads, n].
-        targets: Which sentences are asked for, bool [q, n].
+        topical: Mean states of the topical questions, float32 [layers, t, width].
+        topical_targets: Which sentences are near to each of them, bool [t, n].
+        attention: What each query head scores the sentences for the pointed questions, float32
+            [p, layers * heads, n].
+        pointed_targets: Which sentence each of these asks for, bool [p, n].
     """
 
     means: Tensor
-    asked: Tensor
+    topical: Tensor
+    topical_targets: Tensor
     attention: Tensor
-    targets: Tensor
+    pointed_targets: Tensor
 
 
 class Prober:
@@ -57,38 +61,39 @@ class Prober:
         self._bar = bar
 
     @torch.inference_mode()
-    def probe(self, sample: Sample) -> Probed:
+    def read(self, probe: Probe) -> Probed:
         """Read a context and its questions; the keys of all its tokens are held meanwhile."""
         keys: list[list[Activations]] = [[] for _ in self._layers]
         means: list[list[Tensor]] = [[] for _ in self._layers]
         poolers = [SentencePooler() for _ in self._layers]
         places: list[tuple[str, int, int]] = []
         lengths: list[int] = []
-        for window, seen in self._read(sample.documents, "key"):
+        for window, seen in self._windows(probe.documents, ("key", "hidden")):
             for layer in self._layers:
                 keys[layer].append(seen[Tap("key", layer)])
                 states = self._weighed([window], seen[Tap("hidden", layer)])
                 means[layer].append(poolers[layer].push(states[0], window.sentences, states[1]))
             places += [(window.document.id, start, end) for start, end, _ in window.sentences]
             lengths += [n for _, _, n in window.sentences]
-        asked, queries = self._questions([question.text for question in sample.questions])
+        topical = self._topical(probe.topical)
+        queries = self._pointed(probe.pointed)
         attention = [
             self._attention(_joined(keys[layer]), [seen[layer] for seen in queries], lengths)
             for layer in self._layers
         ]
         return Probed(
             torch.stack([torch.cat(parts) for parts in means]),
-            asked,
+            topical,
+            _targets(probe.topical, places),
             torch.cat(attention, dim=1),
-            torch.tensor([_targets(question, places) for question in sample.questions]),
+            _targets(probe.pointed, places),
         )
 
-    def _read(
-        self, documents: Iterable[Document], site: Site
+    def _windows(
+        self, documents: Iterable[Document], sites: Sequence[Site]
     ) -> Iterator[tuple[Window, dict[Tap, Activations]]]:
-        """Read the hidden states and one other site of every layer."""
-        sites: tuple[Site, Site] = (site, "hidden")
-        taps = [Tap(each, layer) for layer in self._layers for each in sites]
+        """Read some sites of every layer."""
+        taps = [Tap(site, layer) for layer in self._layers for site in sites]
 
         def run(batch: Sequence[Window]) -> list[dict[Tap, Activations]]:
             seen = read_each(self._host, taps, batch)
@@ -96,36 +101,43 @@ class Prober:
             self._bar.update(sum(end - start for start, end, _ in sentences))
             return seen
 
-        # What all layers see of the tokens that are sorted together is held at once.
+        # What all layers see of windows that are sorted together is held at once.
         windows = self._host.windows(documents)
         yield from run_batches(windows, run, self._host.batch_tokens, lookahead=1)
 
-    def _questions(self, texts: Sequence[str]) -> tuple[Tensor, list[list[Tensor]]]:
-        """Read questions, and at the end one without content.
-
-        Returns:
-            Mean states [layers, q, width], without the last; and of each question the queries at
-            each layer [tokens, heads * size].
-        """
+    def _questions(
+        self, texts: Iterable[str], site: Site
+    ) -> Iterator[tuple[list[Window], list[Activations]]]:
+        """Read a site of every layer for questions; yields each question's windows and layers."""
         exposed = not (self._host.family.bidirectional or self._host.tokenizer.prefix)
         metadata = {"title": _QUESTION_TITLE} if exposed else {}
-        documents = [Document(text, metadata=metadata) for text in (*texts, _NO_CONTENT)]
-        means: list[Tensor] = []
-        queries: list[list[Tensor]] = []
         windows: list[Window] = []
         parts: list[dict[Tap, Activations]] = []
-        for window, seen in self._read(documents, "query"):
+        documents = (Document(text, metadata=metadata) for text in texts)
+        for window, seen in self._windows(documents, [site]):
             windows.append(window)
             parts.append(seen)
-            if not window.last:
-                continue
-            whole = {tap: _joined([part[tap] for part in parts]) for tap in seen}
-            states = [self._weighed(windows, whole[Tap("hidden", n)]) for n in self._layers]
-            means.append(torch.stack([mean_state(*each) for each in states]))
-            asked = [whole[Tap("query", n)] for n in self._layers]
-            queries.append([each.values[~each.sinks] for each in asked])
-            windows, parts = [], []
-        return torch.stack(means[:-1], dim=1), queries
+            if window.last:
+                taps = [Tap(site, layer) for layer in self._layers]
+                yield windows, [_joined([part[tap] for part in parts]) for tap in taps]
+                windows, parts = [], []
+
+    def _topical(self, questions: Sequence[LabelledQuestion]) -> Tensor:
+        """Mean states of questions [layers, questions, width]."""
+        texts = [question.text for question in questions]
+        means = [
+            torch.stack([mean_state(*self._weighed(windows, each)) for each in layers])
+            for windows, layers in self._questions(texts, "hidden")
+        ]
+        return torch.stack(means, dim=1)
+
+    def _pointed(self, questions: Sequence[LabelledQuestion]) -> list[list[Tensor]]:
+        """Queries of questions, and of one without content, by layer [tokens, heads * size]."""
+        texts = [*(question.text for question in questions), _NO_CONTENT]
+        return [
+            [each.values[~each.sinks] for each in layers]
+            for _, layers in self._questions(texts, "query")
+        ]
 
     def _weighed(self, windows: Sequence[Window], seen: Activations) -> tuple[Tensor, Tensor]:
         """States of tokens and their weights in a mean, on the CPU."""
@@ -157,7 +169,7 @@ class Prober:
             return shares.unflatten(1, (-1, len(asked))).mean(2).flatten(0, 1)
 
         n_tokens = torch.tensor(lengths, device=keys.values.device)
-        sentence = torch.repeat_interleave(torch.arange(len(lengths), device=n_tokens.device), n_tokens)
+        sentence = torch.arange(len(lengths), device=n_tokens.device).repeat_interleave(n_tokens)
         reference = attend(queries[-1])
         scores = []
         for asked in queries[:-1]:
@@ -171,12 +183,18 @@ def _joined(parts: Sequence[Activations]) -> Activations:
     return Activations(*map(torch.cat, zip(*parts, strict=True)))
 
 
-def _targets(question: LabelledQuestion, places: Sequence[tuple[str, int, int]]) -> list[bool]:
-    """Which sentences overlap with the evidence of a question."""
-    return [
-        any(
-            gold.document_id == document and gold.start < end and start < gold.end
-            for gold in question.evidence
-        )
-        for document, start, end in places
+def _targets(
+    questions: Sequence[LabelledQuestion], places: Sequence[tuple[str, int, int]]
+) -> Tensor:
+    """Which sentences overlap with the evidence of each question, bool [questions, sentences]."""
+    rows = [
+        [
+            any(
+                document == gold.document_id and gold.start < end and start < gold.end
+                for gold in question.evidence
+            )
+            for document, start, end in places
+        ]
+        for question in questions
     ]
+    return torch.tensor(rows, dtype=torch.bool).view(len(questions), len(places))

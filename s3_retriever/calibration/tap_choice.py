@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain
 from typing import Any
 
 import torch
@@ -41,9 +40,9 @@ class LayerScore:
 
     Attributes:
         layer: Counted from 0.
-        hidden: By the whitened mean states of its output.
+        hidden: For topical questions, by the whitened mean states of its output.
         head: Its best query head, such as `17.5`.
-        attention: By that head.
+        attention: For pointed questions, by that head.
     """
 
     layer: int
@@ -59,18 +58,21 @@ class TapChoice:
     Attributes:
         layer: Layer of the hidden states.
         heads: Query heads, best first; none if no head beats chance.
-        curve: The scores of every layer.
-        together: Mean reciprocal rank by the chosen heads together; 0 without heads.
-        chance: Mean reciprocal rank in random order.
+        curve: What every layer scores.
+        hidden_chance: What hidden states would score that put sentences in random order.
+        head_chance: The same for heads.
+        together: What the chosen heads score together; 0 without heads.
         questions: How many questions were asked.
-        measured: Whether a layer beats chance; otherwise `layer` is a guess.
+        measured: Whether a layer beats chance; otherwise `layer` is the host's last layer if it
+            is an encoder, else an early one.
     """
 
     layer: int
     heads: tuple[str, ...]
     curve: tuple[LayerScore, ...]
+    hidden_chance: float
+    head_chance: float
     together: float
-    chance: float
     questions: int
     measured: bool
 
@@ -94,11 +96,12 @@ def choose_taps(
 ) -> TapChoice:
     """Choose a layer and retrieval heads by questions made from plain text.
 
-    The host reads contexts of about 4,000 tokens through all of its layers, and the questions of
-    `probes_from`. Each layer ranks the sentences of a context by the cosine of whitened mean
-    states, each head by the attention of the question's tokens, as a search does. Layers and heads
-    are compared by their mean reciprocal rank of the sentence that is asked for; of those that are
-    about as good the shallowest is taken, since a scan runs the host up to the deepest.
+    The host reads contexts of about 4,000 tokens, and the questions of `probes_from`, through all
+    of its layers. Each layer ranks a context's sentences by the cosine of whitened mean states,
+    for topical questions; each head by the attention of a question's tokens, as a search does, for
+    pointed ones. The score is the mean reciprocal rank of a question's target. Of layers or heads
+    that are about as good, the shallowest is taken, since a scan runs the host up to the deepest.
+    A second key head is taken only if it adds enough to be worth its room in an index.
 
     Args:
         host: The model, with all of its layers.
@@ -113,21 +116,22 @@ def choose_taps(
     check_type(host, Host, "host")
     texts = check_items(texts, "texts")
     contexts = check_count(contexts, "contexts")
-    samples = list(probes_from(texts, contexts, check_count(seed, "seed", least=0)))
-    documents = [document for sample in samples for document in sample.documents]
-    questions = [question.text for sample in samples for question in sample.questions]
-    if not questions:
+    made = probes_from(texts, contexts, check_count(seed, "seed", least=0))
+    probes = [probe for probe in made if probe.topical]
+    if not probes:
         raise InputError(
-            "There is too little text to choose taps by: it takes 20 different sentences at least; "
-            "give more, or name the taps."
+            "There is too little text to choose taps by, which takes paragraphs of three sentences "
+            "or more; give more text, or name the taps."
         )
+    documents = [document for probe in probes for document in probe.documents]
+    asked = [question for probe in probes for question in (*probe.topical, *probe.pointed)]
     weights = token_idf(host, documents)
-    total = sum(map(len, chain((document.text for document in documents), questions)))
+    total = sum(len(each.text) for each in (*documents, *asked))
     with progress_bar(
         progress, total=total, unit="char", unit_scale=True, desc="Choosing taps"
     ) as bar:
         prober = Prober(host, weights, bar)
-        probed = [prober.probe(sample) for sample in samples]
+        probed = [prober.read(probe) for probe in probes]
     return _choose(host, probed, weights)
 
 
@@ -135,23 +139,28 @@ def _choose(host: Host, probed: Sequence[Probed], token_weights: Tensor) -> TapC
     """Compare layers and heads by what was read."""
     depth, shape = len(host.blocks), host.family.heads(host.model.config)
     by_states = _by_states(probed, token_weights)
-    by_head = torch.cat([_reciprocal_ranks(each.attention, each.targets) for each in probed])
-    chance = _chance([each.targets for each in probed])
+    by_head = torch.cat(
+        [_reciprocal_ranks(each.attention, each.pointed_targets) for each in probed]
+    )
+    hidden_chance = _chance([each.topical_targets for each in probed])
+    head_chance = _chance([each.pointed_targets for each in probed])
     states = by_states.mean(0).tolist()
     layer = _best(states, range(depth))
-    measured = _beats(by_states[:, layer], chance)
-    heads, together = _choose_heads(probed, by_head, chance, shape)
+    measured = _beats(by_states[:, layer], hidden_chance)
+    if not measured:
+        layer = depth - 1 if host.family.bidirectional else depth // 4
+    heads, together = _choose_heads(probed, by_head, head_chance, shape)
     best, numbers = by_head.mean(0).view(depth, shape.queries).max(1)
     return TapChoice(
-        layer=layer if measured else depth // 4,
+        layer=layer,
         heads=tuple(_name(head, shape) for head in heads),
         curve=tuple(
-            LayerScore(n, states[n], f"{n}.{int(numbers[n])}", float(best[n]))
-            for n in range(depth)
+            LayerScore(n, states[n], f"{n}.{int(numbers[n])}", float(best[n])) for n in range(depth)
         ),
+        hidden_chance=hidden_chance,
+        head_chance=head_chance,
         together=together,
-        chance=chance,
-        questions=len(by_states),
+        questions=len(by_states) + len(by_head),
         measured=measured,
     )
 
@@ -175,7 +184,10 @@ def _choose_heads(
     groups: dict[int, list[int]] = {}
     for head in sorted(range(len(scores)), key=lambda head: -scores[head]):
         group = groups.setdefault(head // shape.queries_per_key, [])
-        if _beats(ranks[:, head], chance) and scores[head] >= _AS_GOOD * scores[(group or [head])[0]]:
+        if (
+            _beats(ranks[:, head], chance)
+            and scores[head] >= _AS_GOOD * scores[(group or [head])[0]]
+        ):
             group.append(head)
     tried = [group for group in groups.values() if group][:_TRIED]
     if not tried:
@@ -194,7 +206,7 @@ def _choose_heads(
 def _together(probed: Sequence[Probed], heads: Sequence[int]) -> float:
     """The mean reciprocal rank by the mean attention of some heads."""
     ranks = [
-        _reciprocal_ranks(each.attention[:, heads].mean(1, keepdim=True), each.targets)
+        _reciprocal_ranks(each.attention[:, heads].mean(1, keepdim=True), each.pointed_targets)
         for each in probed
     ]
     return float(torch.cat(ranks).mean())
@@ -212,7 +224,8 @@ def _by_states(probed: Sequence[Probed], token_weights: Tensor) -> Tensor:
 
         ranks = [
             _reciprocal_ranks(
-                (mapped(each.asked[layer]) @ mapped(each.means[layer]).T)[:, None], each.targets
+                (mapped(each.topical[layer]) @ mapped(each.means[layer]).T)[:, None],
+                each.topical_targets,
             )
             for each in probed
         ]
