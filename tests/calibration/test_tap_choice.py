@@ -37,7 +37,7 @@ def retriever(tiny_llama) -> Host:
     host = Host.load(str(tiny_llama), **CPU)
     size = host.family.heads(host.model.config).size
     torch.manual_seed(0)
-    weights = 4 * torch.nn.init.orthogonal_(torch.empty(size, host.model.config.hidden_size))
+    weights = 2 * torch.nn.init.orthogonal_(torch.empty(size, host.model.config.hidden_size))
     attention = host.blocks[1].self_attn
     with torch.no_grad():
         attention.k_proj.weight[size:] = weights
