@@ -99,14 +99,12 @@ class HeadQueries:
     for a constant of the query.
 
     Attributes:
-        question: The question's queries, float32 [n, axes].
+        factors: The queries, float32 [n, axes].
         tokens: The question's token that each of them belongs to, int64 [n], ascending.
-        reference: The queries of a question without content, float32 [m, axes].
     """
 
-    question: NDArray[np.float32]
+    factors: NDArray[np.float32]
     tokens: NDArray[np.int64]
-    reference: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,9 +70,10 @@ class TapRecipe(_Part):
 
     Attributes:
         weight: Factor of the tap's co-activation.
-        query_side: Where the question's features come from: `same`, the tap's own site, or
-            `query`, the query projection of the same layer encoded by the key SAE, as in the
-            paper.
+        query_side: Where the question's features come from. `same`: the tap's own site. At key
+            taps also `decoder`: a feature weighs what the question's queries make of its decoder
+            direction, `q . W_dec[f]`, so that a key's features add up to its attention logit; or
+            `query`: the queries encoded by the key SAE, as the paper has it.
     """
 
     weight: PositiveWeight = 1.0
@@ -129,8 +130,8 @@ class HeadsRecipe(_Part):
     A few heads of a language model look from a question at what answers it. The index keeps the
     keys of their tokens. A token scores the attention that the question's tokens pay to it (the
     softmax of `q . k` over the candidates, before the rotary embedding, the mean over the
-    question's tokens and the heads), less what a question without content pays; a sentence scores
-    the sum over its tokens, divided by the root of their number.
+    question's tokens and the heads); a sentence scores the sum over its tokens, divided by the root
+    of their number.
 
     Attributes:
         query_heads: The heads, such as `17.5`: layer and number, both counted from 0.

@@ -26,8 +26,8 @@ Unit = Literal["sentence", "line"]
 # Metadata that documents must have, as values or with the operators of `search.filtering`, or a
 # function of a document's metadata.
 Where = Mapping[str, Any] | Callable[[Mapping[str, Any]], bool]
-# The projection that a question's features are read from at a key tap.
-QuerySide = Literal["same", "query"]
+# Where the weights of a question's features come from at a key tap; see `TapRecipe`.
+QuerySide = Literal["same", "query", "decoder"]
 # A signal that can find a span.
 Source = Literal["s3", "sentence", "heads", "bm25", "edge", "hop"]
 # What can raise or lower a span's score.

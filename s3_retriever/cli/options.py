@@ -214,7 +214,7 @@ def recipe(text: str | None) -> str | Recipe | None:
     Raises:
         InputError: The file is missing or is not a recipe.
     """
-    if text is None or text in ("default", "paper"):
+    if text is None or text in ("default", "paper", "paper-literal"):
         return text
     try:
         content = Path(text).read_bytes()

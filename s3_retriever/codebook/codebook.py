@@ -168,7 +168,7 @@ class Codebook:
 
         Raises:
             CodebookError: The recipe needs a tap or a head that the codebook does not have, or
-                uses `query_side="query"` at a tap other than a key tap.
+                uses a query side at a tap other than a key tap.
             InputError: The recipe has a tap name that cannot be read.
         """
         check_type(recipe, Recipe, "recipe")
@@ -193,10 +193,10 @@ class Codebook:
                 )
         for name, part in recipe.taps.items():
             tap = Tap.parse(name)
-            if part.query_side == "query" and tap.site != "key":
+            if part.query_side != "same" and tap.site != "key":
                 raise CodebookError(
-                    f"Recipe {recipe.name!r} has query_side 'query' at {name}, which only key taps "
-                    "support; use 'same'."
+                    f"Recipe {recipe.name!r} has query_side {part.query_side!r} at {name}, which "
+                    "only key taps support; use 'same'."
                 )
 
     def check_host(self, host: Host) -> None:
@@ -241,18 +241,19 @@ class Codebook:
         """Look up a recipe by name, or check the caller's own.
 
         Args:
-            recipe: `default`, `paper` (S3-Attention as printed), or a recipe.
+            recipe: `default`, `paper` (S3-Attention), `paper-literal` (as printed), or a recipe.
 
         Raises:
             CodebookError: No recipe has that name, or the codebook cannot serve it.
         """
         if isinstance(recipe, str) and recipe == "default":
             return self.recipe
-        if isinstance(recipe, str) and recipe == "paper":
-            return paper_recipe(self.saes)
+        if isinstance(recipe, str) and recipe in ("paper", "paper-literal"):
+            return paper_recipe(self.saes, literal=recipe == "paper-literal")
         if not isinstance(recipe, Recipe):
             raise CodebookError(
-                f"Unknown recipe {shown(recipe)}; use 'default', 'paper' or a Recipe of your own."
+                f"Unknown recipe {shown(recipe)}; use 'default', 'paper', 'paper-literal' or a "
+                "Recipe of your own."
             )
         self.check(recipe)
         return recipe

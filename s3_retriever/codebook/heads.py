@@ -101,11 +101,11 @@ def fit_key_heads(
     check_heads(heads, host)
     shape = host.family.heads(host.model.config)
     names = sorted({head.key_head(shape.queries_per_key) for head in heads})
-    taps = list({Tap("key", name.layer) for name in names})
+    taps = {name: Tap("key", name.layer, name.number) for name in names}
     count = 0
     sums = {name: torch.zeros(shape.size, dtype=torch.float64) for name in names}
     squares = {name: torch.zeros(shape.size, dtype=torch.float64) for name in names}
-    run = partial(read_each, host, taps)
+    run = partial(read_each, host, list(taps.values()))
     with progress_bar(
         progress, total=sum(map(len, texts)), unit="char", unit_scale=True, desc="Reading keys"
     ) as bar:
@@ -113,7 +113,7 @@ def fit_key_heads(
             kept = ~torch.stack([part.sinks for part in seen.values()]).any(0)
             count += int(kept.sum())
             for name in names:
-                keys = name.of(seen[Tap("key", name.layer)].values[kept], shape.size).double().cpu()
+                keys = seen[taps[name]].values[kept].double().cpu()
                 sums[name] += keys.sum(0)
                 squares[name] += keys.square().sum(0)
             bar.update(sum(end - start for start, end, _ in window.sentences))

@@ -1,4 +1,4 @@
-"""The recipes that come with a codebook: `default` and `paper`."""
+"""The recipes that come with a codebook: `default`, `paper` and `paper-literal`."""
 
 from __future__ import annotations
 
@@ -46,11 +46,21 @@ def default_recipe(host: Host, saes: Mapping[Tap, TopKSAE]) -> Recipe:
     )
 
 
-def paper_recipe(saes: Mapping[Tap, TopKSAE]) -> Recipe:
-    """S3-Attention as printed: eq. 7 on all key taps, queries through the key SAE.
+# A sum over so many decoder directions is close to that over all of them.
+_DECODER_TOP_K = 256
+
+
+def paper_recipe(saes: Mapping[Tap, TopKSAE], *, literal: bool = False) -> Recipe:
+    """S3-Attention, eq. 7, on all key taps.
 
     Kernel 8 (the paper's value for question answering), radius 64, union with BM25 and the edges
     of the context. The paper does not state the size of the edges; 32 tokens are an assumption.
+
+    Args:
+        saes: The codebook's SAEs.
+        literal: Whether queries are encoded by the key SAE, as printed. Queries are no keys: at
+            most layers that finds nothing. Otherwise features weigh what the queries make of the
+            SAE's decoder.
 
     Raises:
         CodebookError: There is no key tap.
@@ -62,12 +72,16 @@ def paper_recipe(saes: Mapping[Tap, TopKSAE]) -> Recipe:
             "s3r fit HOST --taps key.LAYER ..."
         )
     k = min(saes[tap].k for tap in keys)
+    query_top_k = k if literal else min(_DECODER_TOP_K, *(saes[tap].features for tap in keys))
+    part = TapRecipe(query_side="query" if literal else "decoder")
     return Recipe(
-        name="paper",
-        taps={str(tap): TapRecipe(query_side="query") for tap in keys},
+        name="paper-literal" if literal else "paper",
+        taps={str(tap): part for tap in keys},
         scoring=MaxToken(kernel=8),
         fusion=Interleave(edge_tokens=32),
-        advanced=Advanced(doc_top_k=k, query_top_k=k, weight_power=1.0, idf_power=1.0, radius=64),
+        advanced=Advanced(
+            doc_top_k=k, query_top_k=query_top_k, weight_power=1.0, idf_power=1.0, radius=64
+        ),
     )
 
 

@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, get_args
 
 from s3_retriever.codebook import Codebook
 from s3_retriever.document import Document, as_documents
@@ -197,7 +197,7 @@ def with_all_taps(recipe: Recipe, codebook: Codebook, side: QuerySide) -> Recipe
 
 def query_sides(tap: Tap) -> tuple[QuerySide, ...]:
     """The query sides that a tap supports."""
-    return ("same", "query") if tap.site == "key" else ("same",)
+    return get_args(QuerySide) if tap.site == "key" else ("same",)
 
 
 def _n_tokens(chunks: list[EncodedChunk]) -> int:

@@ -47,8 +47,6 @@ _STATES_BYTES = 1 << 26
 _QUANTIZED_TOGETHER = 256
 # Read before a question, as titles are before documents, and never kept.
 _QUESTION_TITLE = "Question:"
-# A question without content: what attention it draws says nothing about a question.
-_NO_CONTENT = "N/A"
 # A question below both sizes is short.
 _SHORT_TOKENS = 6
 _SHORT_CHARACTERS = 200
@@ -162,7 +160,6 @@ class Encoder:
         self.codebook = codebook
         self._saes = {str(tap): _on_host(sae.encoder(), host) for tap, sae in codebook.saes.items()}
         self._sentence_encoders: dict[int, SentenceEncoder] = {}
-        self._references: dict[tuple[Head, ...], NDArray[np.float32]] = {}
 
     @property
     def fingerprint(self) -> str:
@@ -195,7 +192,7 @@ class Encoder:
         check_type(recipe, Recipe, "recipe")
         taps = {name: Tap.parse(name) for name in recipe.taps}
         hidden = _sentence_states(recipe)
-        heads = {head: Tap("key", head.layer) for head in self.codebook.query_heads(recipe)}
+        heads = {h: Tap("key", h.layer, h.number) for h in self.codebook.query_heads(recipe)}
         sites = list({*taps.values(), *heads.values(), *([hidden] if hidden else [])})
 
         def run(batch: Sequence[Window]) -> list[_Scanned]:
@@ -225,9 +222,9 @@ class Encoder:
         """
         check_type(recipe, Recipe, "recipe")
         sides = {
-            name: Tap("query", Tap.parse(name).layer)
-            if part.query_side == "query"
-            else Tap.parse(name)
+            name: Tap.parse(name)
+            if part.query_side == "same"
+            else replace(Tap.parse(name), site="query")
             for name, part in recipe.taps.items()
         }
         hidden = _sentence_states(recipe)
@@ -236,26 +233,6 @@ class Encoder:
         sites = list({*sides.values(), *asked, *([hidden] if hidden else [])})
         if not sites:
             return EncodedQuestion({})
-        ids, seen = self._read_question(text, sites)
-        features = {
-            name: self._features(name, side, seen[side], recipe.advanced.query_top_k)
-            for name, side in sides.items()
-        }
-        queries = {str(head): self._queries(head, group, seen) for head, group in heads.items()}
-        if hidden is None:
-            return EncodedQuestion(features, queries=queries)
-        states, ignored = seen[hidden]
-        weights = weights_in_mean(ids, ignored.cpu(), self._token_weights(hidden.layer))
-        encoder = self._sentence_encoder(hidden.layer)
-        return EncodedQuestion(features, encoder.direction(states, weights), queries)
-
-    def _read_question(
-        self, text: str, sites: Sequence[Tap]
-    ) -> tuple[NDArray[np.int64], dict[Tap, Activations]]:
-        """Read a question: its token ids [n], and what each site sees of them.
-
-        Unknown words are marked just as sinks are.
-        """
         windows = self.host.windows([self._behind_title(Document(text))])
         run = partial(read_each, self.host, sites)
         read_windows, parts = zip(*run_batches(windows, run, self.host.batch_tokens), strict=True)
@@ -264,41 +241,35 @@ class Encoder:
         seen: dict[Tap, Activations] = {}
         for site in sites:
             values, sinks = map(torch.cat, zip(*(part[site] for part in parts), strict=True))
+            # Unknown words are ignored just as sinks are.
             seen[site] = Activations(values, sinks | unknown.to(sinks.device))
-        return ids, seen
+        features = {name: self._features(name, recipe, seen[side]) for name, side in sides.items()}
+        queries = {
+            str(head): self._queries(head, group, seen[Tap("query", head.layer)])
+            for head, group in heads.items()
+        }
+        if hidden is None:
+            return EncodedQuestion(features, queries=queries)
+        states, ignored = seen[hidden]
+        weights = weights_in_mean(ids, ignored.cpu(), self._token_weights(hidden.layer))
+        encoder = self._sentence_encoder(hidden.layer)
+        return EncodedQuestion(features, encoder.direction(states, weights), queries)
 
     @torch.inference_mode()
     def _keys(self, head: Head, seen: Activations) -> Tensor:
         """Coordinates of a head's keys, float32 [tokens, axes]; NaN for attention sinks."""
         key_head = self.codebook.key_heads[head]
-        coordinates = key_head.coordinates(head.of(seen.values, key_head.size))
+        coordinates = key_head.coordinates(seen.values)
         return coordinates.masked_fill(seen.sinks[:, None], torch.nan)
 
-    def _queries(
-        self, key_head: Head, heads: Sequence[Head], seen: Mapping[Tap, Activations]
-    ) -> HeadQueries:
-        """The queries of a question's tokens to a key head, and those without content."""
-        reference = (key_head, *heads)
-        if reference not in self._references:
-            site = Tap("query", key_head.layer)
-            _, empty = self._read_question(_NO_CONTENT, [site])
-            self._references[reference], _ = self._factors(key_head, heads, empty[site])
-        question, tokens = self._factors(key_head, heads, seen[Tap("query", key_head.layer)])
-        return HeadQueries(question, tokens, self._references[reference])
-
     @torch.inference_mode()
-    def _factors(
-        self, key_head: Head, heads: Sequence[Head], seen: Activations
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Queries as factors of key coordinates, float32 [n, axes], and the token of each [n].
-
-        Attention sinks and unknown words ask nothing.
-        """
+    def _queries(self, key_head: Head, heads: Sequence[Head], seen: Activations) -> HeadQueries:
+        """The queries of a question's tokens to a key head; sinks and unknown words ask nothing."""
         keys = self.codebook.key_heads[key_head]
         tokens = torch.nonzero(~seen.sinks)[:, 0]
         asked = torch.stack([head.of(seen.values[tokens], keys.size) for head in heads], dim=1)
         factors = keys.queries(asked.flatten(0, 1))
-        return factors.cpu().numpy(), tokens.cpu().numpy().repeat(len(heads))
+        return HeadQueries(factors.cpu().numpy(), tokens.cpu().numpy().repeat(len(heads)))
 
     def _behind_title(self, question: Document) -> Document:
         """Put a title before a short question if its first word would be an attention sink.
@@ -371,10 +342,18 @@ class Encoder:
         return indices.to(torch.int32).masked_fill(seen.sinks[:, None], -1)
 
     @torch.inference_mode()
-    def _features(self, name: str, side: Tap, seen: Activations, k: int) -> TapFeatures:
-        """Encode a question, read from `side`, with a tap's SAE; sinks have no features."""
-        x = group_queries(seen.values, self.host) if side.site == "query" else seen.values
-        values, indices = self._saes[name].encode(x, k)
+    def _features(self, name: str, recipe: Recipe, seen: Activations) -> TapFeatures:
+        """Features of a question at a tap, read on the recipe's query side; sinks have none."""
+        side, k = recipe.taps[name].query_side, recipe.advanced.query_top_k
+        x = seen.values if side == "same" else group_queries(seen.values, self.host)
+        if side == "decoder":
+            # The SAE's bias adds the same to every key's logit.
+            products = x.float() @ self.codebook.sae(name).W_dec.detach().to(x.device).T
+            values, indices = products.topk(min(k, products.shape[1]), dim=1)
+            indices = indices.masked_fill(values <= 0, -1)
+            values = values.clamp_min(0.0)
+        else:
+            values, indices = self._saes[name].encode(x, k)
         sinks = seen.sinks[:, None]
         return TapFeatures(
             indices=indices.masked_fill(sinks, -1).cpu().numpy(),

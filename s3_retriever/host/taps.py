@@ -19,22 +19,27 @@ from s3_retriever.host.sinks import find_sinks
 from s3_retriever.types import shown
 
 Site = Literal["key", "query", "hidden"]
-_TAP = re.compile(r"(key|query|hidden)\.([0-9]{1,4})")
+_TAP = re.compile(r"(hidden|key|query)\.([0-9]{1,4})(?:\.([0-9]{1,4}))?")
+# In the place of a head's number.
+ALL_HEADS = -1
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Tap:
-    """An activation site at one layer, written `key.5`.
+    """An activation site at one layer, written `key.5`; of a single key head, `key.5.1`.
 
     Attributes:
         site: `key` or `query`: the attention projections of all heads, flattened, before the
             rotary embedding and after the norm of keys and queries, if the family has one.
             `hidden`: the layer's output, that is the residual stream after it.
         layer: Counted from 0.
+        head: Number of a key head, counted from 0; a query tap then has the query heads that share
+            it. `ALL_HEADS` for all.
     """
 
     site: Site
     layer: int
+    head: int = ALL_HEADS
 
     @classmethod
     def parse(cls, text: str) -> Tap:
@@ -44,15 +49,17 @@ class Tap:
             InputError: It does not name a tap.
         """
         match = _TAP.fullmatch(text) if isinstance(text, str) else None
-        if match is None:
+        if match is None or (match[1] == "hidden" and match[3]):
             raise InputError(
                 f"Unknown tap {shown(text)}: write a site ({', '.join(get_args(Site))}), a dot "
-                "and a layer, e.g. key.5."
+                "and a layer, e.g. key.5; or key.5.1 for a single key head."
             )
-        return cls(match[1], int(match[2]))  # type: ignore[arg-type]
+        head = ALL_HEADS if match[3] is None else int(match[3])
+        return cls(match[1], int(match[2]), head)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
-        return f"{self.site}.{self.layer}"
+        head = "" if self.head == ALL_HEADS else f".{self.head}"
+        return f"{self.site}.{self.layer}{head}"
 
     def _source(self, host: Host) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
         """Find the module to read, and the function that turns its output into activations."""
@@ -64,7 +71,17 @@ class Tap:
         block = host.blocks[self.layer]
         if self.site == "hidden":
             return block, lambda output: output
-        return host.family.projection(self.site, block, host.model.config)
+        module, finish = host.family.projection(self.site, block, host.model.config)
+        if self.head == ALL_HEADS:
+            return module, finish
+        heads = host.family.heads(host.model.config)
+        if self.head >= heads.keys:
+            raise InputError(
+                f"There is no tap {self}: host {host.name!r} has key heads 0 to {heads.keys - 1}."
+            )
+        width = heads.size * (heads.queries_per_key if self.site == "query" else 1)
+        start = self.head * width
+        return module, lambda output: finish(output)[..., start : start + width]
 
 
 _HEAD = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})")
@@ -214,15 +231,14 @@ def group_queries(queries: Tensor, host: Host) -> Tensor:
     """Average the query heads that share a key head, which gives queries the width of keys.
 
     Args:
-        queries: [tokens, query heads * head size].
+        queries: [tokens, query heads * head size]; of all key heads, or of a single one.
         host: The host that they were read from.
 
     Returns:
         [tokens, key heads * head size].
     """
     heads = host.family.heads(host.model.config)
-    grouped = queries.view(len(queries), heads.keys, heads.queries_per_key, heads.size)
-    return grouped.mean(2).flatten(1)
+    return queries.unflatten(1, (-1, heads.queries_per_key, heads.size)).mean(2).flatten(1)
 
 
 def _kept_rows(batch: Sequence[Window], activations: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ class HeadAttention:
     """The attention of a question's tokens to the tokens of some sentences.
 
     Each query's attention is a softmax over all these tokens. A token scores the mean attention
-    over the question's queries, less the mean over those of a question without content.
+    over the question's queries.
 
     Args:
         snapshot: What is scored.
@@ -75,7 +75,7 @@ class HeadAttention:
         for head, asked in self._queries.items():
             highest, total = self._norms[head]
             keys = segment.keys(head, start, end)
-            logits = _logits(keys, asked.question) - highest
+            logits = _logits(keys, asked.factors) - highest
             attention = np.exp(np.minimum(logits, 0.0)) / total
             attention[~keys.any(axis=1)] = 0.0
             tokens, first = np.unique(asked.tokens, return_index=True)
@@ -86,20 +86,14 @@ class HeadAttention:
 
     def _add(self, head: str, asked: HeadQueries) -> None:
         """Add a head's attention to the scores of the tokens."""
-        own, reference = len(asked.question), len(asked.reference)
-        if not own or not self._scores.size:
-            empty = np.zeros(own, dtype=np.float32)
-            self._norms[head] = (empty, empty + 1)
+        queries, count = asked.factors, len(asked.factors)
+        highest, total = np.zeros(count, dtype=np.float32), np.ones(count, dtype=np.float32)
+        self._norms[head] = highest, total
+        if not self._scores.size:
             return
         keys = np.concatenate(list(self._keys(head)))
         sinks = ~keys.any(axis=1)
-        queries = np.concatenate([asked.question, asked.reference])
-        weights = np.repeat(
-            np.array([1.0 / own, -1.0 / max(reference, 1)], dtype=np.float32), [own, reference]
-        )
-        highest = np.zeros(len(queries), dtype=np.float32)
-        total = np.ones(len(queries), dtype=np.float32)
-        for first in range(0, len(queries), _QUERIES_AT_ONCE):
+        for first in range(0, count, _QUERIES_AT_ONCE):
             part = slice(first, first + _QUERIES_AT_ONCE)
             logits = _logits(keys, queries[part])
             logits[sinks] = -np.inf
@@ -107,12 +101,11 @@ class HeadAttention:
             logits -= highest[part]
             attention = np.exp(logits, out=logits)
             total[part] = np.maximum(attention.sum(axis=0), np.finfo(np.float32).tiny)
-            self._scores += attention @ (weights[part] / total[part])
-        self._norms[head] = (highest[:own], total[:own])
+            self._scores += attention @ (1 / total[part] / count)
 
     def _keys(self, head: str) -> Iterator[NDArray[np.uint8]]:
         """The keys of the scored sentences, segment by segment."""
-        yield np.zeros((0, self._queries[head].question.shape[1] // 2), dtype=np.uint8)
+        yield np.zeros((0, self._queries[head].factors.shape[1] // 2), dtype=np.uint8)
         cuts = np.searchsorted(self._sentences, self._snapshot.bounds).tolist()
         for place, (low, high) in enumerate(pairwise(cuts)):
             if low == high:

@@ -11,6 +11,7 @@ from s3_retriever.codebook import Codebook
 from s3_retriever.document import Document
 from s3_retriever.encoder import Encoder, WordsEncoder
 from s3_retriever.errors import CodebookError
+from s3_retriever.features import Layout
 from s3_retriever.host import Host
 from s3_retriever.host.taps import Tap, group_queries, read
 from s3_retriever.recipe import Advanced, Interleave, Recipe, SentenceRecipe, TapRecipe
@@ -192,7 +193,10 @@ def test_chunks_share_out_tokens_and_sentences(family, scores_sentences, request
             assert len(chunk.features["hidden.1"]) == len(chunk.starts)
             assert len(chunk.terms) == len(chunk.sentences)
             if scores_sentences:
-                assert chunk.vectors.shape == (len(chunk.sentences), book.vector_bytes(recipe))
+                assert chunk.vectors.shape == (
+                    len(chunk.sentences),
+                    book.layout(recipe).vector_bytes,
+                )
             else:
                 assert chunk.vectors is None
     assert [chunk.document for chunk in chunks if chunk.last] == documents
@@ -211,10 +215,7 @@ def test_words_need_no_features_and_no_run_of_the_host(bert, monkeypatch):
     assert sum(len(chunk.sentences) for chunk in chunks) == cut > 60
     question = encoder.question(QUESTION, recipe)
     assert (dict(question.features), question.direction) == ({}, None)
-    assert (encoder.codebook.feature_sizes(recipe), encoder.codebook.vector_bytes(recipe)) == (
-        {},
-        0,
-    )
+    assert encoder.layout(recipe) == Layout({})
     assert encoder.codebook.identity == WordsEncoder(bert).codebook.identity
     own = encoder.named_recipe(
         Recipe(taps={"key.1": TapRecipe()}, fusion=Interleave(edge_tokens=7))

@@ -62,7 +62,7 @@ def test_vectors_are_of_the_mean_state_of_each_sentence(host, book, encoder, sen
     expected = quantize(means.detach().numpy() @ random_axes(32))
     vectors = vectors_of(encoder, book.recipe, text)
     assert vectors.shape == expected.shape == (len(means), 16)
-    assert book.vector_bytes(book.recipe) == 16
+    assert book.layout(book.recipe).vector_bytes == 16
     # Where a coordinate lies on a border, a rounding error decides.
     assert (vectors == expected).mean() > 0.98
 
@@ -77,7 +77,7 @@ def test_the_direction_is_that_of_the_questions_mean_state(host, book, encoder, 
     )
     without = book.recipe.changed("sentence", None)
     assert encoder.question(sentences[3], without).direction is None
-    assert book.vector_bytes(without) == 0
+    assert book.layout(without).vector_bytes == 0
 
 
 def test_recipes_that_mix_up_taps_are_refused(book):

@@ -57,7 +57,7 @@ def raw_scores(index, question):
 
 
 def exact_scores(host, documents, question):
-    """The definition: softmax of q . k over all tokens, less that of a question without content."""
+    """The definition: softmax of q . k over all tokens, the mean over queries and heads."""
     sites = [Tap("key", 1), Tap("query", 1)]
 
     def read(text):
@@ -66,14 +66,11 @@ def exact_scores(host, documents, question):
                 zip(sites, (2, 4), strict=True)]  # fmt: skip
 
     keys = torch.cat([read(document.text)[0] for document in documents])
-    parts = []
-    for text, sign in ((question, 1), ("N/A", -1)):
-        queries = read(text)[1]
-        for head in (0, 1, 3):
-            logits = queries[:, head] @ keys[:, head // 2].T / 8**0.5
-            shared = 1 if head == 3 else 2
-            parts.append(sign * logits.softmax(-1).mean(0) / shared)
-    tokens = torch.stack(parts).sum(0)
+    queries = read(question)[1]
+    tokens = torch.zeros(len(keys))
+    for head, shared in ((0, 2), (1, 2), (3, 1)):
+        logits = queries[:, head] @ keys[:, head // 2].T / 8**0.5
+        tokens += logits.softmax(-1).mean(0) / shared
     lengths = [
         sentence.n_tokens for window in host.windows(documents) for sentence in window.sentences
     ]

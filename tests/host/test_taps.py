@@ -117,3 +117,17 @@ def test_tap_names_round_trip(text):
 def test_other_names_are_refused(text):
     with pytest.raises(InputError, match=r"Unknown tap .* write a site \(key, query, hidden\)"):
         Tap.parse(text)
+
+
+def test_a_tap_may_be_a_single_key_head(llama):
+    windows = [window(20)]
+    taps = [Tap.parse(name) for name in ("key.1", "query.1", "key.1.1", "query.1.1")]
+    assert [str(tap) for tap in taps] == ["key.1", "query.1", "key.1.1", "query.1.1"]
+    keys, queries, key, query = read(llama, taps, windows).values()
+    torch.testing.assert_close(key, keys[:, 8:])
+    torch.testing.assert_close(query, queries[:, 16:])
+    torch.testing.assert_close(group_queries(query, llama), group_queries(queries, llama)[:, 8:])
+    with pytest.raises(InputError, match=r"no tap key\.1\.2.*key heads 0 to 1"):
+        read(llama, [Tap("key", 1, 2)], windows)
+    with pytest.raises(InputError, match="Unknown tap"):
+        Tap.parse("hidden.1.0")

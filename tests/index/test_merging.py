@@ -322,7 +322,7 @@ def test_a_merged_segment_is_the_one_that_would_have_been_written(merged, tmp_pa
     left = store.snapshot().ids()
     store.compact()
     other = Store.create(tmp_path / "other.s3r", ORIGIN)
-    with other.append(segments.TAPS, VECTOR_BYTES) as writer:
+    with other.append(Layout(segments.TAPS, VECTOR_BYTES)) as writer:
         for corpus in corpora:
             write(corpus, writer, left)
     (copied,), (written,) = (s.snapshot().segments for s in (store, other))

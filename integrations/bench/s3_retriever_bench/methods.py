@@ -275,6 +275,7 @@ METHODS: Mapping[str, Callable[[Resources, Sequence[Document]], Searcher]] = {
     "s3": partial(_indexed, "s3", "default"),
     "hybrid": partial(_indexed, "hybrid", "default"),
     "s3-paper": partial(_indexed, "s3", "paper"),
+    "s3-paper-literal": partial(_indexed, "s3", "paper-literal"),
     "hybrid-paper": partial(_indexed, "hybrid", "paper"),
     "compressor": _Compressed,
 }
