@@ -21,8 +21,6 @@ from s3_retriever.progress import Bar
 
 # Read before questions and never kept, so that no word of theirs becomes an attention sink.
 _QUESTION_TITLE = "Question:"
-# A question without content: what attention it draws says nothing about a question.
-_NO_CONTENT = "N/A"
 
 
 class Probed(NamedTuple):
@@ -132,8 +130,8 @@ class Prober:
         return torch.stack(means, dim=1)
 
     def _pointed(self, questions: Sequence[LabelledQuestion]) -> list[list[Tensor]]:
-        """Queries of questions, and of one without content, by layer [tokens, heads * size]."""
-        texts = [*(question.text for question in questions), _NO_CONTENT]
+        """Queries of questions at each layer [tokens, heads * size]."""
+        texts = [question.text for question in questions]
         return [
             [each.values[~each.sinks] for each in layers]
             for _, layers in self._questions(texts, "query")
@@ -151,8 +149,7 @@ class Prober:
 
         Args:
             keys: Keys of the context [t, key heads * size].
-            queries: Queries of each question [n, query heads * size]; at last, of one without
-                content.
+            queries: Queries of each question [n, query heads * size].
             lengths: Tokens of each sentence.
 
         Returns:
@@ -170,12 +167,11 @@ class Prober:
 
         n_tokens = torch.tensor(lengths, device=keys.values.device)
         sentence = torch.arange(len(lengths), device=n_tokens.device).repeat_interleave(n_tokens)
-        reference = attend(queries[-1])
         scores = []
-        for asked in queries[:-1]:
-            margin = attend(asked) - reference
-            sums = margin.new_zeros(len(margin), len(lengths)).index_add_(1, sentence, margin)
-            scores.append((sums / n_tokens.sqrt()).cpu())
+        for asked in queries:
+            attention = attend(asked)
+            sums = attention.new_zeros(len(attention), len(lengths))
+            scores.append((sums.index_add_(1, sentence, attention) / n_tokens.sqrt()).cpu())
         return torch.stack(scores)
 
 

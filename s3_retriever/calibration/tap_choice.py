@@ -192,23 +192,23 @@ def _choose_heads(
     tried = [group for group in groups.values() if group][:_TRIED]
     if not tried:
         return [], 0.0
-    together = [_together(probed, group) for group in tried]
-    first = _best(together, [group[0] // shape.queries for group in tried])
-    chosen, score = tried.pop(first), together[first]
-    if tried:
-        together = [_together(probed, chosen + group) for group in tried]
-        second = _best(together, [group[0] // shape.queries for group in tried])
-        if together[second] >= score + _WORTH_A_KEY_HEAD:
-            chosen, score = chosen + tried[second], together[second]
+    layers = [group[0] // shape.queries for group in tried]
+    together = [_together(probed, [group]) for group in tried]
+    first = _best(together, layers)
+    chosen, score = tried[first], together[first]
+    together = [0.0 if group == chosen else _together(probed, [chosen, group]) for group in tried]
+    second = _best(together, layers)
+    if together[second] >= score + _WORTH_A_KEY_HEAD:
+        return chosen + tried[second], together[second]
     return chosen, score
 
 
-def _together(probed: Sequence[Probed], heads: Sequence[int]) -> float:
-    """The mean reciprocal rank by the mean attention of some heads."""
-    ranks = [
-        _reciprocal_ranks(each.attention[:, heads].mean(1, keepdim=True), each.pointed_targets)
-        for each in probed
-    ]
+def _together(probed: Sequence[Probed], groups: Sequence[list[int]]) -> float:
+    """The mean reciprocal rank by the query heads of some key heads, added as a search does."""
+    ranks = []
+    for each in probed:
+        attention = torch.stack([each.attention[:, heads].mean(1) for heads in groups])
+        ranks.append(_reciprocal_ranks(attention.sum(0)[:, None], each.pointed_targets))
     return float(torch.cat(ranks).mean())
 
 

@@ -116,7 +116,7 @@ def test_too_little_text(tiny_llama, text):
 
 
 def test_scripts_without_spaces(tiny_llama):
-    text = "".join(f"第{n}天，面包师在日出之前修理了{n + 3}条蓝色的船。" for n in range(80))
+    text = "".join(f"第{n}天面包师在日出之前修理了{n + 3}条蓝色的船。" for n in range(80))
     choice = choose_taps(Host.load(str(tiny_llama), **CPU), [text], contexts=1, progress=False)
     assert len(choice.curve) == 2
 
@@ -124,9 +124,7 @@ def test_scripts_without_spaces(tiny_llama):
 def test_ranks_count_ties_against_the_target():
     targets = torch.tensor([[True, False, False, False], [False, True, True, False]])
     scores = torch.tensor([[[1.0, 1.0, 0.0, 2.0]], [[0.0, torch.nan, 3.0, 2.0]]])
-    torch.testing.assert_close(
-        _reciprocal_ranks(scores, targets), torch.tensor([[1 / 3], [1.0]])
-    )
+    torch.testing.assert_close(_reciprocal_ranks(scores, targets), torch.tensor([[1 / 3], [1.0]]))
     nothing = _reciprocal_ranks(torch.full((2, 1, 4), torch.nan), targets)
     torch.testing.assert_close(nothing, torch.tensor([[1 / 4], [1 / 3]]))
 
@@ -145,7 +143,9 @@ def test_of_layers_about_as_good_the_shallowest_is_taken():
 
 
 def test_fit_with_automatic_taps(tmp_path, tiny_llama, sentences):
-    (tmp_path / "a.txt").write_text("\n\n".join(" ".join(sentences[n : n + 5]) for n in range(0, 750, 5)))
+    (tmp_path / "a.txt").write_text(
+        "\n\n".join(" ".join(sentences[n : n + 5]) for n in range(0, 750, 5))
+    )
     sizes = ["--features", "64", "--k", "4", "--tokens", "9000", "--reuse", "1"]
     arguments = ["fit", str(tiny_llama), "--text", str(tmp_path / "a.txt"), *sizes]
     done = CliRunner().invoke(app, [*arguments, "--taps", "auto", "--out", str(tmp_path / "book")])
