@@ -126,9 +126,12 @@ def choose_taps(
     documents = [document for probe in probes for document in probe.documents]
     asked = [question for probe in probes for question in (*probe.topical, *probe.pointed)]
     weights = token_idf(host, documents)
-    total = sum(len(each.text) for each in (*documents, *asked))
     with progress_bar(
-        progress, total=total, unit="char", unit_scale=True, desc="Choosing taps"
+        progress,
+        total=sum(len(each.text) for each in documents) + sum(len(each.text) for each in asked),
+        unit="char",
+        unit_scale=True,
+        desc="Choosing taps",
     ) as bar:
         prober = Prober(host, weights, bar)
         probed = [prober.read(probe) for probe in probes]
