@@ -160,11 +160,11 @@ class Prober:
 
         def attend(asked: Tensor) -> Tensor:
             """Mean attention of the question's tokens to each token [query heads, t]."""
-            groups = asked.float().view(len(asked), shape.keys, -1, shape.size)
+            sizes = shape.keys, shape.queries_per_key, len(asked)
+            groups = asked.float().view(len(asked), *sizes[:2], shape.size)
             logits = groups.permute(1, 2, 0, 3).flatten(1, 2) @ by_head / shape.size**0.5
             shares: Tensor = logits.masked_fill(keys.sinks, -torch.inf).softmax(-1)
-            by_token = shares.view(shape.keys, shape.queries_per_key, len(asked), -1)
-            return by_token.mean(2).flatten(0, 1)
+            return shares.view(*sizes, len(keys.sinks)).mean(2).flatten(0, 1)
 
         n_tokens = torch.tensor(lengths, device=keys.values.device)
         sentence = torch.arange(len(lengths), device=n_tokens.device).repeat_interleave(n_tokens)

@@ -57,7 +57,7 @@ class TapChoice:
 
     Attributes:
         layer: Layer of the hidden states.
-        heads: Query heads, best first; none if no head beats chance.
+        heads: Query heads, best first; none if no head beats chance, or the host is an encoder.
         curve: What every layer scores.
         hidden_chance: What hidden states would score that put sentences in random order.
         head_chance: The same for heads.
@@ -101,7 +101,8 @@ def choose_taps(
     for topical questions; each head by the attention of a question's tokens, as a search does, for
     pointed ones. The score is the mean reciprocal rank of a question's target. Of layers or heads
     that are about as good, the shallowest is taken, since a scan runs the host up to the deepest.
-    A second key head is taken only if it adds enough to be worth its room in an index.
+    A second key head is taken only if it adds enough to be worth its room in an index. Encoders
+    get no heads: those of MiniLM retrieve, but add nothing to its features.
 
     Args:
         host: The model, with all of its layers.
@@ -152,7 +153,10 @@ def _choose(host: Host, probed: Sequence[Probed], token_weights: Tensor) -> TapC
     measured = _beats(by_states[:, layer], hidden_chance)
     if not measured:
         layer = depth - 1 if host.family.bidirectional else depth // 4
-    heads, together = _choose_heads(probed, by_head, head_chance, shape)
+    heads, together = [], 0.0
+    # Heads of an encoder find what its features find too: with MiniLM they only lose recall.
+    if not host.family.bidirectional:
+        heads, together = _choose_heads(probed, by_head, head_chance, shape)
     best, numbers = by_head.mean(0).view(depth, shape.queries).max(1)
     return TapChoice(
         layer=layer,

@@ -165,7 +165,7 @@ def _verdict(choice: TapChoice) -> str:
     else:
         layer = f"No layer finds more than chance does; {choice.taps[0]} is a guess"
     if not choice.heads:
-        return f"{layer}; no head finds more than chance does."
+        return f"{layer}, without heads."
     return f"{layer}; heads {', '.join(choice.heads)}, together {choice.together:.3f}."
 
 
