@@ -153,7 +153,8 @@ def _choose(host: Host, probed: Sequence[Probed], token_weights: Tensor) -> TapC
     measured = _beats(by_states[:, layer], hidden_chance)
     if not measured:
         layer = depth - 1 if host.family.bidirectional else depth // 4
-    heads, together = [], 0.0
+    heads: list[int] = []
+    together = 0.0
     # Heads of an encoder find what its features find too: with MiniLM they only lose recall.
     if not host.family.bidirectional:
         heads, together = _choose_heads(probed, by_head, head_chance, shape)
