@@ -39,8 +39,8 @@ def json_value(value: Any, name: str) -> Any:
         name: What messages call it, such as `metadata`; items are named like `metadata['year']`.
 
     Raises:
-        InputError: A value has no JSON form (NaN, bytes, other objects), a key is not a string, or
-            values are nested more than 64 levels deep.
+        InputError: A value has no JSON form (NaN, NaT, bytes, other objects), a key is neither text
+            nor a whole number, or values are nested more than 64 levels deep.
     """
     return _convert(value, (name,))
 
@@ -97,6 +97,8 @@ def _scalar(value: Any) -> Any:
         value = value.value
     if isinstance(value, np.datetime64) and isinstance(value.item(), int):
         value = value.astype("datetime64[us]")  # finer than Python's dates
+    if isinstance(value, (np.datetime64, np.timedelta64)) and np.isnat(value):
+        return value  # its item would be None
     if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and not value.ndim):
         # The item of a `longdouble` is a `longdouble`.
         value = float(value) if isinstance(value, np.floating) else value.item()

@@ -141,7 +141,7 @@ class HeadsRecipe(_Part):
     """
 
     query_heads: Annotated[tuple[HeadName, ...], Field(min_length=1, max_length=64)]
-    weight: PositiveWeight = 1.0
+    weight: PositiveWeight = 0.5
     candidates: int = Field(default=1 << 16, ge=1, le=1 << 20)
 
 

@@ -76,6 +76,17 @@ def check_count(value: Any, name: str, *, least: int = 1) -> int:
     return min(int(value), sys.maxsize)
 
 
+def check_flag(value: Any, name: str) -> bool:
+    """Check True or False, of Python or NumPy, and return it as a bool.
+
+    Raises:
+        InputError: It is of another type.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise InputError(f"{name} must be True or False, not {shown(value)}.")
+    return bool(value)
+
+
 def check_positive(value: Any, name: str) -> float:
     """Check a finite number above zero, of Python or NumPy, and return it as a float.
 

@@ -125,6 +125,7 @@ def test_a_document_keeps_its_own_metadata():
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
+        ({"day": np.datetime64("NaT")}, r"metadata\['day'\] is of type datetime64"),
         ({"price": float("nan")}, r"metadata\['price'\] is nan; use None or leave it out"),
         ({"a": [1, {"b": -math.inf}]}, r"metadata\['a'\]\[1\]\['b'\] is -inf"),
         ({"a": b"x"}, r"metadata\['a'\] is bytes; decode it"),

@@ -33,7 +33,7 @@ def pieces(context: Context) -> Iterator[Document]:
     """Cut a context into pieces, reading files in blocks.
 
     A piece has at most 1,000 characters and ends with a paragraph if it can. Its id is its number
-    and a digest of its title and text. Pieces of white space are skipped.
+    and a digest of all that its scan depends on. Pieces of white space are skipped.
 
     Args:
         context: A text, a file of UTF-8 text, a document, or any number of these.
@@ -76,7 +76,8 @@ def in_document(span: Span) -> Span:
 
 def _piece(number: int, document: Document, start: int, text: str) -> Document:
     digest = hashlib.blake2b(digest_size=12)
-    digest.update(json.dumps([document.title, text]).encode())
+    read = [document.title, text, document.unit, document.metadata.get("language")]
+    digest.update(json.dumps(read).encode())
     place = {"document": document.id, "start": start, "last": False}
     metadata = {**document.metadata, _PLACE: place}
     return Document(text, f"{number}-{digest.hexdigest()}", metadata, document.unit)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from typing import NamedTuple
 
 from s3_retriever.document import Document, as_documents
 from s3_retriever.errors import InputError
-from s3_retriever.text.sentences import split_sentences
-from s3_retriever.text.terms import analyze
+from s3_retriever.text import analyze, language_of, split_sentences
 from s3_retriever.types import check_count, check_string, check_text, check_type
 
 
@@ -142,20 +141,28 @@ def questions_from(documents: Iterable[Document | str], count: int = 200, seed: 
     for document in as_documents(documents):
         named.setdefault(document.id, document)
     distinct = list(named.values())
-    ranges = [list(split_sentences(document.text)) for document in distinct]
+    languages = [language_of(document.text, document.metadata) for document in distinct]
+    ranges = [
+        list(split_sentences(document.text, document.unit, language))
+        for document, language in zip(distinct, languages, strict=True)
+    ]
     count = check_count(count, "count")
     generator = random.Random(check_count(seed, "seed", least=0))  # noqa: S311 - not a secret
-    return _sample(distinct, ranges, list(islice(_asked(distinct, ranges, generator), count)))
+    asked = _asked(distinct, languages, ranges, generator)
+    return _sample(distinct, ranges, list(islice(asked, count)))
 
 
 def _asked(
-    documents: list[Document], ranges: list[list[tuple[int, int]]], generator: random.Random
+    documents: list[Document],
+    languages: list[str],
+    ranges: list[list[tuple[int, int]]],
+    generator: random.Random,
 ) -> Iterator[tuple[_Sentence, str]]:
     """Sentences that can all be removed, in random order, and the questions that they become."""
     candidates = [
         sentence
         for place, document in enumerate(documents)
-        for sentence in _candidates(place, document.text, ranges[place])
+        for sentence in _candidates(place, document.text, ranges[place], languages[place])
     ]
     generator.shuffle(candidates)
     removed: set[tuple[int, int]] = set()
@@ -167,15 +174,17 @@ def _asked(
             continue
         start, end = ranges[sentence.document][sentence.number]
         text = crop(documents[sentence.document].text[start:end], generator)
-        if _says_enough(text):
+        if _says_enough(text, languages[sentence.document]):
             removed.add(at)
             evidence |= beside
             yield sentence, text
 
 
-def _candidates(place: int, text: str, ranges: list[tuple[int, int]]) -> Iterator[_Sentence]:
+def _candidates(
+    place: int, text: str, ranges: list[tuple[int, int]], language: str
+) -> Iterator[_Sentence]:
     """Sentences that say enough and have a neighbour that does."""
-    substantial = [_says_enough(text[start:end]) for start, end in ranges]
+    substantial = [_says_enough(text[start:end], language) for start, end in ranges]
     joined = [not _PARAGRAPH_BREAK.search(text, a[1], b[0]) for a, b in pairwise(ranges)]
     for number in range(len(ranges)):
         before = [number - 1] if number and joined[number - 1] else []
@@ -185,8 +194,8 @@ def _candidates(place: int, text: str, ranges: list[tuple[int, int]]) -> Iterato
             yield _Sentence(place, number, neighbours)
 
 
-def _says_enough(text: str) -> bool:
-    return len(set(analyze(text))) >= _FEWEST_TERMS
+def _says_enough(text: str, language: str) -> bool:
+    return len(set(analyze(text, language))) >= _FEWEST_TERMS
 
 
 def crop(sentence: str, generator: random.Random) -> str:
@@ -207,7 +216,7 @@ def _sample(
     for sentence, _ in chosen:
         cuts[sentence.document].append(_cut(ranges[sentence.document], sentence))
     left = tuple(
-        Document(_without(document.text, sorted(of)), document.id, document.metadata)
+        replace(document, text=_without(document.text, sorted(of)))
         for document, of in zip(documents, cuts, strict=True)
     )
     questions = []

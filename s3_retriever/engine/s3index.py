@@ -33,6 +33,7 @@ from s3_retriever.types import (
     Where,
     check_choice,
     check_count,
+    check_flag,
     check_items,
     check_path,
     check_share,
@@ -326,6 +327,7 @@ class S3Index:
             InputError: A document cannot be used or its id is taken.
             IndexStoreError: Another process is writing, or the disk refuses.
         """
+        replace = check_flag(replace, "replace")
         encoder = self.encoder
         with (
             self._store.append(
@@ -363,6 +365,7 @@ class S3Index:
             InputError: An id is unknown; then nothing is deleted.
             IndexStoreError: Another process is writing, or the disk refuses.
         """
+        missing_ok = check_flag(missing_ok, "missing_ok")
         return self._store.delete(document_ids(ids), missing_ok=missing_ok)
 
     def compact(self, *, progress: bool = True) -> None:
@@ -433,7 +436,8 @@ class S3Index:
             where: Metadata that documents must have, such as `{"year": 2024}` or
                 `{"year": {"$gte": 2020}}`, or a function of a document's metadata. Operators:
                 `$eq`, `$ne`, `$gt`, `$gte`, `$lt`, `$lte`, `$in`, `$nin`, `$contains`,
-                `$not_contains`, `$exists`, `$and`, `$or` and `$not`. Applied before ranking.
+                `$icontains`, `$not_contains`, `$exists`, `$and`, `$or` and `$not`. Applied before
+                ranking.
             order: `score`, best first, or `document`, as in the documents.
             unique: Whether a sentence that occurs in several places, such as overlapping chunks or
                 copies of a document, is returned once. White space is ignored.
@@ -451,6 +455,7 @@ class S3Index:
         check_text(question, "question")
         check_choice(mode, "mode", Mode)
         check_choice(order, "order", Order)
+        unique = check_flag(unique, "unique")
         k = None if k is None else check_count(k, "k")
         if token_budget is not None:
             token_budget = check_count(token_budget, "token_budget")

@@ -60,12 +60,13 @@ def _sections(archive: ZipFile, package: Any) -> Iterator[str]:
     """The visible texts of the files that the package lists, in its reading order."""
     folder = posixpath.dirname(_package_name(archive))
     names = {
-        item.get("id"): item.get("href") for item in package.iterfind(".//{*}manifest/{*}item")
+        item.get("id"): unquote(item.get("href", "")).partition("#")[0]
+        for item in package.iterfind(".//{*}manifest/{*}item")
     }
     unread = set(archive.namelist())
     locked = _encrypted(archive) if "META-INF/encryption.xml" in unread else set()
     for reference in package.iterfind(".//{*}spine/{*}itemref"):
-        name = posixpath.normpath(posixpath.join(folder, unquote(names[reference.get("idref")])))
+        name = posixpath.normpath(posixpath.join(folder, names.get(reference.get("idref"), "")))
         if name in locked:
             raise UnreadableError("it is protected (DRM); use a copy without protection.")
         if name in unread:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s3_retriever.errors import InputError
+from s3_retriever.types import check_items, check_path
 
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
@@ -62,12 +63,12 @@ def find_files(paths: Iterable[str | Path] | str | Path) -> FoundFiles:
         paths: Files, folders and globs.
 
     Raises:
-        InputError: A path matches nothing.
+        InputError: A path matches nothing, or is of another type.
     """
     found = FoundFiles()
     seen: set[str] = set()
-    for path in [paths] if isinstance(paths, (str, Path)) else paths:
-        for match in _matches(os.fspath(path)):
+    for path in check_items(paths, "paths", (str, os.PathLike)):
+        for match in _matches(str(check_path(path))):
             if match.is_dir():
                 found.folders.append(match)
                 files = _Walk(match, found.skipped).files()
@@ -224,6 +225,6 @@ def _is_pattern(line: str) -> bool:
         return False
     try:
         GitIgnoreSpec.from_lines([line])
-    except ValueError:
+    except (ValueError, re.error):
         return False
     return True

@@ -34,6 +34,14 @@ _FORMATTING = re.compile(
 # More open formatting elements than browsers nest.
 _MANY = 512
 
+# XHTML closes an empty element within its tag. HTML does not, and takes all that follows for the
+# content of the script or title.
+_XHTML = re.compile(r"""\s*<\?xml\b|<html\s[^>]{0,512}xmlns\s*=\s*["']http""", re.IGNORECASE)
+_XHTML_CHARACTERS = 2_048
+_EMPTY = re.compile(
+    rf"<({'|'.join(sorted(_HIDDEN | _DROPPED | _PREFORMATTED))})(\s[^<>]*)?/>", re.IGNORECASE
+)
+
 
 def read_html(data: bytes) -> Content:
     """The visible text with block elements on lines of their own.
@@ -53,6 +61,8 @@ def html_content(markup: str) -> Content:
     """The visible text of HTML, which may be blank, and its title."""
     from justhtml import JustHTML  # when first needed: searches read no files
 
+    if _XHTML.search(markup, 0, _XHTML_CHARACTERS):
+        markup = _EMPTY.sub(r"<\1\2></\1>", markup)
     document = JustHTML(_bounded(markup), sanitize=False)
     kept = {name for name in _DROPPED if _is_left_open(markup, name)}
     page = _Page(kept)
@@ -109,7 +119,7 @@ class _Page:
 
     @property
     def heading(self) -> str:
-        """The first `h1`, else the first heading; empty if there is none."""
+        """The first `h1`, else the first heading; may be empty."""
         return self._headings.get("h1") or next(iter(self._headings.values()), "")
 
     def read(self, root: Any) -> None:

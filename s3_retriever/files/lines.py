@@ -13,6 +13,8 @@ from s3_retriever.files.decoding import decode, text_encoding
 
 _JSON_LINES = frozenset({".jsonl", ".ndjson"})
 _DELIMITERS = ",;\t|"
+# A first line that spreadsheets write and read: it names the delimiter.
+_DECLARED = re.compile(r"\s*sep=(\S|\t)[ \t]*\r?\n", re.IGNORECASE)
 # Columns that a title lists, in characters; the rest are left out.
 _HEADER_CHARACTERS = 300
 # A longer first line is not a header.
@@ -37,10 +39,11 @@ def read_table(data: bytes) -> Content:
         UnreadableError: The data is binary or not UTF-8.
     """
     text = decode(data)
-    first = text.lstrip("\r\n").partition("\n")[0]
+    declared = _DECLARED.match(text)
+    first = text[declared.end() if declared else 0 :].lstrip("\r\n").partition("\n")[0]
     if len(first) > _FIRST_LINE_CHARACTERS:
         return Content(text, unit="line")
-    delimiter = max(_DELIMITERS, key=first.count)
+    delimiter = declared[1] if declared else max(_DELIMITERS, key=first.count)
     return Content(_joined_rows(text, delimiter), _columns(first, delimiter), unit="line")
 
 
@@ -132,5 +135,5 @@ def _record(line: str, number: int = 0) -> Content | None:
         title if isinstance(title, str) else "",
         metadata=metadata,
         part=str(number),
-        id=str(name) if isinstance(name, (str, int)) else "",
+        id=str(name) if isinstance(name, (str, int)) and not isinstance(name, bool) else "",
     )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 import sys
-from datetime import date, datetime, time
 from typing import TYPE_CHECKING, Any
 
+from s3_retriever.errors import InputError
 from s3_retriever.files.content import Content, one_line
 from s3_retriever.files.decoding import decode
 from s3_retriever.files.html import html_content
+from s3_retriever.metadata import json_value
 
 if TYPE_CHECKING:
     from markdown_it.token import Token
@@ -26,7 +27,7 @@ _HEADING_CHARACTERS = 1_024
 _MAX_LISTS = 256
 
 _YAML = re.compile(
-    r"---[ \t]*\r?\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE
+    r"---[ \t]*\r?\n(?![ \t]*\r?\n)(.*?)^(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE
 )
 _TOML = re.compile(r"\+\+\+[ \t]*\r?\n(.*?)^\+\+\+[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
 
@@ -92,22 +93,20 @@ def _load_toml(text: str) -> Any:
 
 
 def _as_json(values: dict[Any, Any]) -> dict[str, Any]:
-    """Values as JSON has them; dates and what JSON lacks as text."""
+    """Values as JSON has them; as text what it has no form for, such as NaN."""
+    return {
+        str(key): [_plain(item) for item in value] if isinstance(value, list) else _plain(value)
+        for key, value in values.items()
+    }
 
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {str(key): plain(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple, set)):
-            return [plain(item) for item in value]
-        if isinstance(value, (datetime, date, time)):
-            return value.isoformat()
-        try:
-            json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
-        except (TypeError, ValueError):
-            return str(value).encode(errors="replace").decode()
-        return value
 
-    return {str(key): plain(value) for key, value in values.items()}
+def _plain(value: Any) -> Any:
+    try:
+        value = json_value(value, "front matter")
+        json.dumps(value, ensure_ascii=False).encode()
+    except (InputError, UnicodeEncodeError):
+        return str(value).encode(errors="replace").decode()
+    return value
 
 
 def _first_heading(text: str) -> str:
@@ -115,11 +114,12 @@ def _first_heading(text: str) -> str:
 
     # Blocks alone; what is in a line is only parsed for the heading.
     blocks = MarkdownIt("commonmark").disable(["inline", "text_join"])
-    tokens = blocks.parse(text[:_HEAD_CHARACTERS])
+    references: dict[str, Any] = {}
+    tokens = blocks.parse(text[:_HEAD_CHARACTERS], references)
     for position, token in enumerate(tokens):
         title = ""
         if token.type == "heading_open" and token.level == 0:
-            title = _plain(tokens[position + 1].content)
+            title = _heading_text(tokens[position + 1].content, references)
         elif token.type == "html_block" and token.level == 0:
             title = html_content(token.content).title
         if title:
@@ -127,8 +127,13 @@ def _first_heading(text: str) -> str:
     return ""
 
 
-def _plain(heading: str) -> str:
-    """The text of a heading without its marks."""
+def _heading_text(heading: str, references: dict[str, Any]) -> str:
+    """The text of a heading without its marks.
+
+    Args:
+        heading: Its source.
+        references: What the parser found for links in the rest of the text.
+    """
     from markdown_it import MarkdownIt
 
     def texts(tokens: list[Token]) -> list[str]:
@@ -142,5 +147,5 @@ def _plain(heading: str) -> str:
                 pieces.append(token.content or " ")
         return pieces
 
-    tokens = MarkdownIt("commonmark").parseInline(heading[:_HEADING_CHARACTERS])
+    tokens = MarkdownIt("commonmark").parseInline(heading[:_HEADING_CHARACTERS], references)
     return one_line("".join(texts(tokens)))

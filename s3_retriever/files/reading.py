@@ -22,6 +22,7 @@ from s3_retriever.files.lines import is_records, read_lines, read_records, read_
 from s3_retriever.files.markdown import read_markdown
 from s3_retriever.files.notebook import read_notebook
 from s3_retriever.files.pdf import read_pdf
+from s3_retriever.types import check_path
 
 logger = logging.getLogger(__name__)
 
@@ -109,10 +110,10 @@ def read_files(
         An iterator of documents, which reads as it goes.
 
     Raises:
-        InputError: A path matches nothing.
+        InputError: A path matches nothing, or is of another type.
     """
     found = paths if isinstance(paths, FoundFiles) else find_files(paths)
-    folder = Path(os.path.realpath(base or "."))
+    folder = Path(os.path.realpath("." if base is None else check_path(base, "base")))
     return _documents(found, folder, on_skip or _log, is_known or (lambda *_: False))
 
 

@@ -117,7 +117,9 @@ def find_device(name: str = "auto") -> torch.device:
     """
     if not isinstance(name, str) or name != "auto":
         try:
-            return torch.empty(0, device=name).device
+            empty = torch.empty(0, device=name)
+            empty.cpu()  # which the device `meta` cannot, having no data
+            return empty.device
         except (RuntimeError, AssertionError, TypeError) as error:
             raise InputError(
                 f"Device {shown(name)} is not available here ({error}); pass auto, cpu, cuda or "

@@ -69,6 +69,12 @@ class Column:
             chosen[texts] = [value in text for _, text in self._keys[texts]]
         return self._documents(chosen)
 
+    def containing_folded(self, value: str) -> NDArray[np.bool_]:
+        """Which documents have a text with this text in any case, bool [documents]."""
+        folded, chosen, texts = value.casefold(), self._none(), self._kind(_TEXT)
+        chosen[texts] = [folded in text.casefold() for _, text in self._keys[texts]]
+        return self._documents(chosen)
+
     def _kind(self, kind: int) -> slice:
         """Where the values of a kind are."""
         return slice(bisect_left(self._keys, (kind,)), bisect_left(self._keys, (kind + 1,)))

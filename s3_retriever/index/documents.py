@@ -210,7 +210,7 @@ class Documents:
         self._columns: dict[str, Column] = {}
 
     def find(self, document_id: str) -> int | None:
-        """Ordinal of the document with this id, deleted or not; None if there is none."""
+        """Ordinal of the document with this id, deleted or not, or None."""
         wanted = np.uint64(id_hash(document_id))
         order, hashes = self._by_hash
         first, end = (int(np.searchsorted(hashes, wanted, side)) for side in _SIDES)

@@ -308,7 +308,7 @@ class Segment:
         return self._files.tokens[start:end].copy()
 
     def find(self, document_id: str) -> int | None:
-        """Ordinal of the live document with this id; None if there is none."""
+        """Ordinal of the live document with this id, or None."""
         ordinal = self._files.documents.find(document_id)
         dead = ordinal is not None and self.live is not None and not self.live[ordinal]
         return None if dead else ordinal

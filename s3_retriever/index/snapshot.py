@@ -56,7 +56,7 @@ class Snapshot:
         return self.find(document_id) is not None
 
     def find(self, document_id: str) -> tuple[Segment, int] | None:
-        """The segment and ordinal of the live document with this id; None if there is none."""
+        """The segment and ordinal of the live document with this id, or None."""
         for segment in self.segments:
             ordinal = segment.find(document_id)
             if ordinal is not None:
@@ -64,7 +64,7 @@ class Snapshot:
         return None
 
     def named(self, name: str) -> str | None:
-        """Id of the live document that has this id or a span with this id; None if there is none.
+        """Id of the live document that has this id or a span with this id, or None.
 
         A span's id is `document_id:start-end`.
         """

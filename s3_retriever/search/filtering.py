@@ -30,14 +30,15 @@ _COMPARISONS: dict[str, Callable[[Column, Any], Flags]] = {
     "$lte": lambda column, value: column.within("$lte", value),
     "$in": lambda column, values: column.equal(values),
     "$contains": lambda column, value: column.containing(value),
+    "$icontains": lambda column, value: column.containing_folded(value),
     "$exists": lambda column, _: column.exists(),
 }
 # Operators that pass where another does not, also where a document lacks the key.
 _NEGATIONS = {"$ne": "$eq", "$nin": "$in", "$not_contains": "$contains"}
 _COMBINATIONS = ("$and", "$or", "$not")
 _KNOWN = (
-    "$eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $contains, $not_contains, $exists, $and, $or "
-    "and $not"
+    "$eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $contains, $icontains, $not_contains, $exists, "
+    "$and, $or and $not"
 )
 _NAMED_KEYS = 8
 
@@ -236,6 +237,8 @@ def _check_operand(operator: str, value: Any, name: str) -> None:
         suits, wanted = isinstance(value, bool), "true or false"
     elif operator == "$in":
         suits, wanted = isinstance(value, list), "a list"
+    elif operator == "$icontains":
+        suits, wanted = isinstance(value, str), "a text"
     elif operator in ("$gt", "$gte", "$lt", "$lte"):
         suits = isinstance(value, (int, float, str)) and not isinstance(value, bool)
         wanted = "a number, a text or a date"

@@ -45,8 +45,10 @@ _UNSPACED_CHARACTER = re.compile(f"[{UNSPACED}]")
 # Abbreviations that the splitter does not know, or not before a capital.
 _ABBREVIATION = re.compile(
     r"(?<!\w)(?:Dr|Mr|Mrs|Ms|Prof|Gen|Col|Capt|Lt|Sgt|Rev|St|Fig|Figs|Eq|Eqs"
-    r"|approx|ca|cf|resp|viz|vs|e\.g|i\.e)\.$"
+    r"|approx|ca|cf|resp|viz|vs|incl|excl|eds|e\.g|i\.e)\.$"
 )
+# Those that a number follows.
+_NUMBERED = re.compile(r"(?<!\w)(?:vols?|ch|chap|sect|paras?|tab|ed|est|tel|max|min|avg)\.$", re.I)
 # A clause ends with a mark and white space, or with a mark of East Asia.
 _CLAUSE_END = re.compile(
     "(?:[,;:.!?\u2013\u2014\u060c\u061b]\\s+|[\u3001\u3002\uff0c\uff1a\uff1b])$"
@@ -173,7 +175,10 @@ def _joined(text: str, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int,
 def _is_cut_wrongly(text: str, end: int, start: int) -> bool:
     """Whether the boundary between `end` and `start` is inside a word or after an abbreviation."""
     if start > end:
-        return "\n" not in text[end:start] and _ABBREVIATION.search(text, end - 12, end) is not None
+        if "\n" in text[end:start]:
+            return False
+        found = _ABBREVIATION.search(text, end - 12, end)
+        return bool(found or (text[start].isdigit() and _NUMBERED.search(text, end - 12, end)))
     return not (_FOREIGN_STOP.search(text, end - 4, end) or _UNSPACED_CHARACTER.match(text, start))
 
 

@@ -32,7 +32,7 @@ from s3_retriever.text.languages import (
 
 # Version of the rules in this room; indexes record it. Raise it whenever a text gets other terms
 # or sentences.
-TERM_RULES = "2"
+TERM_RULES = "3"
 # Longer words (encoded data, as a rule) are cut here, which bounds the caches below.
 MAX_WORD = 64
 # A title's terms are stored with every sentence, so only its first ones count.

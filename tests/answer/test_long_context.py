@@ -594,7 +594,9 @@ def test_an_interrupted_scan_goes_on_where_it_was(model, text, tmp_path, commits
 def test_a_kept_scan_is_of_one_context_and_one_model(model, answerer, words, text, tmp_path):
     path = tmp_path / "kept"
     model.scan(text, path=path, progress=False)
-    for other in (text[:-2], text + " More.", "Other words.", ["more", text]):
+    by_lines = Document(text, unit="line")
+    in_german = Document(text, metadata={"language": "de"})
+    for other in (text[:-2], text + " More.", "Other words.", ["more", text], by_lines, in_german):
         with pytest.raises(IndexStoreError, match="is of another context"):
             model.scan(other, path=path, progress=False)
     problems = {

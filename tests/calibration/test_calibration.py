@@ -111,6 +111,23 @@ def test_a_question_is_removed_from_its_document_and_its_neighbours_are_the_evid
     assert document.text == " ".join(sentence for n, sentence in enumerate(whole) if n != asked)
 
 
+def test_made_questions_are_rows_where_rows_are_evidence():
+    rows = [f"{n}, Mr. Lee no. {n} repairs. blue boats, harbour {n}" for n in range(9)]
+    document = Document("\n".join(rows), "log", unit="line")
+    sample = questions_from([document], count=3)
+    (left,) = sample.documents
+    assert sample.questions and left.unit == "line"
+    assert set(left.text.split("\n")) < set(rows)
+    found = [left.text[p.start : p.end] for q in sample.questions for p in q.evidence]
+    assert set(found) < set(rows)
+
+
+def test_made_questions_read_the_language_of_a_document():
+    text = "Es ist nicht so. Der Hund und die Katze sind bei uns. Das war es nicht."
+    assert not questions_from([Document(text, metadata={"language": "de"})]).questions
+    assert questions_from([Document(text, metadata={"language": "en"})]).questions
+
+
 def test_evidence_of_made_questions_are_whole_neighbours(documents):
     whole = {document.id: document.text for document in documents}
     sample = questions_from(documents, count=1_000)

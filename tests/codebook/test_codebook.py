@@ -240,10 +240,13 @@ class TestRecipes:
     def test_named(self, book):
         assert book.named_recipe("default") == book.recipe
         paper = book.named_recipe("paper")
-        assert paper.taps == {"key.1": TapRecipe(query_side="query")}
+        assert paper.taps == {"key.1": TapRecipe(query_side="decoder")}
         assert paper.fusion == Interleave(edge_tokens=32)
         assert (paper.advanced.weight_power, paper.advanced.idf_power) == (1.0, 1.0)
-        assert (paper.advanced.doc_top_k, paper.advanced.query_top_k) == (6, 6)
+        assert (paper.advanced.doc_top_k, paper.advanced.query_top_k) == (6, 64)
+        literal = book.named_recipe("paper-literal")
+        assert literal.taps == {"key.1": TapRecipe(query_side="query")}
+        assert literal.advanced.query_top_k == 6
         own = Recipe(taps={"hidden.0": TapRecipe(weight=2)})
         assert book.named_recipe(own) is own
 

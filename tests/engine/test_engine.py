@@ -236,11 +236,20 @@ def test_an_empty_question_is_refused(index, question):
     [
         *({"k": 0}, {"k": -1}, {"k": True}, {"token_budget": 0}, {"token_budget": True}),
         *({"mode": "dense"}, {"order": "random"}),
+        *({"unique": "false"}, {"unique": 1}, {"unique": None}),
     ],
 )
 def test_numbers_below_one_and_unknown_names_are_refused(index, options):
     with pytest.raises(InputError):
         index.search("captain", **options)
+
+
+def test_flags_are_true_or_false(index):
+    with pytest.raises(InputError, match="replace must be True or False, not 'no'"):
+        index.add("Another text.", replace="no")
+    with pytest.raises(InputError, match="missing_ok must be True or False, not 1"):
+        index.delete([], missing_ok=1)
+    assert index.search("captain", 1, unique=np.bool_(False))
 
 
 def test_searching_an_empty_index_finds_nothing(host, codebook):

@@ -116,6 +116,12 @@ def test_a_folder_is_the_same_through_a_link(tree):
     assert ids("alias") == ids("docs") == ids("alias", "docs")
 
 
+@pytest.mark.parametrize("paths", [None, 5, [5], b"docs", {"docs": 1}, "", "a\0b", ["x" * 300]])
+def test_what_is_no_path_is_refused(tree, paths):
+    with pytest.raises(InputError):
+        find_files(paths)
+
+
 @pytest.mark.parametrize(
     ("ignore", "left"),
     [
@@ -132,6 +138,7 @@ def test_a_folder_is_the_same_through_a_link(tree):
             ["docs/a.txt", "docs/b.md", "docs/sub/a.txt", "docs/sub/c.txt"],
         ),
         ({"": "*a*a*a*a*a*a*a*a*\n*.txt"}, ["docs/b.md"]),
+        ({"": "[z-a]\n*.txt"}, ["docs/b.md"]),
         ({"": "**/c.txt"}, ["docs/a.txt", "docs/b.md", "docs/sub/a.txt"]),
         ({"": "sub/*\n!sub/c.txt"}, ["docs/a.txt", "docs/b.md", "docs/sub/c.txt"]),
     ],

@@ -34,6 +34,7 @@ def zipped(files: dict[str, str]) -> bytes:
         ("a.csv", '"Last, first",age\n"Ng, Ann",3\n', "(Last, first, age)"),
         ("a.csv", ",name,age\n0,Ann,3\n", "(name, age)"),
         ("a.csv", "\n\nname,age\nAnn,3\n", "(name, age)"),
+        ("a.csv", "sep=;\r\nname;age\r\nNg, Ann;3\r\n", "(name, age)"),
         ("a.csv", "1,Ann\n2,Bo\n", ""),
         ("a.csv", "Ann,ann@example.com\n", ""),
         ("a.csv", "name,name\nAnn,Ng\n", ""),
@@ -138,6 +139,14 @@ def test_epub_in_reading_order():
     assert (content.title, content.text) == ("A book", "First.\n\f\nSecond.")
     at = content.text.index("Second")
     assert place({"path": "a.epub"}, content.text, at) == "a.epub section 2"
+
+
+def test_epub_that_lists_a_section_it_lacks():
+    package = _OPF.replace("two.xhtml", "two.xhtml#top").replace(
+        "<spine>", '<spine><itemref idref="lost"/>'
+    )
+    content = read("a.epub", zipped(BOOK | {"OPS/book.opf": package}))
+    assert content.text == "First.\n\f\nSecond."
 
 
 def test_protected_epub_is_refused():

@@ -103,6 +103,8 @@ def test_ten_megabytes_in_one_line():
         ('<h1 align="center">The <b>pool</b></h1>\n\n## Install', "The pool"),
         ("<!-- # no -->\n\n# Yes", "Yes"),
         ("---\n\n# Between rules\n\n---\n", "Between rules"),
+        ("---\n\nNote: between rules\n\n---\n# Pool", "Pool"),
+        ("# [The pool][1]\n\n[1]: http://pool.example", "The pool"),
         ("---\ntitle: not closed\n", ""),
     ],
 )
@@ -121,6 +123,8 @@ def test_markdown_title(text, title):
         ("---\ntitle:\ntags: [a, .nan]\n---\n# Pool", "Pool", {"tags": ["a", "nan"]}),
         ("---\na: !!python/name:os.system x\n---\n# Pool", "Pool", None),
         ("---\nbroken: [\n---\n# Pool", "Pool", {"broken": "["}),
+        (f"---\nn: {10**400}\n---\n# Pool", "Pool", {"n": str(10**400)}),
+        ('---\nodd: "\\ud800"\n1: 2\n---\n# Pool', "Pool", {"odd": "?", "1": 2}),
     ],
 )
 def test_front_matter(text, title, metadata):
@@ -167,6 +171,8 @@ def test_html():
         ("<table><tr><td>a<td>b<tr><td>c<td>d</table>", "", "a b\n\nc d"),
         ("a <b> b </b>\n c<!-- no", "", "a b c"),
         ("<p>Before<nav>Menu</nav>after", "", "Before\n\nafter"),
+        ("<?xml version='1.0'?><html><head><title/></head><p>Nine.", "", "Nine."),
+        ("<html xmlns='http://www.w3.org/1999/xhtml'><script src='a'/>Nine.", "", "Nine."),
     ],
 )
 def test_html_is_recovered_as_browsers_do(page, title, text):

@@ -85,12 +85,13 @@ def test_records(tmp_path):
         {"title": "no text"},
         {"text": "Four.", "id": "r1"},
         {"text": "Five.", "id": 5, "metadata": "none"},
+        {"text": "Six.", "id": True},
     ]
     lines = [json.dumps(record) for record in records]
     (tmp_path / "a.jsonl").write_text("\n".join([*lines[:2], "", *lines[2:], "{"]))
     (tmp_path / "blank.jsonl").write_text('{"text": " "}')
     documents, skipped = read(tmp_path)
-    assert list(documents) == ["r1", "a.jsonl#2", "5"]
+    assert list(documents) == ["r1", "a.jsonl#2", "5", "a.jsonl#7"]
     assert documents["r1"].metadata.items() >= {
         "title": "First", "year": 2024, "tag": "x", "line": 1, "path": "a.jsonl"
     }.items()  # fmt: skip

@@ -134,6 +134,7 @@ def test_code_that_comes_with_a_model_is_not_run(bert_copy):
         ({"overlap": -1}, "overlap must be a whole number of at least 0, not -1"),
         ({"dtype": "float16"}, "dtype must be auto, bfloat16 or float32"),
         ({"device": "abacus"}, "Device 'abacus' is not available here"),
+        ({"device": "meta"}, "Device 'meta' is not available here"),
     ],
 )
 def test_settings_that_do_not_fit(options, message, tiny_bert):

@@ -124,6 +124,8 @@ def _name(value: object) -> str:
         ({"year": {"$nin": [1815, 1965, None]}}, EVERY - {"dune", "emma", "odd"}),
         ({"tags": {"$contains": "spice"}}, {"dune", "text"}),
         ({"tags": {"$contains": "pic"}}, {"text"}),
+        ({"tags": {"$icontains": "PIC"}}, {"text"}),
+        ({"tags": {"$icontains": "spice, sand"}}, set()),
         ({"tags": {"$not_contains": "spice"}}, EVERY - {"dune", "text"}),
         ({"v": {"$contains": 1}}, {"ones"}),
         ({"v": {"$contains": True}}, {"pair"}),

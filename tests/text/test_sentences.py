@@ -89,6 +89,9 @@ def test_a_splitter_that_changes_the_text_is_not_trusted():
         "Acme Inc. in Ohio",
         "the U.S. Army",
         "e.g. Apples",
+        "Vol. 3",
+        "max. 12",
+        "est. 1904",
     ],
 )
 def test_a_sentence_ends_before_white_space_only(token):

@@ -277,6 +277,7 @@ METHODS: Mapping[str, Callable[[Resources, Sequence[Document]], Searcher]] = {
     "s3-paper": partial(_indexed, "s3", "paper"),
     "s3-paper-literal": partial(_indexed, "s3", "paper-literal"),
     "hybrid-paper": partial(_indexed, "hybrid", "paper"),
+    "hybrid-paper-literal": partial(_indexed, "hybrid", "paper-literal"),
     "compressor": _Compressed,
 }
 
@@ -285,14 +286,14 @@ def method_names(codebook: Codebook, chosen: Sequence[str] | None) -> list[str]:
     """The methods to run, in the order of `METHODS`.
 
     Args:
-        codebook: Codebook of the host; the recipe `paper` needs a key tap.
+        codebook: Codebook of the host; the recipes of the paper need a key tap.
         chosen: Names; None for all that the codebook can serve.
 
     Raises:
         InputError: A name is unknown, or the codebook cannot serve it.
     """
     has_keys = any(tap.site == "key" for tap in codebook.saes)
-    served = [name for name in METHODS if has_keys or not name.endswith("-paper")]
+    served = [name for name in METHODS if has_keys or "-paper" not in name]
     for name in chosen or ():
         if name not in served:
             raise InputError(

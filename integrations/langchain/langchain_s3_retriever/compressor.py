@@ -141,13 +141,16 @@ class S3Compressor(BaseDocumentCompressor):
         return await run_in_executor(None, self.compress_documents, documents, query, callbacks)
 
     def as_runnable(self) -> Runnable[Retrieved, list[Document]]:
-        """Make a step of a chain, which takes `{"query": ..., "documents": ...}`."""
+        """Make a step of a chain, which takes `{"query": ..., "documents": ...}`.
+
+        The step raises `InputError` for anything else.
+        """
 
         def compress(retrieved: Retrieved) -> list[Document]:
-            return self.compress_documents(retrieved["documents"], retrieved["query"])
+            return self.compress_documents(*_parts(retrieved))
 
         async def acompress(retrieved: Retrieved) -> list[Document]:
-            return await self.acompress_documents(retrieved["documents"], retrieved["query"])
+            return await self.acompress_documents(*_parts(retrieved))
 
         return RunnableLambda(compress, acompress, name=type(self).__name__)
 
@@ -163,6 +166,16 @@ class S3Compressor(BaseDocumentCompressor):
                         **self.host_options,
                     )
         return self._compressor
+
+
+def _parts(retrieved: Retrieved) -> tuple[Sequence[Document], str]:
+    """Documents and query of the runnable's input."""
+    if (
+        not isinstance(retrieved, Mapping)
+        or not Retrieved.__annotations__.keys() <= retrieved.keys()
+    ):
+        raise InputError("The compressor takes a mapping of 'query' and 'documents'.")
+    return retrieved["documents"], retrieved["query"]
 
 
 def _to_scan(document: Document, number: str) -> s3_retriever.Document:

@@ -181,6 +181,9 @@ async def test_as_a_step_of_a_chain(compressor, retriever, handbook):
     found = compressor.compress_documents(handbook, QUESTION)
     assert step.invoke(given) == found
     assert await step.ainvoke(given) == found
+    for wrong in (QUESTION, {"query": QUESTION}, None):
+        with pytest.raises(InputError, match="'query' and 'documents'"):
+            step.invoke(wrong)
     assert step.batch([given, given]) == [found, found]
     chain = {"query": RunnablePassthrough(), "documents": retriever} | step
     assert chain.invoke(QUESTION)[0].page_content == found[0].page_content

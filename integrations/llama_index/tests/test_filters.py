@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 from llama_index.core.vector_stores import (
     FilterOperator,
@@ -9,8 +11,9 @@ from llama_index.core.vector_stores import (
     MetadataFilters,
     utils,
 )
+from s3_retriever import Document, S3Index
 
-from llama_index.retrievers.s3_attention.filters import predicate
+from llama_index.retrievers.s3_attention.filters import where_of
 
 ROWS = [
     {"year": 2023, "topic": "Leave", "tags": ["hr", "time"], "empty": [], "none": None},
@@ -39,9 +42,21 @@ CASES = [
 ]
 
 
-def passing(filters: MetadataFilters) -> list[int]:
-    matches = predicate(filters)
-    return [number for number, row in enumerate(ROWS) if matches is None or matches(row)]
+@pytest.fixture(scope="module")
+def passing():
+    """Says which rows pass filters."""
+    index = S3Index.create()
+    index.add(
+        [Document("A row.", id=str(number), metadata=row) for number, row in enumerate(ROWS)],
+        progress=False,
+    )
+
+    def search(filters: MetadataFilters) -> list[int]:
+        where = where_of(filters)
+        spans = index.search("row", 9, mode="bm25", unique=False, where=where)
+        return sorted(int(span.document_id) for span in spans)
+
+    return search
 
 
 def one(key, operator, value) -> MetadataFilter:
@@ -53,7 +68,7 @@ def test_every_operator_has_a_case():
 
 
 @pytest.mark.parametrize(("key", "operator", "value", "expected"), CASES)
-def test_operators(key, operator, value, expected):
+def test_operators(passing, key, operator, value, expected):
     if operator not in {item.value for item in FilterOperator}:
         pytest.skip("this release of llama-index-core does not have it")
     filters = MetadataFilters(filters=[one(key, operator, value)])
@@ -73,21 +88,53 @@ def test_operators(key, operator, value, expected):
         (None, [1]),
     ],
 )
-def test_conditions(condition, expected):
+def test_conditions(passing, condition, expected):
     parts = [one("year", ">=", 2024), one("tags", "any", ["hr"])]
     assert passing(MetadataFilters(filters=parts, condition=condition)) == expected
 
 
-def test_filters_may_be_nested():
+def test_filters_may_be_nested(passing):
     inner = MetadataFilters(filters=[one("year", "==", 2024)], condition="not")
     deeper = MetadataFilters(filters=[inner, one("tags", "contains", "hr")])
     either = [deeper, one("year", ">", 2024)]
     assert passing(MetadataFilters(filters=either, condition="or")) == [0, 2]
 
 
+@pytest.mark.parametrize(
+    ("operator", "value", "expected"),
+    [
+        ("==", None, []),
+        ("!=", None, [0, 1, 2, 3]),
+        ("in", [], []),
+        ("nin", [], [0, 1, 2, 3]),
+        ("any", [], []),
+        ("all", [], [0, 1, 2]),
+    ],
+)
+def test_nothing_to_compare_with(passing, operator, value, expected):
+    assert passing(MetadataFilters(filters=[one("year", operator, value)])) == expected
+
+
+@pytest.mark.parametrize(("condition", "expected"), [("and", [1]), ("or", []), ("not", [1])])
+def test_a_group_without_filters(passing, condition, expected):
+    inner = MetadataFilters(filters=[], condition=condition)
+    assert passing(MetadataFilters(filters=[inner, one("year", "==", 2024)])) == expected
+
+
+def test_a_key_that_no_node_has_is_logged(passing, caplog):
+    with caplog.at_level(logging.WARNING):
+        assert passing(MetadataFilters(filters=[one("yaer", "==", 2024)])) == []
+    assert "'yaer'" in caplog.text and "'year'" in caplog.text
+
+
+def test_a_key_that_looks_like_an_operator_is_refused():
+    with pytest.raises(ValueError, match="begin with"):
+        where_of(MetadataFilters(filters=[one("$year", "==", 1)]))
+
+
 def test_no_filter_passes_everything():
-    assert predicate(None) is None
-    assert predicate(MetadataFilters(filters=[])) is None
+    assert where_of(None) is None
+    assert where_of(MetadataFilters(filters=[])) is None
 
 
 @pytest.mark.parametrize(
@@ -100,20 +147,20 @@ def test_no_filter_passes_everything():
         ("year", "any", ["2"]),
     ],
 )
-def test_what_cannot_be_compared_does_not_match(key, operator, value):
+def test_what_cannot_be_compared_does_not_match(passing, key, operator, value):
     assert passing(MetadataFilters(filters=[one(key, operator, value)])) == []
 
 
 def test_an_unknown_operator_is_refused_by_name():
     odd = MetadataFilter.model_construct(key="year", value=1, operator="near")
     with pytest.raises(ValueError, match=r"'year' has the operator 'near'.*text_match"):
-        predicate(MetadataFilters.model_construct(filters=[odd], condition="and"))
+        where_of(MetadataFilters.model_construct(filters=[odd], condition="and"))
 
 
 def test_an_unknown_condition_is_refused_by_name():
     part = one("year", "==", 1)
     with pytest.raises(ValueError, match="'xor' is not supported"):
-        predicate(MetadataFilters.model_construct(filters=[part], condition="xor"))
+        where_of(MetadataFilters.model_construct(filters=[part], condition="xor"))
 
 
 @pytest.mark.parametrize(
@@ -123,10 +170,12 @@ def test_an_unknown_condition_is_refused_by_name():
         ("nin", 3, "needs a list"),
         ("any", "x", "needs a list"),
         ("all", None, "needs a list"),
+        (">", None, "needs a number or a text"),
+        ("<=", [2024], "needs a number or a text"),
         ("text_match", 3, "needs a text"),
         ("text_match_insensitive", ["x"], "needs a text"),
     ],
 )
 def test_a_value_that_does_not_suit_its_operator_is_refused(operator, value, message):
     with pytest.raises(ValueError, match=message):
-        predicate(MetadataFilters(filters=[one("year", operator, value)]))
+        where_of(MetadataFilters(filters=[one("year", operator, value)]))

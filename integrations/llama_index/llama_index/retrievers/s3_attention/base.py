@@ -19,7 +19,7 @@ from llama_index.core.vector_stores import MetadataFilters
 from s3_retriever.processes import renew_after_fork
 from s3_retriever.types import Mode, Order, check_path, check_type
 
-from llama_index.retrievers.s3_attention.filters import predicate
+from llama_index.retrievers.s3_attention.filters import where_of
 from llama_index.retrievers.s3_attention.merging import Merge, merge_spans
 from llama_index.retrievers.s3_attention.nodes import check_nodes, to_document, to_node
 from llama_index.retrievers.s3_attention.settings import Settings, load, save
@@ -366,7 +366,7 @@ class S3Retriever(BaseRetriever):
             mode=settings.mode,
             token_budget=settings.token_budget,
             min_relevance=settings.min_relevance,
-            where=predicate(settings.filters),
+            where=where_of(settings.filters),
             order="document" if settings.merge else settings.order,
             unique=settings.unique,
         )

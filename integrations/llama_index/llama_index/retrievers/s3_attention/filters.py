@@ -1,38 +1,37 @@
-"""LlamaIndex's metadata filters as a predicate, which S3 applies before ranking."""
+"""LlamaIndex's metadata filters as `where`, which S3 applies before ranking."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from llama_index.core.vector_stores import FilterCondition, MetadataFilter, MetadataFilters
 
-Predicate = Callable[[Mapping[str, Any]], bool]
-
 # By the operators' values, because older releases of llama-index-core have fewer names.
-# The first argument is the node's value, which is never None; the second the filter's.
-_COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
-    "==": lambda value, wanted: _equal(value, wanted),
-    ">": lambda value, wanted: value > wanted,
-    ">=": lambda value, wanted: value >= wanted,
-    "<": lambda value, wanted: value < wanted,
-    "<=": lambda value, wanted: value <= wanted,
-    "in": lambda value, wanted: any(_equal(value, item) for item in wanted),
-    "any": lambda value, wanted: any(_contains(value, item) for item in wanted),
-    "all": lambda value, wanted: all(_contains(value, item) for item in wanted),
-    "contains": lambda value, wanted: _contains(value, wanted),
-    "text_match": lambda value, wanted: wanted in value,
-    "text_match_insensitive": lambda value, wanted: wanted.lower() in value.lower(),
+_OPERATORS = {
+    "==": "$eq",
+    "!=": "$ne",
+    ">": "$gt",
+    ">=": "$gte",
+    "<": "$lt",
+    "<=": "$lte",
+    "in": "$in",
+    "nin": "$nin",
+    "contains": "$contains",
+    "text_match": "$contains",
+    "text_match_insensitive": "$icontains",
 }
-# Negations of the above; they also hold for nodes without the key.
-_NEGATIONS = {"!=": "==", "nin": "in"}
+# Other operators, and the conditions that they put on one key.
+_OTHERS = ("any", "all", "is_empty")
 _OF_LISTS = {"in", "nin", "any", "all"}
 _OF_TEXTS = {"text_match", "text_match_insensitive"}
-_OF_EITHER = "is_empty"
+_OF_ORDER = {">", ">=", "<", "<="}
+
+_EVERY: dict[str, Any] = {}
+_NONE: dict[str, Any] = {"$not": _EVERY}
 
 
-def predicate(filters: MetadataFilters | None) -> Predicate | None:
-    """Make a function that checks whether a node's metadata passes the filters.
+def where_of(filters: MetadataFilters | None) -> dict[str, Any] | None:
+    """Translate filters to the operators of `where`.
 
     Filters mean the same as in LlamaIndex's own `SimpleVectorStore`, and may be nested. The
     condition defaults to `and`; `not` passes if no filter holds. A missing key, or None, passes
@@ -42,72 +41,64 @@ def predicate(filters: MetadataFilters | None) -> Predicate | None:
     Args:
         filters: The filters; None or an empty list passes everything.
 
+    Returns:
+        None if everything passes.
+
     Raises:
-        ValueError: An operator or condition is unknown, or a filter's value does not suit its
-            operator.
+        ValueError: An operator or condition is unknown, or a filter's key or value does not suit.
     """
     if filters is None or not filters.filters:
         return None
     return _group(filters)
 
 
-def _group(filters: MetadataFilters) -> Predicate:
+def _group(filters: MetadataFilters) -> dict[str, Any]:
     parts = [
         _group(item) if isinstance(item, MetadataFilters) else _single(item)
         for item in filters.filters
     ]
     condition = _name(filters.condition or FilterCondition.AND)
-    if condition == "and":
-        return lambda metadata: all(_results(parts, metadata))
-    if condition == "or":
-        return lambda metadata: any(_results(parts, metadata))
-    if condition == "not":
-        return lambda metadata: not any(_results(parts, metadata))
-    raise ValueError(f"Filters are combined by and, or, or not; {condition!r} is not supported.")
+    if condition not in ("and", "or", "not"):
+        raise ValueError(
+            f"Filters are combined by and, or, or not; {condition!r} is not supported."
+        )
+    if not parts:
+        return _NONE if condition == "or" else _EVERY
+    return {f"${condition}": parts}
 
 
-def _results(parts: Iterable[Predicate], metadata: Mapping[str, Any]) -> Iterable[bool]:
-    return (part(metadata) for part in parts)
-
-
-def _single(item: MetadataFilter) -> Predicate:
+def _single(item: MetadataFilter) -> dict[str, Any]:
     key, wanted, operator = item.key, item.value, _name(item.operator)
-    if operator == _OF_EITHER:
-        return lambda metadata: metadata.get(key) in (None, "", [])
-    positive = _NEGATIONS.get(operator, operator)
-    if positive not in _COMPARISONS:
-        known = ", ".join([*_COMPARISONS, *_NEGATIONS, _OF_EITHER])
+    if operator not in _OPERATORS and operator not in _OTHERS:
+        known = ", ".join([*_OPERATORS, *_OTHERS])
         raise ValueError(
             f"The filter on {key!r} has the operator {operator!r}, which is not supported; "
             f"use one of: {known}."
         )
+    if key.startswith("$"):
+        raise ValueError(f"Keys that begin with $ cannot be filtered, such as {key!r}.")
     if operator in _OF_LISTS and not isinstance(wanted, list):
         raise ValueError(f"The operator {operator!r} on {key!r} needs a list, not {wanted!r}.")
     if operator in _OF_TEXTS and not isinstance(wanted, str):
         raise ValueError(f"The operator {operator!r} on {key!r} needs a text, not {wanted!r}.")
-    compare, negated = _COMPARISONS[positive], operator in _NEGATIONS
-
-    def holds(metadata: Mapping[str, Any]) -> bool:
-        value = metadata.get(key)
-        if value is None:
-            return negated
-        try:
-            return compare(value, wanted) != negated
-        except (TypeError, AttributeError):
-            return negated
-
-    return holds
+    if operator in _OF_ORDER and not isinstance(wanted, (int, float, str)):
+        raise ValueError(
+            f"The operator {operator!r} on {key!r} needs a number or a text, not {wanted!r}."
+        )
+    if wanted is None and operator in ("==", "!="):
+        return _NONE if operator == "==" else _EVERY
+    return {key: _condition(operator, wanted)}
 
 
-def _equal(value: Any, wanted: Any) -> bool:
-    """Whether two values are equal; True is not 1."""
-    return value == wanted and isinstance(value, bool) == isinstance(wanted, bool)
-
-
-def _contains(value: Any, wanted: Any) -> bool:
-    if isinstance(value, str):
-        return wanted in value
-    return any(_equal(item, wanted) for item in value)
+def _condition(operator: str, wanted: Any) -> dict[str, Any]:
+    if operator == "is_empty":
+        return {"$or": [{"$exists": False}, {"$in": [None, "", []]}]}
+    if operator in ("any", "all"):
+        each = [{"$contains": value} for value in wanted]
+        if not each:  # all of nothing: the key has a value
+            return {"$in": []} if operator == "any" else {"$exists": True, "$ne": None}
+        return {"$or" if operator == "any" else "$and": each}
+    return {_OPERATORS[operator]: wanted}
 
 
 def _name(member: Any) -> str:

@@ -20,7 +20,7 @@ from pydantic import (
 from s3_retriever import IndexStoreError
 from s3_retriever.types import Mode, Order, check_count, check_share
 
-from llama_index.retrievers.s3_attention.filters import predicate
+from llama_index.retrievers.s3_attention.filters import where_of
 from llama_index.retrievers.s3_attention.merging import Merge
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Settings(BaseModel):
     @field_validator("filters")
     @classmethod
     def _supported(cls, filters: MetadataFilters | None) -> MetadataFilters | None:
-        predicate(filters)
+        where_of(filters)
         return filters
 
 
