@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from s3_retriever.answer import Answer, Citation, LongContext, ScannedContext
-    from s3_retriever.calibration import Calibration, GoldSpan, LabelledQuestion, calibrate
+    from s3_retriever.calibration import (
+        Calibration,
+        GoldSpan,
+        LabelledQuestion,
+        TapChoice,
+        calibrate,
+        choose_taps,
+    )
     from s3_retriever.codebook import Codebook
     from s3_retriever.document import Document
     from s3_retriever.engine import Compressor, S3Index, new_index
@@ -73,10 +80,12 @@ _MODULES = {
     "SentenceRecipe": "recipe",
     "Span": "search",
     "Tap": "host.taps",
+    "TapChoice": "calibration",
     "TapRecipe": "recipe",
     "TopKSAE": "sae",
     "ZScore": "recipe",
     "calibrate": "calibration",
+    "choose_taps": "calibration",
     "new_index": "engine",
     "read_files": "files",
 }
@@ -112,11 +121,13 @@ __all__ = [
     "SentenceRecipe",
     "Span",
     "Tap",
+    "TapChoice",
     "TapRecipe",
     "TopKSAE",
     "ZScore",
     "__version__",
     "calibrate",
+    "choose_taps",
     "new_index",
     "read_files",
 ]

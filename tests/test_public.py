@@ -15,8 +15,8 @@ PUBLIC = {
     "Document", "DocumentBoost", "Explanation", "FeatureCoverage", "GoldSpan", "Host", "HostError",
     "IndexStoreError", "InputError", "Interleave", "LabelledQuestion", "LongContext", "MaxToken",
     "Recipe", "Redundancy", "RelevanceRecipe", "S3Error", "S3Index", "ScannedContext",
-    "SecondHop", "SentenceRecipe", "Span", "Tap", "TapRecipe", "TopKSAE", "ZScore",
-    "__version__", "calibrate", "new_index", "read_files",
+    "SecondHop", "SentenceRecipe", "Span", "Tap", "TapChoice", "TapRecipe", "TopKSAE",
+    "ZScore", "__version__", "calibrate", "choose_taps", "new_index", "read_files",
 }  # fmt: skip
 
 

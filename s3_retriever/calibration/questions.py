@@ -173,7 +173,7 @@ def _asked(
         if at in evidence or beside & removed:
             continue
         start, end = ranges[sentence.document][sentence.number]
-        text = _crop(documents[sentence.document].text[start:end], generator)
+        text = crop(documents[sentence.document].text[start:end], generator)
         if _says_enough(text, languages[sentence.document]):
             removed.add(at)
             evidence |= beside
@@ -198,8 +198,8 @@ def _says_enough(text: str, language: str) -> bool:
     return len(set(analyze(text, language))) >= _FEWEST_TERMS
 
 
-def _crop(sentence: str, generator: random.Random) -> str:
-    """Half of the words, in a row; all of a sentence without white space."""
+def crop(sentence: str, generator: random.Random) -> str:
+    """Take half of the words, in a row; all of a sentence without white space."""
     words = list(_WORD.finditer(sentence))
     half = (len(words) + 1) // 2
     first = generator.randrange(len(words) - half + 1)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.table import Table
 
 from s3_retriever.cli import options
@@ -15,6 +16,7 @@ from s3_retriever.cli.options import check_codebook_target, location, prepare
 from s3_retriever.files import TextFiles, find_files
 
 if TYPE_CHECKING:
+    from s3_retriever.calibration.tap_choice import TapChoice
     from s3_retriever.codebook import Codebook
     from s3_retriever.host import Host
 
@@ -37,7 +39,8 @@ def fit(
             "--taps",
             metavar="TAPS",
             show_default="key and hidden, of an encoder's last or a decoder's middle layer",
-            help="Taps to fit, such as key.5,hidden.5.",
+            help="Taps to fit, such as key.5,hidden.5; or auto: the layer and the retrieval heads "
+            "that find most in the text itself.",
         ),
     ] = None,
     features: Annotated[
@@ -83,6 +86,10 @@ def fit(
     of features that never fire, how many features are active per token, and on which share of the
     tokens features fire (the median feature on the first of these shares, and so on). For an
     encoder, sentences of the first text are then read alone to fit the map of their mean states.
+
+    With --taps auto the host first reads some of the text through all of its layers and answers
+    questions made from it. Reports what every layer scores: the mean reciprocal rank, by its
+    hidden states and by its best attention head, of the sentence that a question is about.
     """
     texts = TextFiles([file.path for file in find_files(text).files])
     check_codebook_target(out)
@@ -90,12 +97,16 @@ def fit(
     prepare()
     from s3_retriever.codebook import Codebook
 
-    sites = [tap.strip() for tap in taps.split(",")] if taps else None
+    automatic = taps is not None and taps.strip() == "auto"
+    sites = [tap.strip() for tap in taps.split(",")] if taps and not automatic else None
+    model = _load(host, sites, device, dtype)
+    choice = _choose(model, texts, seed, as_json) if automatic else None
     try:
         codebook = Codebook.fit(
-            _load(host, sites, device, dtype),
+            model,
             texts,
-            taps=sites,
+            taps=choice.taps if choice else sites,
+            heads=choice.heads if choice else (),
             features=features,
             k=k,
             tokens=tokens,
@@ -105,6 +116,8 @@ def fit(
         )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_kept(checkpoint)) from None
+    if choice:
+        codebook.report["choice"] = choice.report()
     codebook.save(out)
     shutil.rmtree(checkpoint, ignore_errors=True)
     _give(codebook, out, as_json)
@@ -117,6 +130,43 @@ def _load(host: str, sites: list[str] | None, device: str, dtype: options.Dtype)
 
     layers = max(Tap.parse(site).layer for site in sites) + 1 if sites else None
     return Host.load(location(host) or host, layers=layers, device=device, dtype=dtype)
+
+
+def _choose(host: Host, texts: TextFiles, seed: int, as_json: bool) -> TapChoice:
+    """Choose taps and heads, and show by what."""
+    from s3_retriever.calibration.tap_choice import choose_taps
+
+    try:
+        choice = choose_taps(host, texts, seed=seed)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("Nothing was fitted yet.") from None
+    if not as_json:
+        show_choice(results(), choice)
+    return choice
+
+
+def show_choice(console: Console, choice: TapChoice) -> None:
+    """Print what every layer scores, and what was chosen."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("layer", "hidden", "best head", "attention"):
+        table.add_column(name, justify="left" if name == "best head" else "right", no_wrap=True)
+    for score in choice.curve:
+        table.add_row(str(score.layer), f"{score.hidden:.3f}", score.head, f"{score.attention:.3f}")
+    table.add_row("chance", f"{choice.hidden_chance:.3f}", "", f"{choice.head_chance:.3f}")
+    show_table(console, table)
+    console.print()
+    console.print(_verdict(choice), soft_wrap=True)
+    console.print()
+
+
+def _verdict(choice: TapChoice) -> str:
+    if choice.measured:
+        layer = f"Chosen: {choice.taps[0]}"
+    else:
+        layer = f"No layer finds more than chance does; {choice.taps[0]} is a guess"
+    if not choice.heads:
+        return f"{layer}, without heads."
+    return f"{layer}; heads {', '.join(choice.heads)}, together {choice.together:.3f}."
 
 
 def _kept(checkpoint: Path) -> str:
