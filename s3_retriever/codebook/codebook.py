@@ -98,7 +98,7 @@ class Codebook:
     @property
     def depth(self) -> int:
         """How many layers of the host its taps and heads need; at least one."""
-        return max((site.layer for site in [*self.saes, *self.key_heads]), default=0) + 1
+        return _depth(self.saes, self.key_heads)
 
     @cached_property
     def identity(self) -> str:
@@ -338,9 +338,8 @@ class Codebook:
         read = first_texts(check_items(texts, "texts"), _HEAD_CHARACTERS)
         key_heads = fit_key_heads(host, named, read, progress=progress) if named else {}
         scored = HeadsRecipe(query_heads=tuple(map(str, named))) if named else None
-        depth = max(site.layer for site in [*self.saes, *key_heads]) + 1
         return self._copy(
-            fingerprint=host.fingerprint(depth),
+            fingerprint=host.fingerprint(_depth(self.saes, key_heads)),
             recipe=self.recipe.changed("heads", scored),
             key_heads=key_heads,
             queries_per_key=host.family.heads(host.model.config).queries_per_key,
@@ -501,6 +500,11 @@ class Codebook:
             self.save(Path(folder) / "codebook")
             commit = api.upload_folder(repo_id=repo_id, folder_path=f"{folder}/codebook")
         return str(commit.commit_url)
+
+
+def _depth(taps: Iterable[Tap], heads: Iterable[Head]) -> int:
+    layers = [*(tap.layer for tap in taps), *(head.layer for head in heads)]
+    return max(layers, default=0) + 1
 
 
 def _load_map(folder: Path, layer: int, saes: Mapping[Tap, TopKSAE]) -> SentenceMap:

@@ -48,7 +48,8 @@ class KeyHead:
     def coordinates(self, keys: Tensor) -> Tensor:
         """Turn keys [n, size] into coordinates [n, axes] with a standard deviation of 1."""
         centred = keys.float() - self.centre.to(keys.device)
-        return centred @ self._axes(keys.device) / self.scale.to(keys.device)
+        coordinates: Tensor = centred @ self._axes(keys.device) / self.scale.to(keys.device)
+        return coordinates
 
     def queries(self, queries: Tensor) -> Tensor:
         """Turn queries [n, size] into factors [n, axes] of quantized coordinates.

@@ -238,7 +238,9 @@ def group_queries(queries: Tensor, host: Host) -> Tensor:
         [tokens, key heads * head size].
     """
     heads = host.family.heads(host.model.config)
-    return queries.unflatten(1, (-1, heads.queries_per_key, heads.size)).mean(2).flatten(1)
+    groups = queries.shape[1] // (heads.queries_per_key * heads.size)
+    grouped = queries.view(len(queries), groups, heads.queries_per_key, heads.size)
+    return grouped.mean(2).flatten(1)
 
 
 def _kept_rows(batch: Sequence[Window], activations: Tensor) -> Tensor:
