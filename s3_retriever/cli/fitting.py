@@ -43,6 +43,15 @@ def fit(
             "that find most in the text itself.",
         ),
     ] = None,
+    head: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--head",
+            metavar="HEAD",
+            show_default="none, or those that --taps auto chooses",
+            help="A query head that retrieves, such as 17.5: layer and number; repeatable.",
+        ),
+    ] = None,
     features: Annotated[
         int | None,
         typer.Option(
@@ -99,14 +108,14 @@ def fit(
 
     automatic = taps is not None and taps.strip() == "auto"
     sites = [tap.strip() for tap in taps.split(",")] if taps and not automatic else None
-    model = _load(host, sites, device, dtype)
+    model = _load(host, sites, head or [], device, dtype)
     choice = _choose(model, texts, seed, as_json) if automatic else None
     try:
         codebook = Codebook.fit(
             model,
             texts,
             taps=choice.taps if choice else sites,
-            heads=choice.heads if choice else (),
+            heads=head or (choice.heads if choice else ()),
             features=features,
             k=k,
             tokens=tokens,
@@ -123,12 +132,16 @@ def fit(
     _give(codebook, out, as_json)
 
 
-def _load(host: str, sites: list[str] | None, device: str, dtype: options.Dtype) -> Host:
-    """Load the host as deep as the taps need it."""
+def _load(
+    host: str, sites: list[str] | None, heads: list[str], device: str, dtype: options.Dtype
+) -> Host:
+    """Load the host as deep as the taps and heads need it."""
     from s3_retriever.host import Host
-    from s3_retriever.host.taps import Tap
+    from s3_retriever.host.taps import Head, Tap
 
-    layers = max(Tap.parse(site).layer for site in sites) + 1 if sites else None
+    needed = [Head.parse(head).layer for head in heads]
+    needed += [Tap.parse(site).layer for site in sites or ()]
+    layers = max(needed) + 1 if sites else None
     return Host.load(location(host) or host, layers=layers, device=device, dtype=dtype)
 
 

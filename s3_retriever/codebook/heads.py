@@ -58,7 +58,8 @@ class KeyHead:
         for a constant of the query, which a softmax over keys does not see.
         """
         factor = self.scale.to(queries.device) * (STEP / self.size**0.5)
-        return queries.float() @ self._axes(queries.device) * factor
+        factors: Tensor = queries.float() @ self._axes(queries.device) * factor
+        return factors
 
     def _axes(self, device: torch.device) -> Tensor:
         return torch.from_numpy(random_axes(self.size)).to(device)

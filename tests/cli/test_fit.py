@@ -103,12 +103,15 @@ def test_fit_of_some_taps(tmp_path, tiny_llama, sentences):
     (tmp_path / "a.txt").write_text("\n".join(sentences))
     book = tmp_path / "book"
     sizes = ["--features", "64", "--k", "4", "--tokens", "9000", "--reuse", "1"]
-    taps = ["--taps", "key.0, hidden.0", "--json"]
+    taps = ["--taps", "key.0, hidden.0", "--head", "1.3", "--head", "1.0", "--json"]
     done = s3r("fit", tiny_llama, "--text", tmp_path / "a.txt", "--out", book, *sizes, *taps)
     assert done.exit_code == 0, done.stderr
     output = json.loads(done.stdout)
     assert sorted(output["report"]["taps"]) == ["hidden.0", "key.0"]
-    assert output["codebook"] == Codebook.load(book).identity
+    fitted = Codebook.load(book)
+    assert output["codebook"] == fitted.identity
+    assert fitted.recipe.heads.query_heads == ("1.3", "1.0")
+    assert [str(head) for head in fitted.key_heads] == ["1.0", "1.1"]
 
 
 def test_fit_fails_before_it_begins(tmp_path, tiny_bert):
@@ -117,6 +120,8 @@ def test_fit_fails_before_it_begins(tmp_path, tiny_bert):
     for out, more, problem in (
         (tmp_path / "book", [], "tokens of text"),
         (tmp_path / "book", ["--taps", "other.1"], "Unknown tap 'other.1'"),
+        (tmp_path / "book", ["--head", "a"], "Unknown head 'a'"),
+        (tmp_path / "book", ["--head", "1.9"], "no head 1.9"),
         (tmp_path, [], "something other than a codebook"),
     ):
         done = s3r(*arguments, out, *more)
