@@ -253,14 +253,15 @@ def _tokens(segment: Segment, first: int, last: int, scores: Scores) -> dict[int
     """The tokens of some sentences of a document, by position in the segment."""
     text, offset = segment.text(first, last), int(segment.sentences[first]["start"])
     starts = segment.token_starts(first, last).astype(np.int64) - offset
-    # Token ends are not stored: a token ends at the next one's start, less white space.
+    # Token ends are not stored: a token ends at the next one's start, less white space. Tokens of
+    # byte-level vocabularies begin with the space before a word.
     ends = np.append(starts[1:], len(text))
     tokens = {}
     for position, start, end in zip(
         range(*token_range(segment, first, last)), starts.tolist(), ends.tolist(), strict=True
     ):
-        piece = text[start:end].rstrip()
-        begin = offset + start
+        piece = text[start:end].strip()
+        begin = offset + end - len(text[start:end].lstrip())
         tokens[position] = TokenScore(piece, begin, begin + len(piece), float(scores[position]))
     return tokens
 
@@ -308,19 +309,21 @@ def _attention_shares(
     start, end = token_range(segment, sentence, sentence)
     around = _tokens(segment, sentence, sentence, np.zeros(segment.n_tokens))
     found = ranking.attention.pairs(place, start, end)
-    total = sum(float(attention.mean(axis=0).sum()) for _, attention in found.values()) or 1.0
     shares = [
         AttentionShare(
             head=head,
             question_token=question_tokens[int(asking[attention[:, i].argmax()])],
             span_token=around[start + i].text,
-            share=float(attention[:, i].mean()) / total,
+            share=float(attention[:, i].mean()),
         )
         for head, (asking, attention) in found.items()
         if len(asking)
         for i in range(end - start)
+        if around[start + i].text
     ]
-    return tuple(sorted((s for s in shares if s.share > 0), key=lambda s: -s.share))
+    total = sum(share.share for share in shares)
+    shares = [replace(share, share=share.share / total) for share in shares if share.share > 0]
+    return tuple(sorted(shares, key=lambda share: -share.share))
 
 
 def _term_shares(ranking: Ranking, first: int, last: int) -> tuple[TermShare, ...]:
