@@ -531,6 +531,9 @@ class S3Index:
         own, wanted = self.recipe.sentence, chosen.sentence
         if wanted is not None and (own is None or own.layer != wanted.layer):
             missing.append(f"sentence layer {wanted.layer}")
+        indexed = self.encoder.layout(self.recipe).key_bytes
+        heads = self.encoder.layout(chosen).key_bytes
+        missing += [f"key head {head}" for head in heads if head not in indexed]
         if missing:
             raise CodebookError(
                 f"Recipe {chosen.name!r} needs {missing[0]}, which is not indexed here (indexed: "

@@ -193,6 +193,13 @@ def test_an_index_without_keys_is_not_searched_with_heads(host, book, documents,
         index.search("Who?")
 
 
+def test_a_search_asks_only_for_heads_that_are_indexed(host, book, documents):
+    index = index_of(host, book, book.recipe.changed("heads.query_heads", ("1.0",)), documents)
+    assert index.search("Who paints?", recipe=book.recipe.changed("heads", None))
+    with pytest.raises(CodebookError, match=r"needs key head 1\.1, which is not indexed"):
+        index.search("Who paints?", recipe=book.recipe)
+
+
 @pytest.mark.parametrize("what", ["missing", "scale", "size", "number"])
 def test_damaged_heads_are_named(what, host, book, tmp_path):
     book.save(tmp_path / "book")
