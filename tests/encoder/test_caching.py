@@ -9,7 +9,9 @@ from helpers.codebooks import random_codebook
 from s3_retriever import Codebook, Document, Host
 from s3_retriever.encoder import CachingEncoder, Encoder, OnceEncoder
 from s3_retriever.encoder.caching import RecentlyUsed
-from s3_retriever.recipe import Advanced, Recipe, SentenceRecipe, TapRecipe
+from s3_retriever.recipe import Advanced, HeadsRecipe, Recipe, SentenceRecipe, TapRecipe
+
+HEADS = ("0.2", "1.0")
 
 
 @pytest.fixture(scope="module")
@@ -18,10 +20,15 @@ def host(tiny_bert) -> Host:
 
 
 @pytest.fixture(scope="module")
-def book(host) -> Codebook:
+def book(host, sentences) -> Codebook:
     book = random_codebook(host, "key.1", "hidden.0", "hidden.1")
+    book = book.with_heads(host, sentences[:60], HEADS, progress=False)
     return book.with_recipe(
-        Recipe(taps={"hidden.1": TapRecipe()}, sentence=SentenceRecipe(layer=1))
+        Recipe(
+            taps={"hidden.1": TapRecipe()},
+            sentence=SentenceRecipe(layer=1),
+            heads=HeadsRecipe(query_heads=HEADS),
+        )
     )
 
 
@@ -53,6 +60,9 @@ def assert_same(found, wanted):
         assert (ours.vectors is None) == (theirs.vectors is None)
         if theirs.vectors is not None:
             assert (ours.vectors == theirs.vectors).mean() > 0.99
+        assert ours.keys.keys() == theirs.keys.keys()
+        for head, keys in theirs.keys.items():
+            assert (ours.keys[head] == keys).mean() > 0.99
 
 
 def test_what_was_used_last_is_kept():
@@ -124,6 +134,11 @@ RECIPES = [
         taps={"key.1": TapRecipe()},
         advanced=Advanced(doc_top_k=2, query_top_k=3),
     ),
+    Recipe(
+        taps={"key.1": TapRecipe(query_side="decoder")},
+        heads=HeadsRecipe(query_heads=("1.0",)),
+    ),
+    Recipe(taps={"hidden.0": TapRecipe()}, heads=HeadsRecipe(query_heads=HEADS)),
 ]
 
 
@@ -136,6 +151,11 @@ def test_reading_all_taps_at_once_gives_each_recipe_its_own(host, book, document
         for tap, features in theirs.features.items():
             np.testing.assert_allclose(
                 ours.features[tap].values, features.values, rtol=1e-4, atol=1e-5
+            )
+        assert ours.queries.keys() == theirs.queries.keys()
+        for head, queries in theirs.queries.items():
+            np.testing.assert_allclose(
+                ours.queries[head].factors, queries.factors, rtol=1e-4, atol=1e-5
             )
         if recipe.sentence is None:
             assert ours.direction is None
