@@ -75,6 +75,13 @@ def quantize_standard(coordinates: NDArray[np.float32]) -> NDArray[np.uint8]:
     return packed
 
 
+def direction_of(vector: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Restore the direction of a quantized vector [bytes]: float32 [axes], of length 1."""
+    values = np.stack([vector & 15, vector >> 4], axis=1).reshape(-1) - np.float32(_VALUES - 1) / 2
+    direction: NDArray[np.float32] = values / np.linalg.norm(values)
+    return direction
+
+
 def cosine_weights(direction: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
     """Compute the weights that turn quantized vectors into their cosine with a direction.
 

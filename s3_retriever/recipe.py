@@ -211,6 +211,8 @@ class SecondHop(_Part):
         weight: Factor of the co-activation with a bridge, in units of its standard deviation.
         bm25_weight: Factor of the BM25 score with a bridge as the question, in the same units; mode
             `hybrid` only.
+        similarity_weight: Factor of the cosine with a bridge's sentence vector, less what bridge
+            and question have in common, in the same units; mode `s3` only.
         idf_power: Exponent of the IDF of a bridge's features. It is high because most features of
             a bridge lead nowhere, and those that lead on are rare.
     """
@@ -219,6 +221,7 @@ class SecondHop(_Part):
     neighbours: int = Field(default=10, ge=1, le=_COUNT)
     weight: Weight = 0.5
     bm25_weight: Weight = 1.0
+    similarity_weight: Weight = 0.0
     idf_power: Power = 3.0
 
 

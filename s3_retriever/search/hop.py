@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s3_retriever.document import title_of
+from s3_retriever.quantization import direction_of
 from s3_retriever.recipe import Recipe, SecondHop
 from s3_retriever.search.fusion import moments, nth_largest
 from s3_retriever.search.ranking import Hop, Ranking
@@ -20,6 +21,7 @@ from s3_retriever.search.signals import (
     FeatureWeights,
     QuestionTerm,
     bm25_each,
+    cosines,
     count_terms,
 )
 from s3_retriever.types import Scores
@@ -81,6 +83,13 @@ class _Bridge:
         new = ~np.isin(features, known, kind="table")
         return FeatureWeights(features[new], weight * tokens[new].astype(np.float64))
 
+    def direction(self, question: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Direction of the sentence's vector at right angles to the question's [axes]."""
+        (vector,) = self._segment.vectors(self._ordinal, self._ordinal + 1)
+        own = direction_of(vector)
+        beyond = own - (own @ question) * question
+        return np.asarray(beyond / max(float(np.linalg.norm(beyond)), 1e-9), dtype=np.float32)
+
     def terms(
         self, known: Mapping[str, QuestionTerm], languages: frozenset[str]
     ) -> dict[str, QuestionTerm]:
@@ -107,6 +116,11 @@ def _second_pass(
         known, languages = count_terms(question), first.terms.languages
         rows = bm25_each(first.snapshot, [bridge.terms(known, languages) for bridge in bridges])
         passes.append((hop.bm25_weight, rows))
+    elif hop.similarity_weight and first.question is not None:
+        direction = first.question.direction
+        if direction is not None:
+            rows = [cosines(first.snapshot, bridge.direction(direction)) for bridge in bridges]
+            passes.append((hop.similarity_weight, rows))
     total = np.zeros((len(bridges), len(first.scores)))
     ineligible = np.flatnonzero(~first.eligible)
     for weight, rows in passes:

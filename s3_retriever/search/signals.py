@@ -216,9 +216,12 @@ def similarity(snapshot: Snapshot, question: EncodedQuestion) -> Scores | None:
     Returns:
         float64 [n], about -1 to 1; None if the recipe does not score sentences.
     """
-    if question.direction is None:
-        return None
-    parts = [segment.similarity(question.direction) for segment in snapshot.segments]
+    return None if question.direction is None else cosines(snapshot, question.direction)
+
+
+def cosines(snapshot: Snapshot, direction: NDArray[np.float32]) -> Scores:
+    """The cosine of each sentence's vector and a direction [axes] of unit length, float64 [n]."""
+    parts = [segment.similarity(direction) for segment in snapshot.segments]
     return np.concatenate(parts) if parts else np.zeros(0)
 
 

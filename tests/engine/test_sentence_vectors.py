@@ -12,7 +12,9 @@ from s3_retriever.engine.s3index import new_store
 from s3_retriever.errors import CodebookError, IndexStoreError
 from s3_retriever.features import Layout
 from s3_retriever.index import Store
-from s3_retriever.recipe import SentenceRecipe
+from s3_retriever.quantization import direction_of
+from s3_retriever.recipe import SecondHop, SentenceRecipe
+from s3_retriever.search.pipeline import rank
 from s3_retriever.text import TEXT_ANALYSIS
 
 
@@ -120,3 +122,27 @@ def test_damaged_vectors_are_found_by_verifying(book, encoder, sentences, tmp_pa
 def test_a_question_without_tokens_finds_nothing(book, encoder, sentences):
     index = index_of(encoder, book.recipe, [Document(sentences[0], "d")])
     assert index.search("\u200b") == []
+
+
+def test_a_bridge_leads_to_sentences_like_it(book, encoder, sentences):
+    documents = [Document(sentences[i], f"d{i}") for i in range(0, 600, 20)]
+    recipe = book.recipe.changed(
+        "hop", SecondHop(bridges=1, neighbours=3, weight=0.0, similarity_weight=1.0)
+    )
+    index = index_of(encoder, recipe, documents)
+    snapshot = index._store.snapshot()
+    question = "Who mends a broken clock before dawn?"
+    ranking = rank(snapshot, question, recipe, encoder, "s3", snapshot.live)
+    (bridge,) = ranking.hop.bridges
+    assert bridge == ranking.hop.first.scores.argmax()
+    asked = encoder.question(question, recipe).direction
+    vectors = np.concatenate([s.vectors(0, s.n_sentences) for s in snapshot.segments])
+    own = direction_of(vectors[bridge])
+    beyond = own - (own @ asked) * asked
+    alike = similarity(index, beyond / np.linalg.norm(beyond))
+    alike[bridge] = alike[~ranking.eligible] = -np.inf
+    assert set(np.flatnonzero(ranking.raw_scores["hop"])) == set(np.argsort(-alike)[:3])
+    hybrid = rank(snapshot, question, recipe, encoder, "hybrid", snapshot.live)
+    without = recipe.changed("hop.similarity_weight", 0.0)
+    same = rank(snapshot, question, without, encoder, "hybrid", snapshot.live)
+    np.testing.assert_array_equal(hybrid.scores, same.scores)
