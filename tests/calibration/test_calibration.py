@@ -244,8 +244,8 @@ def test_every_trial_is_recorded(done):
         *("taps", "scoring", "advanced.weight_power", "advanced.idf_power", "fusion.bm25_weight"),
         *("hop", "advanced.document_boost", "advanced.doc_top_k"),
     }
-    values = [trial.value for trial in done.trials if trial.setting == "taps"][:2]
-    assert values == ["key.0 alone, query", "hidden.0 alone, same"]
+    values = [trial.value for trial in done.trials if trial.setting == "taps"][:3]
+    assert values == ["key.0 alone, query", "key.0 alone, decoder", "hidden.0 alone, same"]
     kept = [trial for trial in done.trials if trial.kept]
     assert kept and all(trial.gain.mean > 2 * trial.gain.error for trial in kept)
     # Each change is a gain over the one before it.
