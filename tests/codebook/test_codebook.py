@@ -243,7 +243,7 @@ class TestRecipes:
         assert paper.taps == {"key.1": TapRecipe(query_side="decoder")}
         assert paper.fusion == Interleave(edge_tokens=32)
         assert (paper.advanced.weight_power, paper.advanced.idf_power) == (1.0, 1.0)
-        assert (paper.advanced.doc_top_k, paper.advanced.query_top_k) == (6, 64)
+        assert (paper.advanced.doc_top_k, paper.advanced.query_top_k) == (6, 48)
         literal = book.named_recipe("paper-literal")
         assert literal.taps == {"key.1": TapRecipe(query_side="query")}
         assert literal.advanced.query_top_k == 6
