@@ -38,13 +38,17 @@ def test_vectors_of_another_size_are_refused(path, n_bytes):
     index = S3Index.open(path, **OPTIONS)
     assert index.search("warm bread", mode="bm25")
     for use in (lambda: index.search("warm bread"), lambda: index.add("More.")):
-        with pytest.raises(IndexStoreError, match="use the codebook and the recipe that it was made with"):
+        with pytest.raises(
+            IndexStoreError, match="use the codebook and the recipe that it was made with"
+        ):
             use()
 
 
 def test_other_taps_are_refused(path):
     edit(path, lambda m: m["segments"][0]["features"].clear())
-    with pytest.raises(IndexStoreError, match="use the codebook and the recipe that it was made with"):
+    with pytest.raises(
+        IndexStoreError, match="use the codebook and the recipe that it was made with"
+    ):
         S3Index.open(path, **OPTIONS).search("warm bread")
 
 
