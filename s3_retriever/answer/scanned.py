@@ -90,9 +90,9 @@ class ScannedContext:
             question: Any text.
             token_budget: Most tokens of the joined spans, as the host counts them; by default 256
                 for a causal host of less than a billion parameters, else 1,024.
-            min_relevance: Spans of a lower `relevance`, 0 to 1, are left out. By default 0.05 if
-                the relevance of the retriever's recipe is known or the mode is `bm25`; else 0,
-                which leaves nothing out.
+            min_relevance: Spans of a lower `relevance`, 0 to 1, are left out. By default 0.05 in
+                mode `bm25`, and in mode `hybrid` if the relevance of the retriever's recipe is
+                known; else 0, which leaves nothing out.
             mode: As in `S3Index.search`: `hybrid` uses all three, `s3` only M_S3 and `bm25` only
                 M_BM25.
 

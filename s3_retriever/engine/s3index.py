@@ -431,8 +431,8 @@ class S3Index:
             token_budget: Most tokens of all spans together, as the host counts them; 512 if
                 neither `k` nor `token_budget` is given.
             min_relevance: Spans of a lower `relevance`, 0 to 1, are left out. By default 0.05
-                without `k`, if the relevance of the recipe's host is known or the mode is `bm25`;
-                else 0, which leaves nothing out.
+                without `k` in mode `bm25`, and in mode `hybrid` if the relevance of the recipe's
+                host is known; else 0, which leaves nothing out.
             where: Metadata that documents must have, such as `{"year": 2024}` or
                 `{"year": {"$gte": 2020}}`, or a function of a document's metadata. Operators:
                 `$eq`, `$ne`, `$gt`, `$gte`, `$lt`, `$lte`, `$in`, `$nin`, `$contains`,

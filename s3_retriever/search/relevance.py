@@ -28,11 +28,14 @@ _INDEPENDENT = 0.75
 
 
 def knows_relevance(recipe: Recipe, mode: Mode) -> bool:
-    """Whether a search can separate evidence from chance.
+    """Whether a search can tell evidence from chance well enough to leave spans out.
 
-    Words are the same for every host; what its cosines say has to be measured.
+    Words are the same for every host; what its cosines say has to be measured. Cosines alone, in
+    mode `s3`, are not enough: among the 45,000 sentences of SciFact they would lose .02 of the
+    evidence.
     """
-    return mode == "bm25" or (recipe.sentence is not None and recipe.sentence.relevance is not None)
+    measured = recipe.sentence is not None and recipe.sentence.relevance is not None
+    return mode == "bm25" or (mode == "hybrid" and measured)
 
 
 class Relevance:
