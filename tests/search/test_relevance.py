@@ -32,7 +32,7 @@ def test_off_topic_questions_find_nothing_unless_k_spans_are_asked_for(index, mo
         # In mode `s3` nothing is left out unless asked for.
         floor = 0.05 if mode == "s3" else None
         assert index.search(question, mode=mode, min_relevance=floor) == []
-        assert index.search(question, mode=mode, token_budget=2_000) == []
+        assert index.search(question, mode=mode, token_budget=2_000, min_relevance=floor) == []
         assert all(span.relevance < 0.05 for span in index.search(question, 3, mode=mode))
     assert len(index.search(OFF_TOPIC[0], 3)) == 3
     assert len(index.search(OFF_TOPIC[0], min_relevance=0)) == 5
