@@ -141,10 +141,12 @@ def _raw_scores(
         raw_scores["sentence"] = cosines
     attention = None
     if recipe.heads is not None and encoded is not None:
-        assert isinstance(recipe.fusion, ZScore)
-        others = _weigh(raw_scores, recipe, recipe.fusion, allowed)
-        total = np.where(allowed, reduce(np.add, others.values()), -np.inf)
-        scored = best_sentences(snapshot, total, recipe.heads.candidates)
+        scored = allowed
+        if snapshot.n_tokens > recipe.heads.candidates:
+            assert isinstance(recipe.fusion, ZScore)
+            others = _weigh(raw_scores, recipe, recipe.fusion, allowed)
+            total = np.where(allowed, reduce(np.add, others.values()), -np.inf)
+            scored = best_sentences(snapshot, total, recipe.heads.candidates)
         attention = HeadAttention(snapshot, encoded.queries, scored)
         raw_scores["heads"] = attention.sentences()
         matched |= raw_scores["heads"] > 0
