@@ -292,7 +292,7 @@ class Codebook:
             kept: list[str] = []
             start, texts = kept, keep_first(texts, kept)
         saes, report = fit(host, texts, **settings)
-        depth = max(tap.layer for tap in saes) + 1
+        depth = _depth(saes, ())
         recipe = recipe or default_recipe(host, saes)
         recipe, wanted = recipe.changed("heads", None), recipe.heads
         codebook = cls(host.name, host.fingerprint(depth), saes, recipe, report)
