@@ -14,13 +14,11 @@ from s3_retriever.calibration.probes import Probe
 from s3_retriever.calibration.questions import LabelledQuestion
 from s3_retriever.codebook.sentence_map import weights_in_mean
 from s3_retriever.document import Document
+from s3_retriever.encoder.encoder import QUESTION_TITLE, first_word_is_sink
 from s3_retriever.host import Host, Window
 from s3_retriever.host.batches import run_batches
 from s3_retriever.host.taps import Activations, SentencePooler, Site, Tap, mean_state, read_each
 from s3_retriever.progress import Bar
-
-# Read before questions and never kept, so that no word of theirs becomes an attention sink.
-_QUESTION_TITLE = "Question:"
 
 
 class Probed(NamedTuple):
@@ -107,8 +105,7 @@ class Prober:
         self, texts: Iterable[str], site: Site
     ) -> Iterator[tuple[list[Window], list[Activations]]]:
         """Read a site of every layer for questions; yields each question's windows and layers."""
-        exposed = not (self._host.family.bidirectional or self._host.tokenizer.prefix)
-        metadata = {"title": _QUESTION_TITLE} if exposed else {}
+        metadata = {"title": QUESTION_TITLE} if first_word_is_sink(self._host) else {}
         windows: list[Window] = []
         parts: list[dict[Tap, Activations]] = []
         documents = (Document(text, metadata=metadata) for text in texts)

@@ -46,7 +46,7 @@ _STATES_BYTES = 1 << 26
 # Sentences that are quantized together, which takes less time than window by window.
 _QUANTIZED_TOGETHER = 256
 # Read before a question, as titles are before documents, and never kept.
-_QUESTION_TITLE = "Question:"
+QUESTION_TITLE = "Question:"
 # A question below both sizes is short.
 _SHORT_TOKENS = 6
 _SHORT_CHARACTERS = 200
@@ -278,9 +278,12 @@ class Encoder:
         a question of one word would be lost. A long question only loses its "what" or "who".
         """
         text, tokenizer = question.text, self.host.tokenizer
-        exposed = not self.host.family.bidirectional and not tokenizer.prefix
-        short = exposed and len(text) < _SHORT_CHARACTERS and tokenizer.count(text) < _SHORT_TOKENS
-        return replace(question, metadata={"title": _QUESTION_TITLE}) if short else question
+        short = (
+            first_word_is_sink(self.host)
+            and len(text) < _SHORT_CHARACTERS
+            and tokenizer.count(text) < _SHORT_TOKENS
+        )
+        return replace(question, metadata={"title": QUESTION_TITLE}) if short else question
 
     def _with_vectors(
         self, layer: int, stream: Iterable[tuple[Window, _Scanned]]
@@ -371,6 +374,14 @@ def _on_host(encoder: TopKEncoder, host: Host) -> TopKEncoder:
         part.detach().to(host.device, host.model.dtype) for part in (encoder.weights, encoder.bias)
     )
     return TopKEncoder(weights, bias, encoder.k)
+
+
+def first_word_is_sink(host: Host) -> bool:
+    """Whether a host makes an attention sink of a text's first word.
+
+    A decoder does so with the first token of a window, unless its tokenizer puts one before.
+    """
+    return not host.family.bidirectional and not host.tokenizer.prefix
 
 
 def _quantized_keys(coordinates: NDArray[np.float32]) -> NDArray[np.uint8]:
