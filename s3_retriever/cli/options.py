@@ -130,7 +130,7 @@ MinRelevance = Annotated[
         metavar="R",
         min=0.0,
         max=1.0,
-        show_default="0.05, or 0 with -k",
+        show_default="0.05, or 0 with -k and in mode s3",
         help="Leave out spans of a lower relevance, 0 to 1.",
     ),
 ]
