@@ -101,6 +101,11 @@ class Snapshot:
         ]
 
     @cached_property
+    def languages(self) -> frozenset[str]:
+        """Languages in which documents were analysed."""
+        return frozenset(each for segment in self.segments for each in segment.entry.languages)
+
+    @cached_property
     def n_documents(self) -> int:
         """Number of live documents."""
         return sum(segment.n_live_documents for segment in self.segments)
