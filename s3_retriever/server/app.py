@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +14,10 @@ from typing import Annotated, TypeVar
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import FileResponse, PlainTextResponse, Response
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from s3_retriever.document import Document
 from s3_retriever.engine import S3Index
@@ -29,6 +32,9 @@ from s3_retriever.errors import (
 )
 from s3_retriever.search import Span
 from s3_retriever.server import wire
+from s3_retriever.server.guard import LOOPBACK, Guard, Limits, check_token, error_response
+from s3_retriever.server.metrics import Metrics
+from s3_retriever.types import check_count
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +123,13 @@ def _served(request: Request, index: str) -> ServedIndex:
     return served[index]
 
 
+class _IdConvertor(PathConvertor):
+    """The rest of a path: ids may have slashes and, other than paths of files, line breaks."""
+
+    regex = r"[\s\S]*"
+
+
+register_url_convertor("id", _IdConvertor())
 Served = Annotated[ServedIndex, Depends(_served)]
 router = APIRouter(prefix="/v1/indexes", responses={"4XX": {"model": wire.ErrorResponse}})
 
@@ -204,7 +217,7 @@ async def add(served: Served, body: wire.AddRequest) -> wire.IdsResponse:
     return wire.IdsResponse(ids=ids)
 
 
-@router.get("/{index}/documents/{document_id:path}")
+@router.get("/{index}/documents/{document_id:id}")
 async def get(served: Served, document_id: str) -> wire.DocumentOut:
     """Read a document."""
 
@@ -215,7 +228,7 @@ async def get(served: Served, document_id: str) -> wire.DocumentOut:
     return await served.read(work)
 
 
-@router.put("/{index}/documents/{document_id:path}")
+@router.put("/{index}/documents/{document_id:id}")
 async def put(served: Served, document_id: str, body: wire.PutRequest) -> wire.IdsResponse:
     """Add a document, or replace the one with its id."""
     if not document_id:
@@ -225,7 +238,7 @@ async def put(served: Served, document_id: str, body: wire.PutRequest) -> wire.I
     return wire.IdsResponse(ids=ids)
 
 
-@router.delete("/{index}/documents/{document_id:path}")
+@router.delete("/{index}/documents/{document_id:id}")
 async def delete(served: Served, document_id: str) -> wire.DeleteResponse:
     """Delete a document."""
 
@@ -246,15 +259,6 @@ async def delete_many(served: Served, body: wire.DeleteRequest) -> wire.DeleteRe
     """Delete documents in one commit: all of them or, after an error, none."""
     deleted = await served.write(lambda: served.index.delete(body.ids, missing_ok=body.missing_ok))
     return wire.DeleteResponse(deleted=deleted)
-
-
-def error_response(
-    status: int, kind: str, message: object, headers: Mapping[str, str] | None = None
-) -> JSONResponse:
-    """An error as every response has it; what acts on a terminal is escaped."""
-    sentence = str(S3Error(message))
-    body = {"error": {"type": kind, "message": sentence}}
-    return JSONResponse(body, status, headers=headers)
 
 
 async def _on_s3_error(request: Request, error: Exception) -> Response:
@@ -291,6 +295,12 @@ async def health() -> dict[str, str]:
     return {"status": "ok"}
 
 
+async def show_metrics(request: Request) -> Response:
+    """Count requests and sizes, for Prometheus."""
+    text = await to_thread.run_sync(request.app.state.metrics.text)
+    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
 def _page_file(name: str, kind: str) -> Callable[[], Response]:
     headers = {
         "Content-Security-Policy": _PAGE_POLICY,
@@ -310,28 +320,73 @@ def create_app(
     indexes: Mapping[str, S3Index],
     *,
     token: str | None = None,
+    hosts: Collection[str] | None = LOOPBACK,
+    origins: Collection[str] = (),
     read_only: bool = False,
     threads: int = 2,
+    limits: Limits | None = None,
 ) -> FastAPI:
     """Make the application that serves indexes.
 
     Args:
         indexes: The indexes by the names that they have in paths.
         token: What clients have to send as a bearer token; None for no check.
+        hosts: Names of this server that the header `Host` may have, without ports; None for any.
+        origins: Origins such as `https://example.org` whose pages may send requests, besides the
+            server's own; `*` for all.
         read_only: Whether documents can be neither added nor deleted.
         threads: Searches that run at once.
+        limits: What clients may use; None for the defaults.
+
+    Raises:
+        InputError: The token cannot be sent in a header, or an index has a name that cannot be
+            part of a path.
     """
-    app = FastAPI(title="s3-retriever", docs_url=None, redoc_url=None)
-    readers = CapacityLimiter(threads)
+    for name in indexes:
+        check_name(name)
+    app = FastAPI(title="s3-retriever", docs_url=None, redoc_url=None, redirect_slashes=False)
+    readers = CapacityLimiter(check_count(threads, "threads"))
     app.state.indexes = {
         name: ServedIndex(name, index, not read_only, readers) for name, index in indexes.items()
     }
+    metrics = app.state.metrics = Metrics(indexes)
     app.include_router(router)
     app.get("/health")(health)
+    app.get("/metrics", response_class=PlainTextResponse)(show_metrics)
     for path, (name, kind) in _PAGE_FILES.items():
         app.get(path, include_in_schema=False)(_page_file(name, kind))
     app.add_exception_handler(S3Error, _on_s3_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(Exception, _on_failure)
+    app.add_middleware(
+        Guard,
+        metrics=metrics,
+        public=PUBLIC,
+        token=None if token is None else check_token(token),
+        hosts=hosts,
+        origins=origins,
+        limits=limits or Limits(),
+    )
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(origins),
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["Authorization", "Content-Type"],
+        )
     return app
+
+
+def check_name(name: str) -> str:
+    """Check the name of an index: letters, digits and `.`, `_`, `-`, at most 100 of them.
+
+    Raises:
+        InputError: It has others.
+    """
+    if not re.fullmatch(r"[\w][\w.-]{0,99}", name, re.ASCII):
+        raise InputError(
+            f"An index cannot be called {brief(name)!r}: use letters, digits, '.', '_' and '-', as "
+            "in NAME=INDEX."
+        )
+    return name

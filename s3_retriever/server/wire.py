@@ -57,7 +57,7 @@ class ExplainRequest(_Request):
 
 
 class AnswerRequest(_Request):
-    """A question for the answering host; the fields are the arguments of `ScannedContext.stream`."""
+    """A question to answer; the fields are the arguments of `ScannedContext.stream`."""
 
     question: Question
     mode: Mode = "hybrid"
