@@ -64,6 +64,8 @@ if TYPE_CHECKING:
 
 # Tokens of a search that sets no limit, about what four chunks of other retrievers hold.
 DEFAULT_TOKEN_BUDGET = 512
+# The recipes that come with a codebook.
+RECIPE_NAMES = ("default", "paper", "paper-literal")
 # A search without `k` leaves out spans of a lower relevance.
 MIN_RELEVANCE = 0.05
 
@@ -544,6 +546,21 @@ class S3Index:
     def stats(self) -> dict[str, Any]:
         """Sizes and settings, as JSON values."""
         return self._store.stats()
+
+    def recipe_names(self) -> list[str]:
+        """The names of the recipes that a search of this index may use; loads the host.
+
+        Raises:
+            HostError: The host cannot be loaded.
+            CodebookError: There is no codebook for it.
+        """
+        _ = self.encoder
+        names = []
+        for name in RECIPE_NAMES:
+            with suppress(CodebookError):
+                self._chosen(name, "hybrid")
+                names.append(name)
+        return names
 
     def _ranking(self, question: str, recipe: str | Recipe | None) -> tuple[Ranking, Recipe]:
         """All sentences ranked in mode `hybrid`, and by which recipe."""
