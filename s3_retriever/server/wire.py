@@ -200,7 +200,7 @@ _EXPLANATION_FIELDS = tuple(
 class HeatOut(BaseModel):
     """All fields of `s3_retriever.Heat`; scores have four significant digits."""
 
-    tokens: list[tuple[int, int]]
+    tokens: list[list[int]]
     scores: Mapping[str, list[float]]
     features: tuple[HeatFeature, ...]
 
