@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, Semaphore, to_thread
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, PlainTextResponse, Response
@@ -19,6 +19,7 @@ from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
+from s3_retriever.answer import ScannedContext
 from s3_retriever.document import Document
 from s3_retriever.engine import S3Index
 from s3_retriever.errors import (
@@ -30,10 +31,12 @@ from s3_retriever.errors import (
     ServerError,
     brief,
 )
+from s3_retriever.host import Host
 from s3_retriever.search import Span
 from s3_retriever.server import wire
-from s3_retriever.server.guard import LOOPBACK, Guard, Limits, check_token, error_response
+from s3_retriever.server.guard import LOOPBACK, Guard, Limits, error_response
 from s3_retriever.server.metrics import Metrics
+from s3_retriever.server.streaming import EventStream, answer_events
 from s3_retriever.types import check_count
 
 logger = logging.getLogger(__name__)
@@ -51,6 +54,9 @@ _PAGE_POLICY = (
 )
 # Paths that need no token: they show nothing of an index.
 PUBLIC = frozenset({*_PAGE_FILES, "/health"})
+
+# Answers that are written at once; others wait.
+_ANSWERS = 4
 
 _STATUS: dict[type[S3Error], int] = {
     InputError: 400,
@@ -72,6 +78,7 @@ class ServedIndex:
         index: The index.
         writable: Whether documents may be added and deleted.
         readers: Threads that search, shared by all indexes of a server.
+        answers: Answers questions from the index; None if the server has no host that answers.
         writer: The one thread that changes this index; further changes wait their turn.
     """
 
@@ -79,6 +86,7 @@ class ServedIndex:
     index: S3Index
     writable: bool
     readers: CapacityLimiter
+    answers: ScannedContext | None = None
     writer: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
 
     async def read(self, work: Callable[[], T]) -> T:
@@ -111,7 +119,7 @@ class ServedIndex:
             recipe=self.index.recipe.name,
             recipes=self.recipes,
             modes=["hybrid", "s3", "bm25"] if self.recipes else ["bm25"],
-            answers=False,
+            answers=self.answers is not None,
             writable=self.writable,
         )
 
@@ -187,6 +195,18 @@ def _span_of(index: S3Index, span_id: str) -> Span:
     first, last = int(start[:12]), int(end[:12])
     text = document.text[first:last]
     return Span(text, 0.0, 0.0, document_id, first, last, (), document.metadata, 0)
+
+
+@router.post("/{index}/answer", response_class=EventStream)
+async def answer(request: Request, served: Served, body: wire.AnswerRequest) -> EventStream:
+    """Answer a question from the index, as server-sent events.
+
+    Events: `evidence` (`spans`), `token` (`text`, the next piece), `answer` (`text`, `found`,
+    `citations`), or `error` (`message`).
+    """
+    if served.answers is None:
+        raise HTTPException(404, "This server does not answer; it finds evidence. See --answers.")
+    return EventStream(answer_events(served.answers, body, request.app.state.answering))
 
 
 @router.get("/{index}/documents")
@@ -322,6 +342,7 @@ def create_app(
     token: str | None = None,
     hosts: Collection[str] | None = LOOPBACK,
     origins: Collection[str] = (),
+    answers: Host | None = None,
     read_only: bool = False,
     threads: int = 2,
     limits: Limits | None = None,
@@ -334,11 +355,13 @@ def create_app(
         hosts: Names of this server that the header `Host` may have, without ports; None for any.
         origins: Origins such as `https://example.org` whose pages may send requests, besides the
             server's own; `*` for all.
+        answers: The host that answers questions, loaded with `generates=True`.
         read_only: Whether documents can be neither added nor deleted.
         threads: Searches that run at once.
         limits: What clients may use; None for the defaults.
 
     Raises:
+        HostError: The answering host cannot generate.
         InputError: The token cannot be sent in a header, or an index has a name that cannot be
             part of a path.
     """
@@ -347,8 +370,16 @@ def create_app(
     app = FastAPI(title="s3-retriever", docs_url=None, redoc_url=None, redirect_slashes=False)
     readers = CapacityLimiter(check_count(threads, "threads"))
     app.state.indexes = {
-        name: ServedIndex(name, index, not read_only, readers) for name, index in indexes.items()
+        name: ServedIndex(
+            name,
+            index,
+            not read_only,
+            readers,
+            None if answers is None else ScannedContext.of_index(index, answers),
+        )
+        for name, index in indexes.items()
     }
+    app.state.answering = Semaphore(_ANSWERS)
     metrics = app.state.metrics = Metrics(indexes)
     app.include_router(router)
     app.get("/health")(health)
@@ -363,7 +394,7 @@ def create_app(
         Guard,
         metrics=metrics,
         public=PUBLIC,
-        token=None if token is None else check_token(token),
+        token=None if token is None else wire.check_token(token),
         hosts=hosts,
         origins=origins,
         limits=limits or Limits(),

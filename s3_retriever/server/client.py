@@ -64,15 +64,15 @@ class RemoteIndex:
         token: str | None = None,
         timeout: float = 60.0,
     ) -> None:
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        headers = {} if token is None else {"Authorization": f"Bearer {wire.check_token(token)}"}
         try:
             # Requests to a proxy that the environment names would carry the token.
             self._http = httpx.Client(
                 base_url=check_text(url, "url"), headers=headers, timeout=timeout, trust_env=False
             )
-        except (httpx.InvalidURL, UnicodeEncodeError) as error:
+        except httpx.InvalidURL as error:
             raise InputError(
-                f"The server's address {url!r} or its token cannot be used ({brief(error)})."
+                f"The server's address {url!r} cannot be used ({brief(error)})."
             ) from error
         try:
             self.name = self._named(index)
@@ -188,7 +188,7 @@ class RemoteIndex:
         documents: Iterable[Document | str] | Document | str,
         *,
         replace: bool = False,
-        progress: bool = False,
+        progress: bool = False,  # noqa: ARG002
     ) -> list[str]:
         """Add documents, as `S3Index.add`, but about a million characters in a commit.
 
