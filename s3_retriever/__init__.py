@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         ZScore,
     )
     from s3_retriever.sae import TopKSAE
-    from s3_retriever.search import Explanation, Span
+    from s3_retriever.search import Explanation, Firings, Heat, Span
 
     __version__: str
 
@@ -63,7 +63,9 @@ _MODULES = {
     "Explanation": "search",
     "FeatureCoverage": "recipe",
     "HeadsRecipe": "recipe",
+    "Firings": "search",
     "GoldSpan": "calibration",
+    "Heat": "search",
     "Host": "host",
     "HostError": "errors",
     "IndexStoreError": "errors",
@@ -104,8 +106,10 @@ __all__ = [
     "DocumentBoost",
     "Explanation",
     "FeatureCoverage",
+    "Firings",
     "GoldSpan",
     "HeadsRecipe",
+    "Heat",
     "Host",
     "HostError",
     "IndexStoreError",

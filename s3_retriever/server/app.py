@@ -42,10 +42,12 @@ from s3_retriever.types import check_count
 logger = logging.getLogger(__name__)
 
 _PAGE = Path(__file__).parent / "page"
+_KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+# The page's files by path: these and no others are read from the disk.
 _PAGE_FILES = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
-    "/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/" if path.name == "index.html" else f"/{path.name}": path
+    for path in sorted(_PAGE.iterdir())
+    if path.suffix in _KINDS
 }
 # What the page may load and do: its own files and this server's answers, nothing else.
 _PAGE_POLICY = (
@@ -321,17 +323,15 @@ async def show_metrics(request: Request) -> Response:
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _page_file(name: str, kind: str) -> Callable[[], Response]:
+def _page_file(path: Path) -> Callable[[], Response]:
     headers = {
         "Content-Security-Policy": _PAGE_POLICY,
         "Cache-Control": "no-cache",
+        "Referrer-Policy": "no-referrer",
     }
 
-    def send() -> Response:
-        path = _PAGE / name
-        if not path.exists():
-            raise HTTPException(404, "This server has no page.")
-        return FileResponse(path, media_type=kind, headers=headers)
+    async def send() -> Response:
+        return FileResponse(path, media_type=_KINDS[path.suffix], headers=headers)
 
     return send
 
@@ -384,8 +384,8 @@ def create_app(
     app.include_router(router)
     app.get("/health")(health)
     app.get("/metrics", response_class=PlainTextResponse)(show_metrics)
-    for path, (name, kind) in _PAGE_FILES.items():
-        app.get(path, include_in_schema=False)(_page_file(name, kind))
+    for path, file in _PAGE_FILES.items():
+        app.get(path, include_in_schema=False)(_page_file(file))
     app.add_exception_handler(S3Error, _on_s3_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)

@@ -12,7 +12,7 @@ from s3_retriever.errors import InputError
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import Explanation, Span
 from s3_retriever.search.explanation import AttentionShare, FeatureShare, TermShare, TokenScore
-from s3_retriever.types import Mode, Order, Source, Unit
+from s3_retriever.types import Contribution, Mode, Order, Source, Unit
 
 if TYPE_CHECKING:
     from s3_retriever.answer import Citation
@@ -138,6 +138,8 @@ class SpanOut(BaseModel):
     sources: tuple[Source, ...]
     tokens: int
     metadata: Mapping[str, Any]
+    contributions: Mapping[Contribution, float] = {}
+    bridge: str | None = None
 
     @classmethod
     def of(cls, span: Span) -> SpanOut:
