@@ -217,14 +217,18 @@ async def list_documents(
     offset: Annotated[int, Query(ge=0, le=2**53)] = 0,
     limit: Annotated[int, Query(ge=1, le=wire.MAX_ITEMS)] = 100,
     prefix: Annotated[str, Query(max_length=wire.MAX_ID)] = "",
+    metadata: bool = False,
 ) -> wire.DocumentsResponse:
-    """List ids of documents, in the order they were added."""
+    """List ids of documents, in the order they were added, and with `metadata` theirs."""
 
     def work() -> wire.DocumentsResponse:
-        ids = served.index.ids()
+        snapshot = served.index._store.snapshot()
+        ids = snapshot.ids()
         if prefix:
             ids = [name for name in ids if name.startswith(prefix)]
-        return wire.DocumentsResponse(ids=ids[offset : offset + limit], total=len(ids))
+        page = ids[offset : offset + limit]
+        values = [snapshot.metadata(name) for name in page] if metadata else None
+        return wire.DocumentsResponse(ids=page, total=len(ids), metadata=values)
 
     return await served.read(work)
 

@@ -110,12 +110,12 @@ class RemoteIndex:
 
     def ids(self) -> list[str]:
         """Ids of all documents, in the order they were added."""
-        ids: list[str] = []
-        while True:
-            page = self._page(len(ids), _PAGE)
-            ids += page.ids
-            if len(page.ids) < _PAGE:
-                return ids
+        return [name for page in self._pages() for name in page.ids]
+
+    def rows(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Ids and metadata of all documents, in the order they were added."""
+        for page in self._pages("&metadata=true"):
+            yield from zip(page.ids, page.metadata or (), strict=True)
 
     def stats(self) -> dict[str, Any]:
         """What the server says of the index: sizes, host, recipes, and what can be asked."""
@@ -225,10 +225,16 @@ class RemoteIndex:
     def _get(self, name: str) -> Document:
         return self._send(wire.DocumentOut, "GET", f"/documents/{_escaped(name)}").document()
 
-    def _page(self, offset: int, limit: int) -> wire.DocumentsResponse:
+    def _page(self, offset: int, limit: int, more: str = "") -> wire.DocumentsResponse:
         return self._send(
-            wire.DocumentsResponse, "GET", f"/documents?offset={offset}&limit={limit}"
+            wire.DocumentsResponse, "GET", f"/documents?offset={offset}&limit={limit}{more}"
         )
+
+    def _pages(self, more: str = "") -> Iterator[wire.DocumentsResponse]:
+        offset = 0
+        while (page := self._page(offset, _PAGE, more)).ids:
+            yield page
+            offset += len(page.ids)
 
     def _named(self, index: str | None) -> str:
         """The name of the index, or of the only one.

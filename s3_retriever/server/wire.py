@@ -265,10 +265,14 @@ class IdsResponse(BaseModel):
 
 
 class DocumentsResponse(BaseModel):
-    """A page of the ids of an index, in the order they were added, and how many there are."""
+    """A page of the ids of an index, in the order they were added, and how many there are.
+
+    If it was asked for, with the documents' metadata.
+    """
 
     ids: list[str]
     total: int
+    metadata: list[Mapping[str, Any]] | None = None
 
 
 class DeleteResponse(BaseModel):
