@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, Semaphore, to_thread
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, PlainTextResponse, Response
@@ -19,6 +19,7 @@ from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
+from s3_retriever.answer import ScannedContext
 from s3_retriever.document import Document
 from s3_retriever.engine import S3Index
 from s3_retriever.errors import (
@@ -30,21 +31,23 @@ from s3_retriever.errors import (
     ServerError,
     brief,
 )
+from s3_retriever.host import Host
 from s3_retriever.search import Span
 from s3_retriever.server import wire
-from s3_retriever.server.guard import LOOPBACK, Guard, Limits, check_token, error_response
+from s3_retriever.server.guard import LOOPBACK, Guard, Limits, error_response
 from s3_retriever.server.metrics import Metrics
+from s3_retriever.server.streaming import EventStream, answer_events
 from s3_retriever.types import check_count
 
 logger = logging.getLogger(__name__)
 
 _PAGE = Path(__file__).parent / "page"
+_KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+# The page's files by path: these and no others are read from the disk.
 _PAGE_FILES = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/page.css": ("page.css", "text/css; charset=utf-8"),
-} | {
-    f"/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8")
-    for name in ("page", "answer", "api", "dom", "evidence", "filter", "reader", "text")
+    "/" if path.name == "index.html" else f"/{path.name}": path
+    for path in sorted(_PAGE.iterdir())
+    if path.suffix in _KINDS
 }
 # What the page may load and do: its own files and this server's answers, nothing else.
 _PAGE_POLICY = (
@@ -53,6 +56,9 @@ _PAGE_POLICY = (
 )
 # Paths that need no token: they show nothing of an index.
 PUBLIC = frozenset({*_PAGE_FILES, "/health"})
+
+# Answers that are written at once; others wait.
+_ANSWERS = 4
 
 _STATUS: dict[type[S3Error], int] = {
     InputError: 400,
@@ -74,6 +80,7 @@ class ServedIndex:
         index: The index.
         writable: Whether documents may be added and deleted.
         readers: Threads that search, shared by all indexes of a server.
+        answers: Answers questions from the index; None if the server has no host that answers.
         writer: The one thread that changes this index; further changes wait their turn.
     """
 
@@ -81,6 +88,7 @@ class ServedIndex:
     index: S3Index
     writable: bool
     readers: CapacityLimiter
+    answers: ScannedContext | None = None
     writer: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
 
     async def read(self, work: Callable[[], T]) -> T:
@@ -113,7 +121,7 @@ class ServedIndex:
             recipe=self.index.recipe.name,
             recipes=self.recipes,
             modes=["hybrid", "s3", "bm25"] if self.recipes else ["bm25"],
-            answers=False,
+            answers=self.answers is not None,
             writable=self.writable,
         )
 
@@ -203,20 +211,36 @@ def _span_of(index: S3Index, span_id: str) -> Span:
     return Span(text, 0.0, 0.0, document_id, first, last, (), document.metadata, 0)
 
 
+@router.post("/{index}/answer", response_class=EventStream)
+async def answer(request: Request, served: Served, body: wire.AnswerRequest) -> EventStream:
+    """Answer a question from the index, as server-sent events.
+
+    Events: `evidence` (`spans`), `token` (`text`, the next piece), `answer` (`text`, `found`,
+    `citations`), or `error` (`message`).
+    """
+    if served.answers is None:
+        raise HTTPException(404, "This server does not answer; it finds evidence. See --answers.")
+    return EventStream(answer_events(served.answers, body, request.app.state.answering))
+
+
 @router.get("/{index}/documents")
 async def list_documents(
     served: Served,
     offset: Annotated[int, Query(ge=0, le=2**53)] = 0,
     limit: Annotated[int, Query(ge=1, le=wire.MAX_ITEMS)] = 100,
     prefix: Annotated[str, Query(max_length=wire.MAX_ID)] = "",
+    metadata: bool = False,
 ) -> wire.DocumentsResponse:
-    """List ids of documents, in the order they were added."""
+    """List ids of documents, in the order they were added, and with `metadata` theirs."""
 
     def work() -> wire.DocumentsResponse:
-        ids = served.index.ids()
+        snapshot = served.index._store.snapshot()
+        ids = snapshot.ids()
         if prefix:
             ids = [name for name in ids if name.startswith(prefix)]
-        return wire.DocumentsResponse(ids=ids[offset : offset + limit], total=len(ids))
+        page = ids[offset : offset + limit]
+        values = [snapshot.metadata(name) for name in page] if metadata else None
+        return wire.DocumentsResponse(ids=page, total=len(ids), metadata=values)
 
     return await served.read(work)
 
@@ -315,17 +339,15 @@ async def show_metrics(request: Request) -> Response:
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _page_file(name: str, kind: str) -> Callable[[], Response]:
+def _page_file(path: Path) -> Callable[[], Response]:
     headers = {
         "Content-Security-Policy": _PAGE_POLICY,
         "Cache-Control": "no-cache",
+        "Referrer-Policy": "no-referrer",
     }
 
-    def send() -> Response:
-        path = _PAGE / name
-        if not path.exists():
-            raise HTTPException(404, "This server has no page.")
-        return FileResponse(path, media_type=kind, headers=headers)
+    async def send() -> Response:
+        return FileResponse(path, media_type=_KINDS[path.suffix], headers=headers)
 
     return send
 
@@ -336,6 +358,7 @@ def create_app(
     token: str | None = None,
     hosts: Collection[str] | None = LOOPBACK,
     origins: Collection[str] = (),
+    answers: Host | None = None,
     read_only: bool = False,
     threads: int = 2,
     limits: Limits | None = None,
@@ -348,11 +371,13 @@ def create_app(
         hosts: Names of this server that the header `Host` may have, without ports; None for any.
         origins: Origins such as `https://example.org` whose pages may send requests, besides the
             server's own; `*` for all.
+        answers: The host that answers questions, loaded with `generates=True`.
         read_only: Whether documents can be neither added nor deleted.
         threads: Searches that run at once.
         limits: What clients may use; None for the defaults.
 
     Raises:
+        HostError: The answering host cannot generate.
         InputError: The token cannot be sent in a header, or an index has a name that cannot be
             part of a path.
     """
@@ -361,14 +386,22 @@ def create_app(
     app = FastAPI(title="s3-retriever", docs_url=None, redoc_url=None, redirect_slashes=False)
     readers = CapacityLimiter(check_count(threads, "threads"))
     app.state.indexes = {
-        name: ServedIndex(name, index, not read_only, readers) for name, index in indexes.items()
+        name: ServedIndex(
+            name,
+            index,
+            not read_only,
+            readers,
+            None if answers is None else ScannedContext.of_index(index, answers),
+        )
+        for name, index in indexes.items()
     }
+    app.state.answering = Semaphore(_ANSWERS)
     metrics = app.state.metrics = Metrics(indexes)
     app.include_router(router)
     app.get("/health")(health)
     app.get("/metrics", response_class=PlainTextResponse)(show_metrics)
-    for path, (name, kind) in _PAGE_FILES.items():
-        app.get(path, include_in_schema=False)(_page_file(name, kind))
+    for path, file in _PAGE_FILES.items():
+        app.get(path, include_in_schema=False)(_page_file(file))
     app.add_exception_handler(S3Error, _on_s3_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
@@ -377,7 +410,7 @@ def create_app(
         Guard,
         metrics=metrics,
         public=PUBLIC,
-        token=None if token is None else check_token(token),
+        token=None if token is None else wire.check_token(token),
         hosts=hosts,
         origins=origins,
         limits=limits or Limits(),

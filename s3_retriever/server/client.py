@@ -64,15 +64,15 @@ class RemoteIndex:
         token: str | None = None,
         timeout: float = 60.0,
     ) -> None:
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        headers = {} if token is None else {"Authorization": f"Bearer {wire.check_token(token)}"}
         try:
             # Requests to a proxy that the environment names would carry the token.
             self._http = httpx.Client(
                 base_url=check_text(url, "url"), headers=headers, timeout=timeout, trust_env=False
             )
-        except (httpx.InvalidURL, UnicodeEncodeError) as error:
+        except httpx.InvalidURL as error:
             raise InputError(
-                f"The server's address {url!r} or its token cannot be used ({brief(error)})."
+                f"The server's address {url!r} cannot be used ({brief(error)})."
             ) from error
         try:
             self.name = self._named(index)
@@ -110,12 +110,12 @@ class RemoteIndex:
 
     def ids(self) -> list[str]:
         """Ids of all documents, in the order they were added."""
-        ids: list[str] = []
-        while True:
-            page = self._page(len(ids), _PAGE)
-            ids += page.ids
-            if len(page.ids) < _PAGE:
-                return ids
+        return [name for page in self._pages() for name in page.ids]
+
+    def rows(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Ids and metadata of all documents, in the order they were added."""
+        for page in self._pages("&metadata=true"):
+            yield from zip(page.ids, page.metadata or (), strict=True)
 
     def stats(self) -> dict[str, Any]:
         """What the server says of the index: sizes, host, recipes, and what can be asked."""
@@ -188,7 +188,7 @@ class RemoteIndex:
         documents: Iterable[Document | str] | Document | str,
         *,
         replace: bool = False,
-        progress: bool = False,
+        progress: bool = False,  # noqa: ARG002
     ) -> list[str]:
         """Add documents, as `S3Index.add`, but about a million characters in a commit.
 
@@ -225,10 +225,16 @@ class RemoteIndex:
     def _get(self, name: str) -> Document:
         return self._send(wire.DocumentOut, "GET", f"/documents/{_escaped(name)}").document()
 
-    def _page(self, offset: int, limit: int) -> wire.DocumentsResponse:
+    def _page(self, offset: int, limit: int, more: str = "") -> wire.DocumentsResponse:
         return self._send(
-            wire.DocumentsResponse, "GET", f"/documents?offset={offset}&limit={limit}"
+            wire.DocumentsResponse, "GET", f"/documents?offset={offset}&limit={limit}{more}"
         )
+
+    def _pages(self, more: str = "") -> Iterator[wire.DocumentsResponse]:
+        offset = 0
+        while (page := self._page(offset, _PAGE, more)).ids:
+            yield page
+            offset += len(page.ids)
 
     def _named(self, index: str | None) -> str:
         """The name of the index, or of the only one.

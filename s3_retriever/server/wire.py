@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from s3_retriever.document import Document, title_of
+from s3_retriever.errors import InputError
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import Explanation, Firings, Heat, Span
 from s3_retriever.search.explanation import AttentionShare, FeatureShare, TermShare, TokenScore
 from s3_retriever.search.heat import Firing, HeatFeature
-from s3_retriever.types import Mode, Order, Source, Unit
+from s3_retriever.types import Contribution, Mode, Order, Source, Unit
+
+if TYPE_CHECKING:
+    from s3_retriever.answer import Citation
 
 # Characters of a question; more than any host reads at once.
 MAX_QUESTION = 16_384
@@ -31,6 +35,20 @@ Share = Annotated[float, Field(ge=0, le=1)]
 RecipeChoice = Annotated[str, Field(max_length=100)] | Recipe
 Filter = dict[str, Any]
 Tokens = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+
+
+def check_token(token: str) -> str:
+    """Check that a token can be sent in a header.
+
+    Raises:
+        InputError: It is empty, or has spaces or characters beyond ASCII.
+    """
+    if not token or not all("!" <= char <= "~" for char in token):
+        raise InputError(
+            "A token consists of visible ASCII characters without spaces; make one, for example, "
+            "with: openssl rand -hex 32"
+        )
+    return token
 
 
 class _Request(BaseModel):
@@ -139,8 +157,8 @@ class SpanOut(BaseModel):
     sources: tuple[Source, ...]
     tokens: int
     metadata: Mapping[str, Any]
-    contributions: Mapping[str, float]
-    bridge: str | None
+    contributions: Mapping[Contribution, float] = {}
+    bridge: str | None = None
 
     @classmethod
     def of(cls, span: Span) -> SpanOut:
@@ -228,6 +246,51 @@ class FiringsOut(BaseModel):
         return cls.model_construct(sentences=firings.sentences, total=firings.total)
 
 
+class CitationOut(BaseModel):
+    """A sentence of an answer, by its place in the text, and a span that supports it."""
+
+    start: int
+    end: int
+    span_id: str
+    support: float
+
+    @classmethod
+    def of(cls, citation: Citation) -> CitationOut:
+        """A citation as it is sent."""
+        return cls.model_construct(
+            start=citation.start,
+            end=citation.end,
+            span_id=citation.span.id,
+            support=citation.support,
+        )
+
+
+class EvidenceEvent(BaseModel):
+    """What an answer is written from."""
+
+    spans: list[SpanOut]
+
+
+class TokenEvent(BaseModel):
+    """The next piece of an answer."""
+
+    text: str
+
+
+class AnswerEvent(BaseModel):
+    """A whole answer; `found` is false if nothing in the index is relevant to the question."""
+
+    text: str
+    found: bool
+    citations: list[CitationOut]
+
+
+class ErrorEvent(BaseModel):
+    """Why there is no answer."""
+
+    message: str
+
+
 class DocumentOut(BaseModel):
     """A document as it is in the index."""
 
@@ -252,10 +315,14 @@ class IdsResponse(BaseModel):
 
 
 class DocumentsResponse(BaseModel):
-    """A page of the ids of an index, in the order they were added, and how many there are."""
+    """A page of the ids of an index, in the order they were added, and how many there are.
+
+    If it was asked for, with the documents' metadata.
+    """
 
     ids: list[str]
     total: int
+    metadata: list[Mapping[str, Any]] | None = None
 
 
 class DeleteResponse(BaseModel):
