@@ -11,7 +11,7 @@ const LEVELS = 9;
 export class DocumentText {
   // `pick(token)` is called with the index of a token that was chosen.
   constructor(pick) {
-    this.element = el("div", { class: "text", dir: "auto", "aria-label": "Document" });
+    this.element = el("div", { class: "text", dir: "auto" });
     this.marks = [];
     this.tokens = [];
     this.levels = null;
