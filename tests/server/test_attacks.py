@@ -1,4 +1,4 @@
-"""What hostile clients and pages try: nothing of it gets in, breaks the server, or keeps it busy."""
+"""What hostile clients and pages try: nothing gets in, breaks the server or keeps it busy."""
 
 from __future__ import annotations
 
