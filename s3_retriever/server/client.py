@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NoReturn, TypeVar, overload
@@ -74,11 +75,8 @@ class RemoteIndex:
             raise InputError(
                 f"The server's address {url!r} cannot be used ({brief(error)})."
             ) from error
-        try:
-            self.name = self._named(index)
-        except BaseException:
-            self.close()
-            raise
+        weakref.finalize(self, self._http.close)
+        self.name = self._named(index)
 
     def __enter__(self) -> RemoteIndex:
         return self
