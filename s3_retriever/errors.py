@@ -38,3 +38,7 @@ class CodebookError(S3Error):
 
 class IndexStoreError(S3Error):
     """An index on disk that is missing, damaged, locked, or of another host, codebook or schema."""
+
+
+class ServerError(S3Error):
+    """A server that cannot be reached, is busy, or refuses a request."""

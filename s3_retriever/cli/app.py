@@ -27,6 +27,7 @@ from s3_retriever.cli.indexing import (
     verify,
 )
 from s3_retriever.cli.searching import explain, search
+from s3_retriever.cli.serving import serve
 
 app = typer.Typer(
     name="s3r",
@@ -84,6 +85,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "delete": delete,
     "compact": compact,
     "verify": verify,
+    "serve": serve,
     "fit": fit,
     "calibrate": calibrate,
 }

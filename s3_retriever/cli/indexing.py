@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +13,7 @@ from rich.text import Text
 from s3_retriever.cli import options
 from s3_retriever.cli.console import results, say, show_table, warn, write_json
 from s3_retriever.cli.files import Counts, batches, none_readable, warn_skipped
-from s3_retriever.cli.options import create_index, open_index
+from s3_retriever.cli.options import create_index, open_index, open_remote
 from s3_retriever.errors import InputError
 from s3_retriever.files import FoundFiles, KnownFiles, SkippedFile, find_files, read_files
 from s3_retriever.index import DiskBackend, Snapshot, Store
@@ -21,6 +21,7 @@ from s3_retriever.recipe import Recipe
 
 if TYPE_CHECKING:
     from s3_retriever.engine import S3Index
+    from s3_retriever.server.client import RemoteIndex
 
 # Files of a batch are committed together; an interruption loses at most the batch at hand.
 BATCH_CHARACTERS = 2_000_000
@@ -104,27 +105,27 @@ def add(
     codebook: options.MovedCodebook = None,
     device: options.Device = "auto",
     dtype: options.DtypeName = "auto",
+    server: options.Server = None,
+    token: options.Token = None,
 ) -> None:
     """Add files to an index.
 
     Unchanged files are skipped and changed ones replaced; s3r sync also drops what is gone. Files
     are committed in batches: after an interruption, the same command continues where it stopped.
+    With --server, the ids of files are their paths relative to the current folder.
     """
+    if server:
+        remote = open_remote(server, to, token)
+        at_server = KnownFiles(remote.rows(), Path(), again=replace)
+        _add_files(find_files(paths), at_server, lambda: remote)
+        return
     known = _known(to, again=replace)
     _add_files(find_files(paths), known, lambda: open_index(to, host, codebook, device, dtype))
 
 
 def _known(index: Path, *, again: bool = False) -> KnownFiles:
     """What an index has of files."""
-    return KnownFiles(_documents(Store.open(index).snapshot()), index.parent, again=again)
-
-
-def _documents(snapshot: Snapshot) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Ids and metadata of the documents of an index."""
-    for segment in snapshot.segments:
-        for ordinal in segment.live_documents().tolist():
-            row = segment.document(ordinal)
-            yield row.id, row.metadata
+    return KnownFiles(Store.open(index).snapshot().rows(), index.parent, again=again)
 
 
 def _check_origin(opened: S3Index, chosen: str | Recipe | None) -> None:
@@ -140,14 +141,14 @@ def _check_origin(opened: S3Index, chosen: str | Recipe | None) -> None:
 def _add_files(
     found: FoundFiles,
     known: KnownFiles,
-    load: Callable[[], S3Index],
+    load: Callable[[], S3Index | RemoteIndex],
     *,
     drop_gone: bool = False,
 ) -> None:
     """Read, scan and commit; the host is loaded only if there is something to scan."""
     counts = Counts()
     files: set[Any] = set()
-    target: S3Index | None = None
+    target: S3Index | RemoteIndex | None = None
 
     def on_skip(skipped: SkippedFile) -> None:
         counts.skipped += 1
@@ -178,14 +179,19 @@ def _add_files(
     results().print(f"{counts}.")
 
 
-def list_documents(index: options.IndexPath, as_json: options.AsJson = False) -> None:
+def list_documents(
+    index: options.IndexPath,
+    server: options.Server = None,
+    token: options.Token = None,
+    as_json: options.AsJson = False,
+) -> None:
     """List the documents of an index, one id per line."""
-    snapshot = Store.open(index).snapshot()
+    listed = open_remote(server, index, token) if server else Store.open(index).snapshot()
     if as_json:
-        rows = _documents(snapshot)
+        rows = listed.rows()
         write_json([{"id": name, "metadata": metadata} for name, metadata in rows])
         return
-    for document_id in snapshot.ids():
+    for document_id in listed.ids():
         results().print(Text(document_id), soft_wrap=True)
 
 
@@ -197,12 +203,19 @@ def show(
             metavar="ID", help="Ids of documents, paths of files, or what a search prints."
         ),
     ],
+    server: options.Server = None,
+    token: options.Token = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Show the text of documents as it is in the index."""
-    snapshot = Store.open(index).snapshot()
-    ids = _named(names, index, snapshot)
-    documents = [_document(snapshot, document_id) for document_id in ids]
+    if server:
+        remote = open_remote(server, index, token)
+        found = remote.get(_named(names, KnownFiles(remote.rows(), Path())))
+        documents = [{"id": d.id, "metadata": d.metadata, "text": d.text} for d in found]
+    else:
+        snapshot = Store.open(index).snapshot()
+        ids = _named(names, KnownFiles(snapshot.rows(), index.parent))
+        documents = [_document(snapshot, document_id) for document_id in ids]
     if as_json:
         write_json(documents)
         return
@@ -219,9 +232,8 @@ def _document(snapshot: Snapshot, document_id: str) -> dict[str, Any]:
     return {"id": row.id, "metadata": row.metadata, "text": segment.document_text(ordinal)}
 
 
-def _named(names: Sequence[str], index: Path, snapshot: Snapshot) -> list[str]:
+def _named(names: Sequence[str], known: KnownFiles) -> list[str]:
     """The ids that names mean, each once; names that mean none are kept as they are."""
-    known = KnownFiles(_documents(snapshot), index.parent)
     return list(dict.fromkeys(key for name in names for key in known.documents_at(name) or [name]))
 
 
@@ -267,12 +279,20 @@ def delete(
     missing_ok: Annotated[
         bool, typer.Option("--missing-ok", help="Ignore ids that are not in the index.")
     ] = False,
+    server: options.Server = None,
+    token: options.Token = None,
 ) -> None:
     """Delete documents from an index, all of them or, after an error, none."""
-    store = Store.open(index)
-    named = _named(ids, index, store.snapshot())
-    deleted = store.delete(named, missing_ok=missing_ok)
-    results().print(f"{deleted} deleted, {store.snapshot().n_documents} left.", soft_wrap=True)
+    if server:
+        remote = open_remote(server, index, token)
+        named = _named(ids, KnownFiles(remote.rows(), Path()))
+        deleted, left = remote.delete(named, missing_ok=missing_ok), len(remote)
+    else:
+        store = Store.open(index)
+        named = _named(ids, KnownFiles(store.snapshot().rows(), index.parent))
+        deleted = store.delete(named, missing_ok=missing_ok)
+        left = store.snapshot().n_documents
+    results().print(f"{deleted} deleted, {left} left.", soft_wrap=True)
 
 
 def compact(index: options.IndexPath) -> None:

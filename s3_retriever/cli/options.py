@@ -19,6 +19,7 @@ from s3_retriever.types import Mode, Order
 
 if TYPE_CHECKING:
     from s3_retriever.engine import S3Index
+    from s3_retriever.server.client import RemoteIndex
 
 Dtype = Literal["auto", "bfloat16", "float32"]
 
@@ -162,6 +163,26 @@ OrderName = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Write one JSON document to stdout.")]
+
+Server = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        metavar="URL",
+        show_default="none",
+        help="Ask a server started with s3r serve; INDEX is then the index's name there.",
+    ),
+]
+Token = Annotated[
+    str | None,
+    typer.Option(
+        "--token",
+        envvar="S3R_TOKEN",
+        metavar="TOKEN",
+        show_default="none",
+        help="The server's token; other users of this machine cannot see it in S3R_TOKEN.",
+    ),
+]
 
 
 def conditions(texts: Sequence[str] | None) -> dict[str, Any] | None:
@@ -315,6 +336,19 @@ def open_index(
     return S3Index.open(
         path, location(host), codebook=location(codebook), device=device, dtype=dtype
     )
+
+
+def open_remote(server: str, index: Path | None, token: str | None) -> RemoteIndex:
+    """`RemoteIndex` with the values of the command line.
+
+    Args:
+        server: Address of the server.
+        index: The index's name there; None for the only one.
+        token: The server's token.
+    """
+    from s3_retriever.server.client import RemoteIndex
+
+    return RemoteIndex(server, None if index is None else str(index), token=token)
 
 
 def prepare() -> None:
