@@ -180,6 +180,18 @@ async def explain(served: Served, body: wire.ExplainRequest) -> wire.Explanation
     return await served.read(work)
 
 
+@router.post("/{index}/heat")
+async def heat(served: Served, body: wire.HeatRequest) -> wire.HeatOut:
+    """Score every token of a document: where the question's features fire."""
+    return await served.read(lambda: wire.HeatOut.of(served.index.heat(**dict(body))))
+
+
+@router.post("/{index}/firings")
+async def firings(served: Served, body: wire.FiringsRequest) -> wire.FiringsOut:
+    """Find the sentences in which a feature fires, whatever the question."""
+    return await served.read(lambda: wire.FiringsOut.of(served.index.firings(**dict(body))))
+
+
 def _span_of(index: S3Index, span_id: str) -> Span:
     """The span with an id, without the score that a search gave it.
 

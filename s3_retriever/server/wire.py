@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from s3_retriever.document import Document, title_of
 from s3_retriever.errors import InputError
 from s3_retriever.recipe import Recipe
-from s3_retriever.search import Explanation, Span
+from s3_retriever.search import Explanation, Firings, Heat, Span
 from s3_retriever.search.explanation import AttentionShare, FeatureShare, TermShare, TokenScore
+from s3_retriever.search.heat import Firing, HeatFeature
 from s3_retriever.types import Contribution, Mode, Order, Source, Unit
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ MAX_TOKENS = 1_000_000
 # Ids and documents of one request.
 MAX_ITEMS = 10_000
 MAX_ID = 4_096
+# Sentences in which a feature fires.
+MAX_FIRINGS = 200
 
 Question = Annotated[str, Field(min_length=1, max_length=MAX_QUESTION)]
 Id = Annotated[str, Field(min_length=1, max_length=MAX_ID)]
@@ -72,6 +75,22 @@ class ExplainRequest(_Request):
     question: Question
     span_id: Id
     recipe: RecipeChoice | None = None
+
+
+class HeatRequest(_Request):
+    """A question and the document whose tokens are scored."""
+
+    question: Question
+    document_id: Id
+    recipe: RecipeChoice | None = None
+
+
+class FiringsRequest(_Request):
+    """A feature, and how many of the sentences in which it fires are wanted."""
+
+    tap: Annotated[str, Field(max_length=100)]
+    feature: Annotated[int, Field(ge=0, le=2**31)]
+    limit: Annotated[int, Field(ge=1, le=MAX_FIRINGS)] = 20
 
 
 class AnswerRequest(_Request):
@@ -194,6 +213,37 @@ class ExplanationOut(BaseModel):
 _EXPLANATION_FIELDS = tuple(
     name for name in ExplanationOut.model_fields if name not in ("span", "bridge")
 )
+
+
+class HeatOut(BaseModel):
+    """All fields of `s3_retriever.Heat`; scores have four significant digits."""
+
+    tokens: list[list[int]]
+    scores: Mapping[str, list[float]]
+    features: tuple[HeatFeature, ...]
+
+    @classmethod
+    def of(cls, heat: Heat) -> HeatOut:
+        """A heat map as it is sent."""
+        scores = {
+            source: [float(f"{score:.4g}") for score in values.tolist()]
+            for source, values in heat.scores.items()
+        }
+        return cls.model_construct(
+            tokens=heat.tokens.tolist(), scores=scores, features=heat.features
+        )
+
+
+class FiringsOut(BaseModel):
+    """All fields of `s3_retriever.Firings`."""
+
+    sentences: tuple[Firing, ...]
+    total: int
+
+    @classmethod
+    def of(cls, firings: Firings) -> FiringsOut:
+        """Where a feature fires, as it is sent."""
+        return cls.model_construct(sentences=firings.sentences, total=firings.total)
 
 
 class CitationOut(BaseModel):

@@ -5,6 +5,7 @@ import { bar, clipped, count, el, extent, motion, number, partsOf, sourceClass, 
 
 const TEXT = 420; // units of a span's text in the list; the document shows all of it
 const ARROWS = 60;
+const LANES = 4; // side by side; each bridge has one
 
 export class Evidence {
   // `open(span, list)` shows a span in its document.
@@ -67,11 +68,11 @@ export class Evidence {
   }
 
   // Say at which place the other list has each span.
-  compare(other) {
+  compare(other, here, there) {
     for (const button of this.rows.querySelectorAll(".open")) {
       const place = other.places.get(this.spans[button.dataset.at].id);
       const twin = button.querySelector(".twin");
-      twin.textContent = place === undefined ? "only here" : `there ${place + 1}`;
+      twin.textContent = place === undefined ? `only in ${here}` : `${there} ${place + 1}`;
       twin.classList.toggle("alone", place === undefined);
     }
   }
@@ -125,9 +126,10 @@ export class Evidence {
       const row = this.rows.children[at];
       return row.offsetTop - this.rows.offsetTop + 26;
     };
-    const paths = ways.flatMap(([from, to], number) => {
+    const bridges = [...new Set(ways.map(([from]) => from))];
+    const paths = ways.flatMap(([from, to]) => {
       const [a, b] = [middle(from), middle(to)];
-      const x = 22 - (number % 4) * 4;
+      const x = 20 - (bridges.indexOf(from) % LANES) * 6;
       const [turn, down] = [Math.min(10, Math.abs(b - a) / 2), b > a ? 1 : -1];
       return [
         svg("path", { d: `M30 ${a} H${x + turn} Q${x} ${a} ${x} ${a + down * turn} ` +

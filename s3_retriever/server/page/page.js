@@ -106,8 +106,8 @@ async function submit(event) {
       render(side, spans, took);
     }));
     if (comparing) {
-      sides[0].evidence.compare(sides[1].evidence);
-      sides[1].evidence.compare(sides[0].evidence);
+      sides[0].evidence.compare(sides[1].evidence, "A", "B");
+      sides[1].evidence.compare(sides[0].evidence, "B", "A");
     }
     const spans = shown().flatMap(({ evidence }) => evidence.spans);
     filter.facets(spans, submit);

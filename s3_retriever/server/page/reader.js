@@ -23,7 +23,10 @@ export class Reader {
     this.place = el("p", { class: "quiet place" });
     this.metadata = el("div", { class: "chips" });
     this.why = el("div", { class: "why" });
-    this.source = el("select", { id: "heat-source", onchange: () => this.#colour() });
+    this.source = el("select", { id: "heat-source", onchange: () => {
+      this.wanted = this.source.value;
+      this.#colour();
+    } });
     this.text = new DocumentText((token) => this.#pick(token));
     this.inspector = el("section", { class: "inspector", hidden: true, "aria-live": "polite",
       "aria-label": "Where a feature fires" });
@@ -40,7 +43,9 @@ export class Reader {
         el("p", { class: "heat-line" }, el("label", { for: "heat-source" }, "Heat of "),
           this.source, el("span", { class: "ramp", "aria-hidden": "true" },
             ...[1, 3, 5, 7, 9].map((level) => el("i", { class: `h${level}` }))))),
-      el("div", { class: "scroll" }, this.why, this.text.element),
+      this.why,
+      el("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "Document" },
+        this.text.element),
       this.inspector);
   }
 
@@ -148,7 +153,7 @@ export class Reader {
 
   #sources() {
     const taps = Object.keys(this.heat?.scores ?? {});
-    const wanted = this.source.value || ALL;
+    const wanted = this.heat ? (this.wanted ?? ALL) : "none";
     const options = ["none", ...(taps.some((tap) => !numeric.test(tap)) ? [ALL] : []), ...taps];
     this.source.replaceChildren(...options.map((value) =>
       el("option", { value }, value === "none" || value === ALL ? value : sourceLabel(value))));
@@ -187,7 +192,7 @@ export class Reader {
     bar(bars, parts, low, high);
     const list = (title, ...items) =>
       items.length ? el("div", { class: "reasons" }, el("h3", {}, title), ...items) : null;
-    this.why.replaceChildren(el("details", { open: true },
+    this.why.replaceChildren(el("details", { open: roomy() },
       el("summary", {}, "Why it is here"),
       bars,
       el("p", { class: "parts" }, ...parts.filter(([, value]) => Math.abs(value) >= 0.005)
@@ -268,4 +273,5 @@ export class Reader {
   }
 }
 
+const roomy = () => matchMedia("(min-width: 40rem) and (min-height: 40rem)").matches;
 const words = (tokens) => name([...new Set(tokens)].slice(0, 5).join(" "), 60);

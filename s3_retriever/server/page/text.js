@@ -3,7 +3,7 @@
 // The text is cut into blocks. A block holds plain text until it comes near the screen; only then
 // its spans and the tokens with heat become elements.
 
-import { at, el, motion, unitsOf } from "./dom.js";
+import { at, el, unitsOf } from "./dom.js";
 
 const BLOCK = 3_000; // units
 const LEVELS = 9;
@@ -11,7 +11,7 @@ const LEVELS = 9;
 export class DocumentText {
   // `pick(token)` is called with the index of a token that was chosen.
   constructor(pick) {
-    this.element = el("div", { class: "text", dir: "auto", "aria-label": "Document" });
+    this.element = el("div", { class: "text", dir: "auto" });
     this.marks = [];
     this.tokens = [];
     this.levels = null;
@@ -67,9 +67,15 @@ export class DocumentText {
     if (!block) return;
     block.near = true;
     this.#paint(block);
-    const mark = [...block.element.querySelectorAll("mark")]
-      .find((each) => Number(each.dataset.end) > unit);
-    (mark ?? block.element).scrollIntoView({ block: "center", behavior: motion() });
+    const go = (again) => {
+      if (!block.element.isConnected) return;
+      const mark = [...block.element.querySelectorAll("mark")]
+        .find((each) => Number(each.dataset.end) > unit);
+      (mark ?? block.element).scrollIntoView({ block: "center" });
+      // Blocks on the way get their true heights only when they are near.
+      if (again) requestAnimationFrame(() => go(again - 1));
+    };
+    go(3);
   }
 
   #seen(entries) {
