@@ -38,3 +38,7 @@ class CodebookError(S3Error):
 
 class IndexStoreError(S3Error):
     """An index on disk that is missing, damaged, locked, or of another host, codebook or schema."""
+
+
+class IndexLockedError(IndexStoreError):
+    """An index that another writer is changing; it can be changed when that one is done."""
