@@ -110,7 +110,7 @@ class ExitCode(IntEnum):
 
 
 # The class of wrong command lines; some versions of typer have a copy of click of their own.
-_UsageError: Any = typer.BadParameter.__bases__[0]
+UsageError: Any = typer.BadParameter.__bases__[0]
 
 
 class Commands(TyperGroup):
@@ -126,7 +126,7 @@ class Commands(TyperGroup):
         except KeyboardInterrupt as interrupt:
             fail(f"Interrupted. {interrupt}".rstrip())
             raise typer.Exit(ExitCode.INTERRUPTED) from None
-        except _UsageError as error:
+        except UsageError as error:
             error.message = printable(error.message)
             raise
         except S3Error as error:

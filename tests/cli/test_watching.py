@@ -28,7 +28,7 @@ _CODE = (
     "import s3_retriever.index.lock as lock; lock.LOCK_SECONDS = 0.2; "
     "from s3_retriever.cli import main; main()"
 )
-_SECONDS = 120
+_SECONDS = 300
 
 
 class Watch:
