@@ -42,3 +42,7 @@ class IndexStoreError(S3Error):
 
 class ServerError(S3Error):
     """A server that cannot be reached, is busy, or refuses a request."""
+
+
+class IndexLockedError(IndexStoreError):
+    """An index that another writer is changing; it can be changed when that one is done."""

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from s3_retriever.cli import options
+from s3_retriever.cli.configuring import exclusive
 from s3_retriever.cli.console import ExitCode, one_line, results, say, show_table, write_json
 from s3_retriever.cli.files import none_readable, warn_skipped
 from s3_retriever.cli.options import create_index, open_index
@@ -96,11 +97,16 @@ def show_text(console: Console, text: Text) -> None:
 
 
 def search(
+    context: typer.Context,
     question: options.Question,
     index: Annotated[
         Path | None,
         typer.Option(
-            "--in", metavar="INDEX", show_default="none", help="Folder of the index to search."
+            "--in",
+            metavar="INDEX",
+            show_default="none",
+            help="Folder of the index to search.",
+            autocompletion=options.indexes,
         ),
     ] = None,
     files: Annotated[
@@ -150,6 +156,7 @@ def search(
     With --in, mode bm25 does not load the host. With --server, --in is the name of an index there,
     and not needed if there is only one. Exits with code 3 if nothing is found.
     """
+    index, files = exclusive(context, index=index, files=files)
     if server is None and (index is None) == (not files):
         raise typer.BadParameter("Give either an index with --in or files with --files.")
     if server and files:

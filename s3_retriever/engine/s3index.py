@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, overload
 
 from s3_retriever.codebook.files import local_folder, read_codebook_file
+from s3_retriever.display import error_html, index_html
 from s3_retriever.document import Document
 from s3_retriever.engine.hosting import (
     codebook_name,
@@ -567,6 +568,12 @@ class S3Index:
         check_text(question, "question")
         chosen, snapshot = self._chosen(recipe, "hybrid"), self._snapshot("hybrid")
         return rank(snapshot, question, chosen, self.encoder, "hybrid", snapshot.live), chosen
+
+    def _repr_html_(self) -> str:
+        try:
+            return index_html(self.stats())
+        except IndexStoreError as error:  # it is closed, say
+            return error_html(error)
 
     def _snapshot(self, mode: Mode) -> Snapshot:
         """The index as it is now, with the taps that its host and codebook compute.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from s3_retriever.display import explanation_html
 from s3_retriever.errors import InputError
 from s3_retriever.features import TapFeatures
 from s3_retriever.index import Segment, Snapshot
@@ -119,6 +120,9 @@ class Explanation:
     terms: tuple[TermShare, ...]
     attention: tuple[AttentionShare, ...]
     tokens: tuple[TokenScore, ...]
+
+    def _repr_html_(self) -> str:
+        return explanation_html(self)
 
 
 def explain(

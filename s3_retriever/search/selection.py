@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush, heapreplace
 from itertools import islice
-from typing import Any
+from typing import Any, SupportsIndex, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from s3_retriever.display import span_html, spans_html
 from s3_retriever.index import Segment
 from s3_retriever.recipe import Recipe, Redundancy
 from s3_retriever.search.fusion import DIGITS, nth_largest
@@ -66,6 +67,27 @@ class Span:
         """`document_id:start-end`, the same in every search."""
         return f"{self.document_id}:{self.start}-{self.end}"
 
+    def _repr_html_(self) -> str:
+        return span_html(self)
+
+
+class SpanList(list[Span]):
+    """A list of spans that notebooks show as evidence; in every other respect a list."""
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Span: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> SpanList: ...
+
+    def __getitem__(self, index: SupportsIndex | slice) -> Span | SpanList:
+        chosen = super().__getitem__(index)
+        return chosen if isinstance(chosen, Span) else SpanList(chosen)
+
+    def _repr_html_(self) -> str | None:
+        """None, which leaves it to the text, if something else was put into the list."""
+        return spans_html(self) if all(isinstance(span, Span) for span in self) else None
+
 
 @dataclass(frozen=True, slots=True)
 class Pick:
@@ -86,7 +108,7 @@ def select(
     order: Order,
     unique: bool = True,
     min_relevance: float = 0.0,
-) -> list[Span]:
+) -> SpanList:
     """Choose spans, best first, until there are `k` or the budget is spent.
 
     A span is the sentence of a peak, widened to the sentences within the recipe's radius of it. A
@@ -105,7 +127,7 @@ def select(
     """
     relevance = Relevance(ranking, recipe)
     if relevance.best < min_relevance:
-        return []
+        return SpanList()
     picked = pick(
         order_of(ranking, recipe),
         token_budget=token_budget,
@@ -116,7 +138,7 @@ def select(
     chosen = list(islice(picked, k))
     if order == "document":
         chosen.sort(key=lambda span: span.first)
-    return [span_of(ranking, span, relevance[span.peak]) for span in chosen]
+    return SpanList(span_of(ranking, span, relevance[span.peak]) for span in chosen)
 
 
 def order_of(ranking: Ranking, recipe: Recipe) -> BestFirst:
