@@ -26,6 +26,7 @@ from s3_retriever.cli.indexing import (
     sync,
     verify,
 )
+from s3_retriever.cli.mcp import mcp
 from s3_retriever.cli.searching import explain, search
 
 app = typer.Typer(
@@ -84,6 +85,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "delete": delete,
     "compact": compact,
     "verify": verify,
+    "mcp": mcp,
     "fit": fit,
     "calibrate": calibrate,
 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import re
 import sys
 from collections.abc import Iterable
 from enum import IntEnum
@@ -20,22 +19,9 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from s3_retriever.errors import S3Error
+from s3_retriever.printable import UNSAFE, one_line, printable
 
-# Characters that act on a terminal or hide what a text says: control characters but for the line
-# break and the tab, other line breaks, overrides of the direction of writing, lone surrogates.
-_UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-# One character in place of one, which keeps columns and the offsets of tokens.
-_SHOWN = "\N{REPLACEMENT CHARACTER}"
-
-
-def printable(text: str) -> str:
-    """A text as a terminal may show it, characters that act on a terminal replaced."""
-    return _UNSAFE.sub(_SHOWN, text)
-
-
-def one_line(text: str) -> str:
-    """A text without line breaks, which an id or a file name may contain."""
-    return " ".join(text.split())
+__all__ = ["one_line", "printable"]
 
 
 class _Console(Console):
@@ -94,7 +80,7 @@ def fail(sentence: str) -> None:
 def write_json(value: Any) -> None:
     """Write one JSON document to stdout, in which control characters are escaped."""
     text = json.dumps(value, ensure_ascii=not _writes_unicode(), indent=2)
-    typer.echo(_UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
+    typer.echo(UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
 def _writes_unicode() -> bool:

@@ -1,0 +1,1 @@
+"""An index behind HTTP: the server, its page, and the client that searches it from elsewhere."""
