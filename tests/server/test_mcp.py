@@ -199,7 +199,7 @@ def test_a_span_is_in_the_middle_of_its_passage(board):
 
 def test_lists_are_paged_and_filtered_by_prefix(index):
     first = call(index, "list", limit=3).structured_content
-    assert [document["id"] for document in first["documents"]][0] == "leave.md"
+    assert first["documents"][0]["id"] == "leave.md"
     assert (first["total"], first["next_offset"]) == (5, 3)
     rest = call(index, "list", offset=3, limit=3).structured_content
     assert len(rest["documents"]) == 2
