@@ -5,22 +5,16 @@ Colours are inherited or half transparent, which reads on a light and on a dark 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from s3_retriever.document import title_of
+from s3_retriever.printable import printable
 
 if TYPE_CHECKING:
     from s3_retriever.answer import Answer, Citation
     from s3_retriever.search import Explanation, Span
-
-# Characters that act on a terminal or hide what a text says: control characters but for the line
-# break and the tab, other line breaks, overrides of the direction of writing, lone surrogates.
-UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-# One character in place of one, which keeps columns and the offsets of tokens.
-_SHOWN = "\N{REPLACEMENT CHARACTER}"
 
 _MOST_SPANS = 50
 _MOST_ROWS = 10
@@ -35,11 +29,6 @@ _CELL = "text-align:left;vertical-align:top;padding:.15em .8em .15em 0;border:no
 _HEAT = "rgba(255,160,0,{:.2f})"
 _BAR = {True: "rgba(255,160,0,.7)", False: "rgba(110,140,220,.7)"}
 _BAR_EM = 8.0
-
-
-def printable(text: str) -> str:
-    """A text as a terminal or a page may show it, characters that act on it replaced."""
-    return UNSAFE.sub(_SHOWN, text)
 
 
 def span_html(span: Span) -> str:

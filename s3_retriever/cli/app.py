@@ -28,6 +28,7 @@ from s3_retriever.cli.indexing import (
     sync,
     verify,
 )
+from s3_retriever.cli.mcp import mcp
 from s3_retriever.cli.searching import explain, search
 from s3_retriever.cli.serving import serve
 
@@ -95,6 +96,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "compact": compact,
     "verify": verify,
     "serve": serve,
+    "mcp": mcp,
     "fit": fit,
     "calibrate": calibrate,
     "config": config,

@@ -14,9 +14,10 @@ import typer
 from rich.table import Table
 
 from s3_retriever.cli import options
-from s3_retriever.cli.console import UsageError, one_line, results, say, show_table, write_json
+from s3_retriever.cli.console import UsageError, results, say, show_table, write_json
 from s3_retriever.errors import InputError, brief
 from s3_retriever.paths import regular_size
+from s3_retriever.printable import one_line
 from s3_retriever.types import shown
 
 NAME = "s3r.toml"

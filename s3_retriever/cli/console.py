@@ -18,13 +18,8 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
-from s3_retriever.display import UNSAFE, printable
 from s3_retriever.errors import S3Error
-
-
-def one_line(text: str) -> str:
-    """A text without line breaks, which an id or a file name may contain."""
-    return " ".join(text.split())
+from s3_retriever.printable import UNSAFE, one_line, printable
 
 
 class _Console(Console):

@@ -18,11 +18,12 @@ from rich.text import Text
 
 from s3_retriever.cli import options
 from s3_retriever.cli.configuring import exclusive
-from s3_retriever.cli.console import ExitCode, one_line, results, say, show_table, write_json
+from s3_retriever.cli.console import ExitCode, results, say, show_table, write_json
 from s3_retriever.cli.files import none_readable, warn_skipped
 from s3_retriever.cli.options import create_index, open_index
 from s3_retriever.errors import InputError
 from s3_retriever.files import find_files, place, read_files
+from s3_retriever.printable import one_line
 from s3_retriever.recipe import Recipe
 
 if TYPE_CHECKING:

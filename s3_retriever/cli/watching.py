@@ -11,10 +11,11 @@ from typing import NoReturn
 
 from rich.text import Text
 
-from s3_retriever.cli.console import one_line, results, say
+from s3_retriever.cli.console import results, say
 from s3_retriever.cli.files import Counts
 from s3_retriever.errors import IndexLockedError, InputError
 from s3_retriever.files import FoundFiles, find_files
+from s3_retriever.printable import one_line
 from s3_retriever.types import shown
 
 # Called with what was done, such as `added`, and the id of the document.

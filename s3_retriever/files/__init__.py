@@ -3,7 +3,7 @@
 from s3_retriever.files.content import Content, UnreadableError
 from s3_retriever.files.decoding import is_utf8
 from s3_retriever.files.finding import FoundFile, FoundFiles, find_files
-from s3_retriever.files.places import place
+from s3_retriever.files.places import offset, place, split_place
 from s3_retriever.files.reading import (
     SkippedFile,
     check_readable,
@@ -29,8 +29,10 @@ __all__ = [
     "file_id",
     "find_files",
     "is_utf8",
+    "offset",
     "place",
     "read_files",
     "read_text",
     "reader_for",
+    "split_place",
 ]

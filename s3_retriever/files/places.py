@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 _PAGES = {".pdf": "p.", ".epub": "section"}
 # The text of these has other lines than the file, or the file has none.
 _LINELESS = frozenset({".docx", ".htm", ".html", ".xhtml"})
+_PLACE = re.compile(r"(?::| p\. | cell | section )(\d{1,9})(?:-\d+)?$")
 
 
 def place(metadata: Mapping[str, Any], text: str, start: int) -> str | None:
@@ -36,3 +38,26 @@ def place(metadata: Mapping[str, Any], text: str, start: int) -> str | None:
     if suffix in _LINELESS:
         return path
     return f"{path}:{text.count(chr(10), 0, start) + 1}"
+
+
+def split_place(name: str) -> tuple[str, int | None]:
+    """A name without the place at its end, and the number of the line, page or cell."""
+    found = _PLACE.search(name)
+    return (name[: found.start()], int(found[1])) if found else (name, None)
+
+
+def offset(metadata: Mapping[str, Any], text: str, number: int) -> int:
+    """Where in a document the line or page begins that `place` calls by a number, in characters.
+
+    0 for a document that is a cell or a line itself, and for a number that its text does not have.
+    """
+    path = metadata.get("path")
+    if not isinstance(path, str) or "cell" in metadata or "line" in metadata:
+        return 0
+    separator = chr(12) if PurePosixPath(path).suffix.lower() in _PAGES else "\n"
+    start = 0
+    for _ in range(number - 1):
+        start = text.find(separator, start) + 1
+        if not start:
+            return 0
+    return start

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from s3_retriever.files.finding import FoundFile, FoundFiles
+from s3_retriever.files.places import split_place
 from s3_retriever.files.reading import SkippedFile, file_id
 
 
@@ -104,19 +104,10 @@ class KnownFiles:
         Returns:
             No ids if the index has no such document.
         """
-        for candidate, number in ((name, None), _split_place(name)):
+        for candidate, number in ((name, None), split_place(name)):
             for path in (candidate, file_id(Path(candidate), self.base)):
                 if path in self:
                     return [path]
                 if ids := self._files.get(path, []):
                     return [key for key in ids if number == self._places[key]] or ids
         return []
-
-
-_PLACE = re.compile(r"(?::| p\. | cell | section )(\d+)(?:-\d+)?$")
-
-
-def _split_place(name: str) -> tuple[str, int | None]:
-    """A name without the place at its end, and the number of the line, page or cell."""
-    found = _PLACE.search(name)
-    return (name[: found.start()], int(found[1])) if found else (name, None)

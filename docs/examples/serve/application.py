@@ -19,7 +19,7 @@ def main() -> None:
     """Print the prompt for the question on the command line."""
     try:
         with RemoteIndex(os.environ["S3R_SERVER"], token=os.environ.get("S3R_TOKEN")) as index:
-            print(prompt_for(index, " ".join(sys.argv[1:])))
+            sys.stdout.write(prompt_for(index, " ".join(sys.argv[1:])) + "\n")
     except S3Error as error:
         sys.exit(f"Error: {error}")
 

@@ -113,6 +113,14 @@ def to_evidence(span: Span, metadata: Mapping[str, Any], document_id: str) -> Do
     return Document(page_content=span.text, id=f"{document_id}:{start}-{end}", metadata=merged)
 
 
+def cited(documents: Iterable[Document]) -> str:
+    """Texts for a model, one in a line, each after its id, or its number, in brackets."""
+    return "\n".join(
+        f"[{document.id or number}] {' '.join(document.page_content.split())}"
+        for number, document in enumerate(documents, 1)
+    )
+
+
 def place(metadata: Mapping[str, Any]) -> int:
     """Where a document starts in the text it was cut from, by S3 or by a text splitter; or 0."""
     for key in (START, "start_index"):

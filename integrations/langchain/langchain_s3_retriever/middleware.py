@@ -16,6 +16,7 @@ except ImportError as error:
         "EvidenceMiddleware needs LangChain 1.x: pip install 'langchain-s3-retriever[agents]'"
     ) from error
 
+from langchain_s3_retriever.documents import cited
 from s3_retriever import InputError
 
 PROMPT = "Answer from this evidence; say so if it does not hold the answer.\n\n{evidence}"
@@ -71,11 +72,7 @@ class EvidenceMiddleware(AgentMiddleware):
     ) -> ModelRequest[Any]:
         if not found:
             return request
-        lines = "\n".join(
-            f"[{document.id or number}] {document.page_content}"
-            for number, document in enumerate(found, 1)
-        )
-        evidence = self.prompt.replace("{evidence}", lines)
+        evidence = self.prompt.replace("{evidence}", cited(found))
         before = request.system_message.content if request.system_message else ""
         if isinstance(before, str):
             content: Any = f"{before}\n\n{evidence}" if before else evidence

@@ -13,7 +13,12 @@ import pytest
 INTEGRATION = Path(__file__).parents[1]
 DOCS = INTEGRATION.parents[1] / "docs"
 PAGE = DOCS / "langchain.md"
-EXAMPLES = ["langchain_chain.py", "langchain_swap.py", "langchain_compress.py"]
+EXAMPLES = [
+    "langchain_chain.py",
+    "langchain_swap.py",
+    "langchain_compress.py",
+    "langchain_langgraph.py",
+]
 
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```(?:\n```text\n(.*?)^```)?", re.MULTILINE | re.DOTALL)
 _NUMBER = re.compile(r"-?\d+\.\d+")

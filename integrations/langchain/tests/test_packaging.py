@@ -38,6 +38,7 @@ def test_the_public_names():
         "S3Retriever",
         "S3VectorStore",
         "__version__",
+        "create_evidence_tool",
     ]
     assert all(hasattr(langchain_s3_retriever, name) for name in langchain_s3_retriever.__all__)
 

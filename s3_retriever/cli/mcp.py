@@ -1,0 +1,100 @@
+"""`s3r mcp`."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from s3_retriever.cli import options
+from s3_retriever.cli.console import say
+from s3_retriever.errors import InputError, S3Error
+
+if TYPE_CHECKING:
+    from s3_retriever.engine import S3Index
+
+logger = logging.getLogger(__name__)
+
+
+def mcp(
+    indexes: Annotated[
+        list[Path], typer.Argument(metavar="INDEX", help="Folders of one or several indexes.")
+    ],
+    http: Annotated[
+        bool, typer.Option("--http", help="Serve over HTTP, at /mcp, instead of stdio.")
+    ] = False,
+    address: Annotated[
+        str,
+        typer.Option(
+            "--address",
+            metavar="ADDRESS",
+            help="Address to serve over HTTP; another one than this machine's own needs a token.",
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int,
+        typer.Option("--port", metavar="N", min=0, max=65535, help="Port to serve over HTTP."),
+    ] = 8766,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            "--token",
+            metavar="TOKEN",
+            envvar="S3R_TOKEN",
+            show_envvar=False,
+            show_default="$S3R_TOKEN",
+            help="What clients over HTTP must send as Authorization: Bearer TOKEN. Arguments are "
+            "visible to other users of the machine, so prefer the variable.",
+        ),
+    ] = None,
+    device: options.Device = "auto",
+    dtype: options.DtypeName = "auto",
+) -> None:
+    """Serve indexes to agents as tools of the Model Context Protocol (MCP).
+
+    The tools are search, read and list; documents are resources as well. Coding agents start this
+    command themselves and talk to it over stdio. Other processes may add to the indexes meanwhile.
+    """
+    from s3_retriever.server.mcp import MCP_PATH, create_server, http_app, run_stdio
+
+    opened = open_indexes(indexes, device, dtype)
+    server = create_server(opened)
+    app = http_app(server, address, token) if http else None
+    # The first search need not wait for the hosts, nor do the client's first requests.
+    threading.Thread(target=_load_hosts, args=[opened.values()], daemon=True).start()
+    if app is None:
+        run_stdio(server)
+        return
+    import uvicorn
+
+    say(f"Serving http://{address}:{port}{MCP_PATH}")
+    uvicorn.run(app, host=address, port=port, log_config=None, access_log=False)
+
+
+def open_indexes(paths: Sequence[Path], device: str, dtype: options.Dtype) -> dict[str, S3Index]:
+    """Open indexes under the names of their folders, without the ending `.s3r`.
+
+    Raises:
+        InputError: Two have the same name.
+        IndexStoreError: There is no index, or it is damaged.
+    """
+    opened: dict[str, S3Index] = {}
+    for path in paths:
+        name = path.resolve().name.removesuffix(".s3r")
+        if name in opened:
+            raise InputError(f"Two indexes have the name {name!r}; rename a folder.")
+        opened[name] = options.open_index(path, None, None, device, dtype, needs_host=False)
+    return opened
+
+
+def _load_hosts(indexes: Iterable[S3Index]) -> None:
+    try:
+        for index in indexes:
+            index.encoder  # noqa: B018 - loads it
+    except S3Error as error:
+        # A search says it again, to the agent.
+        logger.error("%s", error)
