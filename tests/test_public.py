@@ -15,7 +15,7 @@ PUBLIC = {
     "Document", "DocumentBoost", "Explanation", "FeatureCoverage", "Firings", "GoldSpan",
     "HeadsRecipe", "Heat",
     "Host", "HostError", "IndexStoreError", "InputError", "Interleave", "LabelledQuestion",
-    "LongContext", "MaxToken", "Recipe", "Redundancy", "RelevanceRecipe", "S3Error", "S3Index",
+    "LongContext", "MaxToken", "Recipe", "Redundancy", "RemoteIndex", "RelevanceRecipe", "S3Error", "S3Index", "ServerError",
     "ScannedContext",
     "SecondHop", "SentenceRecipe", "Span", "Tap", "TapChoice", "TapRecipe", "TopKSAE",
     "ZScore", "__version__", "calibrate", "choose_taps", "new_index", "read_files",
