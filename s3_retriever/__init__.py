@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         IndexStoreError,
         InputError,
         S3Error,
+        ServerError,
     )
     from s3_retriever.files import read_files
     from s3_retriever.host import Host
@@ -44,7 +45,8 @@ if TYPE_CHECKING:
         ZScore,
     )
     from s3_retriever.sae import TopKSAE
-    from s3_retriever.search import Explanation, Span
+    from s3_retriever.search import Explanation, Firings, Heat, Span
+    from s3_retriever.server.client import RemoteIndex
 
     __version__: str
 
@@ -63,7 +65,9 @@ _MODULES = {
     "Explanation": "search",
     "FeatureCoverage": "recipe",
     "HeadsRecipe": "recipe",
+    "Firings": "search",
     "GoldSpan": "calibration",
+    "Heat": "search",
     "Host": "host",
     "HostError": "errors",
     "IndexStoreError": "errors",
@@ -75,11 +79,13 @@ _MODULES = {
     "Recipe": "recipe",
     "Redundancy": "recipe",
     "RelevanceRecipe": "recipe",
+    "RemoteIndex": "server.client",
     "S3Error": "errors",
     "S3Index": "engine",
     "ScannedContext": "answer",
     "SecondHop": "recipe",
     "SentenceRecipe": "recipe",
+    "ServerError": "errors",
     "Span": "search",
     "Tap": "host.taps",
     "TapChoice": "calibration",
@@ -104,8 +110,10 @@ __all__ = [
     "DocumentBoost",
     "Explanation",
     "FeatureCoverage",
+    "Firings",
     "GoldSpan",
     "HeadsRecipe",
+    "Heat",
     "Host",
     "HostError",
     "IndexStoreError",
@@ -117,11 +125,13 @@ __all__ = [
     "Recipe",
     "Redundancy",
     "RelevanceRecipe",
+    "RemoteIndex",
     "S3Error",
     "S3Index",
     "ScannedContext",
     "SecondHop",
     "SentenceRecipe",
+    "ServerError",
     "Span",
     "Tap",
     "TapChoice",

@@ -38,3 +38,11 @@ class CodebookError(S3Error):
 
 class IndexStoreError(S3Error):
     """An index on disk that is missing, damaged, locked, or of another host, codebook or schema."""
+
+
+class ServerError(S3Error):
+    """A server that cannot be reached, is busy, or refuses a request."""
+
+
+class IndexLockedError(IndexStoreError):
+    """An index that another writer is changing; it can be changed when that one is done."""

@@ -66,6 +66,7 @@ class EncodedChunk:
         last: Whether the document ends here.
         keys: Key head to the quantized key of each token, uint8 [n, bytes]; all 0 for attention
             sinks.
+        language: The language that the terms were analysed in; empty if it is not listed.
     """
 
     document: Document
@@ -76,6 +77,7 @@ class EncodedChunk:
     vectors: NDArray[np.uint8] | None
     last: bool
     keys: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
+    language: str = "en"
 
 
 @dataclass(frozen=True, slots=True)

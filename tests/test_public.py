@@ -12,7 +12,8 @@ from s3_retriever import Document, S3Index
 
 PUBLIC = {
     "Advanced", "Answer", "Calibration", "Citation", "Codebook", "CodebookError", "Compressor",
-    "Document", "DocumentBoost", "Explanation", "FeatureCoverage", "GoldSpan", "HeadsRecipe",
+    "Document", "DocumentBoost", "Explanation", "FeatureCoverage", "Firings", "GoldSpan",
+    "HeadsRecipe", "Heat",
     "Host", "HostError", "IndexStoreError", "InputError", "Interleave", "LabelledQuestion",
     "LongContext", "MaxToken", "Recipe", "Redundancy", "RelevanceRecipe", "S3Error", "S3Index",
     "ScannedContext",

@@ -61,7 +61,12 @@ def is_last(metadata: Mapping[str, Any]) -> bool:
 
 
 def in_document(span: Span) -> Span:
-    """Turn a span of a piece into one of the document that the piece was cut from."""
+    """Turn a span of a piece into one of the document that the piece was cut from.
+
+    A span of a document that was not cut stays as it is.
+    """
+    if _PLACE not in span.metadata:
+        return span
     metadata = dict(span.metadata)
     place = metadata.pop(_PLACE)
     start = int(place["start"])

@@ -11,6 +11,7 @@ from s3_retriever.answer.citations import Citation, cite
 from s3_retriever.answer.decoding import TokenQueue, text_of
 from s3_retriever.answer.prompt import Request
 from s3_retriever.answer.writing import Refresh, Writing
+from s3_retriever.display import answer_html
 from s3_retriever.search import Span
 
 # What is said if nothing in the context is relevant to the question.
@@ -49,6 +50,9 @@ class Answer:
     def found(self) -> bool:
         """Whether the context has evidence for the question."""
         return bool(self.evidence)
+
+    def _repr_html_(self) -> str:
+        return answer_html(self)
 
 
 def generate(

@@ -227,7 +227,7 @@ class LongContext:
             raise
 
     def _scanned(self, store: Store) -> ScannedContext:
-        return ScannedContext(store, self._requests, self._encoder, self._recipe)
+        return ScannedContext(S3Index(store, self._encoder, self._recipe), self._requests)
 
     def _open_store(self, path: Path) -> Store:
         """Open a kept scan, complete or not, if it was made with this host, codebook and recipe."""

@@ -16,7 +16,7 @@ from s3_retriever.document import title_of
 from s3_retriever.errors import HostError, InputError
 from s3_retriever.host import Host
 from s3_retriever.search import Span
-from s3_retriever.types import check_count, check_share, check_text
+from s3_retriever.types import Mode, Where, check_choice, check_count, check_share, check_text
 
 CHAT_PROMPT = "Answer the question from the context.\n\nContext:\n{context}\n\nQuestion: {question}"
 PLAIN_PROMPT = f"{CHAT_PROMPT}\nAnswer:"
@@ -161,11 +161,13 @@ class Request:
         options: Passed on to the model's `generate`.
         refresh: New tokens after which the evidence is searched for again; None for never.
         min_relevance: As in `ScannedContext.compress`.
+        mode: As in `S3Index.search`.
+        where: As in `S3Index.search`.
 
     Raises:
         HostError: The host cannot generate.
-        InputError: The question is empty, a number is out of range, or question, evidence and
-            answer together need more positions than the host has.
+        InputError: The question is empty, a number is out of range, the mode is unknown, or
+            question, evidence and answer together need more positions than the host has.
     """
 
     host: Host
@@ -176,6 +178,8 @@ class Request:
     options: Mapping[str, Any]
     refresh: int | None = None
     min_relevance: float | None = None
+    mode: Mode = "hybrid"
+    where: Where | None = None
 
     def __post_init__(self) -> None:
         """Check everything that does not need the evidence."""
@@ -187,6 +191,7 @@ class Request:
         if self.refresh is not None:
             check_count(self.refresh, "refresh")
         check_share(self.min_relevance, "min_relevance")
+        check_choice(self.mode, "mode", Mode)
         if self._room is None:
             return
         facts = (
@@ -250,6 +255,8 @@ class Requests:
         refresh: int | None,
         prompt: str | None,
         options: Mapping[str, Any],
+        mode: Mode = "hybrid",
+        where: Where | None = None,
     ) -> Request:
         """Make a request; the prompt is a template, all else as in `Request`.
 
@@ -265,4 +272,6 @@ class Requests:
             options,
             self.refresh if refresh is None else refresh,
             min_relevance,
+            mode,
+            where,
         )

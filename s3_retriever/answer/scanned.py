@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,43 +13,60 @@ from s3_retriever.answer.budget import default_token_budget
 from s3_retriever.answer.context import in_document
 from s3_retriever.answer.generation import Answer, AnswerStream, generate
 from s3_retriever.answer.prompt import Request, Requests, fit_evidence, join_evidence
-from s3_retriever.encoder import Encoder
 from s3_retriever.engine import S3Index
+from s3_retriever.engine.hosting import answering_host
 from s3_retriever.engine.s3index import MIN_RELEVANCE
 from s3_retriever.errors import InputError
-from s3_retriever.index import Store
-from s3_retriever.recipe import Recipe
+from s3_retriever.host import Host
 from s3_retriever.search import Span, knows_relevance
-from s3_retriever.types import Mode, check_choice, check_count, check_share, check_text
+from s3_retriever.types import Mode, Where, check_choice, check_count, check_share, check_text
 
 MAX_NEW_TOKENS = 256
 
 
 class ScannedContext:
-    """A context whose features are in an index; made by `LongContext.scan` or `LongContext.open`.
+    """A context whose features are in an index, and a host that answers questions about it.
 
-    Can be used as a context manager, and from several threads at once; the host runs for one of
-    them at a time.
+    Made by `LongContext.scan` or `LongContext.open` from a context, and by `of_index` from an index
+    of documents. Can be used as a context manager, and from several threads at once; the host runs
+    for one of them at a time.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        requests: Requests,
-        encoder: Encoder,
-        recipe: Recipe,
-    ) -> None:
-        """Prefer `LongContext.scan` and `LongContext.open`.
+    def __init__(self, index: S3Index, requests: Requests) -> None:
+        """Prefer `LongContext.scan`, `LongContext.open` and `of_index`.
 
         Args:
-            store: The context's pieces.
+            index: The context's pieces, or documents.
             requests: Makes the requests to the host that answers.
-            encoder: What they were scanned with.
-            recipe: How they were indexed and questions are scored.
         """
-        self._store = store
+        self._store = index._store
         self._requests = requests
-        self._index = S3Index(store, encoder, recipe)
+        self._index = index
+
+    @classmethod
+    def of_index(
+        cls,
+        index: S3Index,
+        host: str | Host,
+        *,
+        chat_options: Mapping[str, Any] | None = None,
+        **host_options: Any,
+    ) -> ScannedContext:
+        """Let a host answer questions about the documents of an index.
+
+        Args:
+            index: The index; it finds the evidence, and what is added to it later is found too.
+            host: What answers: a local folder or GGUF file, a model id on the Hub, or a host that
+                was loaded with `generates=True`, such as the index's own.
+            chat_options: As in `LongContext`.
+            host_options: For `Host.load`.
+
+        Raises:
+            HostError: The host cannot be loaded, or cannot generate.
+        """
+        answering = answering_host(host, host_options)
+        _ = answering.causal
+        return cls(index, Requests(answering, dict(chat_options or {}), None))
 
     def __enter__(self) -> ScannedContext:
         return self
@@ -129,6 +146,8 @@ class ScannedContext:
         min_relevance: float | None = None,
         refresh: int | None = None,
         prompt: str | None = None,
+        mode: Mode = "hybrid",
+        where: Where | None = None,
         **generation: Any,
     ) -> Answer:
         """Let the host answer a question from the evidence for it.
@@ -143,6 +162,8 @@ class ScannedContext:
                 is written so far, and go on with that evidence. Defaults to what `LongContext`
                 was given.
             prompt: A text with `{context}` and `{question}`.
+            mode: As in `S3Index.search`.
+            where: Metadata that the documents of the evidence must have, as in `S3Index.search`.
             generation: Passed on to the model's `generate`, such as `do_sample=True`; decoding is
                 greedy by default.
 
@@ -158,7 +179,15 @@ class ScannedContext:
         """
         return self.answer_to(
             self._requests.make(
-                question, token_budget, max_new_tokens, min_relevance, refresh, prompt, generation
+                question,
+                token_budget,
+                max_new_tokens,
+                min_relevance,
+                refresh,
+                prompt,
+                generation,
+                mode,
+                where,
             )
         )
 
@@ -171,6 +200,8 @@ class ScannedContext:
         min_relevance: float | None = None,
         refresh: int | None = None,
         prompt: str | None = None,
+        mode: Mode = "hybrid",
+        where: Where | None = None,
         **generation: Any,
     ) -> AnswerStream:
         """Like `answer`, but yields the text while it is generated, and has the answer at the end.
@@ -178,7 +209,15 @@ class ScannedContext:
         Args and errors are those of `answer`.
         """
         request = self._requests.make(
-            question, token_budget, max_new_tokens, min_relevance, refresh, prompt, generation
+            question,
+            token_budget,
+            max_new_tokens,
+            min_relevance,
+            refresh,
+            prompt,
+            generation,
+            mode,
+            where,
         )
         return self.stream_to(request)
 
@@ -217,14 +256,19 @@ class ScannedContext:
         """
         began = time.perf_counter()
         question = f"{request.question} {written}".strip() if written else request.question
-        floor = self._floor(request.min_relevance, "hybrid")
+        mode, where = request.mode, request.where
+        floor = self._floor(request.min_relevance, mode)
         spans = self._evidence(
             question,
             request.evidence_tokens,
             lambda spans: len(request.ids(spans)) - request.overhead,
-            min_relevance=request.min_relevance,
+            mode,
+            request.min_relevance,
+            where,
         )
-        if not (spans or written) and self._index.search(question, 1, min_relevance=floor):
+        if not (spans or written) and self._index.search(
+            question, 1, mode=mode, min_relevance=floor, where=where
+        ):
             raise InputError(
                 f"No evidence for the question fits into {request.evidence_tokens} tokens; raise "
                 "token_budget."
@@ -238,9 +282,10 @@ class ScannedContext:
         count: Callable[[Sequence[Span]], int],
         mode: Mode = "hybrid",
         min_relevance: float | None = None,
+        where: Where | None = None,
     ) -> list[Span]:
         floor = self._floor(min_relevance, mode)
-        if not min_relevance and self.tokens <= token_budget:
+        if not min_relevance and where is None and self.tokens <= token_budget:
             whole = self._whole()
             # A text tokenised whole may have a token more or less than its pieces.
             if count(whole) <= token_budget:
@@ -249,7 +294,12 @@ class ScannedContext:
                 )
                 return whole if relevant else []
         spans = self._index.search(
-            question, mode=mode, token_budget=token_budget, min_relevance=floor, order="document"
+            question,
+            mode=mode,
+            token_budget=token_budget,
+            min_relevance=floor,
+            where=where,
+            order="document",
         )
         return fit_evidence([in_document(span) for span in spans], count, token_budget)
 

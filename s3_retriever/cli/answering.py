@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from s3_retriever.cli import options
-from s3_retriever.cli.console import ExitCode, one_line, results, say, write_json
+from s3_retriever.cli.console import ExitCode, results, say, write_json
 from s3_retriever.cli.files import none_readable, warn_skipped
 from s3_retriever.cli.options import prepare
 from s3_retriever.cli.searching import show_text, size, span_json
@@ -27,6 +27,7 @@ from s3_retriever.files import (
     read_text,
     reader_for,
 )
+from s3_retriever.printable import one_line
 from s3_retriever.recipe import Recipe
 
 if TYPE_CHECKING:

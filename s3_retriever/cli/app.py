@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Annotated
@@ -13,6 +14,7 @@ import typer
 from s3_retriever import __version__
 from s3_retriever.cli.answering import answer
 from s3_retriever.cli.calibrating import calibrate
+from s3_retriever.cli.configuring import config, default_map
 from s3_retriever.cli.console import Commands, log_to_stderr, results
 from s3_retriever.cli.fitting import fit
 from s3_retriever.cli.indexing import (
@@ -28,11 +30,11 @@ from s3_retriever.cli.indexing import (
 )
 from s3_retriever.cli.mcp import mcp
 from s3_retriever.cli.searching import explain, search
+from s3_retriever.cli.serving import serve
 
 app = typer.Typer(
     name="s3r",
     cls=Commands,
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -52,6 +54,7 @@ def _paragraphs(command: Callable[..., None]) -> str:
 
 
 def s3r(
+    context: typer.Context,
     version: Annotated[  # noqa: ARG001 - the callback does the work
         bool,
         typer.Option(
@@ -62,6 +65,10 @@ def s3r(
         bool,
         typer.Option("--verbose", "-v", help="Log to stderr, and show the traceback of an error."),
     ] = False,
+    no_config: Annotated[
+        bool,
+        typer.Option("--no-config", help="Leave the files out that set defaults of options."),
+    ] = False,
 ) -> None:
     """Use any Hugging Face transformer as its own retriever.
 
@@ -69,6 +76,9 @@ def s3r(
     sentence on why), 2 wrong command line, 3 nothing found, 130 interrupted.
     """
     log_to_stderr(verbose)
+    # What is wrong in a file is no obstacle to reading how the command is used.
+    if not no_config and not {"-h", "--help"} & set(sys.argv[1:]):
+        context.default_map = default_map(context.command)
 
 
 app.callback(help=_paragraphs(s3r))(s3r)
@@ -85,9 +95,11 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "delete": delete,
     "compact": compact,
     "verify": verify,
+    "serve": serve,
     "mcp": mcp,
     "fit": fit,
     "calibrate": calibrate,
+    "config": config,
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name, help=_paragraphs(_command))(_command)

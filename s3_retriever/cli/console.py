@@ -21,8 +21,6 @@ from typer.core import TyperGroup
 from s3_retriever.errors import S3Error
 from s3_retriever.printable import UNSAFE, one_line, printable
 
-__all__ = ["one_line", "printable"]
-
 
 class _Console(Console):
     """A console that shows no control characters of what it prints, only its own colours."""
@@ -107,7 +105,7 @@ class ExitCode(IntEnum):
 
 
 # The class of wrong command lines; some versions of typer have a copy of click of their own.
-_UsageError: Any = typer.BadParameter.__bases__[0]
+UsageError: Any = typer.BadParameter.__bases__[0]
 
 
 class Commands(TyperGroup):
@@ -123,7 +121,7 @@ class Commands(TyperGroup):
         except KeyboardInterrupt as interrupt:
             fail(f"Interrupted. {interrupt}".rstrip())
             raise typer.Exit(ExitCode.INTERRUPTED) from None
-        except _UsageError as error:
+        except UsageError as error:
             error.message = printable(error.message)
             raise
         except S3Error as error:

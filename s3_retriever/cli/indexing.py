@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +15,8 @@ from rich.text import Text
 from s3_retriever.cli import options
 from s3_retriever.cli.console import results, say, show_table, warn, write_json
 from s3_retriever.cli.files import Counts, batches, none_readable, warn_skipped
-from s3_retriever.cli.options import create_index, open_index
+from s3_retriever.cli.options import create_index, open_index, open_remote
+from s3_retriever.cli.watching import OnChange, check_watch, follow
 from s3_retriever.errors import InputError
 from s3_retriever.files import FoundFiles, KnownFiles, SkippedFile, find_files, read_files
 from s3_retriever.index import DiskBackend, Snapshot, Store
@@ -21,6 +24,7 @@ from s3_retriever.recipe import Recipe
 
 if TYPE_CHECKING:
     from s3_retriever.engine import S3Index
+    from s3_retriever.server.client import RemoteIndex
 
 # Files of a batch are committed together; an interruption loses at most the batch at hand.
 BATCH_CHARACTERS = 2_000_000
@@ -42,7 +46,8 @@ def index(
     continues where it stopped. If the index exists, this is s3r add: unchanged files are skipped
     and changed ones replaced.
     """
-    _index(paths, to, host, codebook, recipe, device, dtype)
+    found, load = find_files(paths), _loader(to, host, codebook, recipe, device, dtype)
+    _show(_add_files(found, _known_so_far(to), load), found)
 
 
 def sync(
@@ -53,45 +58,63 @@ def sync(
     recipe: options.RecipeName = None,
     device: options.Device = "auto",
     dtype: options.DtypeName = "auto",
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Go on, and follow every change; needs the extra watch."),
+    ] = False,
 ) -> None:
     """Make an index the same as folders: like s3r index, and drops what is gone.
 
     Documents are dropped whose files were in the folders and are there no more, or are ignored
     now. Documents from elsewhere stay.
+
+    With --watch it goes on until Ctrl-C (exit code 130) and prints a line for every document that
+    it adds, replaces or drops. A file that cannot be read is named and skipped, and while another
+    process writes to the index, it waits.
     """
-    _index(paths, to, host, codebook, recipe, device, dtype, drop_gone=True)
+    found = find_files(paths)
+    if watch:
+        check_watch(paths)
+    load = _loader(to, host, codebook, recipe, device, dtype)
+
+    def update(found: FoundFiles, read: FoundFiles, on_change: OnChange | None) -> Counts:
+        return _add_files(
+            found, _known_so_far(to), load, read=read, drop_gone=True, on_change=on_change
+        )
+
+    if watch:
+        follow(paths, to, update)
+    else:
+        _show(update(found, found, None), found)
 
 
-def _index(
-    paths: list[str],
+def _loader(
     to: Path,
     host: str | None,
     codebook: str | None,
     recipe: str | None,
     device: str,
     dtype: options.Dtype,
-    *,
-    drop_gone: bool = False,
-) -> None:
-    found = find_files(paths)
+) -> Callable[[], S3Index]:
+    """What opens an index, or makes it, when it is first needed."""
     chosen = options.recipe(recipe)
-    if not (to / "manifest.json").exists():
-        known = KnownFiles((), to.parent)
-        _add_files(found, known, lambda: create_index(to, host, codebook, chosen, device, dtype))
-        return
-    known = _known(to)
-    if host or codebook or chosen:
-        # What does not fit the index is refused even if there is nothing to add.
-        opened = open_index(to, host, codebook, device, dtype)
-        _check_origin(opened, chosen)
-        _add_files(found, known, lambda: opened, drop_gone=drop_gone)
-    else:
-        _add_files(
-            found,
-            known,
-            lambda: open_index(to, None, None, device, dtype),
-            drop_gone=drop_gone,
-        )
+    if not _exists(to):
+        return cache(lambda: create_index(to, host, codebook, chosen, device, dtype))
+    if not (host or codebook or chosen):
+        return cache(lambda: open_index(to, None, None, device, dtype))
+    # What does not fit the index is refused even if there is nothing to add.
+    opened = open_index(to, host, codebook, device, dtype)
+    _check_origin(opened, chosen)
+    return lambda: opened
+
+
+def _exists(index: Path) -> bool:
+    return (index / "manifest.json").exists()
+
+
+def _known_so_far(index: Path) -> KnownFiles:
+    """What an index has of files; nothing if it is not there yet."""
+    return _known(index) if _exists(index) else KnownFiles((), index.parent)
 
 
 def add(
@@ -104,27 +127,29 @@ def add(
     codebook: options.MovedCodebook = None,
     device: options.Device = "auto",
     dtype: options.DtypeName = "auto",
+    server: options.Server = None,
+    token: options.Token = None,
 ) -> None:
     """Add files to an index.
 
     Unchanged files are skipped and changed ones replaced; s3r sync also drops what is gone. Files
     are committed in batches: after an interruption, the same command continues where it stopped.
+    With --server, the ids of files are their paths relative to the current folder.
     """
-    known = _known(to, again=replace)
-    _add_files(find_files(paths), known, lambda: open_index(to, host, codebook, device, dtype))
+    load: Callable[[], S3Index | RemoteIndex]
+    if server:
+        remote = open_remote(server, to, token)
+        known, load = KnownFiles(remote.rows(), Path(), again=replace), lambda: remote
+    else:
+        known = _known(to, again=replace)
+        load = lambda: open_index(to, host, codebook, device, dtype)  # noqa: E731
+    found = find_files(paths)
+    _show(_add_files(found, known, load), found)
 
 
 def _known(index: Path, *, again: bool = False) -> KnownFiles:
     """What an index has of files."""
-    return KnownFiles(_documents(Store.open(index).snapshot()), index.parent, again=again)
-
-
-def _documents(snapshot: Snapshot) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Ids and metadata of the documents of an index."""
-    for segment in snapshot.segments:
-        for ordinal in segment.live_documents().tolist():
-            row = segment.document(ordinal)
-            yield row.id, row.metadata
+    return KnownFiles(Store.open(index).snapshot().rows(), index.parent, again=again)
 
 
 def _check_origin(opened: S3Index, chosen: str | Recipe | None) -> None:
@@ -140,52 +165,81 @@ def _check_origin(opened: S3Index, chosen: str | Recipe | None) -> None:
 def _add_files(
     found: FoundFiles,
     known: KnownFiles,
-    load: Callable[[], S3Index],
+    load: Callable[[], S3Index | RemoteIndex],
     *,
+    read: FoundFiles | None = None,
     drop_gone: bool = False,
-) -> None:
-    """Read, scan and commit; the host is loaded only if there is something to scan."""
+    on_change: OnChange | None = None,
+) -> Counts:
+    """Read, scan and commit; the host is loaded only if there is something to scan.
+
+    Args:
+        found: The files that are there.
+        known: What the index has of them.
+        load: Opens the index.
+        read: Which of the files to read; all by default.
+        drop_gone: Whether documents are dropped whose files are gone.
+        on_change: Called after a commit with what was done and the id of each document.
+    """
     counts = Counts()
-    files: set[Any] = set()
-    target: S3Index | None = None
+    changed = on_change or (lambda *_: None)
+    read = read or found
+    total, files = len(read.files), set[Any]()
+    target: S3Index | RemoteIndex | None = None
 
     def on_skip(skipped: SkippedFile) -> None:
         counts.skipped += 1
         known.on_skip(skipped)
-        warn_skipped(skipped)
+        # What vanished while a folder is watched is dropped by the next round.
+        if on_change is None or os.path.lexists(skipped.path):
+            warn_skipped(skipped)
 
-    documents = read_files(found, base=known.base, on_skip=on_skip, is_known=known.is_known)
+    documents = read_files(read, base=known.base, on_skip=on_skip, is_known=known.is_known)
     try:
         for batch in batches(documents, BATCH_CHARACTERS):
             target = target or load()
             target.add(batch, replace=True)
-            replaced = sum(document.id in known for document in batch)
-            counts.replaced += replaced
-            counts.added += len(batch) - replaced
+            for document in batch:
+                replaced = document.id in known
+                counts.replaced += replaced
+                counts.added += not replaced
+                changed("replaced" if replaced else "added", document.id)
             files.update(document.metadata["path"] for document in batch)
-            if (done := len(files) + known.unchanged + counts.skipped) < len(found.files):
-                say(f"Kept so far: {done - counts.skipped} of {len(found.files)} files")
+            if (done := len(files) + known.unchanged + counts.skipped) < total:
+                say(f"Kept so far: {done - counts.skipped} of {total} files")
         counts.unchanged = known.unchanged
-        if stale := known.stale(found, drop_gone=drop_gone):
+        if stale := known.stale(found, drop_gone=drop_gone, read=read.files):
             counts.dropped = (target or load()).delete(stale)
+            for document_id in stale:
+                changed("dropped", document_id)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"Kept in the index: {counts.added + counts.replaced} files of this run; the same "
             "command continues from there."
         ) from None
+    return counts
+
+
+def _show(counts: Counts, found: FoundFiles) -> None:
+    """Print what was done; it is an error if no file could be read."""
     if not counts.read and not counts.dropped:
         raise none_readable(found)
     results().print(f"{counts}.")
 
 
-def list_documents(index: options.IndexPath, as_json: options.AsJson = False) -> None:
+def list_documents(
+    index: options.IndexPath,
+    server: options.Server = None,
+    token: options.Token = None,
+    as_json: options.AsJson = False,
+) -> None:
     """List the documents of an index, one id per line."""
-    snapshot = Store.open(index).snapshot()
+    listed = open_remote(server, index, token) if server else Store.open(index).snapshot()
     if as_json:
-        rows = _documents(snapshot)
+        rows = listed.rows()
         write_json([{"id": name, "metadata": metadata} for name, metadata in rows])
         return
-    for document_id in snapshot.ids():
+    for document_id in listed.ids():
         results().print(Text(document_id), soft_wrap=True)
 
 
@@ -197,12 +251,19 @@ def show(
             metavar="ID", help="Ids of documents, paths of files, or what a search prints."
         ),
     ],
+    server: options.Server = None,
+    token: options.Token = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Show the text of documents as it is in the index."""
-    snapshot = Store.open(index).snapshot()
-    ids = _named(names, index, snapshot)
-    documents = [_document(snapshot, document_id) for document_id in ids]
+    if server:
+        remote = open_remote(server, index, token)
+        found = remote.get(_named(names, KnownFiles(remote.rows(), Path())))
+        documents = [{"id": d.id, "metadata": d.metadata, "text": d.text} for d in found]
+    else:
+        snapshot = Store.open(index).snapshot()
+        ids = _named(names, KnownFiles(snapshot.rows(), index.parent))
+        documents = [_document(snapshot, document_id) for document_id in ids]
     if as_json:
         write_json(documents)
         return
@@ -219,9 +280,8 @@ def _document(snapshot: Snapshot, document_id: str) -> dict[str, Any]:
     return {"id": row.id, "metadata": row.metadata, "text": segment.document_text(ordinal)}
 
 
-def _named(names: Sequence[str], index: Path, snapshot: Snapshot) -> list[str]:
+def _named(names: Sequence[str], known: KnownFiles) -> list[str]:
     """The ids that names mean, each once; names that mean none are kept as they are."""
-    known = KnownFiles(_documents(snapshot), index.parent)
     return list(dict.fromkeys(key for name in names for key in known.documents_at(name) or [name]))
 
 
@@ -267,12 +327,20 @@ def delete(
     missing_ok: Annotated[
         bool, typer.Option("--missing-ok", help="Ignore ids that are not in the index.")
     ] = False,
+    server: options.Server = None,
+    token: options.Token = None,
 ) -> None:
     """Delete documents from an index, all of them or, after an error, none."""
-    store = Store.open(index)
-    named = _named(ids, index, store.snapshot())
-    deleted = store.delete(named, missing_ok=missing_ok)
-    results().print(f"{deleted} deleted, {store.snapshot().n_documents} left.", soft_wrap=True)
+    if server:
+        remote = open_remote(server, index, token)
+        named = _named(ids, KnownFiles(remote.rows(), Path()))
+        deleted, left = remote.delete(named, missing_ok=missing_ok), len(remote)
+    else:
+        store = Store.open(index)
+        named = _named(ids, KnownFiles(store.snapshot().rows(), index.parent))
+        deleted = store.delete(named, missing_ok=missing_ok)
+        left = store.snapshot().n_documents
+    results().print(f"{deleted} deleted, {left} left.", soft_wrap=True)
 
 
 def compact(index: options.IndexPath) -> None:

@@ -13,13 +13,15 @@ from pydantic import ValidationError
 from s3_retriever.cli.console import messages, say
 from s3_retriever.codebook.files import is_foreign
 from s3_retriever.errors import CodebookError, InputError
-from s3_retriever.paths import lasting
+from s3_retriever.paths import EMBEDDED, lasting
 from s3_retriever.recipe import Recipe
 from s3_retriever.types import Mode, Order
 
 if TYPE_CHECKING:
     from s3_retriever.engine import S3Index
+    from s3_retriever.server.client import RemoteIndex
 
+RECIPES = ("default", "paper", "paper-literal")
 Dtype = Literal["auto", "bfloat16", "float32"]
 
 
@@ -28,21 +30,49 @@ def choices(literal: Any) -> str:
     return "|".join(get_args(literal))
 
 
+def indexes(incomplete: str) -> list[str]:
+    """The indexes whose paths begin so, for the completion of a shell.
+
+    If there is none, shells complete the paths of files and folders themselves.
+    """
+    folder, slash, begin = incomplete.rpartition("/")
+    try:
+        found = [
+            folder + slash + path.name
+            for path in sorted(Path(folder + slash or ".").expanduser().iterdir())
+            if path.name.startswith(begin) and (path / "manifest.json").is_file()
+        ]
+    except (OSError, ValueError, RuntimeError):  # also an unknown user
+        return []
+    # A line break would be another completion.
+    return [path for path in found if path.isprintable()]
+
+
 Paths = Annotated[
     list[str],
     typer.Argument(metavar="PATH", help="Files, folders (with everything below them) and globs."),
 ]
 Question = Annotated[str, typer.Argument(metavar="QUESTION", help="Any text.")]
-IndexPath = Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the index.")]
-To = Annotated[Path, typer.Option("--to", metavar="INDEX", help="Folder of the index.")]
-In = Annotated[Path, typer.Option("--in", metavar="INDEX", help="Folder of the index.")]
+IndexPath = Annotated[
+    Path, typer.Argument(metavar="INDEX", help="Folder of the index.", autocompletion=indexes)
+]
+To = Annotated[
+    Path, typer.Option("--to", metavar="INDEX", help="Folder of the index.", autocompletion=indexes)
+]
+In = Annotated[
+    Path, typer.Option("--in", metavar="INDEX", help="Folder of the index.", autocompletion=indexes)
+]
 
 HOST_NAMES = "minilm, smollm2, a local folder or GGUF file, or a model id on the Hugging Face Hub"
 HostArgument = Annotated[str, typer.Argument(metavar="HOST", help=f"Host model: {HOST_NAMES}.")]
 HostName = Annotated[
     str | None,
     typer.Option(
-        "--host", metavar="HOST", show_default="minilm", help=f"Host model: {HOST_NAMES}."
+        "--host",
+        metavar="HOST",
+        show_default="minilm",
+        help=f"Host model: {HOST_NAMES}.",
+        autocompletion=lambda: list(EMBEDDED),
     ),
 ]
 MovedHost = Annotated[
@@ -79,6 +109,7 @@ RecipeName = Annotated[
         metavar="RECIPE",
         show_default="default",
         help="default (measures best), paper, or a JSON file with your own recipe.",
+        autocompletion=lambda: list(RECIPES),
     ),
 ]
 SearchRecipe = Annotated[
@@ -88,11 +119,17 @@ SearchRecipe = Annotated[
         metavar="RECIPE",
         show_default="the recipe of the index",
         help="Score with another recipe: default, paper, or a JSON file.",
+        autocompletion=lambda: list(RECIPES),
     ),
 ]
 Device = Annotated[
     str,
-    typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, mps or a torch device."),
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        help="auto, cpu, cuda, mps or a torch device.",
+        autocompletion=lambda: ["auto", "cpu", "cuda", "mps"],
+    ),
 ]
 DtypeName = Annotated[
     Dtype,
@@ -163,6 +200,26 @@ OrderName = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Write one JSON document to stdout.")]
 
+Server = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        metavar="URL",
+        show_default="none",
+        help="Ask a server started with s3r serve; INDEX is then the index's name there.",
+    ),
+]
+Token = Annotated[
+    str | None,
+    typer.Option(
+        "--token",
+        envvar="S3R_TOKEN",
+        metavar="TOKEN",
+        show_default="none",
+        help="The server's token; other users of this machine cannot see it in S3R_TOKEN.",
+    ),
+]
+
 
 def conditions(texts: Sequence[str] | None) -> dict[str, Any] | None:
     """Parse `KEY=VALUE` texts and JSON objects into a metadata filter; None without any.
@@ -214,7 +271,7 @@ def recipe(text: str | None) -> str | Recipe | None:
     Raises:
         InputError: The file is missing or is not a recipe.
     """
-    if text is None or text in ("default", "paper", "paper-literal"):
+    if text is None or text in RECIPES:
         return text
     try:
         content = Path(text).read_bytes()
@@ -315,6 +372,19 @@ def open_index(
     return S3Index.open(
         path, location(host), codebook=location(codebook), device=device, dtype=dtype
     )
+
+
+def open_remote(server: str, index: Path | None, token: str | None) -> RemoteIndex:
+    """`RemoteIndex` with the values of the command line.
+
+    Args:
+        server: Address of the server.
+        index: The index's name there; None for the only one.
+        token: The server's token.
+    """
+    from s3_retriever.server.client import RemoteIndex
+
+    return RemoteIndex(server, None if index is None else str(index), token=token)
 
 
 def prepare() -> None:

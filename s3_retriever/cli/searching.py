@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,15 +17,19 @@ from rich.table import Table
 from rich.text import Text
 
 from s3_retriever.cli import options
-from s3_retriever.cli.console import ExitCode, one_line, results, say, show_table, write_json
+from s3_retriever.cli.configuring import exclusive
+from s3_retriever.cli.console import ExitCode, results, say, show_table, write_json
 from s3_retriever.cli.files import none_readable, warn_skipped
 from s3_retriever.cli.options import create_index, open_index
+from s3_retriever.errors import InputError
 from s3_retriever.files import find_files, place, read_files
+from s3_retriever.printable import one_line
 from s3_retriever.recipe import Recipe
 
 if TYPE_CHECKING:
     from s3_retriever.engine import S3Index
     from s3_retriever.search import Explanation, Span
+    from s3_retriever.server.client import RemoteIndex
 
 # Wider lines are hard to read.
 _WIDEST = 100
@@ -47,15 +52,19 @@ def span_json(span: Span) -> dict[str, Any]:
     }
 
 
-def places(index: S3Index, spans: Sequence[Span]) -> list[str]:
+def places(index: S3Index | RemoteIndex, spans: Sequence[Span]) -> list[str]:
     """Where spans are: file and line, page or cell; for documents from elsewhere, their ids."""
-    snapshot = index._store.snapshot()
-    found = []
-    for span in spans:
-        entry = snapshot.find(span.document_id)
-        text = entry[0].document_text(entry[1]) if entry else ""
-        found.append(place(span.metadata, text, span.start) or span.id)
-    return found
+
+    @cache
+    def text_of(document_id: str) -> str:
+        try:
+            return index.get(document_id).text
+        except InputError:
+            return ""  # deleted since the search
+
+    return [
+        place(span.metadata, text_of(span.document_id), span.start) or span.id for span in spans
+    ]
 
 
 def show_spans(console: Console, spans: Sequence[Span], found_at: Sequence[str]) -> None:
@@ -89,11 +98,16 @@ def show_text(console: Console, text: Text) -> None:
 
 
 def search(
+    context: typer.Context,
     question: options.Question,
     index: Annotated[
         Path | None,
         typer.Option(
-            "--in", metavar="INDEX", show_default="none", help="Folder of the index to search."
+            "--in",
+            metavar="INDEX",
+            show_default="none",
+            help="Folder of the index to search.",
+            autocompletion=options.indexes,
         ),
     ] = None,
     files: Annotated[
@@ -134,16 +148,25 @@ def search(
     ] = None,
     device: options.Device = "auto",
     dtype: options.DtypeName = "auto",
+    server: options.Server = None,
+    token: options.Token = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Find the spans that answer a question, in an index or in files.
+    """Find the spans that answer a question, in an index, in files or on a server.
 
-    With --in, mode bm25 does not load the host. Exits with code 3 if nothing is found.
+    With --in, mode bm25 does not load the host. With --server, --in is the name of an index there,
+    and not needed if there is only one. Exits with code 3 if nothing is found.
     """
-    if (index is None) == (not files):
+    index, files = exclusive(context, index=index, files=files)
+    if server is None and (index is None) == (not files):
         raise typer.BadParameter("Give either an index with --in or files with --files.")
+    if server and files:
+        raise typer.BadParameter("A server searches its indexes; give either --server or --files.")
     wanted, chosen = options.conditions(where), options.recipe(recipe)
-    if index is not None:
+    opened: S3Index | RemoteIndex
+    if server:
+        opened = options.open_remote(server, index, token)
+    elif index is not None:
         needs_host = mode != "bm25" or chosen is not None
         opened = open_index(index, host, codebook, device, dtype, needs_host=needs_host)
     else:
@@ -318,6 +341,8 @@ def explain(
     codebook: options.MovedCodebook = None,
     device: options.Device = "auto",
     dtype: options.DtypeName = "auto",
+    server: options.Server = None,
+    token: options.Token = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Show why a span was found: the scores of its tokens, its features and its words.
@@ -326,7 +351,11 @@ def explain(
     stronger background marks tokens with a higher co-activation with the question.
     """
     wanted, chosen = options.conditions(where), options.recipe(recipe)
-    opened = open_index(index, host, codebook, device, dtype)
+    opened = (
+        options.open_remote(server, index, token)
+        if server
+        else open_index(index, host, codebook, device, dtype)
+    )
     spans = opened.search(question, rank, mode=mode, where=wanted, recipe=chosen)
     if len(spans) < rank:
         say(f"Nothing found at rank {rank}: the search found {len(spans)} spans.")

@@ -137,6 +137,7 @@ class _Scanned:
                 head: _quantized_keys(keys.tensor()[self.rows].numpy())
                 for head, keys in self.keys.items()
             },
+            language=language,
         )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, overload
 
 from s3_retriever.codebook.files import local_folder, read_codebook_file
+from s3_retriever.display import error_html, index_html
 from s3_retriever.document import Document
 from s3_retriever.engine.hosting import (
     codebook_name,
@@ -25,7 +26,18 @@ from s3_retriever.paths import lasting
 from s3_retriever.processes import renew_after_fork
 from s3_retriever.progress import Bar, progress_bar
 from s3_retriever.recipe import Recipe
-from s3_retriever.search import Explanation, Span, explain, knows_relevance, rank, search
+from s3_retriever.search import (
+    Explanation,
+    Firings,
+    Heat,
+    Span,
+    explain,
+    firings,
+    heat,
+    knows_relevance,
+    rank,
+    search,
+)
 from s3_retriever.text import TEXT_ANALYSIS
 from s3_retriever.types import (
     Mode,
@@ -49,9 +61,12 @@ if TYPE_CHECKING:
     from s3_retriever.encoder import Encoder
     from s3_retriever.features import EncodedChunk
     from s3_retriever.host import Host
+    from s3_retriever.search.ranking import Ranking
 
 # Tokens of a search that sets no limit, about what four chunks of other retrievers hold.
 DEFAULT_TOKEN_BUDGET = 512
+# The recipes that come with a codebook.
+RECIPE_NAMES = ("default", "paper", "paper-literal")
 # A search without `k` leaves out spans of a lower relevance.
 MIN_RELEVANCE = 0.05
 
@@ -494,20 +509,71 @@ class S3Index:
             InputError: The question is empty, or the span is not in the index any more.
             CodebookError: The recipe needs taps that the index does not have.
         """
-        check_text(question, "question")
         check_type(span, Span, "span")
-        chosen, encoder, snapshot = (
-            self._chosen(recipe, "hybrid"),
-            self.encoder,
-            self._snapshot("hybrid"),
-        )
-        ranking = rank(snapshot, question, chosen, encoder, "hybrid", snapshot.live)
-        ranges = encoder.host.tokenizer.split(question)
+        ranking, chosen = self._ranking(question, recipe)
+        ranges = self.encoder.host.tokenizer.split(question)
         return explain(ranking, [question[start:end] for start, end in ranges], span, chosen)
+
+    def heat(self, question: str, document_id: str, recipe: str | Recipe | None = None) -> Heat:
+        """Score every token of a document: where the question's features fire, tap by tap.
+
+        Args:
+            question: Any text.
+            document_id: Id of the document.
+            recipe: Score with another recipe than the index's own; its taps must be indexed.
+
+        Raises:
+            InputError: The question is empty, or there is no such document.
+            CodebookError: The recipe needs taps that the index does not have.
+        """
+        check_string(document_id, "document_id")
+        return heat(self._ranking(question, recipe)[0], document_id)
+
+    def firings(self, tap: str, feature: int, limit: int = 20) -> Firings:
+        """Find the sentences in which a feature fires, whatever the question.
+
+        Args:
+            tap: Name of the feature's tap, such as `hidden.5`.
+            feature: Its index in that tap's dictionary.
+            limit: Most sentences to return.
+
+        Raises:
+            InputError: There is no such tap or feature, or `limit` is below 1.
+        """
+        check_string(tap, "tap")
+        feature = check_count(feature, "feature", least=0)
+        return firings(self._store.snapshot(), tap, feature, check_count(limit, "limit"))
 
     def stats(self) -> dict[str, Any]:
         """Sizes and settings, as JSON values."""
         return self._store.stats()
+
+    def recipe_names(self) -> list[str]:
+        """The names of the recipes that a search of this index may use; loads the host.
+
+        Raises:
+            HostError: The host cannot be loaded.
+            CodebookError: There is no codebook for it.
+        """
+        _ = self.encoder
+        names = []
+        for name in RECIPE_NAMES:
+            with suppress(CodebookError):
+                self._chosen(name, "hybrid")
+                names.append(name)
+        return names
+
+    def _ranking(self, question: str, recipe: str | Recipe | None) -> tuple[Ranking, Recipe]:
+        """All sentences ranked in mode `hybrid`, and by which recipe."""
+        check_text(question, "question")
+        chosen, snapshot = self._chosen(recipe, "hybrid"), self._snapshot("hybrid")
+        return rank(snapshot, question, chosen, self.encoder, "hybrid", snapshot.live), chosen
+
+    def _repr_html_(self) -> str:
+        try:
+            return index_html(self.stats())
+        except IndexStoreError as error:  # it is closed, say
+            return error_html(error)
 
     def _snapshot(self, mode: Mode) -> Snapshot:
         """The index as it is now, with the taps that its host and codebook compute.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from s3_retriever.files.finding import FoundFiles
+from s3_retriever.files.finding import FoundFile, FoundFiles
 from s3_retriever.files.places import split_place
 from s3_retriever.files.reading import SkippedFile, file_id
 
@@ -61,22 +61,29 @@ class KnownFiles:
         """Note that a file could not be read, so that what the index has of it is kept."""
         self._failed.add(file_id(skipped.path, self.base))
 
-    def stale(self, found: FoundFiles, *, drop_gone: bool) -> list[str]:
-        """The documents that their files no longer have, after all files were read.
+    def stale(
+        self, found: FoundFiles, *, drop_gone: bool, read: Iterable[FoundFile] | None = None
+    ) -> list[str]:
+        """The documents that their files no longer have, after the files were read.
 
         Args:
-            found: The files that were read.
+            found: The files that are there.
             drop_gone: Whether documents count whose files are gone from the folders. Those below
                 folders that could not be read do not.
+            read: The files that were read; all by default.
         """
         present = {file_id(file.path, self.base) for file in found.files}
+        if read is None:
+            fresh = present - self._failed
+        else:
+            fresh = {file_id(file.path, self.base) for file in read} - self._failed
         folders = [Path(os.path.realpath(folder)) for folder in found.folders]
         unknown = [Path(os.path.realpath(path)) for path in found.skipped]
         stale: list[str] = []
         for name, ids in self._files.items():
             path = self.base / name
             if name in present:
-                if name not in self._failed:
+                if name in fresh:
                     stale += [document_id for document_id in ids if document_id not in self._seen]
             elif (
                 drop_gone

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from s3_retriever.errors import IndexStoreError
+from s3_retriever.errors import IndexLockedError
 from s3_retriever.index.files import writing
 
 LOCK_NAME = "write.lock"
@@ -31,7 +31,8 @@ def hold(folder: Path) -> Iterator[None]:
         folder: Folder of the index.
 
     Raises:
-        IndexStoreError: Another writer holds it, or the folder cannot be written.
+        IndexLockedError: Another writer holds it.
+        IndexStoreError: The folder cannot be written.
     """
     until = time.monotonic() + LOCK_SECONDS
     # New ones each time: after an interrupt or a fork nothing is left of them but what the
@@ -55,7 +56,7 @@ def _acquire(lock: FileLock, until: float) -> None:
         lock.acquire(timeout=max(until - time.monotonic(), 0.0), poll_interval=_POLL_SECONDS)
     # A thread that holds the lock itself would wait for ever, which is a RuntimeError.
     except (Timeout, RuntimeError):
-        raise IndexStoreError(
+        raise IndexLockedError(
             f"Another writer is changing the index at {Path(lock.lock_file).parent}; try again "
             "when it is done."
         ) from None

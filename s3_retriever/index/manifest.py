@@ -27,7 +27,7 @@ from s3_retriever.features import MAX_FEATURES, Layout
 from s3_retriever.index.files import damaged
 from s3_retriever.paths import regular_size
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MANIFEST_NAME = "manifest.json"
 # A thousand segments, far more than merging leaves, take 4 MB.
 _LARGEST_MANIFEST = 1 << 26
@@ -79,6 +79,8 @@ class SegmentEntry(_Strict):
         features: Size of every tap's dictionary.
         vector_bytes: Bytes of a sentence's vector; 0 for an index without sentence vectors.
         key_bytes: Bytes of a token's key, by key head.
+        languages: Languages that documents were analysed in; others may have been, if they are
+            deleted.
         files: Every file of the folder, by name.
         deleted: Number of deleted documents; at least one document is not deleted.
         tombstones: Name of the file that lists the deleted documents; None if there are none.
@@ -93,6 +95,7 @@ class SegmentEntry(_Strict):
     key_bytes: dict[PlainName, Annotated[int, Field(ge=1, le=_MOST_KEY_BYTES)]] = Field(
         default_factory=dict
     )
+    languages: tuple[Annotated[str, Field(max_length=8)], ...] = ()
     files: dict[PlainName, FileEntry]
     deleted: NonNegativeInt = 0
     tombstones: PlainName | None = None

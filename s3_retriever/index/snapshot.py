@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -84,6 +84,18 @@ class Snapshot:
             raise KeyError(name)
         return _document(*place)
 
+    def metadata(self, document_id: str) -> Mapping[str, Any]:
+        """The metadata of the live document with this id.
+
+        Raises:
+            KeyError: There is none.
+        """
+        place = self.find(document_id)
+        if place is None:
+            raise KeyError(document_id)
+        segment, ordinal = place
+        return segment.document(ordinal).metadata
+
     def documents(self) -> Iterator[Document]:
         """The live documents, in the order they were added; each is read when it is due."""
         return (
@@ -99,6 +111,18 @@ class Snapshot:
             for segment in self.segments
             for ordinal in segment.live_documents().tolist()
         ]
+
+    def rows(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Ids and metadata of the live documents, in the order they were added."""
+        for segment in self.segments:
+            for ordinal in segment.live_documents().tolist():
+                row = segment.document(ordinal)
+                yield row.id, row.metadata
+
+    @cached_property
+    def languages(self) -> frozenset[str]:
+        """Languages in which documents were analysed."""
+        return frozenset(each for segment in self.segments for each in segment.entry.languages)
 
     @cached_property
     def n_documents(self) -> int:

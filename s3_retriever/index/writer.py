@@ -45,6 +45,7 @@ class SegmentWriter:
         self._layout = layout
         self._taken = taken or (lambda _: False)
         self._ids: dict[str, None] = {}
+        self._languages: set[str] = set()
         self._document: _OpenDocument | None = None
         self._failed = self._finished = False
         self._tokens = ArrayWriter(folder, tables.TOKENS_FILE, tables.TOKEN)
@@ -90,6 +91,7 @@ class SegmentWriter:
         self._check_tokens(chunk, document)
         self._check_sentences(chunk, document)
         self._append_tokens(chunk.starts, chunk.features, chunk.keys)
+        self._languages.add(chunk.language)
         for sentence, terms in zip(chunk.sentences, chunk.terms, strict=True):
             begin = document.text.advance(sentence.start)
             self._lexical.append(self._sentences.count, terms)
@@ -126,6 +128,7 @@ class SegmentWriter:
             IndexStoreError: The segment is damaged.
         """
         self._check_complete()
+        self._languages.update(segment.entry.languages)
         ordinals = segment.live_documents()
         first_document, first_sentence = self._documents.count, self._sentences.count
         source = segment.documents_reader
@@ -168,6 +171,7 @@ class SegmentWriter:
             features=dict(self._layout.features),
             vector_bytes=self._layout.vector_bytes,
             key_bytes=dict(self._layout.key_bytes),
+            languages=tuple(sorted(self._languages)),
             files=self._folder.entries(),
         )
         self._finished = True

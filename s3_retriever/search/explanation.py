@@ -8,13 +8,22 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from s3_retriever.display import explanation_html
 from s3_retriever.errors import InputError
 from s3_retriever.features import TapFeatures
 from s3_retriever.index import Segment, Snapshot
 from s3_retriever.recipe import MaxToken, Recipe, Redundancy
 from s3_retriever.search.ranking import Ranking
 from s3_retriever.search.relevance import Relevance
-from s3_retriever.search.selection import Pick, Span, order_of, pick, span_of, token_range
+from s3_retriever.search.selection import (
+    Pick,
+    Span,
+    order_of,
+    pick,
+    span_of,
+    token_bounds,
+    token_range,
+)
 from s3_retriever.search.signals import Coactivation, box
 from s3_retriever.types import Contribution, Scores
 
@@ -111,6 +120,9 @@ class Explanation:
     terms: tuple[TermShare, ...]
     attention: tuple[AttentionShare, ...]
     tokens: tuple[TokenScore, ...]
+
+    def _repr_html_(self) -> str:
+        return explanation_html(self)
 
 
 def explain(
@@ -252,18 +264,16 @@ def _sentence_at(segment: Segment, token: int) -> int:
 def _tokens(segment: Segment, first: int, last: int, scores: Scores) -> dict[int, TokenScore]:
     """The tokens of some sentences of a document, by position in the segment."""
     text, offset = segment.text(first, last), int(segment.sentences[first]["start"])
-    starts = segment.token_starts(first, last).astype(np.int64) - offset
-    # Token ends are not stored: a token ends at the next one's start, less white space. Tokens of
-    # byte-level vocabularies begin with the space before a word.
-    ends = np.append(starts[1:], len(text))
-    tokens = {}
-    for position, start, end in zip(
-        range(*token_range(segment, first, last)), starts.tolist(), ends.tolist(), strict=True
-    ):
-        piece = text[start:end].strip()
-        begin = offset + end - len(text[start:end].lstrip())
-        tokens[position] = TokenScore(piece, begin, begin + len(piece), float(scores[position]))
-    return tokens
+    positions = range(*token_range(segment, first, last))
+    return {
+        position: TokenScore(text[start - offset : end - offset], start, end, score)
+        for position, (start, end), score in zip(
+            positions,
+            token_bounds(segment, first, last),
+            scores[positions.start : positions.stop].tolist(),
+            strict=True,
+        )
+    }
 
 
 def _feature_shares(

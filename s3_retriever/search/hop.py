@@ -93,10 +93,7 @@ class _Bridge:
     def terms(
         self, known: Mapping[str, QuestionTerm], languages: frozenset[str]
     ) -> dict[str, QuestionTerm]:
-        """Terms of the sentence and title beyond the known ones, once each.
-
-        They are analysed in the languages in which the first pass matched terms.
-        """
+        """Terms of the sentence and title beyond the known ones, once each."""
         title = title_of(self._segment.document(self._document).metadata)
         text = f"{title} {self._segment.text(self._ordinal, self._ordinal)}"
         return {
@@ -113,7 +110,8 @@ def _second_pass(
     coactivations = [_coactivation(first, bridge, recipe, hop).sentences() for bridge in bridges]
     passes = [(hop.weight, coactivations)]
     if first.terms is not None:
-        known, languages = count_terms(question), first.terms.languages
+        languages = first.snapshot.languages
+        known = count_terms(question, languages)
         rows = bm25_each(first.snapshot, [bridge.terms(known, languages) for bridge in bridges])
         passes.append((hop.bm25_weight, rows))
     elif hop.similarity_weight and first.question is not None:

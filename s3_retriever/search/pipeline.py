@@ -129,7 +129,7 @@ def _raw_scores(
         coactivation = Coactivation(snapshot, question_weights(encoded.features, recipe), recipe)
         raw_scores["s3"] = coactivation.sentences()
     if mode != "s3":
-        terms = term_gains(snapshot, count_terms(question))
+        terms = term_gains(snapshot, count_terms(question, snapshot.languages))
         raw_scores["bm25"] = terms.scores(len(snapshot))
     if mode == "hybrid" and isinstance(recipe.fusion, Interleave) and recipe.fusion.edge_tokens:
         raw_scores["edge"] = _edges(snapshot, allowed, recipe.fusion.edge_tokens)

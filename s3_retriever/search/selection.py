@@ -6,18 +6,19 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush, heapreplace
 from itertools import islice
-from typing import Any
+from typing import Any, SupportsIndex, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from s3_retriever.display import span_html, spans_html
 from s3_retriever.index import Segment
 from s3_retriever.recipe import Recipe, Redundancy
 from s3_retriever.search.fusion import DIGITS, nth_largest
 from s3_retriever.search.ranking import Ranking
 from s3_retriever.search.relevance import Relevance
 from s3_retriever.text import size_in_tokens
-from s3_retriever.types import Order, Scores, Source
+from s3_retriever.types import Contribution, Order, Scores, Source
 
 # How many sentences are sorted at first, and how many next; most searches need no more.
 _SORTED = (64, 1_024)
@@ -44,6 +45,9 @@ class Span:
         metadata: A copy of the document's metadata.
         tokens: Length in tokens of the host; of a text with more than ten characters to a token, a
             tenth of its characters.
+        contributions: What each source, and the document, adds to `score`, and what `redundancy`
+            takes off; empty in mode `bm25` and with fusion `Interleave`, which do not add scores.
+        bridge: Id of the span that leads to this one in the second hop; None if none does.
     """
 
     text: str
@@ -55,11 +59,34 @@ class Span:
     sources: tuple[Source, ...]
     metadata: Mapping[str, Any] = field(hash=False)
     tokens: int
+    contributions: Mapping[Contribution, float] = field(default_factory=dict, hash=False)
+    bridge: str | None = None
 
     @property
     def id(self) -> str:
         """`document_id:start-end`, the same in every search."""
         return f"{self.document_id}:{self.start}-{self.end}"
+
+    def _repr_html_(self) -> str:
+        return span_html(self)
+
+
+class SpanList(list[Span]):
+    """A list of spans that notebooks show as evidence; in every other respect a list."""
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Span: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> SpanList: ...
+
+    def __getitem__(self, index: SupportsIndex | slice) -> Span | SpanList:
+        chosen = super().__getitem__(index)
+        return chosen if isinstance(chosen, Span) else SpanList(chosen)
+
+    def _repr_html_(self) -> str | None:
+        """None, which leaves it to the text, if something else was put into the list."""
+        return spans_html(self) if all(isinstance(span, Span) for span in self) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +108,7 @@ def select(
     order: Order,
     unique: bool = True,
     min_relevance: float = 0.0,
-) -> list[Span]:
+) -> SpanList:
     """Choose spans, best first, until there are `k` or the budget is spent.
 
     A span is the sentence of a peak, widened to the sentences within the recipe's radius of it. A
@@ -100,7 +127,7 @@ def select(
     """
     relevance = Relevance(ranking, recipe)
     if relevance.best < min_relevance:
-        return []
+        return SpanList()
     picked = pick(
         order_of(ranking, recipe),
         token_budget=token_budget,
@@ -111,7 +138,7 @@ def select(
     chosen = list(islice(picked, k))
     if order == "document":
         chosen.sort(key=lambda span: span.first)
-    return [span_of(ranking, span, relevance[span.peak]) for span in chosen]
+    return SpanList(span_of(ranking, span, relevance[span.peak]) for span in chosen)
 
 
 def order_of(ranking: Ranking, recipe: Recipe) -> BestFirst:
@@ -272,6 +299,11 @@ def span_of(ranking: Ranking, chosen: Pick, relevance: float) -> Span:
     _, segment, first = ranking.snapshot.locate(chosen.first)
     last = first + chosen.last - chosen.first
     row = segment.document(int(segment.sentences[first]["document"]))
+    contributions = {name: float(part[chosen.peak]) for name, part in ranking.contributions.items()}
+    lost = chosen.score - float(ranking.scores[chosen.peak])
+    if lost:
+        contributions["redundancy"] = lost
+    bridge = None if ranking.hop is None else ranking.hop.leader(chosen.peak)
     return Span(
         text=segment.text(first, last),
         score=chosen.score,
@@ -282,7 +314,17 @@ def span_of(ranking: Ranking, chosen: Pick, relevance: float) -> Span:
         sources=ranking.sources(chosen.first, chosen.last),
         metadata=row.metadata,
         tokens=_tokens(ranking, chosen.first, chosen.last),
+        contributions=contributions,
+        bridge=None if bridge is None else _span_id(ranking, bridge),
     )
+
+
+def _span_id(ranking: Ranking, number: int) -> str:
+    """Id of the span that is one sentence."""
+    _, segment, ordinal = ranking.snapshot.locate(number)
+    sentence = segment.sentences[ordinal]
+    row = segment.document(int(sentence["document"]))
+    return f"{row.id}:{sentence['start']}-{sentence['end']}"
 
 
 def _texts(ranking: Ranking, first: int, last: int) -> Iterator[str]:
@@ -336,3 +378,18 @@ def token_range(segment: Segment, first: int, last: int) -> tuple[int, int]:
     """The tokens of a run of sentences of a segment: the first, and the one after the last."""
     begin, end = segment.sentences[first], segment.sentences[last]
     return int(begin["first_token"]), int(end["first_token"]) + int(end["n_tokens"])
+
+
+def token_bounds(segment: Segment, first: int, last: int) -> list[tuple[int, int]]:
+    """Where the tokens of a run of sentences of a document start and end, in its characters."""
+    text, offset = segment.text(first, last), int(segment.sentences[first]["start"])
+    starts = segment.token_starts(first, last).astype(np.int64) - offset
+    # Token ends are not stored: a token ends at the next one's start, less white space. Tokens of
+    # byte-level vocabularies begin with the space before a word.
+    ends = np.append(starts[1:], len(text))
+    bounds = []
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        piece = text[start:end]
+        begin = offset + end - len(piece.lstrip())
+        bounds.append((begin, begin + len(piece.strip())))
+    return bounds

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from s3_retriever.features import EncodedQuestion, TapFeatures
 from s3_retriever.index import Segment, Snapshot
 from s3_retriever.recipe import MaxToken, Recipe
-from s3_retriever.text import analyze_question, language_of_term, term_hash
+from s3_retriever.text import analyze_question, term_hash
 from s3_retriever.types import Scores
 
 # Parameters of BM25, Lucene's defaults but for k1.
@@ -235,9 +235,10 @@ class TermGains:
         which: The term of each entry, as an index into `terms`, int64 [n].
         gains: BM25 gain of each entry, float64 [n].
         idf: IDF of each term, float64 [t].
+        several: Whether the term of each entry was found in several languages, so that a sentence
+            may have two entries for it, bool [n].
         wholes: For each entry the IDF of all terms that are not function words in its language,
             float64 [n].
-        languages: Languages, besides English, in which sentences have one of the terms.
     """
 
     terms: tuple[str, ...]
@@ -245,8 +246,8 @@ class TermGains:
     which: NDArray[np.int64]
     gains: Scores
     idf: Scores
+    several: NDArray[np.bool_]
     wholes: Scores
-    languages: frozenset[str]
 
     def coverage(self, size: int) -> Scores:
         """The share of the question's terms that each sentence has, weighted by IDF [size].
@@ -254,9 +255,10 @@ class TermGains:
         Function words of a sentence's own language are not missed in it.
         """
         places = self.numbers * len(self.terms) + self.which
-        if any(self.languages):
-            places = np.unique(places)  # outside English a sentence has alternatives of one term
-        numbers, which = np.divmod(places, max(len(self.terms), 1))
+        once = places[~self.several]
+        if len(once) < len(places):
+            once = np.concatenate([once, np.unique(places[self.several])])
+        numbers, which = np.divmod(once, max(len(self.terms), 1))
         had = np.bincount(numbers, self.idf[which], minlength=size)
         whole = np.full(size, np.inf)
         np.minimum.at(whole, self.numbers, self.wholes)
@@ -295,7 +297,7 @@ def count_terms(text: str, languages: frozenset[str] | None = None) -> dict[str,
 
     Args:
         text: The question.
-        languages: Languages of the documents, besides English; None if any may occur.
+        languages: Languages of the documents; None if any may occur.
     """
     counted: dict[str, QuestionTerm] = {}
     for alternatives in analyze_question(text, languages):
@@ -318,7 +320,8 @@ def term_gains(snapshot: Snapshot, counted: Mapping[str, QuestionTerm]) -> TermG
     sizes = np.array([len(term.alternatives) for term in counted.values()], dtype=np.int64)
     hashes = np.array([term_hash(name) for name in names], dtype=np.uint64)
     numbers, found, counts = _live_postings(snapshot, hashes)
-    which = np.repeat(np.arange(len(counted)), sizes)[found]
+    owners = np.repeat(np.arange(len(counted)), sizes)
+    which = owners[found]
     total = snapshot.n_sentences
     frequency = np.bincount(which, minlength=len(counted))
     idf = np.log1p((total - frequency + 0.5) / (frequency + 0.5))
@@ -326,9 +329,9 @@ def term_gains(snapshot: Snapshot, counted: Mapping[str, QuestionTerm]) -> TermG
     lengths = snapshot.column("n_terms")[numbers].astype(np.float64)
     saturation = K1 * (1 - B + B * lengths / max(snapshot.mean_terms, 1.0))
     gains = weights[which] * counts * (K1 + 1) / (counts + saturation)
-    languages = frozenset(language_of_term(names[each]) for each in np.unique(found))
     wholes = _wholes(counted.values(), idf)[found]
-    return TermGains(tuple(counted), numbers, which, gains, idf, wholes, languages)
+    several = np.bincount(owners[np.bincount(found, minlength=len(names)) > 0])[which] > 1
+    return TermGains(tuple(counted), numbers, which, gains, idf, several, wholes)
 
 
 def _wholes(terms: Iterable[QuestionTerm], idf: Scores) -> Scores:

@@ -15,7 +15,6 @@ from s3_retriever.text.terms import (
     analyze,
     analyze_question,
     count_terms,
-    language_of_term,
     term_hash,
 )
 
@@ -35,7 +34,6 @@ __all__ = [
     "analyze_question",
     "count_terms",
     "language_of",
-    "language_of_term",
     "size_in_tokens",
     "split_pieces",
     "split_sentences",

@@ -68,6 +68,11 @@ def _parsed() -> tuple[dict[str, Language], dict[str, str]]:
 
 
 LANGUAGES, _NAMES = _parsed()
+# The languages of each function word.
+_LISTED: dict[str, list[str]] = {}
+for _code, _language in LANGUAGES.items():
+    for _word in _language.words:
+        _LISTED.setdefault(_word, []).append(_code)
 # Languages with a stemmer, by script; the first is the default of words in that script.
 STEMMED: dict[str, tuple[str, ...]] = {
     script: tuple(
@@ -110,14 +115,18 @@ def _named(name: str) -> str | None:
     return UNKNOWN if code in _OTHERS.split() else None
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=4096)
 def _guessed(sample: str) -> str:
     words = Counter(map(lower, _WORDS.findall(normalize(sample))))
-    english = LANGUAGES[ENGLISH].words
+    # Function words by language: those that English does not have, and those that it shares.
+    own: Counter[str] = Counter()
+    shared: Counter[str] = Counter()
+    for word in words.keys() & _LISTED.keys():
+        codes = _LISTED[word]
+        (shared if ENGLISH in codes else own).update(dict.fromkeys(codes, words[word]))
     best, most = ENGLISH, 0
-    for code, language in LANGUAGES.items():
-        hits = sum(words[word] for word in words.keys() & (language.words - english))
-        against = sum(words[word] for word in words.keys() & (english - language.words))
+    for code in LANGUAGES:
+        hits, against = own[code], shared[ENGLISH] - shared[code]
         # Names and quotations must not make an English text foreign.
         if hits > most and hits >= max(2, 0.12 * words.total(), 4 * against):
             best, most = code, hits

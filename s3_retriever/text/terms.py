@@ -93,7 +93,7 @@ def analyze_question(text: str, languages: frozenset[str] | None = None) -> list
 
     Args:
         text: Any text.
-        languages: Languages of the documents, besides English; None if any may occur.
+        languages: Languages of the documents, as for `analyze`; None if any may occur.
 
     Returns:
         For each term its alternatives, which are distinct: the English one first, if there is
@@ -182,12 +182,14 @@ def _word_terms(word: str, language: str) -> tuple[str, ...]:
 def _question_terms(word: str, languages: frozenset[str] | None) -> tuple[tuple[str, ...], ...]:
     terms = []
     for form in _forms(word):
-        possible = [
-            each
-            for each in STEMMED.get(script_of(form), ())
-            if languages is None or each == ENGLISH or each in languages
-        ]
-        terms.append(tuple(term for each in (*possible, UNKNOWN) if (term := _term(form, each))))
+        script = script_of(form)
+        possible = [*STEMMED.get(script, ()), UNKNOWN]
+        if languages is not None:
+            there = {language_of_word(script, each) for each in languages}
+            # Documents in other languages than English also have the words as they are.
+            kept = there if there == {ENGLISH} else there | {UNKNOWN}
+            possible = [each for each in possible if each in kept]
+        terms.append(tuple(term for each in possible if (term := _term(form, each))))
     return tuple(alternatives for alternatives in terms if alternatives)
 
 
@@ -253,11 +255,6 @@ def _term(form: str, language: str) -> str:
     if script not in STEMMED:
         return stemmed
     return f"{language if is_stemmed(language) else UNKNOWN}:{stemmed}"
-
-
-def language_of_term(term: str) -> str:
-    """The language that a term names; empty for English terms and those of words as they are."""
-    return term.partition(":")[0] if ":" in term else UNKNOWN
 
 
 def _is_abbreviation(word: str) -> bool:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from s3_retriever import LongContext
 from s3_retriever.cli.answering import answer
 from s3_retriever.cli.app import app
-from s3_retriever.cli.console import printable
+from s3_retriever.printable import printable
 
 QUESTION = "What does the old captain paint?"
 LIMITS = ["--token-budget", "60", "--max-new-tokens", "8"]

@@ -17,7 +17,7 @@ REFERENCE = Path(__file__).parents[2] / "docs/cli.md"
 COMMANDS = [
     *("index", "add", "sync", "search", "answer", "explain", "list", "show", "info", "delete"),
     *("compact", "verify"),
-    *("fit", "calibrate", "mcp"),
+    *("serve", "mcp", "fit", "calibrate", "config"),
 ]
 
 

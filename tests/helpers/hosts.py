@@ -20,6 +20,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 # Nothing in the tests may ask the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Nor do they depend on the defaults that whoever runs them has set.
+os.environ["XDG_CONFIG_HOME"] = os.devnull
 # On such small models threads only wait for each other, most of all on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

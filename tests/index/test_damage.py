@@ -45,12 +45,12 @@ def test_no_index(tmp_path):
 
 
 def test_newer_schema(path):
-    edit(path, lambda m: m.update(schema_version=3, something="new"))
-    with pytest.raises(IndexStoreError, match=r"schema 3.*upgrade s3-retriever"):
+    edit(path, lambda m: m.update(schema_version=4, something="new"))
+    with pytest.raises(IndexStoreError, match=r"schema 4.*upgrade s3-retriever"):
         Store.open(path)
     manifest = json.loads((path / "manifest.json").read_text())
     (path / "manifest.json").write_text(json.dumps(manifest))  # nothing is sure of its layout
-    with pytest.raises(IndexStoreError, match=r"schema 3.*upgrade s3-retriever"):
+    with pytest.raises(IndexStoreError, match=r"schema 4.*upgrade s3-retriever"):
         Store.open(path)
 
 
@@ -91,7 +91,7 @@ def test_any_bit_of_the_manifest_counts(path):
         b'"x"',
         b"\xff\xfe",
         b"[" * 100_000,
-        b'{"schema_version": 2}',
+        b'{"schema_version": 3}',
     ],
 )
 def test_manifest_that_is_none(path, content):

@@ -79,7 +79,7 @@ def any_store(request, tmp_path):
 
 
 def test_a_new_index_is_empty(any_store):
-    assert (any_store.manifest.schema_version, any_store.manifest.generation) == (2, 0)
+    assert (any_store.manifest.schema_version, any_store.manifest.generation) == (3, 0)
     assert any_store.manifest.origin == ORIGIN
     snapshot = any_store.snapshot()
     assert (snapshot.n_documents, snapshot.n_sentences, snapshot.n_tokens) == (0, 0, 0)

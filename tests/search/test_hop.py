@@ -65,6 +65,9 @@ def test_a_span_says_whether_the_hop_found_it(index):
     assert explanation.bridge is not None and explanation.bridge.text == BRIDGE
     assert explanation.contributions["hop"] > 0
     assert sum(explanation.contributions.values()) == pytest.approx(spans[ANSWER].score)
+    assert spans[ANSWER].bridge == explanation.bridge.id
+    for span in spans.values():
+        assert sum(span.contributions.values()) == pytest.approx(span.score, abs=1e-5)
 
 
 def test_bm25_alone_takes_one_pass(index):

@@ -94,6 +94,18 @@ def test_words_alone_speak_in_other_languages():
         assert few.relevance < 0.9 < span.relevance
 
 
+def test_words_are_looked_up_in_the_languages_of_the_documents():
+    question = "Wann friert der Hafen zu?"
+    with S3Index.create() as made:
+        made.add("The harbour freezes over in January.", progress=False)
+        assert made.search(question, mode="bm25") == []
+        made.add(["Der Hafen friert im Januar zu.", "The lighthouse is old."], progress=False)
+        before = made.search(question, mode="bm25")
+        assert [span.text for span in before] == ["Der Hafen friert im Januar zu."]
+        made.compact(progress=False)
+        assert made.search(question, mode="bm25") == before
+
+
 def test_a_bridge_carries_relevance_to_what_it_leads_to():
     """The answer has nothing of the question, but is found through the sentence that does."""
     answer = "Orla Brandt was born in the fishing village of Skarvik."

@@ -8,9 +8,14 @@ from s3_retriever.text import analyze, analyze_question, language_of
 
 
 def shared(text, question, **metadata):
-    """The question's terms that the document has."""
-    terms = set(analyze(text, language_of(text, metadata)))
-    return [each for each in analyze_question(question) if terms.intersection(each)]
+    """The question's terms that the document has, whether its language is known or not."""
+    language = language_of(text, metadata)
+    terms = set(analyze(text, language))
+    found = [each for each in analyze_question(question) if terms.intersection(each)]
+    known = analyze_question(question, frozenset({language}))
+    matched = [terms.intersection(each) for each in known if terms.intersection(each)]
+    assert matched == [terms.intersection(each) for each in found]
+    return found
 
 
 @pytest.mark.parametrize(

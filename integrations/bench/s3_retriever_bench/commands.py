@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from s3_retriever.errors import S3Error
 from s3_retriever.types import Mode, Split
 
 if TYPE_CHECKING:
@@ -170,6 +171,40 @@ def memory(
     )
     _print(memory_tables(figures), f"Peak memory, last over first: {figures['ratio']:.3f}")
     _write_json(figures, out)
+
+
+@app.command()
+def serve(
+    clients: Annotated[int, _number("Clients that search at once.")] = 32,
+    seconds: Annotated[float, _option("S", "Seconds of load.", min=1.0)] = 60.0,
+    tokens: Annotated[int, _number("Tokens of the index.")] = 100_000,
+    host: Host = "minilm",
+    codebook: CodebookFolder = None,
+    text: Annotated[
+        list[Path] | None, _option("FILE", f"Text to index: {_PLAIN_OR_JSON}", _LIBRARY)
+    ] = None,
+    ask: Ask = None,
+    questions: Annotated[int, _number("Maximum questions.")] = 100,
+    out: OutFile = None,
+) -> None:
+    """A served index under load while a writer changes it; fails if a result is wrong."""
+    from s3_retriever_bench.serving import run_serving
+    from s3_retriever_bench.tables import serving_tables
+
+    figures = run_serving(
+        clients=clients,
+        seconds=seconds,
+        tokens=tokens,
+        host=host,
+        codebook=codebook,
+        texts=text or [],
+        ask=ask,
+        questions=questions,
+    )
+    _print(serving_tables(figures))
+    _write_json(figures, out)
+    if wrong := [*figures["first_errors"], *figures["first_uncommitted"]]:
+        raise S3Error(f"The server failed under load: {wrong[0]}")
 
 
 @app.command()

@@ -164,6 +164,29 @@ def memory_tables(figures: Figures) -> Iterator[Grid]:
     yield Grid("", ["tokens", "documents", "peak MiB", "index bytes/token", "tokens/s"], rows)
 
 
+def serving_tables(figures: Figures) -> Iterator[Grid]:
+    """The table of `serve`."""
+    latency = figures["latency_ms"]
+    rows = [
+        ["searches", f"{figures['searches']:,}"],
+        ["searches/s", f"{figures['searches_per_second']:.1f}"],
+        ["commits meanwhile", f"{figures['commits']:,}"],
+        ["errors", f"{figures['errors']:,}"],
+        ["results of no committed state", f"{figures['uncommitted']:,}"],
+        ["ms under load, median", f"{latency['median']:.1f}"],
+        ["ms under load, 95th percentile", f"{latency['p95']:.1f}"],
+        ["ms of one client, median", f"{figures['http_ms']:.2f}"],
+        ["ms in process, median", f"{figures['in_process_ms']:.2f}"],
+        ["ms of HTTP, median", f"{figures['overhead_ms']:.2f}"],
+        ["MiB of the server, first third", f"{figures['first_bytes'] / 2**20:,.0f}"],
+        ["MiB of the server, last third", f"{figures['last_bytes'] / 2**20:,.0f}"],
+    ]
+    title = (
+        f"{figures['clients']} clients for {figures['seconds']:g} s, {figures['tokens']:,} tokens"
+    )
+    yield Grid(title, ["", "value"], rows)
+
+
 def relevance_tables(figures: Figures) -> Iterator[Grid]:
     """The table of `relevance`, a row for each set and way of asking."""
     head = ["set", "questions", "number", "tokens", "without floor", "nothing", "best relevance"]

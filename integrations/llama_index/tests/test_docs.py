@@ -77,7 +77,7 @@ def test_blocks_print_what_the_page_shows(page, tmp_path, monkeypatch):
     ],
 )
 # LlamaIndex's agents look at attributes that pydantic deprecates.
-@pytest.mark.filterwarnings("ignore:The `__:pydantic.warnings.PydanticDeprecatedSince20")
+@pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")
 def test_examples_print_evidence(example, lines, capsys):
     runpy.run_path(str(DOCS / "examples" / f"{example}.py"), run_name="__main__")
     printed = capsys.readouterr().out.splitlines()

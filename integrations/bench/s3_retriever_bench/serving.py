@@ -1,0 +1,226 @@
+"""A served index under load: many clients that search, and a writer that changes it meanwhile."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from statistics import fmean, median, quantiles
+from typing import Any
+
+from s3_retriever import Document, RemoteIndex, S3Error, S3Index
+from s3_retriever.search import Span
+from s3_retriever_bench.corpus import choose_questions, enough, source_files
+
+# Documents that the writer replaces together, in one commit each time.
+_STATE_DOCUMENTS = 8
+_STATE_QUESTION = "What does the lighthouse keeper of Ravenholm write into the harbour log?"
+# Seconds of load before anything is measured: caches fill and threads start.
+_WARM_UP = 3.0
+# Seconds that the writer rests after a commit.
+_BETWEEN_COMMITS = 0.05
+# Searches over HTTP and in this process that are compared.
+_PAIRS = 200
+
+
+class _Load:
+    """Clients that search a server, a writer, and what they saw.
+
+    Attributes:
+        latencies: Seconds of each measured search.
+        errors: What failed.
+        uncommitted: Results that belong to no committed state.
+        done: The last version of the state documents that was committed.
+    """
+
+    def __init__(self, url: str, asked: Sequence[str], known: Mapping[str, str]) -> None:
+        self.latencies: list[float] = []
+        self.errors: list[str] = []
+        self.uncommitted: list[str] = []
+        self.done = 0
+        self._begun = 0
+        self._url, self._asked, self._known = url, asked, known
+
+    def run(self, clients: int, seconds: float, pid: int) -> list[float]:
+        """Search and write; gives the memory of the server's process in bytes over that time."""
+        began = time.monotonic() + _WARM_UP
+        end = began + seconds
+        memory: list[float] = []
+        with ThreadPoolExecutor(clients + 1) as pool:
+            running = [pool.submit(self._client, number, began, end) for number in range(clients)]
+            running.append(pool.submit(self._writer, end))
+            time.sleep(_WARM_UP)
+            while time.monotonic() < end:
+                memory.append(_resident_bytes(pid))
+                time.sleep(min(1.0, seconds / 10))
+            for each in running:
+                each.result()
+        return memory
+
+    def _client(self, number: int, began: float, end: float) -> None:
+        with RemoteIndex(self._url) as remote:
+            for turn in count(number):
+                start, least = time.monotonic(), self.done
+                if start >= end:
+                    return
+                state = turn % 3 == 0
+                question = _STATE_QUESTION if state else self._asked[turn % len(self._asked)]
+                try:
+                    spans = remote.search(question, _STATE_DOCUMENTS)
+                except S3Error as error:
+                    self.errors.append(str(error))
+                    continue
+                if start >= began:
+                    self.latencies.append(time.monotonic() - start)
+                if wrong := self._wrong(spans, least, state):
+                    self.uncommitted.append(wrong)
+
+    def _writer(self, end: float) -> None:
+        with RemoteIndex(self._url) as remote:
+            while time.monotonic() < end:
+                self._begun += 1
+                try:
+                    remote.add(_state(self._begun), replace=True)
+                    self.done = self._begun
+                except S3Error as error:
+                    self.errors.append(str(error))
+                time.sleep(_BETWEEN_COMMITS)
+
+    def _wrong(self, spans: Sequence[Span], least: int, state: bool) -> str:
+        """What is wrong with a result; empty if it belongs to a state that was committed.
+
+        Args:
+            spans: The result.
+            least: The version that was committed when the search began.
+            state: Whether it asked for the state documents.
+        """
+        seen = {span.metadata["version"] for span in spans if "version" in span.metadata}
+        if len(seen) > 1 or (state and not seen):
+            return f"A result has versions {sorted(seen)}."
+        if seen and not least <= min(seen) <= self._begun:
+            return f"A result has version {seen}; {least} to {self._begun} were committed."
+        for span in spans:
+            text = self._known.get(span.document_id)
+            if text is not None and text[span.start : span.end] != span.text:
+                return f"Span {span.id} is not what its document says."
+        return ""
+
+
+def run_serving(
+    *,
+    clients: int,
+    seconds: float,
+    tokens: int,
+    host: str,
+    codebook: str | None,
+    texts: Sequence[Path],
+    ask: Path | None,
+    questions: int,
+) -> dict[str, Any]:
+    """Serve an index with `s3r serve` in a process of its own, and search it from many threads.
+
+    Takes the options of `s3r bench serve`. A third of the searches ask for documents that a writer
+    replaces, all in one commit: what they find has to be of one version, which was committed when
+    the search began or later. Other searches have to find what the documents say at that place.
+
+    Returns:
+        JSON values: searches, errors, spans of no committed state, commits, latencies, the
+        overhead over the search in this process, and the server's memory.
+
+    Raises:
+        S3Error: The host or the codebook is not usable, or the server does not start.
+    """
+    files = source_files(texts)
+    asked = choose_questions(ask, files, questions).measured
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "load.s3r"
+        index = S3Index.create(path, host, codebook=codebook)
+        index.add(enough(files, tokens, index.encoder.host.tokenizer))
+        known = {document.id: document.text for document in index}
+        index.add(_state(0))
+        with _server(path) as (url, pid):
+            load = _Load(url, asked, known)
+            memory = load.run(clients, seconds, pid)
+            overhead = _overhead(url, index, asked)
+        figures = {"tokens": index.stats()["tokens"], "documents": len(index)}
+    cuts = quantiles(load.latencies, n=20) if len(load.latencies) > 1 else [0.0] * 19
+    return figures | {
+        "host": host,
+        "clients": clients,
+        "seconds": seconds,
+        "searches": len(load.latencies),
+        "searches_per_second": len(load.latencies) / seconds,
+        "errors": len(load.errors),
+        "first_errors": load.errors[:5],
+        "uncommitted": len(load.uncommitted),
+        "first_uncommitted": load.uncommitted[:5],
+        "commits": load.done,
+        "latency_ms": {"median": cuts[9] * 1e3, "p95": cuts[18] * 1e3},
+        **overhead,
+        **_memory(memory),
+    }
+
+
+def _state(version: int) -> list[Document]:
+    text = f"{_STATE_QUESTION} The keeper writes entry"
+    return [
+        Document(f"{text} {version} of book {i}.", f"state/{i}", {"version": version})
+        for i in range(_STATE_DOCUMENTS)
+    ]
+
+
+@contextmanager
+def _server(path: Path) -> Iterator[tuple[str, int]]:
+    """`s3r serve` in a process of its own: its address and process id."""
+    command = [sys.executable, "-m", "s3_retriever.cli", "serve", str(path), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603
+        try:
+            said = ""
+            for line in process.stderr or ():
+                if line.startswith("Serving "):
+                    yield line.split()[3], process.pid
+                    return
+                said = line
+            raise S3Error(f"The server did not start: {said.strip()}")
+        finally:
+            process.terminate()
+
+
+def _overhead(url: str, index: S3Index, asked: Sequence[str]) -> dict[str, Any]:
+    """Median times of the same searches over HTTP and in this process, by turns, one at a time."""
+    there: list[float] = []
+    here: list[float] = []
+    with RemoteIndex(url) as remote:
+        for turn in range(_PAIRS):
+            question = f"{asked[turn % len(asked)]} {turn}"  # never the same, which may be cached
+            timed = [(remote, there), (index, here)]
+            for searched, times in timed if turn % 2 else reversed(timed):
+                began = time.perf_counter()
+                searched.search(question, _STATE_DOCUMENTS)
+                times.append(time.perf_counter() - began)
+    return {
+        "http_ms": median(there) * 1e3,
+        "in_process_ms": median(here) * 1e3,
+        "overhead_ms": median(a - b for a, b in zip(there, here, strict=True)) * 1e3,
+    }
+
+
+def _resident_bytes(pid: int) -> float:
+    """Resident memory of a process (Linux)."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return float(line.split()[1]) * 1024
+    return 0.0
+
+
+def _memory(samples: Sequence[float]) -> dict[str, float]:
+    """Mean memory in the first and the last third of the load, and the last over the first."""
+    third = max(len(samples) // 3, 1)
+    first, last = fmean(samples[:third]), fmean(samples[-third:])
+    return {"first_bytes": first, "last_bytes": last, "memory_ratio": last / first}
