@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from llama_index.core.llms import mock
 
 import llama_index.retrievers.s3_attention as package
 
@@ -52,8 +53,31 @@ def test_blocks_print_what_the_page_shows(page, tmp_path, monkeypatch):
             "llama_index_postprocessor",
             ["3 nodes, 77 words", "- Report a stolen one to the help desk at once."],
         ),
+        (
+            "llama_index_citations",
+            ["Source 1:", "Report a stolen one to the help desk.", "[1] is from laptops"],
+        ),
+        (
+            "llama_index_workflow",
+            [
+                "Report a stolen one to the help desk. [laptops:40-77]",
+                "The handbook does not say.",
+            ],
+        ),
+        pytest.param(
+            "llama_index_agent",
+            [
+                "[laptops:40-77] Report a stolen one to the help desk.",
+                "Report a stolen one to the help desk. [laptops:40-77]",
+            ],
+            marks=pytest.mark.skipif(
+                not hasattr(mock, "MockFunctionCallingLLM"), reason="llama-index-core is too old"
+            ),
+        ),
     ],
 )
+# LlamaIndex's agents look at attributes that pydantic deprecates.
+@pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")
 def test_examples_print_evidence(example, lines, capsys):
     runpy.run_path(str(DOCS / "examples" / f"{example}.py"), run_name="__main__")
     printed = capsys.readouterr().out.splitlines()
@@ -62,8 +86,11 @@ def test_examples_print_evidence(example, lines, capsys):
 
 def test_every_example_is_run():
     assert [path.stem for path in EXAMPLES] == [
+        "llama_index_agent",
+        "llama_index_citations",
         "llama_index_postprocessor",
         "llama_index_query_engine",
+        "llama_index_workflow",
     ]
 
 
