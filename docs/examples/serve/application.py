@@ -1,7 +1,5 @@
 """An application in a container of its own: it turns a question into a prompt with evidence."""
 
-# ruff: noqa: T201 - an example prints.
-
 from __future__ import annotations
 
 import os
