@@ -190,9 +190,6 @@ def test_a_line_of_a_megabyte(page):
 def test_two_thousand_spans(page):
     ask(page, "The captain counts boats and bread.", 2_000)
     expect(page.locator(".hit")).to_have_count(2_000)
-    page.wait_for_function("performance.getEntriesByName('s3r:render').length")
-    milliseconds = page.evaluate("performance.getEntriesByName('s3r:render')[0].duration")
-    assert milliseconds < 3_000  # 10 times what it takes, for busy machines
     page.keyboard.press("ArrowDown")
     page.keyboard.press("End")
     expect(page.locator(".hit .open").last).to_be_focused()
