@@ -100,7 +100,8 @@ export class DocumentText {
     const pieces = document.createDocumentFragment();
     let from = block.start;
     for (const { start, end, id, current } of between(this.marks, block.start, block.end)) {
-      const [low, high] = [Math.max(start, block.start), Math.min(end, block.end)];
+      const [low, high] = [Math.max(start, from), Math.min(end, block.end)];
+      if (high <= low) continue;
       this.#tokens(pieces, from, low);
       const mark = el("mark", { "data-end": end, class: current && "current", "data-id": id });
       this.#tokens(mark, low, high);
