@@ -15,6 +15,7 @@ from anyio import CapacityLimiter, Semaphore, to_thread
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, PlainTextResponse, Response
+from pydantic import BaseModel
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -91,15 +92,24 @@ class ServedIndex:
     answers: ScannedContext | None = None
     writer: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
 
-    async def read(self, work: Callable[[], T]) -> T:
-        """Run something that reads the index, as soon as a thread is free."""
-        return await to_thread.run_sync(work, limiter=self.readers)
+    async def read(self, work: Callable[[], BaseModel]) -> Response:
+        """Run something that reads the index, as soon as a thread is free.
+
+        The thread writes the result as JSON too: other requests do not wait for a large one.
+        """
+        content = await to_thread.run_sync(lambda: work().model_dump_json(), limiter=self.readers)
+        return Response(content, media_type="application/json")
 
     async def write(self, work: Callable[[], T]) -> T:
         """Run something that changes the index, after the changes before it."""
         if not self.writable:
             raise HTTPException(403, f"The index {self.name!r} is served read-only.")
         return await to_thread.run_sync(work, limiter=self.writer)
+
+    def without_path(self, message: str) -> str:
+        """A message as clients see it: where the index is on the server is not for them."""
+        path = self.index.path
+        return message if path is None else message.replace(str(path), self.name)
 
     @cached_property
     def recipes(self) -> list[str]:
@@ -148,12 +158,14 @@ router = APIRouter(prefix="/v1/indexes", responses={"4XX": {"model": wire.ErrorR
 async def list_indexes(request: Request) -> wire.IndexesResponse:
     """List the indexes of this server."""
     served: Mapping[str, ServedIndex] = request.app.state.indexes
-    listed = [await each.read(each.listed) for each in served.values()]
+    listed = [
+        await to_thread.run_sync(each.listed, limiter=each.readers) for each in served.values()
+    ]
     return wire.IndexesResponse(indexes=listed)
 
 
-@router.post("/{index}/search")
-async def search(served: Served, body: wire.SearchRequest) -> wire.SearchResponse:
+@router.post("/{index}/search", response_model=wire.SearchResponse)
+async def search(served: Served, body: wire.SearchRequest) -> Response:
     """Find the spans that answer a question."""
     wanted = dict(body)
 
@@ -168,8 +180,8 @@ async def search(served: Served, body: wire.SearchRequest) -> wire.SearchRespons
     return await served.read(work)
 
 
-@router.post("/{index}/explain")
-async def explain(served: Served, body: wire.ExplainRequest) -> wire.ExplanationOut:
+@router.post("/{index}/explain", response_model=wire.ExplanationOut)
+async def explain(served: Served, body: wire.ExplainRequest) -> Response:
     """Say which signals, features and terms put a span where it is."""
 
     def work() -> wire.ExplanationOut:
@@ -180,14 +192,14 @@ async def explain(served: Served, body: wire.ExplainRequest) -> wire.Explanation
     return await served.read(work)
 
 
-@router.post("/{index}/heat")
-async def heat(served: Served, body: wire.HeatRequest) -> wire.HeatOut:
+@router.post("/{index}/heat", response_model=wire.HeatOut)
+async def heat(served: Served, body: wire.HeatRequest) -> Response:
     """Score every token of a document: where the question's features fire."""
     return await served.read(lambda: wire.HeatOut.of(served.index.heat(**dict(body))))
 
 
-@router.post("/{index}/firings")
-async def firings(served: Served, body: wire.FiringsRequest) -> wire.FiringsOut:
+@router.post("/{index}/firings", response_model=wire.FiringsOut)
+async def firings(served: Served, body: wire.FiringsRequest) -> Response:
     """Find the sentences in which a feature fires, whatever the question."""
     return await served.read(lambda: wire.FiringsOut.of(served.index.firings(**dict(body))))
 
@@ -220,17 +232,18 @@ async def answer(request: Request, served: Served, body: wire.AnswerRequest) -> 
     """
     if served.answers is None:
         raise HTTPException(404, "This server does not answer; it finds evidence. See --answers.")
-    return EventStream(answer_events(served.answers, body, request.app.state.answering))
+    free: Semaphore = request.app.state.answering
+    return EventStream(answer_events(served.answers, body, free, served.without_path))
 
 
-@router.get("/{index}/documents")
+@router.get("/{index}/documents", response_model=wire.DocumentsResponse)
 async def list_documents(
     served: Served,
     offset: Annotated[int, Query(ge=0, le=2**53)] = 0,
     limit: Annotated[int, Query(ge=1, le=wire.MAX_ITEMS)] = 100,
     prefix: Annotated[str, Query(max_length=wire.MAX_ID)] = "",
     metadata: bool = False,
-) -> wire.DocumentsResponse:
+) -> Response:
     """List ids of documents, in the order they were added, and with `metadata` theirs."""
 
     def work() -> wire.DocumentsResponse:
@@ -255,8 +268,8 @@ async def add(served: Served, body: wire.AddRequest) -> wire.IdsResponse:
     return wire.IdsResponse(ids=ids)
 
 
-@router.get("/{index}/documents/{document_id:id}")
-async def get(served: Served, document_id: str) -> wire.DocumentOut:
+@router.get("/{index}/documents/{document_id:id}", response_model=wire.DocumentOut)
+async def get(served: Served, document_id: str) -> Response:
     """Read a document."""
 
     def work() -> wire.DocumentOut:
@@ -302,9 +315,8 @@ async def delete_many(served: Served, body: wire.DeleteRequest) -> wire.DeleteRe
 async def _on_s3_error(request: Request, error: Exception) -> Response:
     status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 500)
     message = str(error)
-    for name, served in request.app.state.indexes.items():
-        # Where an index is on the server is not for its clients.
-        message = message.replace(str(served.index.path), name)
+    for served in request.app.state.indexes.values():
+        message = served.without_path(message)
     retry = {"Retry-After": "1"} if status == 503 else None
     return error_response(status, type(error).__name__, message, retry)
 

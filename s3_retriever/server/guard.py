@@ -145,8 +145,8 @@ class Guard:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._check_host(scope)
         self._check_origin(scope)
-        self._check_token(scope)
         self._check_rate(scope)
+        self._check_token(scope)
         if self._requests > self._limits.requests:
             raise _Refusal(503, "ServerError", "The server is busy; try again.", **_SOON)
         body = bytearray()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from functools import partial
 
@@ -36,7 +36,10 @@ class EventStream(StreamingResponse):
 
 
 async def answer_events(
-    answers: ScannedContext, wanted: wire.AnswerRequest, free: Semaphore
+    answers: ScannedContext,
+    wanted: wire.AnswerRequest,
+    free: Semaphore,
+    shown: Callable[[str], str],
 ) -> AsyncIterator[bytes]:
     """The events of an answer: its evidence, its pieces, the whole; or an error.
 
@@ -44,6 +47,7 @@ async def answer_events(
         answers: Answers the question.
         wanted: The question.
         free: Is waited for, so that few answers are written at once.
+        shown: The message of an error as clients see it.
     """
     async with free:
         stream: AnswerStream | None = None
@@ -55,7 +59,7 @@ async def answer_events(
                 yield _event("token", wire.TokenEvent(text=piece))
             yield _event("answer", _whole(stream))
         except S3Error as error:
-            yield _event("error", wire.ErrorEvent(message=str(error)))
+            yield _event("error", wire.ErrorEvent(message=shown(str(error))))
         except Exception as error:
             logger.error("An answer failed.", exc_info=error)
             yield _event("error", wire.ErrorEvent(message="The server failed; its log says why."))

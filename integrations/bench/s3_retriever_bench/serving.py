@@ -5,12 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from statistics import fmean, median, quantiles
@@ -25,24 +23,93 @@ _STATE_DOCUMENTS = 8
 _STATE_QUESTION = "What does the lighthouse keeper of Ravenholm write into the harbour log?"
 # Seconds of load before anything is measured: caches fill and threads start.
 _WARM_UP = 3.0
+# Seconds that the writer rests after a commit.
+_BETWEEN_COMMITS = 0.05
+# Searches over HTTP and in this process that are compared.
 _PAIRS = 200
 
 
-@dataclass
-class _Commits:
-    """The versions of the state documents: begun before a commit, and done after it."""
-
-    begun: int = 0
-    done: int = 0
-
-
-@dataclass
 class _Load:
-    """What all clients saw."""
+    """Clients that search a server, a writer, and what they saw.
 
-    latencies: list[float] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
-    uncommitted: list[str] = field(default_factory=list)
+    Attributes:
+        latencies: Seconds of each measured search.
+        errors: What failed.
+        uncommitted: Results that belong to no committed state.
+        done: The last version of the state documents that was committed.
+    """
+
+    def __init__(self, url: str, asked: Sequence[str], known: Mapping[str, str]) -> None:
+        self.latencies: list[float] = []
+        self.errors: list[str] = []
+        self.uncommitted: list[str] = []
+        self.done = 0
+        self._begun = 0
+        self._url, self._asked, self._known = url, asked, known
+
+    def run(self, clients: int, seconds: float, pid: int) -> list[float]:
+        """Search and write; gives the memory of the server's process in bytes over that time."""
+        began = time.monotonic() + _WARM_UP
+        end = began + seconds
+        memory: list[float] = []
+        with ThreadPoolExecutor(clients + 1) as pool:
+            running = [pool.submit(self._client, number, began, end) for number in range(clients)]
+            running.append(pool.submit(self._writer, end))
+            time.sleep(_WARM_UP)
+            while time.monotonic() < end:
+                memory.append(_resident_bytes(pid))
+                time.sleep(min(1.0, seconds / 10))
+            for each in running:
+                each.result()
+        return memory
+
+    def _client(self, number: int, began: float, end: float) -> None:
+        with RemoteIndex(self._url) as remote:
+            for turn in count(number):
+                start, least = time.monotonic(), self.done
+                if start >= end:
+                    return
+                state = turn % 3 == 0
+                question = _STATE_QUESTION if state else self._asked[turn % len(self._asked)]
+                try:
+                    spans = remote.search(question, _STATE_DOCUMENTS)
+                except S3Error as error:
+                    self.errors.append(str(error))
+                    continue
+                if start >= began:
+                    self.latencies.append(time.monotonic() - start)
+                if wrong := self._wrong(spans, least, state):
+                    self.uncommitted.append(wrong)
+
+    def _writer(self, end: float) -> None:
+        with RemoteIndex(self._url) as remote:
+            while time.monotonic() < end:
+                self._begun += 1
+                try:
+                    remote.add(_state(self._begun), replace=True)
+                    self.done = self._begun
+                except S3Error as error:
+                    self.errors.append(str(error))
+                time.sleep(_BETWEEN_COMMITS)
+
+    def _wrong(self, spans: Sequence[Span], least: int, state: bool) -> str:
+        """What is wrong with a result; empty if it belongs to a state that was committed.
+
+        Args:
+            spans: The result.
+            least: The version that was committed when the search began.
+            state: Whether it asked for the state documents.
+        """
+        seen = {span.metadata["version"] for span in spans if "version" in span.metadata}
+        if len(seen) > 1 or (state and not seen):
+            return f"A result has versions {sorted(seen)}."
+        if seen and not least <= min(seen) <= self._begun:
+            return f"A result has version {seen}; {least} to {self._begun} were committed."
+        for span in spans:
+            text = self._known.get(span.document_id)
+            if text is not None and text[span.start : span.end] != span.text:
+                return f"Span {span.id} is not what its document says."
+        return ""
 
 
 def run_serving(
@@ -78,8 +145,8 @@ def run_serving(
         known = {document.id: document.text for document in index}
         index.add(_state(0))
         with _server(path) as (url, pid):
-            load, commits = _Load(), _Commits()
-            memory = _under_load(url, pid, asked, known, load, commits, clients, seconds)
+            load = _Load(url, asked, known)
+            memory = load.run(clients, seconds, pid)
             overhead = _overhead(url, index, asked)
         figures = {"tokens": index.stats()["tokens"], "documents": len(index)}
     cuts = quantiles(load.latencies, n=20) if len(load.latencies) > 1 else [0.0] * 19
@@ -93,7 +160,7 @@ def run_serving(
         "first_errors": load.errors[:5],
         "uncommitted": len(load.uncommitted),
         "first_uncommitted": load.uncommitted[:5],
-        "commits": commits.done,
+        "commits": load.done,
         "latency_ms": {"median": cuts[9] * 1e3, "p95": cuts[18] * 1e3},
         **overhead,
         **_memory(memory),
@@ -112,7 +179,7 @@ def _state(version: int) -> list[Document]:
 def _server(path: Path) -> Iterator[tuple[str, int]]:
     """`s3r serve` in a process of its own: its address and process id."""
     command = [sys.executable, "-m", "s3_retriever.cli", "serve", str(path), "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603
         try:
             said = ""
             for line in process.stderr or ():
@@ -123,78 +190,6 @@ def _server(path: Path) -> Iterator[tuple[str, int]]:
             raise S3Error(f"The server did not start: {said.strip()}")
         finally:
             process.terminate()
-
-
-def _under_load(
-    url: str,
-    pid: int,
-    asked: Sequence[str],
-    known: dict[str, str],
-    load: _Load,
-    commits: _Commits,
-    clients: int,
-    seconds: float,
-) -> list[float]:
-    """Search and write for some seconds; gives the server's memory in bytes over that time."""
-    began = time.monotonic() + _WARM_UP
-    end = began + seconds
-
-    def search(number: int) -> None:
-        with RemoteIndex(url) as remote:
-            for turn in count(number):
-                start, least = time.monotonic(), commits.done
-                if start >= end:
-                    return
-                state = turn % 3 == 0
-                question = _STATE_QUESTION if state else asked[turn % len(asked)]
-                try:
-                    spans = remote.search(question, _STATE_DOCUMENTS)
-                except S3Error as error:
-                    load.errors.append(str(error))
-                    continue
-                if start >= began:
-                    load.latencies.append(time.monotonic() - start)
-                wrong = _uncommitted(spans, known, least, commits.begun, versions=state)
-                load.uncommitted += [wrong] if wrong else []
-
-    def write() -> None:
-        with RemoteIndex(url) as remote:
-            while time.monotonic() < end:
-                commits.begun += 1
-                try:
-                    remote.add(_state(commits.begun), replace=True)
-                    commits.done = commits.begun
-                except S3Error as error:
-                    load.errors.append(str(error))
-                time.sleep(0.05)
-
-    memory: list[float] = []
-    with ThreadPoolExecutor(clients + 1) as pool:
-        running = [pool.submit(search, number) for number in range(clients)]
-        running.append(pool.submit(write))
-        while time.monotonic() < end:
-            if time.monotonic() >= began:
-                memory.append(_resident_bytes(pid))
-            threading.Event().wait(min(1.0, seconds / 10))
-        for each in running:
-            each.result()
-    return memory
-
-
-def _uncommitted(
-    spans: Sequence[Span], known: dict[str, str], least: int, most: int, *, versions: bool
-) -> str:
-    """What is wrong with a result; empty if it belongs to a state that was committed."""
-    seen = {span.metadata["version"] for span in spans if "version" in span.metadata}
-    if versions and len(seen) != 1:
-        return f"versions {sorted(seen)} in one result"
-    if seen and not least <= min(seen) <= max(seen) <= most:
-        return f"versions {sorted(seen)}, but {least} to {most} were committed"
-    for span in spans:
-        text = known.get(span.document_id)
-        if text is not None and text[span.start : span.end] != span.text:
-            return f"{span.id} is not what its document says"
-    return ""
 
 
 def _overhead(url: str, index: S3Index, asked: Sequence[str]) -> dict[str, Any]:
