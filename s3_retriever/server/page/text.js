@@ -63,7 +63,7 @@ export class DocumentText {
   // Bring a place into view.
   reveal(start) {
     const unit = at(this.units, start);
-    const block = this.blocks.find(({ end }) => unit < end) ?? this.blocks.at(-1);
+    const block = this.blocks?.find(({ end }) => unit < end) ?? this.blocks?.at(-1);
     if (!block) return;
     block.near = true;
     this.#paint(block);
