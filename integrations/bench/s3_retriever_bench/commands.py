@@ -1,8 +1,8 @@
 """The commands `s3r bench ...`.
 
-`quality` and `longcontext` measure users' own data and hosts; `speed`, `memory`, `inference` and
-`frameworks` check what this project claims. Each imports its benchmark when it runs, to
-keep the command line quick.
+`quality` and `longcontext` measure users' own data and hosts; `speed`, `memory`, `serve`,
+`inference` and `frameworks` check what this project claims. Each imports its benchmark when it
+runs, to keep the command line quick.
 """
 
 from __future__ import annotations

@@ -48,8 +48,10 @@ export const SOURCES = Object.keys(NAMES);
 export const sourceName = (source) => NAMES[source] ?? name(source, 20);
 export const sourceClass = (source) => (source in NAMES ? `s-${source}` : "s-other");
 
-export const number = (value, digits = 2) =>
-  Number(value).toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+// Made once: formatting by `toLocaleString` took half the time of a list.
+const FORMATS = [0, 1, 2].map((digits) => new Intl.NumberFormat("en",
+  { minimumFractionDigits: digits, maximumFractionDigits: digits }));
+export const number = (value, digits = 2) => FORMATS[digits].format(Number(value));
 export const count = (value, one, many = `${one}s`) =>
   `${Number(value).toLocaleString("en")} ${value === 1 ? one : many}`;
 

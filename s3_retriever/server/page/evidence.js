@@ -4,6 +4,7 @@ import { bar, clipped, count, el, extent, motion, number, partsOf, sourceClass, 
   titleOf, byId, SOURCES } from "./dom.js";
 
 const TEXT = 420; // units of a span's text in the list; the document shows all of it
+const FIRST = 100; // rows that are shown at once
 const ARROWS = 60;
 const LANES = 4; // side by side; each bridge has one
 
@@ -12,6 +13,7 @@ export class Evidence {
   constructor(label, open) {
     this.spans = [];
     this.open = open;
+    this.finish = () => {};
     this.rows = el("ol", { class: "hits", "aria-label": label });
     this.arrows = svg("svg", { class: "arrows", "aria-hidden": "true" });
     this.legend = el("p", { class: "legend" });
@@ -21,6 +23,7 @@ export class Evidence {
       el("div", { class: "bar-head" }, this.heading, this.note), this.legend,
       el("div", { class: "ways" }, this.arrows, this.rows));
     this.rows.addEventListener("click", (event) => this.#clicked(event));
+    this.rows.addEventListener("pointerover", (event) => this.#pointed(event));
     new ResizeObserver(() => this.#draw()).observe(this.rows);
   }
 
@@ -32,9 +35,20 @@ export class Evidence {
     const [low, high] = parts.map(extent).reduce(
       ([a, b], [c, d]) => [Math.min(a, c), Math.max(b, d)], [0, 0]);
     const template = byId("hit").content.firstElementChild;
-    const rows = document.createDocumentFragment();
-    spans.forEach((span, at) => rows.append(this.#row(template, span, at, parts[at], low, high)));
-    this.rows.replaceChildren(rows);
+    const add = (first, end) => this.rows.append(...spans.slice(first, end).map((span, at) =>
+      this.#row(template, span, first + at, parts[first + at], low, high)));
+    this.rows.replaceChildren();
+    add(0, FIRST);
+    // The rest follows once the first are on the screen, or when it is needed.
+    this.finish = () => {
+      this.finish = () => {};
+      add(FIRST);
+      this.#draw();
+    };
+    if (spans.length > FIRST) {
+      const { finish } = this;
+      requestAnimationFrame(() => setTimeout(() => this.finish === finish && finish()));
+    }
     if (!spans.length) this.rows.append(el("li", { class: "nothing" }, "Nothing found."));
     const used = new Set(parts.flatMap((each) => each.map(([source]) => source)));
     this.legend.replaceChildren(...SOURCES.filter((source) => used.has(source)).map((source) =>
@@ -55,8 +69,6 @@ export class Evidence {
     text.textContent = clipped(span.text, TEXT);
     bar(bars, parts, low, high);
     score.textContent = number(span.score);
-    score.title = parts.map(([source, value]) => `${sourceName(source)} ${number(value)}`).join(
-      ", ") + `; relevance ${number(span.relevance)}`;
     if (span.bridge && span.sources.includes("hop")) {
       const place = this.places.get(span.bridge);
       const via = place === undefined ? span.bridge : titleOf(this.spans[place]);
@@ -69,12 +81,22 @@ export class Evidence {
 
   // Say at which place the other list has each span.
   compare(other, here, there) {
+    this.finish();
     for (const button of this.rows.querySelectorAll(".open")) {
       const place = other.places.get(this.spans[button.dataset.at].id);
       const twin = button.querySelector(".twin");
       twin.textContent = place === undefined ? `only in ${here}` : `${there} ${place + 1}`;
       twin.classList.toggle("alone", place === undefined);
     }
+  }
+
+  // The parts of a score in figures; written when they are pointed at.
+  #pointed(event) {
+    const open = event.target.closest(".open:not([title])");
+    if (!open) return;
+    const span = this.spans[open.dataset.at];
+    const parts = partsOf(span).map(([source, value]) => `${sourceName(source)} ${number(value)}`);
+    open.title = `${parts.join(", ")}; relevance ${number(span.relevance)}`;
   }
 
   #clicked(event) {
@@ -95,6 +117,7 @@ export class Evidence {
   }
 
   focus(at, flash = false) {
+    if (at >= FIRST) this.finish();
     const button = this.button(Math.max(0, Math.min(at, this.spans.length - 1)));
     if (!button) return;
     for (const other of this.rows.querySelectorAll('.open[tabindex="0"]')) other.tabIndex = -1;
@@ -119,7 +142,7 @@ export class Evidence {
     const ways = [];
     for (const via of this.rows.querySelectorAll(".via")) {
       const from = this.places.get(this.spans[via.dataset.via].bridge);
-      if (from !== undefined && ways.length < ARROWS) ways.push([from, Number(via.dataset.via)]);
+      if (this.rows.children[from] && ways.length < ARROWS) ways.push([from, Number(via.dataset.via)]);
     }
     this.element.classList.toggle("linked", ways.length > 0);
     const middle = (at) => {

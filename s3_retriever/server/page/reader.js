@@ -178,7 +178,10 @@ export class Reader {
     if (!question || !span.id || mode === "bm25" || span.elsewhere) return;
     try {
       const found = await this.#asked(api.explain, { question, span_id: span.id, recipe });
-      if (!stale()) this.#because(found);
+      if (stale()) return;
+      this.#because(found);
+      // The reasons take some of the height.
+      this.text.reveal(span.start);
     } catch (error) {
       if (!stale()) this.fail(error);
     }

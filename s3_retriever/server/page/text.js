@@ -63,7 +63,7 @@ export class DocumentText {
   // Bring a place into view.
   reveal(start) {
     const unit = at(this.units, start);
-    const block = this.blocks.find(({ end }) => unit < end) ?? this.blocks.at(-1);
+    const block = this.blocks?.find(({ end }) => unit < end) ?? this.blocks?.at(-1);
     if (!block) return;
     block.near = true;
     this.#paint(block);
@@ -100,7 +100,8 @@ export class DocumentText {
     const pieces = document.createDocumentFragment();
     let from = block.start;
     for (const { start, end, id, current } of between(this.marks, block.start, block.end)) {
-      const [low, high] = [Math.max(start, block.start), Math.min(end, block.end)];
+      const [low, high] = [Math.max(start, from), Math.min(end, block.end)];
+      if (high <= low) continue;
       this.#tokens(pieces, from, low);
       const mark = el("mark", { "data-end": end, class: current && "current", "data-id": id });
       this.#tokens(mark, low, high);
