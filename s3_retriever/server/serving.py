@@ -40,7 +40,7 @@ class PatientProtocol(H11Protocol):
     _header_due: TimerHandle | None = None
     _stalled: TimerHandle | None = None
 
-    def connection_made(self, transport: BaseTransport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: BaseTransport) -> None:
         """Wait for a request."""
         super().connection_made(cast(Any, transport))
         self._await_header()
