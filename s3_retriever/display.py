@@ -189,7 +189,8 @@ def _rows(pairs: Iterable[tuple[str, str]]) -> str:
 
 def _rows_of(rows: Iterable[str]) -> str:
     # Notebooks centre tables and give their rows backgrounds.
-    style = "border-collapse:collapse;border:none;margin:0;background:none;color:inherit"
+    style = "border-collapse:collapse;border:none;font-size:inherit;margin:0"
+    style += ";background:none;color:inherit"
     return f'<table style="{style}">{"".join(rows)}</table>'
 
 

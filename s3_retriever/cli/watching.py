@@ -67,9 +67,11 @@ def follow(paths: Sequence[str], index: Path, update: Update) -> NoReturn:
         for changed in _events(paths, os.path.realpath(index)):
             rounds.due |= changed
             rounds.run()
-    except KeyboardInterrupt as interrupt:
-        kept = str(interrupt) or "The index has all changes that are named above."
-        raise KeyboardInterrupt(kept) from None
+    except KeyboardInterrupt:
+        if rounds.completed:
+            sentence = "The index has all changes that are named above."
+            raise KeyboardInterrupt(sentence) from None
+        raise
     raise AssertionError("events never end")
 
 
@@ -78,10 +80,12 @@ class _Rounds:
 
     Attributes:
         due: Whether something may have changed since the last completed round.
+        completed: How many rounds were completed.
     """
 
     def __init__(self, paths: Sequence[str], update: Update) -> None:
         self.due = True
+        self.completed = 0
         self._paths = paths
         self._update = update
         self._stamps: dict[Path, _Stamp] | None = None
@@ -105,9 +109,10 @@ class _Rounds:
         except IndexLockedError:
             self._say("Another writer is changing the index; waiting for it.")
             return
-        if self._said or self._stamps is None:
+        if self._said or not self.completed:
             say(f"Watching {', '.join(self._paths)}; stop with Ctrl-C.")
         self.due, self._said, self._stamps = False, "", stamps
+        self.completed += 1
 
     def _round(self, found: FoundFiles, stamps: dict[Path, _Stamp]) -> None:
         before = self._stamps or {}
