@@ -305,10 +305,10 @@ def config(
         rows = [_row(each) for each in found.values()]
     if as_json:
         write_json(rows)
-    elif rows:
+        return
+    if rows:
         _show(rows)
-    else:
-        say(f"No file sets a default; write {NAME} here, or {user_file()}.")
+    say(f"Your own defaults are set in {user_file()}, those of a project in its {NAME}.")
 
 
 def _all_options(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import httpx
 import pytest
 from helpers.serving import running
 
@@ -32,3 +33,10 @@ def served(minilm_index):
     limits = Limits(body_bytes=20_000, body_seconds=1)
     with running(create_app({"docs": minilm_index}, token=TOKEN, limits=limits)) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def http():
+    """A client that waits for a busy machine."""
+    with httpx.Client(timeout=60) as client:
+        yield client

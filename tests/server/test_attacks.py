@@ -13,7 +13,7 @@ import pytest
 from helpers.serving import running
 from server.conftest import TOKEN
 
-from s3_retriever import Document, InputError
+from s3_retriever import Document, InputError, S3Index
 from s3_retriever.server.app import create_app
 from s3_retriever.server.serving import PatientProtocol
 
@@ -162,12 +162,12 @@ def test_a_header_without_end_is_refused(served, path, header):
     assert status_of(raw(served, request("GET", path, HOST, header))) in (0, 400)
 
 
-def test_requests_are_not_smuggled(served):
+def test_requests_are_not_smuggled(served, http):
     inner = request("DELETE", "/v1/indexes/docs/documents/boats/a", HOST, BEARER)
     lengths = [f"Content-Length: {len(inner)}", "Transfer-Encoding: chunked"]
     answer = raw(served, request("GET", "/health", HOST, *lengths, body=b"0\r\n\r\n" + inner))
     assert answer.count(b"HTTP/1.1") == 1
-    asked = httpx.get(f"{served}/v1/indexes", headers={"Authorization": f"Bearer {TOKEN}"})
+    asked = http.get(f"{served}/v1/indexes", headers={"Authorization": f"Bearer {TOKEN}"})
     assert asked.json()["indexes"][0]["documents"] == 2
 
 
@@ -212,9 +212,9 @@ BODIES = {
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_a_body_that_makes_no_sense_is_refused_in_one_sentence(served, name):
+def test_a_body_that_makes_no_sense_is_refused_in_one_sentence(served, name, http):
     headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
-    reply = httpx.post(served + SEARCH, content=BODIES[name], headers=headers, timeout=20)
+    reply = http.post(served + SEARCH, content=BODIES[name], headers=headers, timeout=20)
     assert reply.status_code in (400, 422)
     assert reply.headers["content-type"] == "application/json"
     error = reply.json()["error"]
@@ -270,14 +270,13 @@ def test_a_client_that_reads_nothing_is_given_up(minilm_index, monkeypatch):
 SCRIPT = "</script><script>alert(1)</script>\"'\u202e\x1b[31m&lt;"
 
 
-def test_script_in_every_field_is_never_more_than_text(tiny_bert, tiny_codebook):
-    from s3_retriever import S3Index
-
-    index = S3Index.create(
-        host=str(tiny_bert), codebook=str(tiny_codebook), device="cpu", dtype="float32"
-    )
+def test_script_in_every_field_is_never_more_than_text():
+    index = S3Index.create(host="minilm", device="cpu", dtype="float32")
     index.add(Document(SCRIPT, f"id{SCRIPT}", {"title": SCRIPT, SCRIPT: [SCRIPT]}))
-    with running(create_app({"docs": index})) as url, httpx.Client(base_url=url) as client:
+    with (
+        running(create_app({"docs": index})) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
         found = client.post(SEARCH, json={"question": SCRIPT, "min_relevance": 0})
         [span, *_] = found.json()["spans"]
         assert (span["title"], span["document_id"]) == (SCRIPT, f"id{SCRIPT}")
@@ -303,8 +302,8 @@ def test_script_in_every_field_is_never_more_than_text(tiny_bert, tiny_codebook)
         assert all(reply.status_code in (400, 404, 422) for reply in replies[3:])
 
 
-def test_the_page_runs_nothing_but_its_own_files(served):
-    reply = httpx.get(served)
+def test_the_page_runs_nothing_but_its_own_files(served, http):
+    reply = http.get(served)
     assert reply.status_code == 200
     policy = reply.headers["content-security-policy"]
     assert "default-src 'none'" in policy
@@ -312,7 +311,7 @@ def test_the_page_runs_nothing_but_its_own_files(served):
     assert "unsafe" not in policy
 
 
-def test_pages_of_an_allowed_origin_may_ask(minilm_index):
+def test_pages_of_an_allowed_origin_may_ask(minilm_index, http):
     origin = "https://app.example"
     app = create_app({"docs": minilm_index}, token=TOKEN, origins=[origin])
     with running(app) as url:
@@ -321,24 +320,20 @@ def test_pages_of_an_allowed_origin_may_ask(minilm_index):
             "Access-Control-Request-Method": "POST",
             "Access-Control-Request-Headers": "authorization,content-type",
         }
-        allowed = httpx.options(url + SEARCH, headers=preflight)
+        allowed = http.options(url + SEARCH, headers=preflight)
         assert allowed.headers["access-control-allow-origin"] == origin
         assert "access-control-allow-credentials" not in allowed.headers
-        refused = httpx.options(url + SEARCH, headers=preflight | {"Origin": "https://b.example"})
+        refused = http.options(url + SEARCH, headers=preflight | {"Origin": "https://b.example"})
         assert "access-control-allow-origin" not in refused.headers
-        asked = httpx.get(f"{url}/v1/indexes", headers={"Origin": origin})
+        asked = http.get(f"{url}/v1/indexes", headers={"Origin": origin})
         assert asked.status_code == 401  # still needs the token
 
 
-def test_where_an_index_is_on_the_server_is_not_told(tmp_path, tiny_bert, tiny_codebook):
-    from s3_retriever import S3Index
-
-    index = S3Index.create(
-        tmp_path / "x.s3r", host=str(tiny_bert), codebook=str(tiny_codebook), device="cpu"
-    )
+def test_where_an_index_is_on_the_server_is_not_told(tmp_path, http):
+    index = S3Index.create(tmp_path / "x.s3r", host="minilm", device="cpu", dtype="float32")
     with running(create_app({"docs": index})) as url:
         (tmp_path / "x.s3r" / "manifest.json").write_text("{")
-        reply = httpx.get(f"{url}/v1/indexes/docs/documents")
+        reply = http.get(f"{url}/v1/indexes/docs/documents")
         assert reply.status_code == 503
         assert str(tmp_path) not in reply.text
 
