@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from s3_retriever.cli import options
 from s3_retriever.cli.console import say
-from s3_retriever.errors import InputError, S3Error
+from s3_retriever.cli.serving import named_folders
+from s3_retriever.errors import S3Error
 
 if TYPE_CHECKING:
     from s3_retriever.engine import S3Index
@@ -22,7 +22,12 @@ logger = logging.getLogger(__name__)
 
 def mcp(
     indexes: Annotated[
-        list[Path], typer.Argument(metavar="INDEX", help="Folders of one or several indexes.")
+        list[str],
+        typer.Argument(
+            metavar="INDEX",
+            help="Folders of indexes, or NAME=FOLDER; an index is called as its folder, without "
+            ".s3r.",
+        ),
     ],
     http: Annotated[
         bool, typer.Option("--http", help="Serve over HTTP, at /mcp, instead of stdio.")
@@ -61,34 +66,25 @@ def mcp(
     """
     from s3_retriever.server.mcp import MCP_PATH, create_server, http_app, run_stdio
 
-    opened = open_indexes(indexes, device, dtype)
+    opened = {
+        name: options.open_index(path, None, None, device, dtype, needs_host=False)
+        for name, path in named_folders(indexes).items()
+    }
     server = create_server(opened)
-    app = http_app(server, address, token) if http else None
     # The first search need not wait for the hosts, nor do the client's first requests.
-    threading.Thread(target=_load_hosts, args=[opened.values()], daemon=True).start()
-    if app is None:
+    loading = threading.Thread(target=_load_hosts, args=[opened.values()], daemon=True)
+    if not http:
+        loading.start()
         run_stdio(server)
         return
-    import uvicorn
+    from s3_retriever.server.serving import listen, serve
 
-    say(f"Serving http://{address}:{port}{MCP_PATH}")
-    uvicorn.run(app, host=address, port=port, log_config=None, access_log=False)
-
-
-def open_indexes(paths: Sequence[Path], device: str, dtype: options.Dtype) -> dict[str, S3Index]:
-    """Open indexes under the names of their folders, without the ending `.s3r`.
-
-    Raises:
-        InputError: Two have the same name.
-        IndexStoreError: There is no index, or it is damaged.
-    """
-    opened: dict[str, S3Index] = {}
-    for path in paths:
-        name = path.resolve().name.removesuffix(".s3r")
-        if name in opened:
-            raise InputError(f"Two indexes have the name {name!r}; rename a folder.")
-        opened[name] = options.open_index(path, None, None, device, dtype, needs_host=False)
-    return opened
+    app = http_app(server, address, token or None)
+    with listen(address, port, token=token or None) as listener:
+        loading.start()
+        name, number = listener.getsockname()[:2]
+        say(f"Serving http://{f'[{name}]' if ':' in name else name}:{number}{MCP_PATH}")
+        serve(app, listener)
 
 
 def _load_hosts(indexes: Iterable[S3Index]) -> None:

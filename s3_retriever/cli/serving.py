@@ -124,7 +124,7 @@ def serve(
             f"The server needs {error.name}, which is not installed; install it with: "
             "pip install 's3-retriever[server]'"
         ) from error
-    folders = _named(indexes)
+    folders = named_folders(indexes)
     limits = Limits(body_bytes=max_body, bodies_bytes=max(8 * max_body, 64 << 20), rate=rate)
     hosts = set(allow_host or ()) | LOOPBACK if is_loopback(address) or allow_host else None
     listener = listen(address, port, token=token)
@@ -149,7 +149,7 @@ def serve(
     say("Stopped.")
 
 
-def _named(indexes: Sequence[str]) -> dict[str, Path]:
+def named_folders(indexes: Sequence[str]) -> dict[str, Path]:
     """The folders of indexes by their names.
 
     Raises:

@@ -106,7 +106,8 @@ def http_app(server: Server[Any], address: str = "127.0.0.1", token: str | None 
     """
     if address not in LOOPBACK and not token:
         raise InputError(
-            f"Serving {address} needs a token, since other machines reach it; set S3R_TOKEN."
+            f"Other machines can reach {address}, so the server needs a token: set one in "
+            "S3R_TOKEN, for example from: openssl rand -hex 32"
         )
     app = server.streamable_http_app(
         streamable_http_path=MCP_PATH,

@@ -7,14 +7,16 @@ import logging
 import signal
 import socket
 from asyncio import BaseTransport, TimerHandle
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import h11
 import uvicorn
-from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from s3_retriever.errors import InputError, ServerError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +118,7 @@ def listen(address: str, port: int, *, token: str | None) -> socket.socket:
         ) from error
 
 
-def server_for(app: FastAPI) -> uvicorn.Server:
+def server_for(app: ASGIApp) -> uvicorn.Server:
     """A uvicorn server with limits against slow and greedy clients."""
     return uvicorn.Server(
         uvicorn.Config(
@@ -136,7 +138,7 @@ def server_for(app: FastAPI) -> uvicorn.Server:
     )
 
 
-def serve(app: FastAPI, listener: socket.socket) -> None:
+def serve(app: ASGIApp, listener: socket.socket) -> None:
     """Serve until SIGINT or SIGTERM, and then until the requests at hand have ended.
 
     Returns:

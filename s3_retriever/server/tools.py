@@ -308,14 +308,16 @@ class Tools:
 
     def _find(self, where: str, index: str | None) -> tuple[str, Document, tuple[int, int]]:
         """The index and document of a place, and the characters that it means."""
-        where = where.strip().removeprefix("[").removesuffix("]") or where
-        found = []
-        for name in self._names(index):
-            opened = self.indexes[name]
-            document_id = _document_at(opened, where)
-            if document_id is not None:
-                found.append((name, opened.get(document_id)))
-        if not found:
+        found: list[tuple[str, Document]] = []
+        # A model may copy a citation with its brackets, and an id may have brackets of its own.
+        for written in dict.fromkeys([where, where.removeprefix("[").removesuffix("]")]):
+            for name in self._names(index):
+                document_id = _document_at(self.indexes[name], written)
+                if document_id is not None:
+                    found.append((name, self.indexes[name].get(document_id)))
+            if found:
+                break
+        else:
             raise InputError(
                 f"There is no document {shown(where)}; take a citation or an id that search or "
                 "list returned."
@@ -324,7 +326,7 @@ class Tools:
             names = ", ".join(name for name, _ in found)
             raise InputError(f"{shown(where)} is in several indexes; set index to one of: {names}.")
         [(name, document)] = found
-        return name, document, _range(document, where)
+        return name, document, _range(document, written)
 
 
 def _document_at(index: S3Index, where: str) -> str | None:

@@ -164,6 +164,7 @@ def test_several_indexes_are_searched_together_or_one_by_name(index, other):
         ("leave.md:52-90", "Ask your manager"),
         ("leave.md:99999999-5", "two weeks ahead."),
         ("leave.md:99999", "# Leave"),
+        ("stairs\n[leave.md:3]", "Stairs."),
     ],
 )
 def test_places_are_ids_spans_and_citations(index, place, expected):
@@ -385,7 +386,7 @@ def test_other_addresses_need_a_token(index, path):
 def test_indexes_of_one_name_are_refused(path):
     done = CliRunner().invoke(command, ["mcp", str(path), str(path)])
     assert done.exit_code == 1
-    assert "Two indexes have the name 'handbook'" in done.stderr
+    assert "Two indexes are called 'handbook'" in done.stderr
 
 
 def test_without_the_library_the_extra_is_named(path):
