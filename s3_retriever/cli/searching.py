@@ -157,7 +157,7 @@ def search(
     With --in, mode bm25 does not load the host. With --server, --in is the name of an index there,
     and not needed if there is only one. Exits with code 3 if nothing is found.
     """
-    index, files = exclusive(context, index=index, files=files)
+    index, files, server = exclusive(context, index=index, files=files, server=server)
     if server is None and (index is None) == (not files):
         raise typer.BadParameter("Give either an index with --in or files with --files.")
     if server and files:
