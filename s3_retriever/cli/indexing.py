@@ -268,7 +268,7 @@ def show(
         write_json(documents)
         return
     for document in documents:
-        results().print(Text(document["text"]), soft_wrap=True)
+        results().print(Text(str(document["text"])), soft_wrap=True)
 
 
 def _document(snapshot: Snapshot, document_id: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -351,7 +351,7 @@ async def show_metrics(request: Request) -> Response:
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _page_file(path: Path) -> Callable[[], Response]:
+def _page_file(path: Path) -> Callable[[], Awaitable[Response]]:
     headers = {
         "Content-Security-Policy": _PAGE_POLICY,
         "Cache-Control": "no-cache",

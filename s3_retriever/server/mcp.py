@@ -154,7 +154,7 @@ class _Protocol:
         self._calls = {
             "search": (tools.SearchArguments, tools.Evidence, offered.search, _SEARCH),
             "read": (tools.ReadArguments, tools.Passage, offered.read, _READ),
-            "list": (tools.ListArguments, tools.Listing, offered.list, _LIST),
+            "list": (tools.ListArguments, tools.Listing, offered.list_documents, _LIST),
         }
 
     def server(self) -> Server[Any]:
@@ -224,7 +224,7 @@ class _Protocol:
         if not cursor.isdecimal() or len(cursor) > 12:
             raise MCPError(types.INVALID_PARAMS, f"Unknown cursor {brief(cursor)}.")
         arguments = tools.ListArguments(offset=int(cursor), limit=_RESOURCES_PER_PAGE)
-        listing = await self._answered(self._tools.list, arguments)
+        listing = await self._answered(self._tools.list_documents, arguments)
         more = listing.next_offset
         return types.ListResourcesResult(
             resources=[

@@ -262,7 +262,7 @@ class Tools:
             text=text[begin:stop],
         )
 
-    def list(self, arguments: ListArguments) -> Listing:
+    def list_documents(self, arguments: ListArguments) -> Listing:
         """List documents, of all indexes one after another.
 
         Raises:
@@ -342,7 +342,8 @@ def _document_at(index: S3Index, where: str) -> str | None:
         for ordinal in segment.live_documents().tolist():
             metadata = segment.metadata(ordinal)
             if metadata.get("path") == path and metadata.get("line") == number:
-                return segment.ids()[ordinal]
+                known: str = segment.ids()[ordinal]
+                return known
     return None
 
 

@@ -199,6 +199,7 @@ def _overhead(url: str, index: S3Index, asked: Sequence[str]) -> dict[str, Any]:
     with RemoteIndex(url) as remote:
         for turn in range(_PAIRS):
             question = f"{asked[turn % len(asked)]} {turn}"  # never the same, which may be cached
+            timed: list[tuple[RemoteIndex | S3Index, list[float]]]
             timed = [(remote, there), (index, here)]
             for searched, times in timed if turn % 2 else reversed(timed):
                 began = time.perf_counter()
