@@ -146,7 +146,7 @@ def _make(file: Path, target: Path) -> Path:
         _convert(file, folder)
         checksums = {path.name: file_checksum(path) for path in sorted(folder.iterdir())}
         (folder / _LIST).write_text(json.dumps(checksums, indent=2) + "\n")
-        if target.exists():
+        if os.path.lexists(target):  # also a link that leads nowhere
             target.rename(room / "damaged")
         folder.rename(target)
     finally:

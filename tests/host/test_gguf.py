@@ -169,6 +169,15 @@ def test_a_damaged_cache_is_made_anew(cache, tiny_gguf, conversions, damage):
     assert weights_in(cache).read_bytes() != before or "list" in damage
 
 
+def test_a_link_to_nowhere_is_replaced(cache, tiny_gguf, conversions, tmp_path):
+    folder = weights_in(cache).parent
+    shutil.rmtree(folder)
+    folder.symlink_to(tmp_path / "nowhere")
+    Host.load(str(tiny_gguf), **CPU)
+    assert conversions == [tiny_gguf]
+    assert not folder.is_symlink()
+
+
 def test_a_list_cannot_lead_out_of_its_folder(cache, tiny_gguf, conversions, tmp_path):
     path = weights_in(cache).with_name("checksums.json")
     outside = tmp_path / "outside"
