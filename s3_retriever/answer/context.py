@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from s3_retriever.document import Document, as_documents
-from s3_retriever.errors import InputError
+from s3_retriever.errors import IndexStoreError, InputError
 from s3_retriever.search import Span
 from s3_retriever.text import split_pieces
-from s3_retriever.types import check_items, check_path
+from s3_retriever.types import check_items, check_path, shown
 
 Part = str | os.PathLike[str] | Document
 Context = Part | Iterable[Part]
@@ -57,22 +57,32 @@ def pieces(context: Context) -> Iterator[Document]:
 
 def is_last(metadata: Mapping[str, Any]) -> bool:
     """Whether a piece with this metadata is the last one of its context."""
-    return bool(metadata.get(_PLACE, {}).get("last"))
+    place = metadata.get(_PLACE)
+    return isinstance(place, Mapping) and place.get("last") is True
 
 
 def in_document(span: Span) -> Span:
     """Turn a span of a piece into one of the document that the piece was cut from.
 
     A span of a document that was not cut stays as it is.
+
+    Raises:
+        IndexStoreError: The index holds something that only looks like a piece of a context.
     """
     if _PLACE not in span.metadata:
         return span
     metadata = dict(span.metadata)
-    place = metadata.pop(_PLACE)
-    start = int(place["start"])
+    match metadata.pop(_PLACE):
+        case {"document": str(document), "start": int(start)} if start >= 0:
+            pass
+        case _:
+            raise IndexStoreError(
+                f"{shown(span.document_id)} in the index is not a piece of a context; scan the "
+                "context to another path."
+            )
     return replace(
         span,
-        document_id=str(place["document"]),
+        document_id=document,
         start=start + span.start,
         end=start + span.end,
         metadata=metadata,

@@ -15,7 +15,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
 from s3_retriever.answer.prompt import Request
-from s3_retriever.errors import HostError, InputError
+from s3_retriever.errors import HostError, InputError, brief
 from s3_retriever.host import Host
 from s3_retriever.host.device import is_out_of_memory
 
@@ -93,9 +93,9 @@ def decode(
     host, options = request.host, dict(request.options)
     left = request.max_new_tokens - written
     pause = left if request.refresh is None else min(request.refresh, left)
-    criteria = [*options.pop("stopping_criteria", ()), _Pause(len(ids) + pause)]
+    own: list[StoppingCriteria] = [_Pause(len(ids) + pause)]
     if tokens is not None:
-        criteria.append(tokens)
+        own.append(tokens)
         options["streamer"] = tokens
     if written and options.get("min_new_tokens"):
         options["min_new_tokens"] = max(options["min_new_tokens"] - written, 0)
@@ -106,6 +106,9 @@ def decode(
         # Settings go into the configuration; `update` returns the other arguments of `generate`.
         arguments = settings.update(max_new_tokens=left, **options)
         settings.return_dict_in_generate = False
+        if (settings.num_return_sequences or 1) != 1:
+            raise ValueError("an answer is a single text, so num_return_sequences must be 1")
+        criteria = StoppingCriteriaList([*(arguments.pop("stopping_criteria", None) or ()), *own])
         # The lock keeps the taps of other threads off the modules.
         with host.lock, torch.inference_mode():
             host.check_process()
@@ -113,11 +116,11 @@ def decode(
                 prompt,
                 attention_mask=torch.ones_like(prompt),
                 generation_config=settings,
-                stopping_criteria=StoppingCriteriaList(criteria),
+                stopping_criteria=criteria,
                 **arguments,
             )
-    except (ValueError, TypeError) as error:
-        raise InputError(f"The host cannot generate with these options: {error}") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"The host cannot generate with these options: {brief(error)}") from error
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise

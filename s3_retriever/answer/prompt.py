@@ -113,7 +113,11 @@ class Prompt:
 def _check_template(template: str) -> None:
     check_text(template, "prompt")
     try:
-        fields = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+        fields = {
+            f"{name}!{conversion}" if conversion else f"{name}:{spec}" if spec else name
+            for _, name, spec, conversion in Formatter().parse(template)
+            if name is not None
+        }
     except ValueError as error:
         raise InputError(
             f"The prompt cannot be filled in ({error}); write single braces as '{{{{' and '}}}}'."

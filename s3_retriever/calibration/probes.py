@@ -18,6 +18,7 @@ from s3_retriever.calibration.questions import GoldSpan, LabelledQuestion, crop
 from s3_retriever.codebook.sentence_map import titled
 from s3_retriever.document import Document
 from s3_retriever.text import analyze, split_sentences
+from s3_retriever.types import check_string
 
 # Characters of a context, about 4,000 tokens, and of each of its documents.
 _CONTEXT_CHARACTERS = 16_000
@@ -82,6 +83,9 @@ def probes_from(texts: Iterable[str], contexts: int, seed: int = 0) -> Iterator[
         texts: Plain texts in any language (planted facts are English), read as far as needed.
         contexts: Most contexts; there are fewer if the text ends.
         seed: Seed of the random choice.
+
+    Raises:
+        InputError: A text is not a string.
     """
     generator = random.Random(seed)  # noqa: S311 - not a secret
     for passages in islice(_contexts(texts), contexts):
@@ -106,6 +110,7 @@ def _passages(texts: Iterable[str]) -> Iterator[list[_Sentence]]:
     """Cut texts into runs of sentences of about a paragraph, without repetitions."""
     known: set[str] = set()
     for text in texts:
+        check_string(text, "text")
         passage: list[_Sentence] = []
         size = 0
         for start, end in split_sentences(text):

@@ -19,12 +19,16 @@ from s3_retriever.codebook.files import (
     read_codebook_file,
     replace_folder,
 )
-from s3_retriever.codebook.fit import fit
+from s3_retriever.codebook.fit import fit, sites_of
 from s3_retriever.codebook.heads import KeyHead, check_heads, fit_key_heads
 from s3_retriever.codebook.recipes import (
+    check_default_recipe,
+    check_recipe,
     deepest_hidden_layer,
     default_recipe,
+    grouped_heads,
     paper_recipe,
+    with_query_heads,
 )
 from s3_retriever.codebook.sentence_map import (
     SentenceMap,
@@ -38,7 +42,7 @@ from s3_retriever.features import Layout
 from s3_retriever.host import Host
 from s3_retriever.host.taps import Head, Tap
 from s3_retriever.quantization import vector_bytes
-from s3_retriever.recipe import HeadsRecipe, Recipe
+from s3_retriever.recipe import Recipe
 from s3_retriever.sae import TopKSAE
 from s3_retriever.types import check_items, check_path, check_source, check_type, shown
 
@@ -88,12 +92,7 @@ class Codebook:
             states = self.saes.get(Tap("hidden", layer))
             if states is None or states.width != len(sentence_map.bias):
                 raise _mapless(layer)
-        if self.saes and not recipe.taps:
-            raise CodebookError(
-                f"Recipe {recipe.name!r} uses none of the codebook's taps, so it cannot be its "
-                f"default; add one of {', '.join(map(str, self.saes))}."
-            )
-        self.check(recipe)
+        check_default_recipe(recipe, self.saes, self.key_heads, self.queries_per_key)
 
     @property
     def depth(self) -> int:
@@ -144,13 +143,7 @@ class Codebook:
 
     def query_heads(self, recipe: Recipe) -> dict[Head, list[Head]]:
         """Look up the key heads that a recipe needs, each with the recipe's query heads."""
-        grouped: dict[Head, list[Head]] = {}
-        for name in () if recipe.heads is None else recipe.heads.query_heads:
-            head = Head.parse(name)
-            group = grouped.setdefault(head.key_head(self.queries_per_key), [])
-            if head not in group:
-                group.append(head)
-        return grouped
+        return grouped_heads(recipe, self.queries_per_key)
 
     def centre(self, layer: int) -> Tensor:
         """Look up the centre of a layer's hidden states, float32 [width].
@@ -171,33 +164,7 @@ class Codebook:
                 uses a query side at a tap other than a key tap.
             InputError: The recipe has a tap name that cannot be read.
         """
-        check_type(recipe, Recipe, "recipe")
-        taps = [Tap.parse(name) for name in recipe.taps]
-        layer = recipe.sentence_layer
-        if layer is not None:
-            taps.append(Tap("hidden", layer))
-        for tap in taps:
-            if tap not in self.saes:
-                raise CodebookError(
-                    f"Recipe {recipe.name!r} needs the tap {tap}, which this codebook does not "
-                    f"have (it has {', '.join(map(str, self.saes)) or 'none'}); fit a codebook "
-                    "with that tap."
-                )
-        for key_head, heads in self.query_heads(recipe).items():
-            if key_head not in self.key_heads:
-                known = ", ".join(map(str, sorted(self.key_heads))) or "none"
-                raise CodebookError(
-                    f"Recipe {recipe.name!r} needs the query head {heads[0]}, whose key head "
-                    f"{key_head} this codebook does not have (it has {known}); fit a codebook with "
-                    f"--head {heads[0]}, or use a recipe without heads."
-                )
-        for name, part in recipe.taps.items():
-            tap = Tap.parse(name)
-            if part.query_side != "same" and tap.site != "key":
-                raise CodebookError(
-                    f"Recipe {recipe.name!r} has query_side {part.query_side!r} at {name}, which "
-                    "only key taps support; use 'same'."
-                )
+        check_recipe(recipe, self.saes, self.key_heads, self.queries_per_key)
 
     def check_host(self, host: Host) -> None:
         """Refuse a host that this codebook does not belong to.
@@ -285,8 +252,15 @@ class Codebook:
             CodebookError: The checkpoint is damaged or of another fit.
         """
         texts = check_items(texts, "texts")
-        query_heads = [Head.parse(name) for name in check_items(heads, "heads")]
+        query_heads = _parsed(heads)
         check_heads(query_heads, host)
+        # Before the training, which takes long.
+        with_query_heads(recipe or Recipe(taps={}), query_heads)
+        if recipe is not None:
+            per_key = host.family.heads(host.model.config).queries_per_key
+            key_heads = {head.key_head(per_key) for head in query_heads}
+            sites = sites_of(host, settings.get("taps"))
+            check_default_recipe(recipe, sites, key_heads, per_key)
         start = texts
         if isinstance(texts, Iterator):
             kept: list[str] = []
@@ -302,7 +276,8 @@ class Codebook:
         if recipe.sentence is not None:
             codebook = codebook.with_sentence_map(host, read, progress=progress)
         if query_heads:
-            codebook = codebook.with_heads(host, read, heads, progress=progress)
+            names = list(map(str, query_heads))
+            codebook = codebook.with_heads(host, read, names, progress=progress)
         return codebook if wanted is None else codebook.with_recipe(recipe.changed("heads", wanted))
 
     def with_recipe(self, recipe: Recipe) -> Codebook:
@@ -334,13 +309,13 @@ class Codebook:
             InputError: The host has no such head, or there is too little text.
         """
         self.check_host(host)
-        named = [Head.parse(name) for name in check_items(heads, "heads")]
+        named = _parsed(heads)
+        recipe = with_query_heads(self.recipe, named)
         read = first_texts(check_items(texts, "texts"), _HEAD_CHARACTERS)
         key_heads = fit_key_heads(host, named, read, progress=progress) if named else {}
-        scored = HeadsRecipe(query_heads=tuple(map(str, named))) if named else None
         return self._copy(
             fingerprint=host.fingerprint(_depth(self.saes, key_heads)),
-            recipe=self.recipe.changed("heads", scored),
+            recipe=recipe,
             key_heads=key_heads,
             queries_per_key=host.family.heads(host.model.config).queries_per_key,
         )
@@ -500,6 +475,11 @@ class Codebook:
             self.save(Path(folder) / "codebook")
             commit = api.upload_folder(repo_id=repo_id, folder_path=f"{folder}/codebook")
         return str(commit.commit_url)
+
+
+def _parsed(heads: Sequence[str]) -> list[Head]:
+    """Heads from their names, each once."""
+    return list(dict.fromkeys(Head.parse(name) for name in check_items(heads, "heads")))
 
 
 def _depth(taps: Iterable[Tap], heads: Iterable[Head]) -> int:

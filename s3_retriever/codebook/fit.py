@@ -177,6 +177,17 @@ def default_taps(host: Host) -> tuple[Tap, ...]:
     return Tap("key", layer), Tap("hidden", layer)
 
 
+def sites_of(host: Host, taps: Sequence[Tap | str] | None) -> tuple[Tap, ...]:
+    """The taps to fit, each once; `default_taps` if none are named.
+
+    Raises:
+        InputError: A name cannot be read.
+    """
+    chosen = check_items(taps or default_taps(host), "taps", (str, Tap))
+    named = (tap if isinstance(tap, Tap) else Tap.parse(tap) for tap in chosen)
+    return tuple(dict.fromkeys(named))
+
+
 def fit(
     host: Host,
     texts: Iterable[str],
@@ -226,9 +237,7 @@ def fit(
     """
     check_type(host, Host, "host")
     texts = check_items(texts, "texts")
-    chosen = check_items(taps or default_taps(host), "taps", (str, Tap))
-    named = (tap if isinstance(tap, Tap) else Tap.parse(tap) for tap in chosen)
-    sites = tuple(dict.fromkeys(named))
+    sites = sites_of(host, taps)
     tokens = (
         _count_tokens(host, texts, progress) if tokens is None else check_count(tokens, "tokens")
     )

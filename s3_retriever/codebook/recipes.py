@@ -1,16 +1,19 @@
-"""The recipes that come with a codebook: `default`, `paper` and `paper-literal`."""
+"""The recipes that come with a codebook, and which others it can serve."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from s3_retriever.errors import CodebookError
-from s3_retriever.host.taps import Tap
+from pydantic import ValidationError
+
+from s3_retriever.errors import CodebookError, InputError
+from s3_retriever.host.taps import Head, Tap
 from s3_retriever.recipe import (
     Advanced,
     DocumentBoost,
     FeatureCoverage,
+    HeadsRecipe,
     Interleave,
     MaxToken,
     Recipe,
@@ -20,6 +23,7 @@ from s3_retriever.recipe import (
     TapRecipe,
 )
 from s3_retriever.sae import TopKSAE
+from s3_retriever.types import check_type
 
 if TYPE_CHECKING:
     from s3_retriever.host import Host
@@ -88,3 +92,84 @@ def paper_recipe(saes: Mapping[Tap, TopKSAE], *, literal: bool = False) -> Recip
 def deepest_hidden_layer(taps: Iterable[Tap]) -> int | None:
     """The deepest layer with a hidden tap; None without one."""
     return max((tap.layer for tap in taps if tap.site == "hidden"), default=None)
+
+
+def grouped_heads(recipe: Recipe, queries_per_key: int) -> dict[Head, list[Head]]:
+    """The key heads that a recipe needs, each with the recipe's query heads."""
+    grouped: dict[Head, list[Head]] = {}
+    for name in () if recipe.heads is None else recipe.heads.query_heads:
+        head = Head.parse(name)
+        group = grouped.setdefault(head.key_head(queries_per_key), [])
+        if head not in group:
+            group.append(head)
+    return grouped
+
+
+def with_query_heads(recipe: Recipe, heads: Sequence[Head]) -> Recipe:
+    """A recipe that scores these query heads; none at all without any.
+
+    Raises:
+        InputError: The recipe cannot score heads, or not so many.
+    """
+    try:
+        scored = HeadsRecipe(query_heads=tuple(map(str, heads))) if heads else None
+        return recipe.changed("heads", scored)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise InputError(
+            f"Recipe {recipe.name!r} cannot score {len(heads)} query heads: {message}."
+        ) from error
+
+
+def check_recipe(
+    recipe: Recipe, taps: Collection[Tap], key_heads: Collection[Head], queries_per_key: int
+) -> None:
+    """Refuse a recipe that a codebook with these taps and key heads cannot serve.
+
+    Raises:
+        CodebookError: The recipe needs a tap or a head that the codebook does not have, or
+            uses a query side at a tap other than a key tap.
+        InputError: The recipe has a tap name that cannot be read.
+    """
+    check_type(recipe, Recipe, "recipe")
+    needed = [Tap.parse(name) for name in recipe.taps]
+    layer = recipe.sentence_layer
+    if layer is not None:
+        needed.append(Tap("hidden", layer))
+    for tap in needed:
+        if tap not in taps:
+            raise CodebookError(
+                f"Recipe {recipe.name!r} needs the tap {tap}, which this codebook does not "
+                f"have (it has {', '.join(map(str, taps)) or 'none'}); fit a codebook "
+                "with that tap."
+            )
+    for key_head, heads in grouped_heads(recipe, queries_per_key).items():
+        if key_head not in key_heads:
+            known = ", ".join(map(str, sorted(key_heads))) or "none"
+            raise CodebookError(
+                f"Recipe {recipe.name!r} needs the query head {heads[0]}, whose key head "
+                f"{key_head} this codebook does not have (it has {known}); fit a codebook with "
+                f"--head {heads[0]}, or use a recipe without heads."
+            )
+    for name, part in recipe.taps.items():
+        if part.query_side != "same" and Tap.parse(name).site != "key":
+            raise CodebookError(
+                f"Recipe {recipe.name!r} has query_side {part.query_side!r} at {name}, which "
+                "only key taps support; use 'same'."
+            )
+
+
+def check_default_recipe(
+    recipe: Recipe, taps: Collection[Tap], key_heads: Collection[Head], queries_per_key: int
+) -> None:
+    """Refuse a recipe that cannot be the default of a codebook with these taps and key heads.
+
+    Raises:
+        S3Error: As `check_recipe`; also if the recipe uses no tap.
+    """
+    check_recipe(recipe, taps, key_heads, queries_per_key)
+    if taps and not recipe.taps:
+        raise CodebookError(
+            f"Recipe {recipe.name!r} uses none of the codebook's taps, so it cannot be its "
+            f"default; add one of {', '.join(map(str, taps))}."
+        )

@@ -10,12 +10,14 @@ import hashlib
 import importlib.util
 import io
 import json
+import os
 import shutil
 import sys
 import tempfile
-from contextlib import nullcontext, redirect_stderr
+from contextlib import nullcontext, redirect_stderr, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import platformdirs
 from filelock import FileLock
@@ -93,7 +95,7 @@ def file_checksum(path: Path) -> str:
     path = path.resolve()
     status = path.stat()
     state = [str(path), status.st_size, status.st_mtime_ns]
-    note = _cache() / "checked" / hashlib.sha256(str(path).encode()).hexdigest()[:32]
+    note = _cache() / "checked" / hashlib.sha256(os.fsencode(path)).hexdigest()[:32]
     try:
         noted = read_json(note)
         if noted[:3] == state:
@@ -110,13 +112,14 @@ def file_checksum(path: Path) -> str:
 
 def _write_note(note: Path, content: list[Any]) -> None:
     """Note a checksum; where that is impossible, it is computed again next time."""
+    draft = note.with_name(f"{note.name}.{uuid4().hex}")
     try:
         note.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=note.parent, delete=False) as draft:
-            json.dump(content, draft)
-        Path(draft.name).replace(note)
+        draft.write_text(json.dumps(content))
+        draft.replace(note)
     except OSError:
-        pass
+        with suppress(OSError):
+            draft.unlink()
 
 
 def _cache() -> Path:
@@ -143,7 +146,7 @@ def _make(file: Path, target: Path) -> Path:
         _convert(file, folder)
         checksums = {path.name: file_checksum(path) for path in sorted(folder.iterdir())}
         (folder / _LIST).write_text(json.dumps(checksums, indent=2) + "\n")
-        if target.exists():
+        if os.path.lexists(target):  # also a link that leads nowhere
             target.rename(room / "damaged")
         folder.rename(target)
     finally:

@@ -416,6 +416,8 @@ def test_a_prompt_of_the_callers(model, scanned):
             r"fields \{context\} and \{question\}.*not \['context'\]",
         ),
         ("Who?", {"prompt": "{context} {question} {x}"}, "and no others"),
+        ("Who?", {"prompt": "{context:>9} {question!r}"}, "'context:>9', 'question!r'"),
+        ("Who?", {"prompt": "{context} {question:{x}}"}, "and no others"),
         ("Who?", {"refresh": 0}, "refresh must be a whole number of at least 1, not 0"),
         ("Who?", {"refresh": -3}, "refresh must be"),
         ("Who?", {"refresh": True}, "refresh must be"),
@@ -679,8 +681,15 @@ def _new_ids(model, answer):
 
 
 def test_options_of_generate(model, scanned):
-    with pytest.raises(InputError, match="cannot generate with these options"):
-        scanned.answer(QUESTION, no_such_option=1, **BUDGET)
+    for option in (
+        {"no_such_option": 1},
+        {"stopping_criteria": 5},
+        {"assistant_model": "a name"},
+        {"num_return_sequences": 2, "do_sample": True},
+    ):
+        with pytest.raises(InputError, match="cannot generate with these options"):
+            scanned.answer(QUESTION, **option, **BUDGET)
+    assert scanned.answer(QUESTION, stopping_criteria=None, **BUDGET).text
     torch.manual_seed(0)
     sampled = scanned.answer(QUESTION, do_sample=True, temperature=5.0, **BUDGET)
     assert sampled.text != scanned.answer(QUESTION, **BUDGET).text
@@ -753,6 +762,23 @@ def test_a_file_is_read_in_blocks(tmp_path):
 def commits(monkeypatch):
     """Commits of one piece each."""
     monkeypatch.setattr(long_context_module, "_COMMITTED_PIECES", 1)
+
+
+@pytest.mark.parametrize(
+    ("place", "problem"),
+    [
+        ("mine", "is incomplete"),
+        ({"last": 1}, "is incomplete"),
+        ({"last": True}, "'a' in the index is not a piece of a context"),
+        ({"last": True, "document": "a", "start": "0"}, "is not a piece"),
+        ({"last": True, "document": "a", "start": -1}, "is not a piece"),
+    ],
+)
+def test_an_index_that_looks_like_a_scan(model, tmp_path, place, problem):
+    with S3Index.create(tmp_path / "odd", host=model.host) as index:
+        index.add(Document("Boats.", id="a", metadata={"s3_piece": place}))
+    with pytest.raises(IndexStoreError, match=problem):
+        model.open(tmp_path / "odd").compress("Boats?")
 
 
 def test_an_interrupted_scan_goes_on_where_it_was(model, text, tmp_path, commits, monkeypatch):

@@ -117,6 +117,12 @@ def test_too_little_text(tiny_llama, text):
         choose_taps(host, [text], progress=False)
 
 
+@pytest.mark.parametrize("text", [1, None, b"bytes"])
+def test_a_text_must_be_a_string(text):
+    with pytest.raises(InputError, match="The text "):
+        next(probes_from([text], 1))
+
+
 def test_scripts_without_spaces(tiny_llama):
     text = "".join(f"第{n}天面包师在日出之前修理了{n + 3}条蓝色的船。" for n in range(80))
     choice = choose_taps(Host.load(str(tiny_llama), **CPU), [text], contexts=1, progress=False)

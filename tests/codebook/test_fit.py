@@ -32,6 +32,7 @@ from s3_retriever.sae import SAETrainer
 # The package has a function of the module's name.
 fit_module = import_module("s3_retriever.codebook.fit")
 checkpoint_module = import_module("s3_retriever.codebook.fit")
+codebook_module = import_module("s3_retriever.codebook.codebook")
 fit = Codebook.fit
 
 # A fit of a second: the sentences have about 6,000 tokens.
@@ -191,6 +192,32 @@ def test_text_is_consumed_as_it_is_needed(host):
 
 
 class TestRefusals:
+    @pytest.mark.parametrize(
+        ("recipe", "heads", "message"),
+        [
+            ({"taps": {"key.0": {}}}, (), "needs the tap key.0, .*it has key.1, hidden.1"),
+            ({"taps": {}}, (), "uses none of the codebook's taps"),
+            ({"sentence": {"layer": 0}}, (), "needs the tap hidden.0"),
+            ({"taps": {"hidden.1": {"query_side": "query"}}}, (), "only key taps support"),
+            ({"heads": {"query_heads": ["1.2"]}}, ["1.3"], "needs the query head 1.2, .*has 1.3"),
+            ({"fusion": {"kind": "interleave"}}, ["1.3"], "heads needs fusion z_score"),
+        ],
+    )
+    def test_a_recipe_that_does_not_fit_costs_no_work(self, host, recipe, heads, message):
+        def unread() -> Iterator[str]:
+            pytest.fail("the text was read")
+            yield ""
+
+        own = Recipe.model_validate({"taps": {"key.1": {}}, **recipe})
+        with pytest.raises((CodebookError, InputError), match=message):
+            fit(host, unread(), tokens=2_000, recipe=own, heads=heads, **SMALL)
+
+    def test_more_heads_than_a_recipe_can_have(self, host, monkeypatch):
+        monkeypatch.setattr(codebook_module, "check_heads", lambda heads, host: None)
+        names = [f"0.{number}" for number in range(65)]
+        with pytest.raises(InputError, match=r"cannot score 65 query heads: .*64"):
+            fit(host, iter([]), tokens=2_000, heads=names, **SMALL)
+
     def test_an_iterator_needs_the_number_of_tokens(self, host, sentences):
         with pytest.raises(InputError, match="pass tokens="):
             fit(host, iter(sentences), **SMALL)

@@ -104,6 +104,23 @@ def test_it_is_dequantised_once(cache, tiny_gguf, conversions, tmp_path):
     assert not conversions
 
 
+def test_a_name_that_is_not_unicode(cache, tiny_gguf, conversions, tmp_path):
+    name = str(tmp_path / "caf\udce9.gguf")
+    shutil.copy(tiny_gguf, name)
+    Host.load(name, **CPU)
+    assert not conversions
+
+
+def test_a_checksum_that_cannot_be_noted_leaves_nothing(empty, tiny_gguf, monkeypatch):
+    def full(path: Path, text: str) -> None:
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    assert gguf.file_checksum(tiny_gguf) == gguf.file_checksum(tiny_gguf)
+    assert not list((empty / "s3-retriever" / "gguf" / "checked").iterdir())
+
+
 def test_it_is_pickled_as_it_was_named(cache, tiny_gguf, tmp_path, monkeypatch):
     monkeypatch.chdir(tiny_gguf.parent)
     hosts = [
@@ -150,6 +167,15 @@ def test_a_damaged_cache_is_made_anew(cache, tiny_gguf, conversions, damage):
     Host.load(str(tiny_gguf), **CPU)
     assert len(conversions) == 1
     assert weights_in(cache).read_bytes() != before or "list" in damage
+
+
+def test_a_link_to_nowhere_is_replaced(cache, tiny_gguf, conversions, tmp_path):
+    folder = weights_in(cache).parent
+    shutil.rmtree(folder)
+    folder.symlink_to(tmp_path / "nowhere")
+    Host.load(str(tiny_gguf), **CPU)
+    assert conversions == [tiny_gguf]
+    assert not folder.is_symlink()
 
 
 def test_a_list_cannot_lead_out_of_its_folder(cache, tiny_gguf, conversions, tmp_path):
