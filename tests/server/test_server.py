@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,12 +17,14 @@ import pytest
 from helpers.serving import running
 from server.conftest import DOCUMENTS, TOKEN
 from typer.testing import CliRunner
+from uvicorn.server import ServerState
 
 from s3_retriever import Document, InputError, RemoteIndex, S3Error, S3Index, ServerError
 from s3_retriever.cli.app import app as command
 from s3_retriever.recipe import Recipe
 from s3_retriever.server.app import create_app
 from s3_retriever.server.guard import Limits
+from s3_retriever.server.serving import PatientProtocol, listen, server_for
 
 QUESTION = "When does the captain sail?"
 AUTH = {"Authorization": f"Bearer {TOKEN}"}
@@ -267,3 +271,29 @@ def test_an_address_that_others_can_reach_needs_a_token(tmp_path, address):
     done = CliRunner().invoke(command, ["serve", str(tmp_path), "--address", address], env={})
     assert done.exit_code == 1
     assert "needs a token" in done.stderr
+
+
+def test_parts_of_a_response_do_not_wait_for_each_other():
+    """Nagle's algorithm would hold the second part back for up to 40 ms."""
+    config = server_for(lambda *_: None).config
+    config.load()
+    made = []
+
+    def protocol():
+        made.append(PatientProtocol(config, ServerState(), {}))
+        return made[-1]
+
+    async def connect():
+        listener = listen("127.0.0.1", 0, token=None)
+        loop = asyncio.get_running_loop()
+        async with await loop.create_server(protocol, sock=listener):
+            _, writer = await asyncio.open_connection(*listener.getsockname())
+            while not made or made[0].transport is None:
+                await asyncio.sleep(0.01)
+            accepted = made[0].transport.get_extra_info("socket")
+            waits = not accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            writer.close()
+            made[0].transport.abort()
+            return waits
+
+    assert not asyncio.run(connect())
