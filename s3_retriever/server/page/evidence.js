@@ -4,7 +4,7 @@ import { bar, clipped, count, el, extent, motion, number, partsOf, sourceClass, 
   titleOf, byId, SOURCES } from "./dom.js";
 
 const TEXT = 420; // units of a span's text in the list; the document shows all of it
-const FIRST = 100; // rows that are shown at once
+const FIRST = 30; // rows that are shown at once, a screen or two
 const ARROWS = 60;
 const LANES = 4; // side by side; each bridge has one
 

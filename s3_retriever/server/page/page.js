@@ -120,13 +120,13 @@ async function submit(event) {
 }
 
 function render(side, spans, took) {
+  // Measured to the frame that shows the first rows, before the rest is added.
+  requestAnimationFrame(() => setTimeout(() => performance.measure("s3r:render", "s3r:answered")));
   side.evidence.show(spans, "");
   side.evidence.note.textContent = side.evidence.describe(took);
   side.evidence.heading.textContent = comparing ? `${side.letter} · ${label(side)}` : "Evidence";
   byId("evidence").classList.remove("welcome");
   arrange();
-  // Measured to the frame that shows it.
-  requestAnimationFrame(() => setTimeout(() => performance.measure("s3r:render", "s3r:answered")));
 }
 
 function arrange() {
