@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from s3_retriever.files import read_files
     from s3_retriever.host import Host
     from s3_retriever.host.taps import Tap
+    from s3_retriever.kv import AtomCache, KVCodebook
     from s3_retriever.recipe import (
         Advanced,
         DocumentBoost,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "Advanced": "recipe",
     "Answer": "answer",
+    "AtomCache": "kv",
     "Calibration": "calibration",
     "Citation": "answer",
     "Codebook": "codebook",
@@ -68,6 +70,7 @@ _MODULES = {
     "HostError": "errors",
     "IndexStoreError": "errors",
     "InputError": "errors",
+    "KVCodebook": "kv",
     "Interleave": "recipe",
     "LabelledQuestion": "calibration",
     "LongContext": "answer",
@@ -95,6 +98,7 @@ _MODULES = {
 __all__ = [
     "Advanced",
     "Answer",
+    "AtomCache",
     "Calibration",
     "Citation",
     "Codebook",
@@ -111,6 +115,7 @@ __all__ = [
     "IndexStoreError",
     "InputError",
     "Interleave",
+    "KVCodebook",
     "LabelledQuestion",
     "LongContext",
     "MaxToken",

@@ -11,9 +11,10 @@ import s3_retriever
 from s3_retriever import Document, S3Index
 
 PUBLIC = {
-    "Advanced", "Answer", "Calibration", "Citation", "Codebook", "CodebookError", "Compressor",
+    "Advanced", "Answer", "AtomCache", "Calibration", "Citation", "Codebook", "CodebookError", "Compressor",
     "Document", "DocumentBoost", "Explanation", "FeatureCoverage", "GoldSpan", "HeadsRecipe",
-    "Host", "HostError", "IndexStoreError", "InputError", "Interleave", "LabelledQuestion",
+    "Host", "HostError", "IndexStoreError", "InputError", "Interleave", "KVCodebook",
+    "LabelledQuestion",
     "LongContext", "MaxToken", "Recipe", "Redundancy", "RelevanceRecipe", "S3Error", "S3Index",
     "ScannedContext",
     "SecondHop", "SentenceRecipe", "Span", "Tap", "TapChoice", "TapRecipe", "TopKSAE",

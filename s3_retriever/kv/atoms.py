@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from s3_retriever.kv.pursuit import pursue
 from s3_retriever.sae import TopKSAE
-
-# How the atoms of a vector are found: by orthogonal matching pursuit, or by the SAE's encoder.
-Encoder = Literal["pursuit", "topk"]
 
 # An atom and its weight share 16 bits. Four of them at least are the weight's.
 _CODE_BITS = 16
@@ -93,23 +89,19 @@ class Atoms:
         return (vectors.float() - self.centres[:, None]) / self.scales[:, None, None]
 
     @torch.no_grad()
-    def encode(self, vectors: Tensor, k: int, encoder: Encoder) -> Codes:
-        """Encode vectors in k atoms each.
+    def encode(self, vectors: Tensor, k: int) -> Codes:
+        """Encode vectors in k atoms each, found by orthogonal matching pursuit.
 
         Args:
             vectors: [batch, heads, tokens, size], any floating dtype.
             k: Atoms of a vector.
-            encoder: How they are found.
         """
         rows = self.standardise(vectors).flatten(0, 2)
-        if encoder == "pursuit":
-            weights, indices = pursue(rows - self.sae.b_dec, self.sae.W_dec, k)
-        else:
-            weights, indices = self.sae.encode(rows, k)
+        weights, indices = pursue(rows - self.sae.b_dec, self.sae.W_dec, k)
         largest = weights.abs().amax(1).to(torch.float16)
         steps = self._steps / largest.float().clamp_min(1e-9)
         levels = (weights * steps[:, None]).round().clamp(-self._steps, self._steps).long()
-        packed = indices.clamp_min(0) | levels << self._index_bits
+        packed = indices | levels << self._index_bits
         shape = vectors.shape[:3]
         return Codes(packed.to(torch.int16).view(*shape, k), largest.view(shape))
 

@@ -13,11 +13,10 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from s3_retriever.errors import CodebookError, InputError, brief
-from s3_retriever.kv.atoms import Encoder
 from s3_retriever.kv.codebook import KVCodebook
 from s3_retriever.kv.layer import AtomLayer, CacheSettings
 from s3_retriever.paths import begin_draft, regular_size
-from s3_retriever.types import check_choice, check_count, check_path
+from s3_retriever.types import check_count, check_path
 
 
 class AtomCache(Cache):
@@ -36,8 +35,6 @@ class AtomCache(Cache):
         value_k: Atoms of a value.
         recent: How many of the last tokens stay exact, at least.
         sinks: How many of the first tokens of each sequence stay exact.
-        encoder: `pursuit` (orthogonal matching pursuit) or `topk` (the SAE's encoder), which is
-            faster and less exact.
 
     Raises:
         InputError: The codebook is not a `KVCodebook`, or a number is out of range.
@@ -50,21 +47,18 @@ class AtomCache(Cache):
         value_k: int = 16,
         recent: int = 128,
         sinks: int = 4,
-        encoder: Encoder = "pursuit",
     ) -> None:
         if not isinstance(codebook, KVCodebook):
             raise InputError(
                 f"The codebook must be a KVCodebook, not {type(codebook).__name__}; fit one with "
                 "s3r fit HOST --kv and read it with KVCodebook.load."
             )
-        check_choice(encoder, "encoder", Encoder)
         self.codebook = codebook
         self.settings = CacheSettings(
             key_k=_check_k(key_k, "key_k", codebook.features),
             value_k=_check_k(value_k, "value_k", codebook.features),
             recent=check_count(recent, "recent", least=0),
             sinks=check_count(sinks, "sinks", least=0),
-            encoder=encoder,
         )
         super().__init__(
             layers=[
@@ -180,6 +174,4 @@ def _check_k(k: int, name: str, features: int) -> int:
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
-    return InputError(
-        f"The cache {path} cannot be read ({brief(error)}); save it again."
-    )
+    return InputError(f"The cache {path} cannot be read ({brief(error)}); save it again.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,6 +17,7 @@ from s3_retriever.codebook.files import CODEBOOK_FILE, replace_folder
 from s3_retriever.errors import CodebookError, brief
 from s3_retriever.host import Host
 from s3_retriever.kv.atoms import MAX_ATOMS, Atoms
+from s3_retriever.kv.fit import fit
 from s3_retriever.kv.layer import LayerAtoms
 from s3_retriever.kv.rotary import Rotary
 from s3_retriever.paths import read_json
@@ -69,6 +70,23 @@ class KVCodebook:
         self.layers = tuple(layers)
         self.positions = positions
         self.report = report
+
+    @classmethod
+    def fit(cls, host: Host, texts: Iterable[str], **settings: Any) -> KVCodebook:
+        """Fit dictionaries from plain text, read in one streaming pass.
+
+        Args:
+            host: A causal model, loaded with all its layers.
+            texts: Plain texts.
+            settings: Sizes and the rest: see `s3_retriever.kv.fit.fit`.
+
+        Raises:
+            InputError: There is too little text, or a setting is out of range.
+            HostError: The host's cache cannot be encoded.
+            CodebookError: The checkpoint is damaged or of another fit.
+        """
+        layers, report = fit(host, texts, **settings)
+        return cls(host.name, host.fingerprint(len(layers)), layers, host.positions, report)
 
     @property
     def features(self) -> int:
@@ -125,7 +143,10 @@ class KVCodebook:
                 heads |= {f"{name}.centres": atoms.centres, f"{name}.scales": atoms.scales}
             heads[f"rotary.{i}.frequencies"] = layer.rotary.frequencies
             heads[f"rotary.{i}.scaling"] = torch.tensor([layer.rotary.scaling])
-        save_weights({n: t.cpu().contiguous() for n, t in heads.items()}, folder / _HEADS_FILE)
+        # Layers may share their frequencies, which safetensors refuses.
+        save_weights(
+            {name: tensor.cpu().clone() for name, tensor in heads.items()}, folder / _HEADS_FILE
+        )
         description = _Description(
             schema_version=SCHEMA,
             identity=self.identity,

@@ -1,4 +1,4 @@
-"""`AtomLayer`: the keys and values of one layer, recent ones as they are and older ones in codes."""
+"""`AtomLayer`: the keys and values of one layer, recent ones exact and older ones in codes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
 from s3_retriever.errors import CodebookError, InputError
-from s3_retriever.kv.atoms import Atoms, Codes, Encoder
+from s3_retriever.kv.atoms import Atoms, Codes
 from s3_retriever.kv.rotary import Rotary
 
 # Tokens leave the window in blocks: encoding many at once costs less a token.
@@ -41,14 +41,12 @@ class CacheSettings:
         recent: How many of the last tokens stay exact, at least; up to 31 more do until a block is
             full.
         sinks: How many of a sequence's first tokens stay exact.
-        encoder: How atoms are found.
     """
 
     key_k: int
     value_k: int
     recent: int
     sinks: int
-    encoder: Encoder
 
 
 class AtomLayer(CacheLayerMixin):
@@ -102,8 +100,8 @@ class AtomLayer(CacheLayerMixin):
         sinks = self._settings.sinks
         self.sink_keys = key_states.new_zeros(batch, heads, sinks, size)
         self.sink_values = value_states.new_zeros(batch, heads, sinks, size)
-        self.key_codes = self._atoms.key.encode(self.keys, self._settings.key_k, "topk")
-        self.value_codes = self._atoms.value.encode(self.values, self._settings.value_k, "topk")
+        self.key_codes = self._atoms.key.encode(self.keys, self._settings.key_k)
+        self.value_codes = self._atoms.value.encode(self.values, self._settings.value_k)
         self.padding = torch.zeros(batch, dtype=torch.long, device=key_states.device)
         self.is_initialized = True
 
@@ -273,8 +271,8 @@ class AtomLayer(CacheLayerMixin):
         positions = positions - self.padding[:, None]
         settings, atoms = self._settings, self._atoms
         plain = atoms.rotary.restore(keys.float(), positions)
-        key_codes = atoms.key.encode(plain, settings.key_k, settings.encoder)
-        value_codes = atoms.value.encode(values, settings.value_k, settings.encoder)
+        key_codes = atoms.key.encode(plain, settings.key_k)
+        value_codes = atoms.value.encode(values, settings.value_k)
         self.key_codes = self.key_codes.followed_by(key_codes)
         self.value_codes = self.value_codes.followed_by(value_codes)
 
@@ -318,4 +316,3 @@ class AtomLayer(CacheLayerMixin):
 
 def _batch(size: int, dtype: torch.dtype, device: torch.device) -> str:
     return f"{size} sequences in {str(dtype).removeprefix('torch.')} on {device}"
-

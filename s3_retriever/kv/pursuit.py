@@ -27,19 +27,31 @@ def pursue(vectors: Tensor, atoms: Tensor, k: int) -> tuple[Tensor, Tensor]:
         Weights float32 [n, k], of either sign, and indices of the atoms int64 [n, k], in the order
         in which they were chosen. Where fewer atoms explain a vector, the others have weight 0.
     """
-    parts = [_pursue_block(block, atoms, k) for block in torch.split(vectors, _BLOCK_ROWS)]
-    weights, indices = zip(*parts, strict=True)
-    return torch.cat(weights), torch.cat(indices)
+    weights = vectors.new_zeros(len(vectors), k)
+    indices = torch.zeros(len(vectors), k, dtype=torch.long, device=vectors.device)
+    compiled = vectors.device.type == "cpu"
+    gram = atoms @ atoms.T if compiled and len(vectors) else atoms
+    for start in range(0, len(vectors), _BLOCK_ROWS):
+        rows = slice(start, start + _BLOCK_ROWS)
+        if compiled:
+            _pursue_compiled(vectors[rows] @ atoms.T, gram, weights[rows], indices[rows])
+        else:
+            _pursue_batched(vectors[rows], atoms, weights[rows], indices[rows])
+    return weights, indices
 
 
-def _pursue_block(vectors: Tensor, atoms: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def _pursue_compiled(scores: Tensor, gram: Tensor, weights: Tensor, indices: Tensor) -> None:
+    from s3_retriever.kv.kernels import pursue_rows
+
+    pursue_rows(scores.numpy(), gram.numpy(), _DEPENDENT, weights.numpy(), indices.numpy())
+
+
+def _pursue_batched(residual: Tensor, atoms: Tensor, weights: Tensor, indices: Tensor) -> None:
     """Keep the chosen atoms as an orthonormal basis times an upper triangle (Gram-Schmidt)."""
-    n, width = vectors.shape
-    basis = vectors.new_zeros(n, k, width)
-    triangle = torch.eye(k, dtype=vectors.dtype, device=vectors.device).repeat(n, 1, 1)
-    along_basis = vectors.new_zeros(n, k, 1)
-    indices = torch.zeros(n, k, dtype=torch.long, device=vectors.device)
-    residual = vectors
+    n, k = weights.shape
+    basis = residual.new_zeros(n, k, residual.shape[1])
+    triangle = torch.eye(k, device=residual.device).repeat(n, 1, 1)
+    along = residual.new_zeros(n, k, 1)
     for i in range(k):
         indices[:, i] = (residual @ atoms.T).abs_().max(1).indices
         atom = atoms[indices[:, i]]
@@ -50,8 +62,7 @@ def _pursue_block(vectors: Tensor, atoms: Tensor, k: int) -> tuple[Tensor, Tenso
         direction = torch.where(independent, direction / length, 0.0)
         triangle[:, :i, i] = shared[:, :, 0]
         triangle[:, i, i] = torch.where(independent, length, 1.0)[:, 0]
-        along_basis[:, i] = (direction * residual).sum(1, keepdim=True)
-        residual = residual - along_basis[:, i] * direction
+        along[:, i] = (direction * residual).sum(1, keepdim=True)
+        residual = residual - along[:, i] * direction
         basis[:, i] = direction
-    weights = torch.linalg.solve_triangular(triangle, along_basis, upper=True)
-    return weights[:, :, 0], indices
+    weights.copy_(torch.linalg.solve_triangular(triangle, along, upper=True)[:, :, 0])

@@ -6,7 +6,6 @@ import pytest
 import torch
 from helpers.caches import MODELS, random_codebook, tiny_model
 
-from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.kv import AtomCache
 from s3_retriever.kv.layer import BLOCK
 

@@ -1,0 +1,78 @@
+"""Loops over codes, compiled by numba."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+
+# Sums may be taken in any order, which lets the compiler compute several at once.
+@njit(nogil=True, cache=True, fastmath={"reassoc", "nsz", "contract"})
+def pursue_rows(scores: Any, gram: Any, dependent: float, weights: Any, indices: Any) -> None:
+    """Orthogonal matching pursuit of n vectors, of which only scalar products are known.
+
+    The chosen atoms of a vector are kept as orthonormal directions times an upper triangle, and the
+    scalar products of all atoms with each direction (Rubinstein et al. 2008, "Batch-OMP").
+
+    Args:
+        scores: Scalar products of the vectors with all atoms, float32 [n, features]; overwritten.
+        gram: Scalar products of the atoms with one another, float32 [features, features].
+        dependent: An atom of which less than this is left beside the chosen ones ends the search.
+        weights: Takes the weights, float32 [n, k], zeros.
+        indices: Takes the atoms, int64 [n, k], zeros.
+    """
+    n, features = scores.shape
+    k = weights.shape[1]
+    products = np.empty((k, features), dtype=np.float32)
+    triangle = np.empty((k, k), dtype=np.float32)
+    for row in range(n):
+        score = scores[row]
+        chosen = 0
+        for i in range(k):
+            best = _strongest(score)
+            left = gram[best, best]
+            for j in range(i):
+                triangle[j, i] = products[j, best]
+                left -= products[j, best] * products[j, best]
+            if left < dependent * dependent:
+                break
+            length = np.sqrt(left)
+            triangle[i, i] = length
+            product, atom = products[i], gram[best]
+            for f in range(features):
+                product[f] = atom[f]
+            for j in range(i):
+                share, earlier = triangle[j, i], products[j]
+                for f in range(features):
+                    product[f] -= share * earlier[f]
+            along = score[best] / length
+            inverse = np.float32(1.0) / length
+            for f in range(features):
+                product[f] *= inverse
+                score[f] -= along * product[f]
+            indices[row, i] = best
+            weights[row, i] = along
+            chosen = i + 1
+        _solve(triangle, weights[row, :chosen])
+
+
+@njit(nogil=True, cache=True)
+def _strongest(score: Any) -> int:
+    """The atom with the largest score of either sign; the first one if none is a number."""
+    best, highest = 0, np.float32(-1.0)
+    for f in range(len(score)):
+        size = abs(score[f])
+        if size > highest:
+            best, highest = f, size
+    return best
+
+
+@njit(nogil=True, cache=True)
+def _solve(triangle: Any, values: Any) -> None:
+    """Replace values by the solution of an upper triangular system."""
+    for i in range(len(values) - 1, -1, -1):
+        for j in range(i + 1, len(values)):
+            values[i] -= triangle[i, j] * values[j]
+        values[i] /= triangle[i, i]
