@@ -77,7 +77,7 @@ def test_a_fit_goes_on_from_its_checkpoint(host, sentences, codebook, tmp_path, 
     monkeypatch.setattr("s3_retriever.codebook.fit._CHECKPOINT_SECONDS", 0.0)
 
     def interrupted():
-        yield from sentences[:200]
+        yield from sentences[:90]
         raise KeyboardInterrupt
 
     settings = SIZES | {"checkpoint": tmp_path / "progress", "progress": False}
