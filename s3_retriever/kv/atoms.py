@@ -101,7 +101,7 @@ class Atoms:
         largest = weights.abs().amax(1).to(torch.float16)
         steps = self._steps / largest.float().clamp_min(1e-9)
         levels = (weights * steps[:, None]).round().clamp(-self._steps, self._steps).long()
-        packed = indices | levels << self._index_bits
+        packed = indices | levels << self.index_bits
         shape = vectors.shape[:3]
         return Codes(packed.to(torch.int16).view(*shape, k), largest.view(shape))
 
@@ -110,21 +110,31 @@ class Atoms:
         """Reconstruct vectors: float32 [batch, heads, tokens, size]."""
         packed = codes.atoms.flatten(0, 2).int()
         # The shift keeps the sign, which is the weight's.
-        weights = (packed >> self._index_bits) * (codes.scales.float() / self._steps).view(-1, 1)
-        rows = self.sae.decode(weights, packed & (1 << self._index_bits) - 1)
+        weights = (packed >> self.index_bits) * (codes.scales.float() / self._steps).view(-1, 1)
+        rows = self.sae.decode(weights, packed & (1 << self.index_bits) - 1)
         vectors = rows.view(*codes.scales.shape, self.size)
         return vectors * self.scales[:, None, None] + self.centres[:, None]
 
     def covers(self, codes: Codes) -> bool:
         """Whether all codes name atoms of this dictionary."""
-        indices = codes.atoms.int() & (1 << self._index_bits) - 1
+        indices = codes.atoms.int() & (1 << self.index_bits) - 1
         return not codes.atoms.numel() or int(indices.max()) < self.sae.features
 
     @property
-    def _index_bits(self) -> int:
+    def offsets(self) -> Tensor:
+        """What a vector without atoms is decoded to, float32 [heads, head size]."""
+        return self.sae.b_dec * self.scales[:, None] + self.centres
+
+    def step_sizes(self, codes: Codes) -> Tensor:
+        """What a step of each vector's weights is worth, float32 [batch, heads, tokens]."""
+        return codes.scales.float() * (self.scales / self._steps)[:, None]
+
+    @property
+    def index_bits(self) -> int:
+        """Bits of a code that number its atom; the upper ones are its weight."""
         return max((self.sae.features - 1).bit_length(), 1)
 
     @property
     def _steps(self) -> int:
         """The largest weight in steps; the smallest is its negative."""
-        return (1 << (_CODE_BITS - self._index_bits - 1)) - 1
+        return (1 << (_CODE_BITS - self.index_bits - 1)) - 1

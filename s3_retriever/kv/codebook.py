@@ -175,8 +175,12 @@ class KVCodebook:
             shapes |= {f"rotary.{i}.frequencies": (None,), f"rotary.{i}.scaling": (1,)}
         heads = load_weights(folder / _HEADS_FILE, "heads of the codebook", shapes)
         layers = []
+        rotaries: list[Rotary] = []
         for i in range(description.layers):
             rotary = Rotary(heads[f"rotary.{i}.frequencies"], float(heads[f"rotary.{i}.scaling"]))
+            # Layers that rotate alike share a rotation, and with it a table of its angles.
+            rotary = next((known for known in rotaries if known.equals(rotary)), rotary)
+            rotaries.append(rotary)
             key, value = (
                 Atoms(
                     TopKSAE.load(folder / name), heads[f"{name}.centres"], heads[f"{name}.scales"]

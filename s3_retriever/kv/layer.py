@@ -12,6 +12,7 @@ from transformers.cache_utils import CacheLayerMixin
 
 from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.kv.atoms import Atoms, Codes
+from s3_retriever.kv.attention import CodedStates
 from s3_retriever.kv.rotary import Rotary
 
 # Tokens leave the window in blocks: encoding many at once costs less a token.
@@ -38,7 +39,7 @@ class CacheSettings:
     Attributes:
         key_k: Atoms of a key.
         value_k: Atoms of a value.
-        recent: How many of the last tokens stay exact, at least; up to 31 more do until a block is
+        recent: How many of the last tokens stay exact, at least; up to 32 more do until a block is
             full.
         sinks: How many of a sequence's first tokens stay exact.
     """
@@ -57,6 +58,7 @@ class AtomLayer(CacheLayerMixin):
     exact from there on. Sinks have codes like the others, and lie over them when they are read.
 
     Attributes:
+        atoms: The dictionaries, on the device of the keys.
         keys: The exact keys, rotated [batch, heads, tokens, head size], in the model's dtype.
         values: The exact values, shaped alike.
         key_codes: Codes of all earlier keys, before the rotary embedding.
@@ -72,7 +74,7 @@ class AtomLayer(CacheLayerMixin):
 
     def __init__(self, atoms: LayerAtoms, settings: CacheSettings, positions: int | None) -> None:
         super().__init__()
-        self._atoms = atoms
+        self.atoms = atoms
         self._settings = settings
         self._positions = positions
         self.reset()
@@ -89,19 +91,19 @@ class AtomLayer(CacheLayerMixin):
             CodebookError: The codebook is of a model with other heads.
         """
         batch, heads, _, size = key_states.shape
-        fitted = (self._atoms.key.heads, self._atoms.key.size)
+        fitted = (self.atoms.key.heads, self.atoms.key.size)
         if fitted != (heads, size) or value_states.shape[-1] != size:
             raise CodebookError(
                 f"The codebook was fitted for {fitted[0]} key heads of size {fitted[1]}, but the "
                 f"model has {heads} of size {size}; fit one for this model with s3r fit --kv."
             )
-        self._atoms = self._atoms.to(key_states.device)
+        self.atoms = self.atoms.to(key_states.device)
         self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
         sinks = self._settings.sinks
         self.sink_keys = key_states.new_zeros(batch, heads, sinks, size)
         self.sink_values = value_states.new_zeros(batch, heads, sinks, size)
-        self.key_codes = self._atoms.key.encode(self.keys, self._settings.key_k)
-        self.value_codes = self._atoms.value.encode(self.values, self._settings.value_k)
+        self.key_codes = self.atoms.key.encode(self.keys, self._settings.key_k)
+        self.value_codes = self.atoms.value.encode(self.values, self._settings.value_k)
         self.padding = torch.zeros(batch, dtype=torch.long, device=key_states.device)
         self.is_initialized = True
 
@@ -133,13 +135,18 @@ class AtomLayer(CacheLayerMixin):
         padding = self._padding(past + new, kwargs.get("kwargs")) if not past else self.padding
         self._check_positions(past + new, padding)
         self.padding = padding
+        # A single token's attention may work on the codes, which therefore change before and not
+        # after it. Many tokens are compressed at once, before the next layer has its own.
+        single = key_states.shape[2] == 1
+        if single:
+            self._compress()
         self.keys = torch.cat([self.keys, key_states], dim=2)
         self.values = torch.cat([self.values, value_states], dim=2)
-        keys, values = self.read()
-        surplus = self.keys.shape[2] - self._settings.recent
-        if surplus >= BLOCK:
-            self._compress(surplus)
-        return keys, values
+        if single and len(self.key_codes) and key_states.device.type == "cpu":
+            return CodedStates.of(self, 0), CodedStates.of(self, 1)
+        states = self.read()
+        self._compress()
+        return states
 
     def read(self) -> tuple[Tensor, Tensor]:
         """Reconstruct the rotated keys and the values of all tokens, in the model's dtype."""
@@ -149,10 +156,10 @@ class AtomLayer(CacheLayerMixin):
         if not coded:
             return self.keys, self.values
         positions = torch.arange(coded, device=self.padding.device) - self.padding[:, None]
-        keys = self._atoms.rotary.rotate(self._atoms.key.decode(self.key_codes), positions)
-        values = self._atoms.value.decode(self.value_codes)
+        keys = self.atoms.rotary.rotate(self.atoms.key.decode(self.key_codes), positions)
+        values = self.atoms.value.decode(self.value_codes)
         keys, values = keys.to(self.keys.dtype), values.to(self.values.dtype)
-        slots = self._sink_slots()
+        slots = self.sink_slots()
         rows, sinks = (slots < coded).nonzero(as_tuple=True)
         keys[rows, :, slots[rows, sinks]] = self.sink_keys[rows, :, sinks]
         values[rows, :, slots[rows, sinks]] = self.sink_values[rows, :, sinks]
@@ -239,7 +246,7 @@ class AtomLayer(CacheLayerMixin):
             if list(state[name].shape) != shape or state[name].dtype != empty.dtype:
                 raise ValueError(f"{name} is {state[name].dtype} {list(state[name].shape)}")
         self._set(state)
-        atoms = self._atoms
+        atoms = self.atoms
         if not (atoms.key.covers(self.key_codes) and atoms.value.covers(self.value_codes)):
             raise ValueError("it names atoms beyond the dictionary")
 
@@ -254,29 +261,32 @@ class AtomLayer(CacheLayerMixin):
         if self.is_initialized:
             self._set({name: change(tensor) for name, tensor in self.state().items()})
 
-    def _compress(self, surplus: int) -> None:
-        """Encode the first exact tokens, and keep the sinks among them as they are."""
+    def _compress(self) -> None:
+        """Encode what has left the window, once it fills a block; sinks are kept as they are."""
         assert self.keys is not None
         assert self.values is not None
+        surplus = self.keys.shape[2] - self._settings.recent
+        if surplus < BLOCK:
+            return
         coded = len(self.key_codes)
         (keys, self.keys), (values, self.values) = (
             (tensor[:, :, :surplus], tensor[:, :, surplus:].clone())
             for tensor in (self.keys, self.values)
         )
-        slots = self._sink_slots() - coded
+        slots = self.sink_slots() - coded
         rows, sinks = ((slots >= 0) & (slots < surplus)).nonzero(as_tuple=True)
         self.sink_keys[rows, :, sinks] = keys[rows, :, slots[rows, sinks]]
         self.sink_values[rows, :, sinks] = values[rows, :, slots[rows, sinks]]
         positions = torch.arange(coded, coded + surplus, device=keys.device)
         positions = positions - self.padding[:, None]
-        settings, atoms = self._settings, self._atoms
+        settings, atoms = self._settings, self.atoms
         plain = atoms.rotary.restore(keys.float(), positions)
         key_codes = atoms.key.encode(plain, settings.key_k)
         value_codes = atoms.value.encode(values, settings.value_k)
         self.key_codes = self.key_codes.followed_by(key_codes)
         self.value_codes = self.value_codes.followed_by(value_codes)
 
-    def _sink_slots(self) -> Tensor:
+    def sink_slots(self) -> Tensor:
         """The slots of each sequence's first tokens, int64 [batch, sinks]."""
         first = self.padding.clamp_min(0)[:, None]
         return first + torch.arange(self._settings.sinks, device=self.padding.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ class Rotary:
 
     frequencies: Tensor
     scaling: float = 1.0
+    _tables: list[tuple[Tensor, Tensor]] = field(default_factory=list, compare=False, repr=False)
 
     def rotate(self, keys: Tensor, positions: Tensor) -> Tensor:
         """Put positions on keys.
@@ -40,8 +41,24 @@ class Rotary:
         """Take positions off keys; the arguments and the result are as those of `rotate`."""
         return self._turn(keys, -positions.float(), 1 / self.scaling)
 
+    def equals(self, other: Rotary) -> bool:
+        """Whether another rotation is the same."""
+        same = torch.equal(self.frequencies, other.frequencies)
+        return same and self.scaling == other.scaling
+
+    def table(self, length: int) -> tuple[Tensor, Tensor]:
+        """Scaled cosines and sines at positions from 0 on, float32 [length or more, pairs]."""
+        if not self._tables or len(self._tables[0][0]) < length:
+            # Longer than asked for: with each new token, one more position is needed.
+            positions = torch.arange(2 * length, device=self.frequencies.device).float()
+            angles = positions[:, None] * self.frequencies
+            self._tables[:] = [(angles.cos() * self.scaling, angles.sin() * self.scaling)]
+        return self._tables[0]
+
     def to(self, device: torch.device) -> Rotary:
         """The same rotation on a device."""
+        if self.frequencies.device == device:
+            return self
         return Rotary(self.frequencies.to(device), self.scaling)
 
     def _turn(self, keys: Tensor, positions: Tensor, scaling: float) -> Tensor:

@@ -14,6 +14,8 @@ from s3_retriever.kv.rotary import Rotary
 from s3_retriever.sae import TopKSAE
 
 HEAD = 8
+# Of 90 tokens.
+PROMPT = torch.arange(2, 92)[None]
 SIZES = {
     "vocab_size": 97,
     "hidden_size": 32,
@@ -36,7 +38,7 @@ MODELS: dict[str, dict[str, Any]] = {
 def tiny_model(model_type: str, **options: Any) -> PreTrainedModel:
     """A causal model with random weights."""
     torch.manual_seed(0)
-    config = CONFIG_MAPPING[model_type](**MODELS[model_type] | options)
+    config = CONFIG_MAPPING[model_type](**MODELS.get(model_type, SIZES) | options)
     return AutoModelForCausalLM.from_config(config).eval()
 
 
@@ -56,3 +58,26 @@ def random_codebook(model: PreTrainedModel, features: int = 64, **changes: Any) 
     count = changes.pop("layers", config.num_hidden_layers)
     layers = [LayerAtoms(atoms(), atoms(), rotary) for _ in range(count)]
     return KVCodebook("tiny", "0" * 32, layers, config.max_position_embeddings, {})
+
+
+def generate(model, ids, cache=None, **options):
+    options = {"max_new_tokens": 8, "do_sample": False} | options
+    options.setdefault("attention_mask", torch.ones_like(ids))
+    given = {} if cache is None else {"cache": cache}
+    return model.generate(ids, **given, **options)
+
+
+def padded(*lengths):
+    """Prompts of some lengths, padded on the left, and their mask."""
+    longest = max(lengths)
+    mask = torch.stack([torch.arange(longest) >= longest - length for length in lengths]).long()
+    ids = torch.stack([PROMPT[0, :longest].roll(7 * row) for row in range(len(lengths))])
+    return torch.where(mask > 0, ids, 1), mask
+
+
+@torch.no_grad()
+def logits(model, ids, cache, mask=None):
+    mask = torch.ones(len(ids), cache.get_seq_length() + ids.shape[1]) if mask is None else mask
+    positions = (mask.long().cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]
+    output = model(ids, attention_mask=mask, position_ids=positions, cache=cache)
+    return output.logits

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers.caches import MODELS, random_codebook, tiny_model
+from helpers.caches import MODELS, PROMPT, generate, logits, padded, random_codebook, tiny_model
 
 from s3_retriever.kv import AtomCache
 from s3_retriever.kv.layer import BLOCK
-
-PROMPT = torch.arange(2, 92)[None]
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -25,29 +23,6 @@ def llama():
 @pytest.fixture(scope="module")
 def codebook(llama):
     return random_codebook(llama)
-
-
-def generate(model, ids, cache=None, **options):
-    options = {"max_new_tokens": 8, "do_sample": False} | options
-    options.setdefault("attention_mask", torch.ones_like(ids))
-    given = {} if cache is None else {"cache": cache}
-    return model.generate(ids, **given, **options)
-
-
-def padded(*lengths):
-    """Prompts of some lengths, padded on the left, and their mask."""
-    longest = max(lengths)
-    mask = torch.stack([torch.arange(longest) >= longest - length for length in lengths]).long()
-    ids = torch.stack([PROMPT[0, :longest].roll(7 * row) for row in range(len(lengths))])
-    return torch.where(mask > 0, ids, 1), mask
-
-
-@torch.no_grad()
-def logits(model, ids, cache, mask=None):
-    mask = torch.ones(len(ids), cache.get_seq_length() + ids.shape[1]) if mask is None else mask
-    positions = (mask.long().cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]
-    output = model(ids, attention_mask=mask, position_ids=positions, cache=cache)
-    return output.logits
 
 
 def test_a_window_as_long_as_the_text_changes_nothing(model):
