@@ -41,7 +41,7 @@ class CodedStates(Tensor):
     @classmethod
     def of(cls, layer: AtomLayer, side: int) -> CodedStates:
         """Make them for one side of a layer."""
-        states: CodedStates = torch.empty(0).as_subclass(cls)  # type: ignore[assignment]
+        states: CodedStates = torch.empty(0).as_subclass(cls)
         states.layer, states.side, states.full = layer, side, None
         return states
 
@@ -103,8 +103,9 @@ def _attend_to_layer(layer: AtomLayer, query: Tensor, mask: Tensor | None) -> Te
         [batch, query heads, 1, head size], in the dtype of the queries.
     """
     atoms, coded = layer.atoms, len(layer.key_codes)
-    exact_keys = torch.cat([layer.sink_keys, layer.keys], dim=2).float()
-    exact_values = torch.cat([layer.sink_values, layer.values], dim=2).float()
+    keys, values = layer.exact
+    exact_keys = torch.cat([layer.sink_keys, keys], dim=2).float()
+    exact_values = torch.cat([layer.sink_values, values], dim=2).float()
     # The queries that share a key head follow one another.
     grouped = query.float().reshape(*exact_keys.shape[:2], -1, query.shape[-1])
     scores = torch.cat([_score_codes(layer, grouped), grouped @ exact_keys.transpose(2, 3)], dim=3)
@@ -136,23 +137,22 @@ def _score_codes(layer: AtomLayer, queries: Tensor) -> Tensor:
     atoms, codes, coded = layer.atoms.key, layer.key_codes, len(layer.key_codes)
     steps = atoms.step_sizes(codes)
     scores = queries.new_empty(*queries.shape[:3], coded)
-    first = int(layer.padding.min())
-    cosine, sine = layer.atoms.rotary.table(coded - first)
-    for row, padding in enumerate(layer.padding.tolist()):
-        # Padding has the angles of the first position, and is masked.
-        positions = (torch.arange(coded) - padding).clamp_min(0)
-        turned = [part[positions].numpy() for part in (cosine, sine)]
-        for head in range(queries.shape[1]):
-            score_keys(
-                queries[row, head].numpy(),
-                codes.atoms[row, head].numpy(),
-                steps[row, head].numpy(),
-                atoms.index_bits,
-                atoms.sae.W_dec.numpy(),
-                atoms.offsets[head].numpy(),
-                *turned,
-                scores[row, head].numpy(),
-            )
+    paddings = layer.padding.tolist()
+    cosine, sine = layer.atoms.rotary.table(coded - min(paddings))
+    offsets = atoms.offsets.numpy()
+    for row, padding in enumerate(paddings):
+        score_keys(
+            queries[row].numpy(),
+            codes.atoms[row].numpy(),
+            steps[row].numpy(),
+            atoms.index_bits,
+            atoms.sae.W_dec.numpy(),
+            offsets,
+            cosine.numpy(),
+            sine.numpy(),
+            padding,
+            scores[row].numpy(),
+        )
     return scores
 
 
@@ -162,19 +162,18 @@ def _sum_values(atoms: Atoms, codes: Codes, attention: Tensor) -> Tensor:
 
     steps = atoms.step_sizes(codes)
     batch, heads, queries, _ = attention.shape
-    weights = attention.new_zeros(batch, heads, atoms.sae.features, queries)
+    sums = attention.new_zeros(batch, heads, atoms.sae.features, queries)
     by_token = attention.transpose(2, 3).contiguous()
     for row in range(batch):
-        for head in range(heads):
-            sum_value_weights(
-                by_token[row, head].numpy(),
-                codes.atoms[row, head].numpy(),
-                steps[row, head].numpy(),
-                atoms.index_bits,
-                weights[row, head].numpy(),
-            )
+        sum_value_weights(
+            by_token[row].numpy(),
+            codes.atoms[row].numpy(),
+            steps[row].numpy(),
+            atoms.index_bits,
+            sums[row].numpy(),
+        )
     offsets = attention.sum(-1, keepdim=True) * atoms.offsets[:, None]
-    return weights.transpose(2, 3) @ atoms.sae.W_dec + offsets
+    return sums.transpose(2, 3) @ atoms.sae.W_dec + offsets
 
 
 AttentionInterface.register(ATOM_ATTENTION, attend)

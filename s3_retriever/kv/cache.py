@@ -60,11 +60,10 @@ class AtomCache(Cache):
             recent=check_count(recent, "recent", least=0),
             sinks=check_count(sinks, "sinks", least=0),
         )
-        super().__init__(
-            layers=[
-                AtomLayer(atoms, self.settings, codebook.positions) for atoms in codebook.layers
-            ]
-        )
+        self._atom_layers = [
+            AtomLayer(atoms, self.settings, codebook.positions) for atoms in codebook.layers
+        ]
+        super().__init__(layers=[*self._atom_layers])
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
@@ -75,9 +74,9 @@ class AtomCache(Cache):
             CodebookError: The codebook is of a model with another number of layers or other heads.
             InputError: As `AtomLayer.update`.
         """
-        depth = len(self.layers)
+        depth = len(self._atom_layers)
         # Of a shallower model, the last layers are still empty when the second step begins.
-        shallower = layer_idx == 0 and len({layer.get_seq_length() for layer in self.layers}) > 1
+        shallower = layer_idx == 0 and len(self._lengths()) > 1
         if layer_idx >= depth or shallower:
             raise CodebookError(
                 f"The codebook was fitted for a model with {depth} layers, and this model has "
@@ -149,21 +148,24 @@ class AtomCache(Cache):
             raise _unreadable(path, error) from error
         return cache
 
+    def _lengths(self) -> set[int]:
+        return {layer.get_seq_length() for layer in self._atom_layers}
+
     def _tensors(self) -> dict[str, Tensor]:
         return {
             f"{i}.{name}": tensor
-            for i, layer in enumerate(self.layers)
+            for i, layer in enumerate(self._atom_layers)
             for name, tensor in layer.state().items()
         }
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
         """Fill all layers; a cache that was saved before its first token has no tensors."""
-        for i, layer in enumerate(self.layers if tensors else ()):
+        for i, layer in enumerate(self._atom_layers if tensors else ()):
             prefix = f"{i}."
             layer.restore(
                 {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
             )
-        if len({layer.get_seq_length() for layer in self.layers}) > 1:
+        if len(self._lengths()) > 1:
             raise ValueError("its layers hold different numbers of tokens")
 
 

@@ -104,8 +104,8 @@ class KVCodebook:
                 # Rounded as in the files: saving and loading keep the identity.
                 for weight in (atoms.sae.W_enc, atoms.sae.W_dec):
                     digest.update(weight.detach().to("cpu", torch.float16).numpy().tobytes())
-                for weight in (atoms.sae.b_enc, atoms.sae.b_dec, atoms.centres, atoms.scales):
-                    digest.update(weight.detach().to("cpu", torch.float32).numpy().tobytes())
+                for vector in (atoms.sae.b_enc, atoms.sae.b_dec, atoms.centres, atoms.scales):
+                    digest.update(vector.detach().to("cpu", torch.float32).numpy().tobytes())
             digest.update(layer.rotary.frequencies.to("cpu").numpy().tobytes())
         return digest.hexdigest()[:32]
 

@@ -120,10 +120,11 @@ def _check(host: Host) -> None:
 def _own_rotation(host: Host) -> Rotary:
     """The rotation of the model's own module; none if it has no such module."""
     module = getattr(host.model, "rotary_emb", None)
-    if getattr(module, "rope_type", "") in _CHANGING:
+    kind = getattr(module, "rope_type", "")
+    if kind in _CHANGING:
         raise HostError(
             f"Host {host.name!r} has a rotary embedding whose frequencies change with the length "
-            f"of the text ({module.rope_type}); its cache cannot be encoded."
+            f"of the text ({kind}); its cache cannot be encoded."
         )
     frequencies = getattr(module, "inv_freq", None)
     if not isinstance(frequencies, Tensor):

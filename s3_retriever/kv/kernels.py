@@ -82,71 +82,84 @@ def _solve(triangle: Any, values: Any) -> None:
 def score_keys(
     queries: Any,
     codes: Any,
-    scales: Any,
+    steps: Any,
     index_bits: int,
     atoms: Any,
-    centre: Any,
+    offsets: Any,
     cosine: Any,
     sine: Any,
+    padding: int,
     scores: Any,
 ) -> None:
-    """Scalar products of the queries of one key head with keys that exist as codes only.
+    """Scalar products of the queries of each key head with keys that exist as codes only.
 
     The rotation of a key depends on its position, so a table of `q . atom` would serve one position
     alone. A key is put together in the processor's nearest cache instead, and never stored.
 
     Args:
-        queries: float32 [queries, size].
-        codes: int16 [tokens, k]; see `Codes`.
-        scales: What a step of each token's weights is worth, float32 [tokens].
+        queries: float32 [heads, queries, size].
+        codes: int16 [heads, tokens, k]; see `Codes`.
+        steps: What a step of each token's weights is worth, float32 [heads, tokens].
         index_bits: Bits of a code that number its atom.
         atoms: float32 [features, size].
-        centre: float32 [size].
-        cosine: Of the angles at each token's position, float32 [tokens, pairs].
+        offsets: What each head adds to its atoms, float32 [heads, size].
+        cosine: Of the angles at each position, float32 [positions, pairs].
         sine: The same for the sine.
-        scores: Takes the products, float32 [queries, tokens].
+        padding: Number of tokens before the first position, which take its angles.
+        scores: Takes the products, float32 [heads, queries, tokens].
     """
-    size, pairs = queries.shape[1], cosine.shape[1]
+    size = queries.shape[2]
     indices = (1 << index_bits) - 1
     key, rotated = np.empty(size, dtype=np.float32), np.empty(size, dtype=np.float32)
-    for token in range(len(codes)):
-        for i in range(size):
-            key[i] = centre[i]
-        for j in range(codes.shape[1]):
-            code = np.int32(codes[token, j])
-            weight, atom = np.float32(code >> index_bits) * scales[token], atoms[code & indices]
+    for head in range(codes.shape[0]):
+        for token in range(codes.shape[1]):
             for i in range(size):
-                key[i] += weight * atom[i]
-        for i in range(pairs):
-            first, second = key[i], key[pairs + i]
-            rotated[i] = first * cosine[token, i] - second * sine[token, i]
-            rotated[pairs + i] = second * cosine[token, i] + first * sine[token, i]
-        for i in range(2 * pairs, size):
-            rotated[i] = key[i]
-        for q in range(len(queries)):
-            total = np.float32(0.0)
-            for i in range(size):
-                total += queries[q, i] * rotated[i]
-            scores[q, token] = total
+                key[i] = offsets[head, i]
+            for j in range(codes.shape[2]):
+                code = np.int32(codes[head, token, j])
+                weight = np.float32(code >> index_bits) * steps[head, token]
+                atom = atoms[code & indices]
+                for i in range(size):
+                    key[i] += weight * atom[i]
+            position = max(token - padding, 0)
+            _rotate(key, cosine[position], sine[position], rotated)
+            for q in range(queries.shape[1]):
+                total = np.float32(0.0)
+                for i in range(size):
+                    total += queries[head, q, i] * rotated[i]
+                scores[head, q, token] = total
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "nsz", "contract"})
-def sum_value_weights(
-    attention: Any, codes: Any, scales: Any, index_bits: int, weights: Any
-) -> None:
+def _rotate(key: Any, cosine: Any, sine: Any, rotated: Any) -> None:
+    """Put a position on a key; see `Rotary`."""
+    pairs = len(cosine)
+    for i in range(pairs):
+        first, second = key[i], key[pairs + i]
+        rotated[i] = first * cosine[i] - second * sine[i]
+        rotated[pairs + i] = second * cosine[i] + first * sine[i]
+    for i in range(2 * pairs, len(key)):
+        rotated[i] = key[i]
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "nsz", "contract"})
+def sum_value_weights(attention: Any, codes: Any, steps: Any, index_bits: int, sums: Any) -> None:
     """Sum the weights of each atom over the tokens, as attention weights them.
 
     Args:
-        attention: Attention of each query to each token, float32 [tokens, queries].
-        codes: int16 [tokens, k]; see `Codes`.
-        scales: What a step of each token's weights is worth, float32 [tokens].
+        attention: Attention of each query to each token, float32 [heads, tokens, queries].
+        codes: int16 [heads, tokens, k]; see `Codes`.
+        steps: What a step of each token's weights is worth, float32 [heads, tokens].
         index_bits: Bits of a code that number its atom.
-        weights: Takes the sums, float32 [features, queries], zeros.
+        sums: Takes the sums, float32 [heads, features, queries], zeros.
     """
     indices = (1 << index_bits) - 1
-    for token in range(len(codes)):
-        for j in range(codes.shape[1]):
-            code = np.int32(codes[token, j])
-            weight, sums = np.float32(code >> index_bits) * scales[token], weights[code & indices]
-            for q in range(attention.shape[1]):
-                sums[q] += weight * attention[token, q]
+    for head in range(codes.shape[0]):
+        for token in range(codes.shape[1]):
+            looks = attention[head, token]
+            for j in range(codes.shape[2]):
+                code = np.int32(codes[head, token, j])
+                weight = np.float32(code >> index_bits) * steps[head, token]
+                total = sums[head, code & indices]
+                for q in range(len(looks)):
+                    total[q] += weight * looks[q]

@@ -50,7 +50,7 @@ class CacheSettings:
     sinks: int
 
 
-class AtomLayer(CacheLayerMixin):
+class AtomLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     """One layer of an `AtomCache`, as transformers uses it.
 
     A token stands in a slot, counted from 0 with the padding on the left; its position is that of
@@ -73,7 +73,7 @@ class AtomLayer(CacheLayerMixin):
     is_croppable = True
 
     def __init__(self, atoms: LayerAtoms, settings: CacheSettings, positions: int | None) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.atoms = atoms
         self._settings = settings
         self._positions = positions
@@ -128,8 +128,6 @@ class AtomLayer(CacheLayerMixin):
         """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        assert self.keys is not None
-        assert self.values is not None
         self._check(key_states)
         past, new = self.get_seq_length(), key_states.shape[2]
         padding = self._padding(past + new, kwargs.get("kwargs")) if not past else self.padding
@@ -140,8 +138,9 @@ class AtomLayer(CacheLayerMixin):
         single = key_states.shape[2] == 1
         if single:
             self._compress()
-        self.keys = torch.cat([self.keys, key_states], dim=2)
-        self.values = torch.cat([self.values, value_states], dim=2)
+        keys, values = self.exact
+        self.keys = torch.cat([keys, key_states], dim=2)
+        self.values = torch.cat([values, value_states], dim=2)
         if single and len(self.key_codes) and key_states.device.type == "cpu":
             return CodedStates.of(self, 0), CodedStates.of(self, 1)
         states = self.read()
@@ -150,26 +149,30 @@ class AtomLayer(CacheLayerMixin):
 
     def read(self) -> tuple[Tensor, Tensor]:
         """Reconstruct the rotated keys and the values of all tokens, in the model's dtype."""
-        assert self.keys is not None
-        assert self.values is not None
+        exact_keys, exact_values = self.exact
         coded = len(self.key_codes)
         if not coded:
-            return self.keys, self.values
+            return exact_keys, exact_values
         positions = torch.arange(coded, device=self.padding.device) - self.padding[:, None]
         keys = self.atoms.rotary.rotate(self.atoms.key.decode(self.key_codes), positions)
-        values = self.atoms.value.decode(self.value_codes)
-        keys, values = keys.to(self.keys.dtype), values.to(self.values.dtype)
+        keys = keys.to(exact_keys.dtype)
+        values = self.atoms.value.decode(self.value_codes).to(exact_values.dtype)
         slots = self.sink_slots()
         rows, sinks = (slots < coded).nonzero(as_tuple=True)
         keys[rows, :, slots[rows, sinks]] = self.sink_keys[rows, :, sinks]
         values[rows, :, slots[rows, sinks]] = self.sink_values[rows, :, sinks]
-        return torch.cat([keys, self.keys], dim=2), torch.cat([values, self.values], dim=2)
+        return torch.cat([keys, exact_keys], dim=2), torch.cat([values, exact_values], dim=2)
+
+    @property
+    def exact(self) -> tuple[Tensor, Tensor]:
+        """The keys and values that are not encoded; there are none before the first token."""
+        assert self.keys is not None
+        assert self.values is not None
+        return self.keys, self.values
 
     def get_seq_length(self) -> int:
         """Number of tokens, padding included."""
-        if not self.is_initialized or self.keys is None:
-            return 0
-        return len(self.key_codes) + self.keys.shape[2]
+        return len(self.key_codes) + self.exact[0].shape[2] if self.is_initialized else 0
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Number of slots that new queries look at, and the first of these slots."""
@@ -194,10 +197,10 @@ class AtomLayer(CacheLayerMixin):
                 f"A cache of {self.get_seq_length()} tokens cannot be cropped by "
                 f"{tokens_to_remove}; pass the number of tokens to remove as a negative number."
             )
-        if self.keys is None or self.values is None:
+        if not self.is_initialized:
             return
         coded = min(len(self.key_codes), length)
-        self.keys, self.values = (t[:, :, : length - coded] for t in (self.keys, self.values))
+        self.keys, self.values = (tensor[:, :, : length - coded] for tensor in self.exact)
         self.key_codes = self.key_codes.map(lambda tensor: tensor[:, :, :coded])
         self.value_codes = self.value_codes.map(lambda tensor: tensor[:, :, :coded])
 
@@ -215,11 +218,12 @@ class AtomLayer(CacheLayerMixin):
 
     def state(self) -> dict[str, Tensor]:
         """All that the layer holds, as tensors by name; nothing before the first token."""
-        if self.keys is None or self.values is None:
+        if not self.is_initialized:
             return {}
+        keys, values = self.exact
         return {
-            "keys": self.keys,
-            "values": self.values,
+            "keys": keys,
+            "values": values,
             "key_atoms": self.key_codes.atoms,
             "key_scales": self.key_codes.scales,
             "value_atoms": self.value_codes.atoms,
@@ -263,16 +267,14 @@ class AtomLayer(CacheLayerMixin):
 
     def _compress(self) -> None:
         """Encode what has left the window, once it fills a block; sinks are kept as they are."""
-        assert self.keys is not None
-        assert self.values is not None
-        surplus = self.keys.shape[2] - self._settings.recent
+        keys, values = self.exact
+        surplus = keys.shape[2] - self._settings.recent
         if surplus < BLOCK:
             return
         coded = len(self.key_codes)
-        (keys, self.keys), (values, self.values) = (
-            (tensor[:, :, :surplus], tensor[:, :, surplus:].clone())
-            for tensor in (self.keys, self.values)
-        )
+        # Copies, as slices would keep all the rest.
+        self.keys, self.values = keys[:, :, surplus:].clone(), values[:, :, surplus:].clone()
+        keys, values = keys[:, :, :surplus], values[:, :, :surplus]
         slots = self.sink_slots() - coded
         rows, sinks = ((slots >= 0) & (slots < surplus)).nonzero(as_tuple=True)
         self.sink_keys[rows, :, sinks] = keys[rows, :, slots[rows, sinks]]
@@ -304,8 +306,7 @@ class AtomLayer(CacheLayerMixin):
         return padding.expand(len(self.padding)).clone()
 
     def _check(self, key_states: Tensor) -> None:
-        assert self.keys is not None
-        held, given = ((len(t), t.dtype, t.device) for t in (self.keys, key_states))
+        held, given = ((len(t), t.dtype, t.device) for t in (self.exact[0], key_states))
         if held != given:
             raise InputError(
                 f"The cache holds {_batch(*held)}, but the model now gives {_batch(*given)}; call "

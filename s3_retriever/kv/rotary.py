@@ -67,5 +67,9 @@ class Rotary:
             return keys
         angles = (positions[:, :, None] * self.frequencies)[:, None]
         cosine, sine = angles.cos() * scaling, angles.sin() * scaling
-        first, second, rest = keys.split([pairs, pairs, keys.shape[-1] - 2 * pairs], dim=-1)
+        first, second, rest = (
+            keys[..., :pairs],
+            keys[..., pairs : 2 * pairs],
+            keys[..., 2 * pairs :],
+        )
         return torch.cat([first * cosine - second * sine, second * cosine + first * sine, rest], -1)
