@@ -31,19 +31,21 @@ class CodedStates(Tensor):
     Attributes:
         layer: The layer, which must not change before they are used.
         side: 0 for keys, 1 for values.
-        full: The reconstructed tensor, once it is needed.
+        whole: Reconstructed keys and values, which both sides share; empty until they are needed.
     """
 
     layer: AtomLayer
     side: int
-    full: Tensor | None
+    whole: list[Tensor]
 
     @classmethod
-    def of(cls, layer: AtomLayer, side: int) -> CodedStates:
-        """Make them for one side of a layer."""
-        states: CodedStates = torch.empty(0).as_subclass(cls)
-        states.layer, states.side, states.full = layer, side, None
-        return states
+    def pair(cls, layer: AtomLayer) -> tuple[CodedStates, CodedStates]:
+        """The keys and the values of a layer."""
+        whole: list[Tensor] = []
+        keys, values = (torch.empty(0).as_subclass(cls) for _ in range(2))
+        for side, states in enumerate((keys, values)):
+            states.layer, states.side, states.whole = layer, side, whole
+        return keys, values
 
     @classmethod
     def __torch_function__(
@@ -63,9 +65,9 @@ def _reconstructed(value: Any) -> Any:
         return type(value)(map(_reconstructed, value))
     if not isinstance(value, CodedStates):
         return value
-    if value.full is None:
-        value.full = value.layer.read()[value.side]
-    return value.full
+    if not value.whole:
+        value.whole.extend(value.layer.read())
+    return value.whole[value.side]
 
 
 def attend(
@@ -162,18 +164,17 @@ def _sum_values(atoms: Atoms, codes: Codes, attention: Tensor) -> Tensor:
 
     steps = atoms.step_sizes(codes)
     batch, heads, queries, _ = attention.shape
-    sums = attention.new_zeros(batch, heads, atoms.sae.features, queries)
-    by_token = attention.transpose(2, 3).contiguous()
+    sums = attention.new_zeros(batch, heads, queries, atoms.sae.features)
     for row in range(batch):
         sum_value_weights(
-            by_token[row].numpy(),
+            attention[row].numpy(),
             codes.atoms[row].numpy(),
             steps[row].numpy(),
             atoms.index_bits,
             sums[row].numpy(),
         )
     offsets = attention.sum(-1, keepdim=True) * atoms.offsets[:, None]
-    return sums.transpose(2, 3) @ atoms.sae.W_dec + offsets
+    return sums @ atoms.sae.W_dec + offsets
 
 
 AttentionInterface.register(ATOM_ATTENTION, attend)

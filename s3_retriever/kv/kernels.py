@@ -147,19 +147,21 @@ def sum_value_weights(attention: Any, codes: Any, steps: Any, index_bits: int, s
     """Sum the weights of each atom over the tokens, as attention weights them.
 
     Args:
-        attention: Attention of each query to each token, float32 [heads, tokens, queries].
+        attention: Attention of each query to each token, float32 [heads, queries, tokens].
         codes: int16 [heads, tokens, k]; see `Codes`.
         steps: What a step of each token's weights is worth, float32 [heads, tokens].
         index_bits: Bits of a code that number its atom.
-        sums: Takes the sums, float32 [heads, features, queries], zeros.
+        sums: Takes the sums, float32 [heads, queries, features], zeros.
     """
-    indices = (1 << index_bits) - 1
+    k = codes.shape[2]
+    weights, indices = np.empty(k, dtype=np.float32), np.empty(k, dtype=np.int64)
     for head in range(codes.shape[0]):
         for token in range(codes.shape[1]):
-            looks = attention[head, token]
-            for j in range(codes.shape[2]):
+            for j in range(k):
                 code = np.int32(codes[head, token, j])
-                weight = np.float32(code >> index_bits) * steps[head, token]
-                total = sums[head, code & indices]
-                for q in range(len(looks)):
-                    total[q] += weight * looks[q]
+                weights[j] = np.float32(code >> index_bits) * steps[head, token]
+                indices[j] = code & ((1 << index_bits) - 1)
+            for q in range(attention.shape[1]):
+                look, query_sums = attention[head, q, token], sums[head, q]
+                for j in range(k):
+                    query_sums[indices[j]] += look * weights[j]

@@ -83,6 +83,8 @@ class AtomLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         """Forget everything, so that the cache can take another prompt."""
         self.is_initialized = False
         self.keys = self.values = None
+        self.key_codes = self.value_codes = Codes(torch.empty(0), torch.empty(0))
+        self.sink_keys = self.sink_values = self.padding = torch.empty(0)
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Take batch size, dtype and device from the first keys and values.
@@ -142,7 +144,7 @@ class AtomLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self.keys = torch.cat([keys, key_states], dim=2)
         self.values = torch.cat([values, value_states], dim=2)
         if single and len(self.key_codes) and key_states.device.type == "cpu":
-            return CodedStates.of(self, 0), CodedStates.of(self, 1)
+            return CodedStates.pair(self)
         states = self.read()
         self._compress()
         return states
