@@ -11,7 +11,8 @@ import s3_retriever
 from s3_retriever import Document, S3Index
 
 PUBLIC = {
-    "Advanced", "Answer", "AtomCache", "Calibration", "Citation", "Codebook", "CodebookError", "Compressor",
+    "Advanced", "Answer", "AtomCache", "Calibration", "Citation", "Codebook", "CodebookError",
+    "Compressor",
     "Document", "DocumentBoost", "Explanation", "FeatureCoverage", "GoldSpan", "HeadsRecipe",
     "Host", "HostError", "IndexStoreError", "InputError", "Interleave", "KVCodebook",
     "LabelledQuestion",

@@ -49,7 +49,7 @@ def read_cache(host: Host, ids: Sequence[int]) -> CachedWindow:
             use_cache=True,
             output_hidden_states=True,
         )
-    # transformers renamed it in 5.20.
+    # Older releases of transformers call it past_key_values.
     cache = output["cache"] if "cache" in output else output["past_key_values"]
     lengths = torch.tensor([len(ids)])
     # The state that a layer takes in is the one from which it makes keys and values.
@@ -82,21 +82,28 @@ def rotations(host: Host) -> list[Rotary]:
     taps = [Tap("key", layer) for layer in range(len(cached.keys))]
     plain = read(host, taps, [window])
     known = [_own_rotation(host), Rotary(torch.empty(0, device=host.device))]
-    positions = torch.arange(len(ids), device=host.device)[None]
     found = []
     for tap, keys in zip(taps, cached.keys, strict=True):
-        before = plain[tap].view(1, len(ids), keys.shape[1], -1).transpose(1, 2).float()
-        for rotary in known:
-            error = (rotary.restore(keys.float(), positions) - before).square().sum()
-            if error < _RESTORED * before.square().sum():
-                found.append(rotary.to(torch.device("cpu")))
-                break
-        else:
+        rotary = next((rotary for rotary in known if _restores(rotary, keys, plain[tap])), None)
+        if rotary is None:
             raise HostError(
-                f"Layer {tap.layer} of host {host.name!r} puts positions on its keys in a way that "
-                "cannot be taken off again; its cache cannot be encoded."
+                f"The keys that layer {tap.layer} of host {host.name!r} caches are not the ones it "
+                "projects, with positions put on as by a rotary embedding; its cache cannot be "
+                "encoded."
             )
+        found.append(rotary.to(torch.device("cpu")))
     return found
+
+
+def _restores(rotary: Rotary, keys: Tensor, plain: Tensor) -> bool:
+    """Whether cached keys, turned back, are the projected ones [tokens, heads * size]."""
+    _, heads, tokens, size = keys.shape
+    if plain.shape != (tokens, heads * size):
+        return False
+    positions = torch.arange(tokens, device=keys.device)[None]
+    restored = rotary.restore(keys.float(), positions)[0].transpose(0, 1).flatten(1)
+    error = (restored - plain.float()).square().sum()
+    return bool(error < _RESTORED * plain.float().square().sum())
 
 
 def _check(host: Host) -> None:

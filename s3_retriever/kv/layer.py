@@ -53,8 +53,8 @@ class CacheSettings:
 class AtomLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     """One layer of an `AtomCache`, as transformers uses it.
 
-    A token stands in a slot, counted from 0 with the padding on the left; its position is that of
-    the rotary embedding, which the padding does not count. Slots are codes up to some point and
+    Each token has a slot, counted from 0 with the padding on the left, and a position, that of the
+    rotary embedding, which does not count the padding. Slots are codes up to some point and
     exact from there on. Sinks have codes like the others, and lie over them when they are read.
 
     Attributes:
@@ -279,6 +279,8 @@ class AtomLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         keys, values = keys[:, :, :surplus], values[:, :, :surplus]
         slots = self.sink_slots() - coded
         rows, sinks = ((slots >= 0) & (slots < surplus)).nonzero(as_tuple=True)
+        # Copies, as tensors made in inference mode cannot be changed outside of it.
+        self.sink_keys, self.sink_values = self.sink_keys.clone(), self.sink_values.clone()
         self.sink_keys[rows, :, sinks] = keys[rows, :, slots[rows, sinks]]
         self.sink_values[rows, :, sinks] = values[rows, :, slots[rows, sinks]]
         positions = torch.arange(coded, coded + surplus, device=keys.device)
@@ -296,7 +298,7 @@ class AtomLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         return first + torch.arange(self._settings.sinks, device=self.padding.device)
 
     def _padding(self, length: int, attention: dict[str, Any] | None) -> Tensor:
-        """Find the slots before each sequence: what the last token's slot exceeds its position by.
+        """Count the slots before each sequence: the last token's slot less its position.
 
         Without positions all sequences begin in slot 0. A constant error costs no correctness, as
         keys are turned back as far as they were turned; it only makes codes less exact.

@@ -125,6 +125,14 @@ def test_several_prompts_in_turn(llama, codebook):
     assert torch.equal(generate(llama, PROMPT, cache), first)
 
 
+def test_a_cache_begun_in_inference_mode_is_used_outside_of_it(llama, codebook):
+    cache = AtomCache(codebook, recent=30)
+    with torch.inference_mode():
+        logits(llama, PROMPT[:, :20], cache)
+    logits(llama, PROMPT, cache)
+    assert len(cache.layers[0].key_codes) == 80
+
+
 def test_a_conversation_goes_on_in_the_same_cache(llama, codebook):
     cache = AtomCache(codebook, recent=120)
     reply = generate(llama, PROMPT, cache)

@@ -128,6 +128,9 @@ def test_hosts_whose_cache_cannot_be_encoded(host, tiny_bert, sentences):
     changing = tiny_model("llama", rope_parameters=dynamic)
     with pytest.raises(HostError, match="change with the length"):
         KVCodebook.fit(Host.of(changing, tokenizer, name="tiny"), sentences)
+    repeating = tiny_model("falcon", new_decoder_architecture=True, num_kv_heads=2)
+    with pytest.raises(HostError, match="caches are not the ones it projects"):
+        KVCodebook.fit(Host.of(repeating, tokenizer, name="tiny"), sentences)
 
 
 def test_a_codebook_of_another_host(codebook, host):
