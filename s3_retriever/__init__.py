@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from s3_retriever.files import read_files
     from s3_retriever.host import Host
     from s3_retriever.host.taps import Tap
+    from s3_retriever.kv import AtomCache, KVCodebook
     from s3_retriever.recipe import (
         Advanced,
         DocumentBoost,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "Advanced": "recipe",
     "Answer": "answer",
+    "AtomCache": "kv",
     "Calibration": "calibration",
     "Citation": "answer",
     "Codebook": "codebook",
@@ -72,6 +74,7 @@ _MODULES = {
     "HostError": "errors",
     "IndexStoreError": "errors",
     "InputError": "errors",
+    "KVCodebook": "kv",
     "Interleave": "recipe",
     "LabelledQuestion": "calibration",
     "LongContext": "answer",
@@ -101,6 +104,7 @@ _MODULES = {
 __all__ = [
     "Advanced",
     "Answer",
+    "AtomCache",
     "Calibration",
     "Citation",
     "Codebook",
@@ -119,6 +123,7 @@ __all__ = [
     "IndexStoreError",
     "InputError",
     "Interleave",
+    "KVCodebook",
     "LabelledQuestion",
     "LongContext",
     "MaxToken",

@@ -11,13 +11,13 @@ import s3_retriever
 from s3_retriever import Document, S3Index
 
 PUBLIC = {
-    "Advanced", "Answer", "Calibration", "Citation", "Codebook", "CodebookError", "Compressor",
-    "Document", "DocumentBoost", "Explanation", "FeatureCoverage", "Firings", "GoldSpan",
-    "HeadsRecipe", "Heat", "Host", "HostError", "IndexStoreError", "InputError", "Interleave",
-    "LabelledQuestion", "LongContext", "MaxToken", "Recipe", "Redundancy", "RelevanceRecipe",
-    "RemoteIndex", "S3Error", "S3Index", "ScannedContext", "SecondHop", "SentenceRecipe",
-    "ServerError", "Span", "Tap", "TapChoice", "TapRecipe", "TopKSAE", "ZScore", "__version__",
-    "calibrate", "choose_taps", "new_index", "read_files",
+    "Advanced", "Answer", "AtomCache", "Calibration", "Citation", "Codebook", "CodebookError",
+    "Compressor", "Document", "DocumentBoost", "Explanation", "FeatureCoverage", "Firings",
+    "GoldSpan", "HeadsRecipe", "Heat", "Host", "HostError", "IndexStoreError", "InputError",
+    "Interleave", "KVCodebook", "LabelledQuestion", "LongContext", "MaxToken", "Recipe",
+    "Redundancy", "RelevanceRecipe", "RemoteIndex", "S3Error", "S3Index", "ScannedContext",
+    "SecondHop", "SentenceRecipe", "ServerError", "Span", "Tap", "TapChoice", "TapRecipe",
+    "TopKSAE", "ZScore", "__version__", "calibrate", "choose_taps", "new_index", "read_files",
 }  # fmt: skip
 
 

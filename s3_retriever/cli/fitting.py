@@ -13,12 +13,17 @@ from rich.table import Table
 from s3_retriever.cli import options
 from s3_retriever.cli.console import results, show_table, write_json
 from s3_retriever.cli.options import check_codebook_target, location, prepare
+from s3_retriever.errors import InputError
 from s3_retriever.files import TextFiles, find_files
 
 if TYPE_CHECKING:
     from s3_retriever.calibration.tap_choice import TapChoice
     from s3_retriever.codebook import Codebook
     from s3_retriever.host import Host
+    from s3_retriever.kv import KVCodebook
+
+_K = 32
+_REUSE = 2.0
 
 
 def fit(
@@ -64,7 +69,7 @@ def fit(
     ] = None,
     k: Annotated[
         int, typer.Option("--k", metavar="N", min=1, help="Active features per token.")
-    ] = 32,
+    ] = _K,
     tokens: Annotated[
         int | None,
         typer.Option(
@@ -78,7 +83,15 @@ def fit(
     reuse: Annotated[
         float,
         typer.Option("--reuse", metavar="X", help="Average number of times a token is trained on."),
-    ] = 2.0,
+    ] = _REUSE,
+    kv: Annotated[
+        bool,
+        typer.Option(
+            "--kv",
+            help="Fit the dictionaries of the key-value cache, of keys and values of all layers, "
+            "instead of taps to search by.",
+        ),
+    ] = False,
     seed: Annotated[
         int,
         typer.Option("--seed", metavar="N", help="Seed of initial weights and shuffling."),
@@ -99,11 +112,20 @@ def fit(
     With --taps auto the host first reads some of the text through all of its layers and answers
     questions made from it. Reports what every layer scores: the mean reciprocal rank, by its
     hidden states and by its best attention head, of the sentence that a question is about.
+
+    With --kv the codebook is for AtomCache, and each dictionary has 1,024 features unless
+    --features says otherwise; 32,768 tokens are read unless --tokens does. Reports for every layer
+    which share of the variance of keys and of values stays unexplained.
     """
+    if kv:
+        _refuse_taps(taps, head, k, reuse)
     texts = TextFiles([file.path for file in find_files(text).files])
     check_codebook_target(out)
     checkpoint = out.with_name(f"{out.name}.checkpoint")
     prepare()
+    if kv:
+        _fit_kv(host, texts, out, features, tokens, seed, device, dtype, as_json)
+        return
     from s3_retriever.codebook import Codebook
 
     automatic = taps is not None and taps.strip() == "auto"
@@ -127,6 +149,40 @@ def fit(
         raise KeyboardInterrupt(_kept(checkpoint)) from None
     if choice:
         codebook.report["choice"] = choice.report()
+    codebook.save(out)
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    _give(codebook, out, as_json)
+
+
+def _refuse_taps(taps: str | None, head: list[str] | None, k: int, reuse: float) -> None:
+    if taps is not None or head or (k, reuse) != (_K, _REUSE):
+        raise InputError(
+            "--kv fits all layers, so leave out --taps, --head, --k and --reuse; how many features "
+            "a key and a value have is up to the cache."
+        )
+
+
+def _fit_kv(
+    host: str,
+    texts: TextFiles,
+    out: Path,
+    features: int | None,
+    tokens: int | None,
+    seed: int,
+    device: str,
+    dtype: options.Dtype,
+    as_json: bool,
+) -> None:
+    from s3_retriever.kv import KVCodebook
+
+    checkpoint = out.with_name(f"{out.name}.checkpoint")
+    sizes = {"features": features, "tokens": tokens}
+    settings: dict[str, Any] = {name: size for name, size in sizes.items() if size is not None}
+    model = _load(host, None, [], device, dtype)
+    try:
+        codebook = KVCodebook.fit(model, texts, seed=seed, checkpoint=checkpoint, **settings)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_kept(checkpoint)) from None
     codebook.save(out)
     shutil.rmtree(checkpoint, ignore_errors=True)
     _give(codebook, out, as_json)
@@ -188,7 +244,7 @@ def _kept(checkpoint: Path) -> str:
     return "Nothing was read yet."
 
 
-def _give(codebook: Codebook, out: Path, as_json: bool) -> None:
+def _give(codebook: Codebook | KVCodebook, out: Path, as_json: bool) -> None:
     if as_json:
         write_json(
             {
@@ -199,7 +255,9 @@ def _give(codebook: Codebook, out: Path, as_json: bool) -> None:
             }
         )
     else:
-        show_table(results(), _table(codebook.report["taps"]))
+        report = codebook.report
+        table = _table(report["taps"]) if "taps" in report else _kv_table(report)
+        show_table(results(), table)
 
 
 def _table(taps: dict[str, dict[str, Any]]) -> Table:
@@ -220,4 +278,16 @@ def _table(taps: dict[str, dict[str, Any]]) -> Table:
             f"{measured['active']:.1f}",
             *(f"{share:.2%}" for share in measured["frequency"]),
         )
+    return table
+
+
+def _kv_table(report: dict[str, Any]) -> Table:
+    """One line per layer: what stays unexplained of its keys and of its values."""
+    unexplained: dict[str, float] = report["unexplained_variance"]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("layer", "keys unexplained", "values unexplained"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for layer in range(len(unexplained) // 2):
+        key, value = unexplained[f"key.{layer}"], unexplained[f"value.{layer}"]
+        table.add_row(str(layer), f"{key:.3f}", f"{value:.3f}")
     return table

@@ -1,0 +1,140 @@
+"""`Atoms`: the dictionary of one layer's keys or values, and vectors as codes in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from s3_retriever.kv.pursuit import pursue
+from s3_retriever.sae import TopKSAE
+
+# An atom and its weight share 16 bits. Four of them at least are the weight's.
+_CODE_BITS = 16
+MAX_ATOMS = 1 << (_CODE_BITS - 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """Vectors of one layer, each as a few atoms with weights.
+
+    Attributes:
+        atoms: int16 [batch, heads, tokens, k]. The lower bits are the number of an atom, the upper
+            ones its weight in steps of the vector's scale (see `Atoms`).
+        scales: The largest weight of each vector, float16 [batch, heads, tokens].
+    """
+
+    atoms: Tensor
+    scales: Tensor
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Codes:
+        """Apply the same change to both tensors."""
+        return Codes(change(self.atoms), change(self.scales))
+
+    def followed_by(self, later: Codes) -> Codes:
+        """These codes with those of later tokens behind them."""
+        return Codes(
+            torch.cat([self.atoms, later.atoms], dim=2),
+            torch.cat([self.scales, later.scales], dim=2),
+        )
+
+    def __len__(self) -> int:
+        """Number of tokens."""
+        return self.scales.shape[2]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of both tensors in bytes."""
+        return self.atoms.nbytes + self.scales.nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class Atoms:
+    """What encodes and decodes the keys, or the values, of one layer.
+
+    One dictionary serves all heads of the layer, which are first centred and scaled on their own.
+
+    Attributes:
+        sae: The dictionary, of width head size. Its decoder rows are the atoms.
+        centres: Mean of each head, float32 [heads, head size].
+        scales: Root mean square of each head's centred coordinates, float32 [heads].
+    """
+
+    sae: TopKSAE
+    centres: Tensor
+    scales: Tensor
+
+    @property
+    def heads(self) -> int:
+        """Number of key heads."""
+        return len(self.centres)
+
+    @property
+    def size(self) -> int:
+        """Size of a head."""
+        return self.centres.shape[1]
+
+    def to(self, device: torch.device) -> Atoms:
+        """The same dictionary on a device."""
+        if self.centres.device == device:
+            return self
+        weights = {name: weight.to(device) for name, weight in self.sae.state_dict().items()}
+        sae = TopKSAE.of(weights, self.sae.k)
+        return Atoms(sae, self.centres.to(device), self.scales.to(device))
+
+    def standardise(self, vectors: Tensor) -> Tensor:
+        """Centre and scale heads: any dtype [batch, heads, tokens, size] to float32."""
+        return (vectors.float() - self.centres[:, None]) / self.scales[:, None, None]
+
+    @torch.no_grad()
+    def encode(self, vectors: Tensor, k: int) -> Codes:
+        """Encode vectors in k atoms each, found by orthogonal matching pursuit.
+
+        Args:
+            vectors: [batch, heads, tokens, size], any floating dtype.
+            k: Atoms of a vector.
+        """
+        rows = self.standardise(vectors).flatten(0, 2)
+        weights, indices = pursue(rows - self.sae.b_dec, self.sae.W_dec, k)
+        largest = weights.abs().amax(1).to(torch.float16)
+        steps = self._steps / largest.float().clamp_min(1e-9)
+        levels = (weights * steps[:, None]).round().clamp(-self._steps, self._steps).long()
+        packed = indices | levels << self.index_bits
+        shape = vectors.shape[:3]
+        return Codes(packed.to(torch.int16).view(*shape, k), largest.view(shape))
+
+    @torch.no_grad()
+    def decode(self, codes: Codes) -> Tensor:
+        """Reconstruct vectors: float32 [batch, heads, tokens, size]."""
+        packed = codes.atoms.flatten(0, 2).int()
+        # The shift keeps the sign, which is the weight's.
+        weights = (packed >> self.index_bits) * (codes.scales.float() / self._steps).view(-1, 1)
+        rows = self.sae.decode(weights, packed & (1 << self.index_bits) - 1)
+        vectors = rows.view(*codes.scales.shape, self.size)
+        return vectors * self.scales[:, None, None] + self.centres[:, None]
+
+    def covers(self, codes: Codes) -> bool:
+        """Whether all codes name atoms of this dictionary."""
+        indices = codes.atoms.int() & (1 << self.index_bits) - 1
+        return not codes.atoms.numel() or int(indices.max()) < self.sae.features
+
+    @property
+    def offsets(self) -> Tensor:
+        """What a vector without atoms is decoded to, float32 [heads, head size]."""
+        return self.sae.b_dec * self.scales[:, None] + self.centres
+
+    def step_sizes(self, codes: Codes) -> Tensor:
+        """What a step of each vector's weights is worth, float32 [batch, heads, tokens]."""
+        return codes.scales.float() * (self.scales / self._steps)[:, None]
+
+    @property
+    def index_bits(self) -> int:
+        """Bits of a code that number its atom; the upper ones are its weight."""
+        return max((self.sae.features - 1).bit_length(), 1)
+
+    @property
+    def _steps(self) -> int:
+        """The largest weight in steps; the smallest is its negative."""
+        return (1 << (_CODE_BITS - self.index_bits - 1)) - 1

@@ -1,0 +1,181 @@
+"""Attention on codes: one new token's attention to keys and values that are never put together.
+
+Importing this registers the attention `s3_atoms`; `model.set_attn_implementation("s3_atoms")` makes
+a model use it. With any other attention, and wherever it cannot be used, keys and values are
+reconstructed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from s3_retriever.kv.atoms import Atoms, Codes
+
+if TYPE_CHECKING:
+    from s3_retriever.kv.layer import AtomLayer
+
+ATOM_ATTENTION = "s3_atoms"
+
+
+class CodedStates(Tensor):
+    """The keys or the values of an `AtomLayer`, in the place of the tensor that `update` returns.
+
+    Whatever is done with them, other than by `attend`, is done with the reconstructed tensor.
+
+    Attributes:
+        layer: The layer, which must not change before they are used.
+        side: 0 for keys, 1 for values.
+        whole: Reconstructed keys and values, which both sides share; empty until they are needed.
+    """
+
+    layer: AtomLayer
+    side: int
+    whole: list[Tensor]
+
+    @classmethod
+    def pair(cls, layer: AtomLayer) -> tuple[CodedStates, CodedStates]:
+        """The keys and the values of a layer."""
+        whole: list[Tensor] = []
+        keys, values = (torch.empty(0).as_subclass(cls) for _ in range(2))
+        for side, states in enumerate((keys, values)):
+            states.layer, states.side, states.whole = layer, side, whole
+        return keys, values
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Reconstruct, then call the function."""
+        del types
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(
+                *map(_reconstructed, args),
+                **{name: _reconstructed(value) for name, value in (kwargs or {}).items()},
+            )
+
+
+def _reconstructed(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_reconstructed, value))
+    if not isinstance(value, CodedStates):
+        return value
+    if not value.whole:
+        value.whole.extend(value.layer.read())
+    return value.whole[value.side]
+
+
+def attend(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **options: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """Attention as transformers calls it; on codes where `key` is `CodedStates`.
+
+    Returns:
+        Output [batch, 1, query heads, head size] (more tokens than one without codes), and None.
+    """
+    additive = attention_mask is not None and attention_mask.dtype != torch.bool
+    if not isinstance(key, CodedStates) or additive or query.requires_grad:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, **options
+        )
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return _attend_to_layer(key.layer, query * scaling, attention_mask).transpose(1, 2), None
+
+
+def _attend_to_layer(layer: AtomLayer, query: Tensor, mask: Tensor | None) -> Tensor:
+    """One new token's attention: softmax over the codes, then the sinks, then the exact tokens.
+
+    Args:
+        layer: The layer, which has codes.
+        query: Scaled queries [batch, query heads, 1, head size].
+        mask: Slots that may be looked at, bool [batch or 1, 1, 1, slots]; None for all.
+
+    Returns:
+        [batch, query heads, 1, head size], in the dtype of the queries.
+    """
+    atoms, coded = layer.atoms, len(layer.key_codes)
+    keys, values = layer.exact
+    exact_keys = torch.cat([layer.sink_keys, keys], dim=2).float()
+    exact_values = torch.cat([layer.sink_values, values], dim=2).float()
+    # The queries that share a key head follow one another.
+    grouped = query.float().reshape(*exact_keys.shape[:2], -1, query.shape[-1])
+    scores = torch.cat([_score_codes(layer, grouped), grouped @ exact_keys.transpose(2, 3)], dim=3)
+    scores.masked_fill_(~_visible(layer, mask)[:, None, None], -torch.inf)
+    attention = scores.softmax(-1)
+    output = attention[..., coded:] @ exact_values
+    output += _sum_values(atoms.value, layer.value_codes, attention[..., :coded])
+    return output.view(query.shape).to(query.dtype)
+
+
+def _visible(layer: AtomLayer, mask: Tensor | None) -> Tensor:
+    """Which columns of the scores count: each token once, a sink as itself and not as its code."""
+    coded, batch = len(layer.key_codes), len(layer.padding)
+    slots = layer.sink_slots()
+    sinks = slots < coded
+    visible = torch.ones(batch, layer.get_seq_length(), dtype=torch.bool, device=slots.device)
+    if mask is not None:
+        visible &= mask[:, 0, 0]
+    sinks &= visible.gather(1, slots.clamp_max(coded - 1))
+    rows, columns = (slots < coded).nonzero(as_tuple=True)
+    visible[rows, slots[rows, columns]] = False
+    return torch.cat([visible[:, :coded], sinks, visible[:, coded:]], dim=1)
+
+
+def _score_codes(layer: AtomLayer, queries: Tensor) -> Tensor:
+    """Products of queries [batch, heads, queries, size] with coded keys: [..., queries, tokens]."""
+    from s3_retriever.kv.kernels import score_keys
+
+    atoms, codes, coded = layer.atoms.key, layer.key_codes, len(layer.key_codes)
+    steps = atoms.step_sizes(codes)
+    scores = queries.new_empty(*queries.shape[:3], coded)
+    paddings = layer.padding.tolist()
+    cosine, sine = layer.atoms.rotary.table(coded - min(paddings))
+    offsets = atoms.offsets.numpy()
+    for row, padding in enumerate(paddings):
+        score_keys(
+            queries[row].numpy(),
+            codes.atoms[row].numpy(),
+            steps[row].numpy(),
+            atoms.index_bits,
+            atoms.sae.W_dec.numpy(),
+            offsets,
+            cosine.numpy(),
+            sine.numpy(),
+            padding,
+            scores[row].numpy(),
+        )
+    return scores
+
+
+def _sum_values(atoms: Atoms, codes: Codes, attention: Tensor) -> Tensor:
+    """Coded values weighted by attention [batch, heads, queries, tokens]: [..., queries, size]."""
+    from s3_retriever.kv.kernels import sum_value_weights
+
+    steps = atoms.step_sizes(codes)
+    batch, heads, queries, _ = attention.shape
+    sums = attention.new_zeros(batch, heads, queries, atoms.sae.features)
+    for row in range(batch):
+        sum_value_weights(
+            attention[row].numpy(),
+            codes.atoms[row].numpy(),
+            steps[row].numpy(),
+            atoms.index_bits,
+            sums[row].numpy(),
+        )
+    offsets = attention.sum(-1, keepdim=True) * atoms.offsets[:, None]
+    return sums @ atoms.sae.W_dec + offsets
+
+
+AttentionInterface.register(ATOM_ATTENTION, attend)
+AttentionMaskInterface.register(ATOM_ATTENTION, sdpa_mask)

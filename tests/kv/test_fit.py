@@ -1,0 +1,186 @@
+"""Fitting a codebook of keys and values, and its folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from helpers.caches import random_codebook, tiny_model
+from typer.testing import CliRunner
+
+from s3_retriever import AtomCache, CodebookError, Host, HostError, InputError, KVCodebook
+from s3_retriever.cli.app import app
+from s3_retriever.kv.hosts import read_cache, rotations
+
+CPU = {"device": "cpu", "dtype": "float32"}
+SIZES = {"features": 64, "key_k": 3, "value_k": 3, "tokens": 2_048, "batch_tokens": 512}
+
+
+@pytest.fixture(scope="module")
+def host(tiny_llama):
+    return Host.load(str(tiny_llama), window=128, **CPU)
+
+
+@pytest.fixture(scope="module")
+def codebook(host, sentences):
+    return KVCodebook.fit(host, sentences, progress=False, **SIZES)
+
+
+@pytest.fixture(scope="module")
+def saved(codebook, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kv") / "codebook"
+    codebook.save(folder)
+    return folder
+
+
+def damaged(saved, tmp_path):
+    folder = tmp_path / "codebook"
+    shutil.copytree(saved, folder)
+    return folder
+
+
+def test_atoms_explain_text_that_was_held_out(codebook):
+    unexplained = codebook.report["unexplained_variance"]
+    assert set(unexplained) == {"key.0", "value.0", "key.1", "value.1"}
+    assert max(unexplained.values()) < 0.35
+    assert codebook.report["tokens"] == 2_048
+
+
+def test_positions_are_taken_off_keys_as_the_model_puts_them_on(host):
+    """A token's key is the same wherever it stands, in the first layer."""
+    keys = read_cache(host, [9] * 40).keys[0].float()
+    plain = rotations(host)[0].restore(keys, torch.arange(40)[None])
+    assert torch.allclose(plain, plain[:, :, :1], atol=1e-5)
+    assert not torch.allclose(keys, keys[:, :, :1], atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "pairs"), [("llama", [4, 4]), ("qwen3", [4, 4]), ("gpt2", [0, 0])]
+)
+def test_rotations_of_families(model_type, pairs, host):
+    tiny = Host.of(tiny_model(model_type), host.tokenizer.source, name="tiny")
+    assert [len(rotary.frequencies) for rotary in rotations(tiny)] == pairs
+
+
+def test_a_codebook_is_the_same_from_its_folder(codebook, saved, host):
+    loaded = KVCodebook.load(saved)
+    assert loaded.identity == codebook.identity
+    assert loaded.report == json.loads(json.dumps(codebook.report))
+    assert loaded.positions == codebook.positions == 256
+    loaded.check_host(host)
+    assert (saved / "key.1" / "cfg.json").is_file()
+
+
+def test_a_fit_goes_on_from_its_checkpoint(host, sentences, codebook, tmp_path, monkeypatch):
+    monkeypatch.setattr("s3_retriever.codebook.fit._CHECKPOINT_SECONDS", 0.0)
+
+    def interrupted():
+        yield from sentences[:90]
+        raise KeyboardInterrupt
+
+    settings = SIZES | {"checkpoint": tmp_path / "progress", "progress": False}
+    with pytest.raises(KeyboardInterrupt):
+        KVCodebook.fit(host, interrupted(), **settings)
+    resumed = KVCodebook.fit(host, sentences, **settings)
+    assert resumed.identity == codebook.identity
+    with pytest.raises(CodebookError, match="other settings"):
+        KVCodebook.fit(host, sentences, **settings | {"seed": 1})
+
+
+def test_the_command_fits_a_codebook(tiny_llama, sentences, tmp_path):
+    text, out = tmp_path / "text.txt", tmp_path / "tiny.kv"
+    text.write_text("\n\n".join(sentences))
+    arguments = ["fit", tiny_llama, "--kv", "--text", text, "--out", out, "--device", "cpu"]
+    arguments += ["--features", 64, "--tokens", 1_024]
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    assert "values unexplained" in result.output
+    assert KVCodebook.load(out).features == 64
+    refused = CliRunner().invoke(app, [str(argument) for argument in [*arguments, "--k", 3]])
+    assert "--kv fits all layers" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"features": 5_000}, "at most 4096"),
+        ({"features": 64, "key_k": 65}, "key_k must be at most 64"),
+        ({"features": 1_024}, "batches of at least"),
+        ({"features": 1}, "at least 2"),
+        ({"tokens": 100_000, "batch_tokens": 100_000}, "text ended"),
+    ],
+)
+def test_settings_that_cannot_be_fitted(host, sentences, settings, message):
+    with pytest.raises(InputError, match=message):
+        KVCodebook.fit(host, sentences, progress=False, **SIZES | settings)
+
+
+def test_hosts_whose_cache_cannot_be_encoded(host, tiny_bert, sentences):
+    tokenizer = host.tokenizer.source
+    with pytest.raises(HostError, match="is an encoder"):
+        KVCodebook.fit(Host.load(str(tiny_bert), **CPU), sentences)
+    sliding = tiny_model("qwen3", layer_types=["sliding_attention", "full_attention"])
+    with pytest.raises(HostError, match="sliding_attention"):
+        KVCodebook.fit(Host.of(sliding, tokenizer, name="tiny"), sentences)
+    dynamic = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}
+    changing = tiny_model("llama", rope_parameters=dynamic)
+    with pytest.raises(HostError, match="change with the length"):
+        KVCodebook.fit(Host.of(changing, tokenizer, name="tiny"), sentences)
+    repeating = tiny_model("falcon", new_decoder_architecture=True, num_kv_heads=2)
+    with pytest.raises(HostError, match="caches are not the ones it projects"):
+        KVCodebook.fit(Host.of(repeating, tokenizer, name="tiny"), sentences)
+
+
+def test_a_codebook_of_another_host(codebook, host):
+    other = Host.of(tiny_model("llama"), host.tokenizer.source, name="other")
+    with pytest.raises(CodebookError, match="fit one for it with: s3r fit other --kv"):
+        codebook.check_host(other)
+
+
+@pytest.mark.parametrize("missing", ["value.0", "key.1/sae_weights.safetensors", "codebook.json"])
+def test_a_folder_with_something_missing(saved, tmp_path, missing):
+    folder = damaged(saved, tmp_path)
+    path = folder / missing
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(CodebookError):
+        KVCodebook.load(folder)
+
+
+def test_a_folder_with_the_files_of_two_codebooks(saved, tmp_path, host):
+    folder = damaged(saved, tmp_path)
+    shutil.rmtree(folder / "value.0")
+    shutil.copytree(folder / "value.1", folder / "value.0")
+    with pytest.raises(CodebookError, match="do not belong together"):
+        KVCodebook.load(folder)
+
+
+@pytest.mark.parametrize("damage", [{"layers": 0}, {"layers": 3}, {"more": 1}, {"host": 7}])
+def test_a_description_that_says_something_else(saved, tmp_path, damage):
+    folder = damaged(saved, tmp_path)
+    path = folder / "codebook.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | damage))
+    with pytest.raises(CodebookError):
+        KVCodebook.load(folder)
+
+
+def test_a_codebook_for_searching(tiny_codebook):
+    with pytest.raises(CodebookError, match="not of keys and values"):
+        KVCodebook.load(tiny_codebook)
+    with pytest.raises(InputError, match="must be a KVCodebook"):
+        AtomCache(tiny_codebook)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"key_k": 65}, "key_k must be at most 64"),
+        ({"value_k": 0}, "value_k must be"),
+        ({"recent": -1}, "recent must be"),
+        ({"sinks": 1.5}, "sinks must be"),
+    ],
+)
+def test_caches_that_cannot_be_made(settings, message):
+    with pytest.raises(InputError, match=message):
+        AtomCache(random_codebook(tiny_model("llama")), **settings)
