@@ -136,7 +136,7 @@ class ServedIndex:
         )
 
 
-def _served(request: Request, index: str) -> ServedIndex:
+async def _served(request: Request, index: str) -> ServedIndex:
     served: Mapping[str, ServedIndex] = request.app.state.indexes
     if index not in served:
         raise HTTPException(404, f"There is no index {brief(index)!r} here.")
