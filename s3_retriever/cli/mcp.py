@@ -21,14 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def mcp(
-    indexes: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="INDEX",
-            help="Folders of indexes, or NAME=FOLDER; an index is called as its folder, without "
-            ".s3r.",
-        ),
-    ],
+    indexes: options.NamedIndexes,
     http: Annotated[
         bool, typer.Option("--http", help="Serve over HTTP, at /mcp, instead of stdio.")
     ] = False,
@@ -77,13 +70,12 @@ def mcp(
         loading.start()
         run_stdio(server)
         return
-    from s3_retriever.server.serving import listen, serve
+    from s3_retriever.server.serving import listen, serve, url_of
 
     app = http_app(server, address, token or None)
     with listen(address, port, token=token or None) as listener:
         loading.start()
-        name, number = listener.getsockname()[:2]
-        say(f"Serving http://{f'[{name}]' if ':' in name else name}:{number}{MCP_PATH}")
+        say(f"Serving {url_of(listener)}{MCP_PATH}")
         serve(app, listener)
 
 

@@ -63,6 +63,15 @@ In = Annotated[
     Path, typer.Option("--in", metavar="INDEX", help="Folder of the index.", autocompletion=indexes)
 ]
 
+# As `serving.named_folders` reads them.
+NamedIndexes = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="INDEX",
+        help="Folders of indexes, or NAME=FOLDER; an index is called as its folder, without .s3r.",
+    ),
+]
+
 HOST_NAMES = "minilm, smollm2, a local folder or GGUF file, or a model id on the Hugging Face Hub"
 HostArgument = Annotated[str, typer.Argument(metavar="HOST", help=f"Host model: {HOST_NAMES}.")]
 HostName = Annotated[

@@ -20,14 +20,7 @@ if TYPE_CHECKING:
 
 
 def serve(
-    indexes: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="INDEX",
-            help="Folders of indexes, or NAME=FOLDER; an index is called as its folder, without "
-            ".s3r.",
-        ),
-    ],
+    indexes: options.NamedIndexes,
     address: Annotated[
         str,
         typer.Option(
@@ -117,7 +110,7 @@ def serve(
     try:
         from s3_retriever.server.app import create_app
         from s3_retriever.server.guard import LOOPBACK, Limits
-        from s3_retriever.server.serving import is_loopback, listen
+        from s3_retriever.server.serving import is_loopback, listen, url_of
         from s3_retriever.server.serving import serve as run
     except ImportError as error:
         raise ServerError(
@@ -142,9 +135,7 @@ def serve(
             threads=threads or os.cpu_count() or 1,
             limits=limits,
         )
-        name, number = listener.getsockname()[:2]
-        shown = f"[{name}]" if ":" in name else name
-        say(f"Serving {', '.join(opened)} at http://{shown}:{number}/ (stop with Ctrl-C)")
+        say(f"Serving {', '.join(opened)} at {url_of(listener)}/ (stop with Ctrl-C)")
         run(app, listener)
     say("Stopped.")
 

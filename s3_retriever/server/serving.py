@@ -122,6 +122,12 @@ def listen(address: str, port: int, *, token: str | None) -> socket.socket:
         ) from error
 
 
+def url_of(listener: socket.socket) -> str:
+    """The URL of what a socket serves, without a path."""
+    name, port = listener.getsockname()[:2]
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+
+
 def server_for(app: ASGIApp) -> uvicorn.Server:
     """A uvicorn server with limits against slow and greedy clients."""
     return uvicorn.Server(
