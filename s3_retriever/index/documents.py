@@ -225,7 +225,8 @@ class Documents:
 
     def line(self, ordinal: int) -> NDArray[np.uint8]:
         """The line of JSON of a document."""
-        start, size, crc32 = (int(self.table[ordinal][field]) for field in _LINE)
+        record = self.table[ordinal]
+        start, size, crc32 = (int(record[field]) for field in _LINE)
         return self._line(start, size, crc32)
 
     def text(self, ordinal: int) -> str:
@@ -303,7 +304,7 @@ class Documents:
 
     def _parse(self, line: NDArray[np.uint8]) -> DocumentRow:
         try:
-            return _row(json.loads(line.tobytes(), parse_constant=_no_constant))
+            return _row(_JSON.decode(line.tobytes().decode()))
         except (ValueError, TypeError, KeyError, RecursionError, MemoryError) as error:
             raise damaged(self._folder.path(ROWS_FILE), brief(error)) from None
 
@@ -336,6 +337,7 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not a number of JSON")
 
 
+_JSON = json.JSONDecoder(parse_constant=_no_constant)
 # Where a document's line is, and its checksum.
 _LINE = ("row_start", "row_bytes", "row_crc32")
 _SIDES: tuple[Any, Any] = ("left", "right")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
@@ -36,6 +37,7 @@ class Snapshot:
         self.generation = generation
         self.segments = segments
         self.bounds = np.cumsum([0, *(segment.n_sentences for segment in segments)])
+        self._bounds = self.bounds.tolist()
         self._columns: dict[str, NDArray[Any]] = {}
 
     def check_layout(self, layout: Layout) -> None:
@@ -163,8 +165,8 @@ class Snapshot:
 
     def locate(self, number: int) -> tuple[int, Segment, int]:
         """A sentence's segment, as its index in the snapshot and itself, and the ordinal there."""
-        place = int(np.searchsorted(self.bounds, number, side="right")) - 1
-        return place, self.segments[place], number - int(self.bounds[place])
+        place = bisect_right(self._bounds, number) - 1
+        return place, self.segments[place], number - self._bounds[place]
 
     def of_documents(
         self, chosen: Callable[[Segment], NDArray[np.bool_] | None]

@@ -133,7 +133,7 @@ def select(
         token_budget=token_budget,
         radius=recipe.advanced.radius,
         unique=unique,
-        wanted=lambda number: relevance[number] >= min_relevance,
+        wanted=lambda number: min_relevance == 0 or relevance[number] >= min_relevance,
     )
     chosen = list(islice(picked, k))
     if order == "document":

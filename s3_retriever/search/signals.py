@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -254,14 +254,17 @@ class TermGains:
 
         Function words of a sentence's own language are not missed in it.
         """
-        places = self.numbers * len(self.terms) + self.which
-        once = places[~self.several]
-        if len(once) < len(places):
-            once = np.concatenate([once, np.unique(places[self.several])])
-        numbers, which = np.divmod(once, max(len(self.terms), 1))
+        numbers, which = self.numbers, self.which
+        if not len(numbers):
+            return np.zeros(size)
+        if self.several.any():
+            places = np.unique(numbers * len(self.terms) + which)
+            numbers, which = np.divmod(places, len(self.terms))
         had = np.bincount(numbers, self.idf[which], minlength=size)
-        whole = np.full(size, np.inf)
-        np.minimum.at(whole, self.numbers, self.wholes)
+        whole = self.wholes[:1]
+        if (self.wholes != whole).any():
+            whole = np.full(size, np.inf)
+            np.minimum.at(whole, self.numbers, self.wholes)
         shares: Scores = np.minimum(had / whole, 1.0)
         return shares
 
@@ -338,13 +341,14 @@ def _wholes(terms: Iterable[QuestionTerm], idf: Scores) -> Scores:
     """For each alternative of each term, the IDF of all terms that its language has."""
     # English terms and those of scripts without languages, such as numbers, have no prefix.
     prefixes = [[name.rpartition(":")[:2] for name in sorted(term.alternatives)] for term in terms]
-    totals: Counter[tuple[str, str]] = Counter()
+    totals: defaultdict[tuple[str, str], float] = defaultdict(float)
     everywhere = 0.0
     for own, weight in zip(prefixes, idf.tolist(), strict=True):
-        if set(own) == {_BARE}:
+        if own == [_BARE]:
             everywhere += weight
         else:
-            totals.update(dict.fromkeys(own, weight))
+            for prefix in set(own):
+                totals[prefix] += weight
     return np.array([totals[each] + everywhere for own in prefixes for each in own])
 
 
