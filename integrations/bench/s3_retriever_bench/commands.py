@@ -1,8 +1,8 @@
 """The commands `s3r bench ...`.
 
-`quality` and `longcontext` measure users' own data and hosts; `speed`, `memory`, `serve`,
-`inference` and `frameworks` check what this project claims. Each imports its benchmark when it
-runs, to keep the command line quick.
+`quality` and `longcontext` measure users' own data and hosts; `speed`, `memory`, `startup`,
+`serve`, `inference` and `frameworks` check what this project claims. Each imports its benchmark
+when it runs, to keep the command line quick.
 """
 
 from __future__ import annotations
@@ -233,6 +233,19 @@ def frameworks(
         f"Claimed: at most {claims['late_ms_at_most']} ms late; imported in less than "
         f"{claims['import_seconds_below']} s, without torch and transformers.",
     )
+    _write_json(figures, out)
+
+
+@app.command()
+def startup(
+    rounds: Annotated[int, _number("How often each process runs.")] = 5, out: OutFile = None
+) -> None:
+    """A cold `s3r search` in fresh processes, beside the imports that it cannot do without."""
+    from s3_retriever_bench.startup import run_startup
+    from s3_retriever_bench.tables import startup_tables
+
+    figures = run_startup(rounds)
+    _print(startup_tables(figures))
     _write_json(figures, out)
 
 

@@ -223,6 +223,14 @@ def frameworks_tables(figures: Figures) -> Iterator[Grid]:
     yield Grid("", ["framework", "import best s", "median s", "slow libraries loaded"], imports)
 
 
+def startup_tables(figures: Figures) -> Iterator[Grid]:
+    """Seconds of fresh processes, and of searches over imports."""
+    rows = [[name, f"{seconds:.2f}"] for name, seconds in figures["seconds"].items()]
+    yield Grid("", ["fresh process", "median s"], rows)
+    ratios = [[search, other, f"{ratio:.2f}"] for search, other, ratio in figures["ratios"]]
+    yield Grid("", ["search", "over", "median ratio"], ratios)
+
+
 def speed_tables(figures: Figures) -> Iterator[Grid]:
     """All tables of `speed`, the claims last."""
     sizes = figures["sizes"].values()

@@ -14,6 +14,7 @@ from s3_retriever.calibration.question_sets import Context, Question
 from s3_retriever.calibration.questions import GoldSpan
 from s3_retriever.cli.app import app
 from s3_retriever.search import Span
+from s3_retriever_bench import startup
 from s3_retriever_bench.drawing import spread
 from s3_retriever_bench.metrics import answer_recall, ndcg, reciprocal_rank
 from s3_retriever_bench.statistics import difference, estimate
@@ -206,6 +207,25 @@ def test_the_memory_command_indexes_as_many_tokens_as_asked(tmp_path, tiny_bert,
     first, second = json.loads(out.read_text())["rows"]
     assert 500 <= first["tokens"] < 1500 <= second["tokens"]
     assert first["peak_bytes"] > 100 * 2**20
+
+
+def test_the_startup_command_times_fresh_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr(startup, "_IMPORTS", {"import json": "import json"})
+    monkeypatch.setattr(startup, "_MODES", ("bm25",))
+    monkeypatch.setattr(startup, "_RATIOS", (("search --mode bm25", "import json"),))
+    out = tmp_path / "startup.json"
+    result = run("bench", "startup", "--rounds", 1, "--out", out)
+    assert result.exit_code == 0, result.output
+    figures = json.loads(out.read_text())
+    ((search, other, ratio),) = figures["ratios"]
+    assert figures["seconds"][search] > figures["seconds"][other] > 0 and ratio > 1
+    assert f"{ratio:.2f}" in result.output
+
+
+def test_the_startup_command_names_a_process_that_fails(monkeypatch):
+    monkeypatch.setattr(startup, "_IMPORTS", {"import torch": "raise SystemExit('no torch')"})
+    result = run("bench", "startup")
+    assert result.exit_code == 1 and "no torch" in result.output
 
 
 def test_the_relevance_command_asks_on_topic_without_evidence_and_off_topic(tmp_path):
