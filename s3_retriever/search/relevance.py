@@ -25,6 +25,8 @@ _UNKNOWN_COVERAGE = 0.1
 # Sentences of a collection resemble each other: n of them are as many draws of chance as
 # n ** _INDEPENDENT sentences that do not.
 _INDEPENDENT = 0.75
+# Whether the sentence of a tiny index is evidence is no likelier than if there were more of them.
+_FEWEST = 10
 
 
 def knows_relevance(recipe: Recipe, mode: Mode) -> bool:
@@ -73,7 +75,7 @@ class Relevance:
 
     def _relevance_at(self, log_odds: float) -> float:
         count, _, _ = self._extremes
-        return _logistic(log_odds - _INDEPENDENT * math.log(count))
+        return _logistic(log_odds - _INDEPENDENT * math.log(max(count, _FEWEST)))
 
     @cached_property
     def _log_odds(self) -> Scores | None:
