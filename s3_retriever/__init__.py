@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from s3_retriever.adapters import SailsReport, sails_init
     from s3_retriever.answer import Answer, Citation, LongContext, ScannedContext
     from s3_retriever.calibration import (
         Calibration,
@@ -85,6 +86,7 @@ _MODULES = {
     "RemoteIndex": "server.client",
     "S3Error": "errors",
     "S3Index": "engine",
+    "SailsReport": "adapters",
     "ScannedContext": "answer",
     "SecondHop": "recipe",
     "SentenceRecipe": "recipe",
@@ -99,6 +101,7 @@ _MODULES = {
     "choose_taps": "calibration",
     "new_index": "engine",
     "read_files": "files",
+    "sails_init": "adapters",
 }
 
 __all__ = [
@@ -133,6 +136,7 @@ __all__ = [
     "RemoteIndex",
     "S3Error",
     "S3Index",
+    "SailsReport",
     "ScannedContext",
     "SecondHop",
     "SentenceRecipe",
@@ -148,6 +152,7 @@ __all__ = [
     "choose_taps",
     "new_index",
     "read_files",
+    "sails_init",
 ]
 
 

@@ -112,6 +112,10 @@ class Codebook:
                 (sae.b_dec, torch.float32),
             ):
                 digest.update(weight.detach().to("cpu", dtype).numpy().tobytes())
+            if sae.activation != "topk":
+                digest.update(sae.activation.encode())
+            if sae.threshold is not None:
+                digest.update(sae.threshold.to("cpu").numpy().tobytes())
         for layer, sentence_map in sorted(self.sentence_maps.items()):
             digest.update(f"sentence.{layer}".encode())
             digest.update(sentence_map.weights.half().numpy().tobytes())
