@@ -143,7 +143,7 @@ def test_ranks_above_the_basis_start_at_random_in_its_complement(start, make):
     model, report = start(make(r=8), rank=3)
     down, _ = lora(model, 1, "up_proj")
     _, up = lora(model, 1, "o_proj")
-    for rest in (down[3:], up.T[3:]):
+    for rest in (down[3:].detach(), up.T[3:].detach()):
         assert float((rest @ report.basis.T).abs().max()) < 1e-5
         assert float(rest.norm(dim=1).min()) > 0.1
     assert torch.linalg.matrix_rank(down) == 8
@@ -194,10 +194,10 @@ def test_a_chat_template_is_put_around_and_is_not_part_of_the_text(start, tokeni
     )
     chat = [[{"role": "user", "content": "A baker paints seven boats </s>"}]]
     other = [[{"role": "user", "content": "The night nurse counts warm bread"}]]
-    _, report = start(tokenizer=own, sides=(chat, other))
+    model, report = start(tokenizer=own, sides=(chat, other))
     shown = "".join(f.token for feature in report.features for f in feature.firings)
     assert "assistant" not in shown
-    _, plain = start(tokenizer=own, chat=False, sides=(["A baker"], ["The night nurse"]))
+    _, plain = start(model, tokenizer=own, chat=False, sides=(["A baker"], ["The night nurse"]))
     assert plain.features
 
 
@@ -220,10 +220,14 @@ class TestBadInput:
         said = TopKSAE.of(sae.state_dict(), sae.k, layer=0)
         with pytest.raises(InputError, match="output of layer 0, not of layer 1"):
             start(sae=said, layer=1)
-        with pytest.raises(InputError, match="does not say which layer"):
-            start(layer=None)
-        with pytest.raises(InputError, match="the model has layers 0 to 1"):
-            start(layer=7)
+
+    @pytest.mark.parametrize(
+        ("layer", "message"),
+        [(None, "does not say which layer"), (7, "the model has layers 0 to 1")],
+    )
+    def test_sae_of_a_layer_that_is_not_there(self, start, layer, message):
+        with pytest.raises(InputError, match=message):
+            start(layer=layer)
 
     def test_sae_of_another_model(self, start, sae):
         torch.manual_seed(3)
@@ -239,10 +243,12 @@ class TestBadInput:
         with pytest.raises(InputError, match="No feature differs"):
             start(sides=(wanted, list(reversed(wanted))))
 
-    def test_rank_above_the_basis(self, start, make):
+    def test_rank_above_the_basis(self, start):
         with pytest.raises(InputError, match=r"rank must be at most 4 \(the adapter has rank 4"):
             start(rank=5)
-        with pytest.raises(InputError, match="rank must be at most 32"):
+
+    def test_rank_above_what_the_features_span(self, start, make):
+        with pytest.raises(InputError, match="rank must be at most 32, as many directions"):
             start(make(r=64), rank=40, features=64)
 
     def test_adapter_already_trained(self, start, make, ids):
