@@ -46,7 +46,7 @@ if TYPE_CHECKING:
         TapRecipe,
         ZScore,
     )
-    from s3_retriever.sae import TopKSAE
+    from s3_retriever.sae import TopKSAE, load_sae
     from s3_retriever.search import Explanation, Firings, Heat, Span
     from s3_retriever.server.client import RemoteIndex
 
@@ -99,6 +99,7 @@ _MODULES = {
     "ZScore": "recipe",
     "calibrate": "calibration",
     "choose_taps": "calibration",
+    "load_sae": "sae",
     "new_index": "engine",
     "read_files": "files",
     "sails_init": "adapters",
@@ -150,6 +151,7 @@ __all__ = [
     "__version__",
     "calibrate",
     "choose_taps",
+    "load_sae",
     "new_index",
     "read_files",
     "sails_init",
