@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from s3_retriever.adapters import SailsReport, sails_init
     from s3_retriever.answer import Answer, Citation, LongContext, ScannedContext
     from s3_retriever.calibration import (
         Calibration,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
         TapRecipe,
         ZScore,
     )
-    from s3_retriever.sae import TopKSAE
+    from s3_retriever.sae import TopKSAE, load_sae
     from s3_retriever.search import Explanation, Firings, Heat, Span
     from s3_retriever.server.client import RemoteIndex
 
@@ -85,6 +86,7 @@ _MODULES = {
     "RemoteIndex": "server.client",
     "S3Error": "errors",
     "S3Index": "engine",
+    "SailsReport": "adapters",
     "ScannedContext": "answer",
     "SecondHop": "recipe",
     "SentenceRecipe": "recipe",
@@ -97,8 +99,10 @@ _MODULES = {
     "ZScore": "recipe",
     "calibrate": "calibration",
     "choose_taps": "calibration",
+    "load_sae": "sae",
     "new_index": "engine",
     "read_files": "files",
+    "sails_init": "adapters",
 }
 
 __all__ = [
@@ -133,6 +137,7 @@ __all__ = [
     "RemoteIndex",
     "S3Error",
     "S3Index",
+    "SailsReport",
     "ScannedContext",
     "SecondHop",
     "SentenceRecipe",
@@ -146,8 +151,10 @@ __all__ = [
     "__version__",
     "calibrate",
     "choose_taps",
+    "load_sae",
     "new_index",
     "read_files",
+    "sails_init",
 ]
 
 

@@ -13,6 +13,7 @@ from s3_retriever.document import title_of
 from s3_retriever.printable import printable
 
 if TYPE_CHECKING:
+    from s3_retriever.adapters import Feature, ModuleUpdate, SailsReport
     from s3_retriever.answer import Answer, Citation
     from s3_retriever.search import Explanation, Span
 
@@ -97,6 +98,47 @@ def answer_html(answer: Answer) -> str:
     text = _cited(answer.text, answer.citations, answer.evidence)
     evidence = f'<div style="margin-top:.6em;border-top:{_LINE}">{_spans(answer.evidence)}</div>'
     return _box(_paragraph(text) + (evidence if answer.evidence else ""))
+
+
+def sails_html(report: SailsReport, updates: Sequence[ModuleUpdate]) -> str:
+    """An adapter's start: its features, where they fire, and what training made of it."""
+    wanted, unwanted = report.examples
+    rows = [
+        ("layer", str(report.layer)),
+        ("examples", f"{wanted:,} wanted, {unwanted:,} unwanted, tokens: {report.tokens}"),
+        ("basis", f"{report.rank} directions, {report.variance:.0%} of the features' variance"),
+        ("SAE", f"{report.unexplained:.0%} unexplained"),
+        ("modules", f"{len(report.modules)} start in the basis, {len(report.others)} do not"),
+    ]
+    facts = _rows((name, value) for name, value in rows)
+    features = "".join(_feature(feature) for feature in report.features)
+    names = ("share", "of chance", "size", "side", "module")
+    cells = (
+        (f"{u.share:.1%}", f"{u.share / u.chance:.1f}x", f"{u.size:.3g}", u.side, u.name)
+        for u in updates
+    )
+    trained = _table("The update's share in the basis", names, cells)
+    return _box(f"<b>SAILS</b>{facts}{trained}{_section('Features', features)}")
+
+
+def _feature(feature: Feature) -> str:
+    heading = f"<b>{feature.index}</b> {_bar(feature.difference)} {feature.difference:+.3g}"
+    means = f"{feature.wanted:.3g} wanted, {feature.unwanted:.3g} unwanted"
+    lines = "".join(
+        _paragraph(
+            f'<span style="{_DIM}">{_name(each.side)} {each.value:.3g}</span> '
+            f"{_escaped(each.before, _LIST_CHARACTERS)}"
+            f'<span style="background:{_HEAT.format(0.5)}">{_escaped(each.token)}</span>'
+            f"{_escaped(each.after, _LIST_CHARACTERS)}"
+        )
+        for each in feature.firings
+    )
+    return f'<div style="margin:.6em 0">{heading} <span style="{_DIM}">{means}</span>{lines}</div>'
+
+
+def _bar(value: float) -> str:
+    style = f"display:inline-block;height:.7em;width:1em;background:{_BAR[value >= 0]}"
+    return f'<span style="{style}"></span>'
 
 
 def _box(content: str) -> str:

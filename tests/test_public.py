@@ -15,9 +15,10 @@ PUBLIC = {
     "Compressor", "Document", "DocumentBoost", "Explanation", "FeatureCoverage", "Firings",
     "GoldSpan", "HeadsRecipe", "Heat", "Host", "HostError", "IndexStoreError", "InputError",
     "Interleave", "KVCodebook", "LabelledQuestion", "LongContext", "MaxToken", "Recipe",
-    "Redundancy", "RelevanceRecipe", "RemoteIndex", "S3Error", "S3Index", "ScannedContext",
-    "SecondHop", "SentenceRecipe", "ServerError", "Span", "Tap", "TapChoice", "TapRecipe",
-    "TopKSAE", "ZScore", "__version__", "calibrate", "choose_taps", "new_index", "read_files",
+    "Redundancy", "RelevanceRecipe", "RemoteIndex", "S3Error", "S3Index", "SailsReport",
+    "ScannedContext", "SecondHop", "SentenceRecipe", "ServerError", "Span", "Tap", "TapChoice",
+    "TapRecipe", "TopKSAE", "ZScore", "__version__", "calibrate", "choose_taps", "load_sae",
+    "new_index", "read_files", "sails_init",
 }  # fmt: skip
 
 

@@ -40,7 +40,7 @@ from s3_retriever.codebook.whitening import fit_whitening
 from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.features import Layout
 from s3_retriever.host import Host
-from s3_retriever.host.taps import Head, Tap
+from s3_retriever.host.taps import ALL_HEADS, Head, Tap
 from s3_retriever.quantization import vector_bytes
 from s3_retriever.recipe import Recipe
 from s3_retriever.sae import TopKSAE
@@ -112,6 +112,10 @@ class Codebook:
                 (sae.b_dec, torch.float32),
             ):
                 digest.update(weight.detach().to("cpu", dtype).numpy().tobytes())
+            if sae.activation != "topk":
+                digest.update(sae.activation.encode())
+            if sae.threshold is not None:
+                digest.update(sae.threshold.to("cpu").numpy().tobytes())
         for layer, sentence_map in sorted(self.sentence_maps.items()):
             digest.update(f"sentence.{layer}".encode())
             digest.update(sentence_map.weights.half().numpy().tobytes())
@@ -224,6 +228,39 @@ class Codebook:
             )
         self.check(recipe)
         return recipe
+
+    @classmethod
+    def of_saes(cls, host: Host, saes: Mapping[str, TopKSAE]) -> Codebook:
+        """Make a codebook of trained SAEs, such as those of `load_sae`.
+
+        Their recipe is the default one without a sentence map; `with_sentence_map` and
+        `with_heads` add to it.
+
+        Args:
+            host: The model that they belong to.
+            saes: By tap, such as `hidden.12`.
+
+        Raises:
+            CodebookError: There is none.
+            InputError: A tap is not one of the host, or its SAE has another width.
+        """
+        check_type(host, Host, "host")
+        parsed = {Tap.parse(tap): sae for tap, sae in saes.items()}
+        if not parsed:
+            raise CodebookError("A codebook needs at least one SAE.")
+        heads = host.family.heads(host.model.config)
+        for tap, sae in parsed.items():
+            check_type(sae, TopKSAE, "SAE")
+            width = host.model.config.get_text_config().hidden_size
+            if tap.site != "hidden":
+                width = heads.size * (heads.keys if tap.head == ALL_HEADS else 1)
+            if tap.layer >= len(host.blocks) or sae.width != width:
+                raise InputError(
+                    f"The SAE of tap {tap} has width {sae.width}, and host {host.name!r} has "
+                    f"{len(host.blocks)} layers with {width} numbers there; use its own SAEs."
+                )
+        recipe = default_recipe(host, parsed).changed("sentence", None)
+        return cls(host.name, host.fingerprint(_depth(parsed, ())), parsed, recipe)
 
     @classmethod
     def fit(

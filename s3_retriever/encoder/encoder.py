@@ -374,7 +374,8 @@ def _on_host(encoder: TopKEncoder, host: Host) -> TopKEncoder:
     weights, bias = (
         part.detach().to(host.device, host.model.dtype) for part in (encoder.weights, encoder.bias)
     )
-    return TopKEncoder(weights, bias, encoder.k)
+    threshold = None if encoder.threshold is None else encoder.threshold.to(host.device)
+    return TopKEncoder(weights, bias, encoder.k, threshold)
 
 
 def first_word_is_sink(host: Host) -> bool:

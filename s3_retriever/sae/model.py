@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from s3_retriever.host.batches import padded_rows
 from s3_retriever.paths import begin_draft, read_json
 from s3_retriever.sae.weights import load_weights, save_weights
 from s3_retriever.types import check_count, check_path, check_type
+
+# How preactivations become activations: the k largest, all above zero, or all above thresholds.
+Activation = Literal["topk", "relu", "jumprelu"]
 
 _BLOCK_ROWS = 1_024
 # Rows are padded to multiples of this, fewer of them to powers of two: the matrix library keeps
@@ -34,11 +37,14 @@ class TopKEncoder:
         bias: [features], in the dtype of the weights. It includes the centring of the input,
             which saves a pass over it.
         k: Most features of a row.
+        threshold: What a feature's preactivation must exceed to fire [features], float32; None
+            for zero.
     """
 
     weights: Tensor
     bias: Tensor
     k: int
+    threshold: Tensor | None = None
 
     def encode(self, x: Tensor, k: int | None = None) -> tuple[Tensor, Tensor]:
         """Find the strongest features of each row.
@@ -54,10 +60,16 @@ class TopKEncoder:
         k = self.k if k is None else min(k, self.weights.shape[1])
         values, indices = [], []
         for block in torch.split(x, _BLOCK_ROWS):
-            value, index = self._preactivations(block).topk(k, dim=1)
+            value, index = self._fired(self._preactivations(block)).topk(k, dim=1)
             values.append(value.float().clamp_min(0.0))
             indices.append(torch.where(value > 0, index, -1))
         return torch.cat(values), torch.cat(indices)
+
+    def _fired(self, preactivations: Tensor) -> Tensor:
+        if self.threshold is None:
+            return preactivations
+        fires = preactivations > self.threshold.to(preactivations.device)
+        return preactivations.masked_fill(~fires, 0.0)
 
     def _preactivations(self, block: Tensor) -> Tensor:
         padded = functional.pad(block, (0, 0, 0, padded_rows(len(block), _ROW_STEP) - len(block)))
@@ -66,27 +78,40 @@ class TopKEncoder:
 
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae_weights.safetensors"
+# What SAELens calls the ways to fire.
+_ARCHITECTURES: dict[Activation, str] = {"topk": "topk", "relu": "standard", "jumprelu": "jumprelu"}
 # The release of SAELens whose file layout is written; its loader reads this field.
 _SAE_LENS_VERSION = "6.0.0"
 
 
 class TopKSAE(nn.Module):
-    """A Top-k sparse autoencoder (S3-Attention, section 3; Gao et al. 2024).
+    """A sparse autoencoder with a Top-k code (S3-Attention, section 3; Gao et al. 2024).
 
     `z = ReLU(topk((x - b_dec) W_enc + b_enc))` and `x_hat = z W_dec + b_dec`.
 
+    SAEs that were trained elsewhere (`load_sae`) may fire by other rules, `relu` or `jumprelu`.
+    Their codes are the k strongest of the features that fire; `activations` has all of them.
+
     Attributes:
         W_enc: [width, features].
-        W_dec: [features, width], rows of unit norm.
+        W_dec: [features, width], rows of unit norm if it was trained here.
         b_enc: [features].
         b_dec: [width].
-        k: Most features of a token that stay active.
+        k: Most features of a token in a code; of a Top-k SAE, also of its activations.
+        activation: `topk`, `relu` or `jumprelu`.
+        threshold: What a feature's preactivation must exceed to fire [features]; None for zero.
+        layer: The layer of a language model whose output it encodes, where its files say so.
     """
+
+    activation: Activation
+    threshold: Tensor | None
+    layer: int | None
 
     def __init__(self, width: int, features: int, k: int) -> None:
         super().__init__()
         width, features = check_count(width, "width"), check_count(features, "features")
         self.k = _checked_k(check_count(k, "k"), features)
+        self.activation, self.threshold, self.layer = "topk", None, None
         directions = functional.normalize(torch.randn(features, width), dim=1)
         self.W_dec = nn.Parameter(directions)
         self.W_enc = nn.Parameter(directions.T.clone().contiguous())
@@ -94,12 +119,21 @@ class TopKSAE(nn.Module):
         self.b_dec = nn.Parameter(torch.zeros(width))
 
     @classmethod
-    def of(cls, weights: Mapping[str, Tensor], k: int) -> TopKSAE:
+    def of(
+        cls,
+        weights: Mapping[str, Tensor],
+        k: int,
+        activation: Activation = "topk",
+        layer: int | None = None,
+    ) -> TopKSAE:
         """Make an SAE of trained weights, which are frozen and not copied.
 
         Args:
-            weights: `W_enc`, `W_dec`, `b_enc` and `b_dec` by name, shapes as in the class.
-            k: Most features of a token that stay active.
+            weights: `W_enc`, `W_dec`, `b_enc` and `b_dec` by name, shapes as in the class; for
+                `jumprelu` also `threshold` [features].
+            k: Most features of a token in a code.
+            activation: How its features fire.
+            layer: The layer whose output it encodes, if known.
 
         Raises:
             CodebookError: k is out of range.
@@ -109,6 +143,8 @@ class TopKSAE(nn.Module):
         sae = cls.__new__(cls)
         nn.Module.__init__(sae)
         sae.k = _checked_k(k, len(weights["b_enc"]))
+        sae.activation, sae.layer = activation, layer
+        sae.register_buffer("threshold", weights["threshold"] if activation == "jumprelu" else None)
         for name in ("W_dec", "W_enc", "b_enc", "b_dec"):
             setattr(sae, name, nn.Parameter(weights[name], requires_grad=False))
         return sae
@@ -124,8 +160,9 @@ class TopKSAE(nn.Module):
         return self.W_enc.shape[1]
 
     def encoder(self) -> TopKEncoder:
-        """The encoding half: `(x - b_dec) W_enc + b_enc`, then the k largest."""
-        return TopKEncoder(self.W_enc, self.b_enc - self.b_dec @ self.W_enc, self.k)
+        """The encoding half: `(x - b_dec) W_enc + b_enc`, then the k largest that fire."""
+        bias = self.b_enc - self.b_dec @ self.W_enc
+        return TopKEncoder(self.W_enc, bias, self.k, self.threshold)
 
     def encode(self, x: Tensor, k: int | None = None) -> tuple[Tensor, Tensor]:
         """Find the strongest features of each row.
@@ -138,13 +175,35 @@ class TopKSAE(nn.Module):
             Values [rows, k], float32, strongest first, and feature indices [rows, k], int64. A
             feature that does not fire (its value is not above zero) has index -1 and value 0.
         """
+        self._check(x)
+        return self.encoder().encode(x, None if k is None else check_count(k, "k"))
+
+    def activations(self, x: Tensor) -> Tensor:
+        """Compute every feature of each row, 0 where it does not fire.
+
+        Args:
+            x: Activations of the model [rows, width], any floating dtype.
+
+        Returns:
+            float32 [rows, features].
+        """
+        self._check(x)
+        if self.activation == "topk":
+            values, indices = self.encode(x)
+            empty = values.new_zeros(len(x), self.features)
+            # Features that do not fire add their value, 0, to the first one.
+            return empty.scatter_add_(1, indices.clamp_min(0), values)
+        pre = (x.to(self.W_enc.dtype) - self.b_dec) @ self.W_enc + self.b_enc
+        floor = 0.0 if self.threshold is None else self.threshold
+        return torch.where(pre > floor, pre, 0.0).float()
+
+    def _check(self, x: Tensor) -> None:
         check_type(x, Tensor, "activations")
         if x.ndim != 2 or x.shape[1] != self.width or not x.is_floating_point():
             raise InputError(
                 f"Activations must be floating-point numbers [rows, {self.width}], not "
                 f"{x.dtype} {list(x.shape)}."
             )
-        return self.encoder().encode(x, None if k is None else check_count(k, "k"))
 
     def decode(self, values: Tensor, indices: Tensor) -> Tensor:
         """Reconstruct rows from their features.
@@ -182,7 +241,7 @@ class TopKSAE(nn.Module):
         folder = check_path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         config = {
-            "architecture": "topk",
+            "architecture": _ARCHITECTURES[self.activation],
             "d_in": self.width,
             "d_sae": self.features,
             "k": self.k,
@@ -204,7 +263,7 @@ class TopKSAE(nn.Module):
 
     @classmethod
     def load(cls, folder: str | Path) -> TopKSAE:
-        """Read a Top-k SAE in the SAELens v6 layout, as float32.
+        """Read an SAE that `save` wrote, as float32; `load_sae` reads those of others.
 
         Raises:
             CodebookError: A file is missing or damaged, or the SAE is of another kind.
@@ -212,13 +271,17 @@ class TopKSAE(nn.Module):
         folder = check_path(folder)
         config = _read_config(folder / CONFIG_FILE)
         width, features, k = config["d_in"], config["d_sae"], config["k"]
+        activation = next(a for a, name in _ARCHITECTURES.items() if name == config["architecture"])
         shapes = {
             "W_enc": (width, features),
             "W_dec": (features, width),
             "b_enc": (features,),
             "b_dec": (width,),
         }
-        return cls.of(load_weights(folder / WEIGHTS_FILE, "SAE weights", shapes), k)
+        if activation == "jumprelu":
+            shapes["threshold"] = (features,)
+        weights = load_weights(folder / WEIGHTS_FILE, "SAE weights", shapes)
+        return cls.of(weights, k, activation)
 
 
 def _checked_k(k: int, features: int) -> int:
@@ -236,9 +299,11 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"The SAE configuration {path} cannot be read ({brief(repr(error))}); fetch or fit the "
             "codebook again."
         ) from error
-    if config.get("architecture") != "topk" or config.get("rescale_acts_by_decoder_norm"):
+    known = config.get("architecture") in _ARCHITECTURES.values()
+    if not known or config.get("rescale_acts_by_decoder_norm"):
         raise CodebookError(
-            f"{path} does not describe a Top-k SAE with unit decoder norms; convert it first."
+            f"{path} does not describe an SAE that this package wrote; read it with load_sae, and "
+            "save it."
         )
     scaled = config.get("normalize_activations", "none") != "none"
     if (

@@ -1,0 +1,303 @@
+"""`SailsReport`: what an adapter's start means, and how much of its training stays there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from s3_retriever.display import sails_html
+from s3_retriever.errors import CodebookError, InputError, brief
+from s3_retriever.paths import begin_draft, read_json, regular_size
+from s3_retriever.sae.weights import load_weights, save_weights
+from s3_retriever.types import check_path
+
+REPORT_FILE = "sails.json"
+DIRECTIONS_FILE = "sails.safetensors"
+# The file of PEFT beside which a report is kept.
+ADAPTER_FILE = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Firing:
+    """A token on which a feature fires.
+
+    Attributes:
+        side: The side that its example belongs to, `wanted` or `unwanted`.
+        before: The text before it.
+        token: The token.
+        after: The text after it.
+        value: The activation.
+    """
+
+    side: str
+    before: str
+    token: str
+    after: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """A chosen feature.
+
+    Attributes:
+        index: Its number in the SAE.
+        wanted: Mean activation on the wanted examples.
+        unwanted: Mean activation on the unwanted examples.
+        firings: Where it fires most, strongest first, each in another example.
+    """
+
+    index: int
+    wanted: float
+    unwanted: float
+    firings: tuple[Firing, ...]
+
+    @property
+    def difference(self) -> float:
+        """How much stronger it is on the wanted examples."""
+        return self.wanted - self.unwanted
+
+    @property
+    def tokens(self) -> list[str]:
+        """The distinct tokens on which it fires most."""
+        return list(
+            dict.fromkeys(firing.token.strip() or repr(firing.token) for firing in self.firings)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleUpdate:
+    """How much of a module's trained update lies in the basis.
+
+    Attributes:
+        name: Path of the module.
+        side: `input` if the update reads the directions, `output` if it writes them.
+        size: Frobenius norm of the update.
+        share: Share of its squared norm that lies in the basis, 0 to 1.
+        chance: The share of a random update: the basis' rank over the width.
+        features: The share along each chosen feature's direction, in the report's order. They may
+            overlap.
+    """
+
+    name: str
+    side: str
+    size: float
+    share: float
+    chance: float
+    features: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SailsReport:
+    """What `sails_init` found and wrote.
+
+    Attributes:
+        layer: The layer whose output the SAE encodes.
+        tokens: At which tokens features were compared.
+        examples: Numbers of wanted and of unwanted examples.
+        unexplained: Squared error of the SAE over the squared distance from its centre, on the
+            examples; about 1 means that the SAE explains nothing.
+        features: The chosen features, the largest difference first.
+        variance: Share of the variance of their directions that the basis has.
+        modules: For each module that starts in the basis, `input` or `output`.
+        others: Modules of the adapter that keep PEFT's start.
+        seconds: How long it took.
+        basis: Orthonormal directions, float32 [rank, width].
+        directions: Unit decoder directions of the features, float32 [features, width].
+    """
+
+    layer: int
+    tokens: str
+    examples: tuple[int, int]
+    unexplained: float
+    features: tuple[Feature, ...]
+    variance: float
+    modules: Mapping[str, str]
+    others: tuple[str, ...]
+    seconds: float
+    basis: Tensor
+    directions: Tensor
+
+    @property
+    def rank(self) -> int:
+        """Number of directions of the basis."""
+        return len(self.basis)
+
+    def updates(self, adapter: str | Path | Mapping[str, Tensor]) -> list[ModuleUpdate]:
+        """Measure how much of a trained adapter's update lies in the basis.
+
+        Args:
+            adapter: The folder that PEFT saved it in, or what
+                `peft.get_peft_model_state_dict(model)` returns.
+
+        Returns:
+            The modules that started in the basis, in order. Those whose update is zero, as at the
+            start, are left out.
+
+        Raises:
+            InputError: The adapter is another one, or cannot be read.
+        """
+        weights = adapter if isinstance(adapter, Mapping) else _adapter_weights(adapter)
+        return [
+            update
+            for name, side in self.modules.items()
+            if (update := self._update(name, side, weights)) is not None
+        ]
+
+    def _update(self, name: str, side: str, weights: Mapping[str, Tensor]) -> ModuleUpdate | None:
+        try:
+            down, up = (weights[f"{name}.lora_{part}.weight"].float().cpu() for part in "AB")
+            # The side that is in the stream's space, and the other one.
+            inner, outer = (down, up) if side == "input" else (up.T, down.T)
+            along = inner @ torch.cat([self.basis, self.directions]).T
+            total = _squared(outer, inner @ inner.T)
+        except (KeyError, RuntimeError) as error:
+            raise InputError(
+                f"The report is not that of this adapter: it has no module {name} of width "
+                f"{self.basis.shape[1]}; give the adapter that sails_init started."
+            ) from error
+        if total <= 0:
+            return None
+        written, single = along[:, : self.rank], along[:, self.rank :]
+        return ModuleUpdate(
+            name=name,
+            side=side,
+            size=total**0.5,
+            share=_squared(outer, written @ written.T) / total,
+            chance=self.rank / self.basis.shape[1],
+            features=tuple(
+                ((outer @ single).square().sum(0) / total).tolist(),
+            ),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON values, without basis and directions."""
+        values = {
+            "layer": self.layer,
+            "tokens": self.tokens,
+            "examples": list(self.examples),
+            "unexplained": self.unexplained,
+            "rank": self.rank,
+            "variance": self.variance,
+            "features": [
+                {**asdict(feature), "difference": feature.difference} for feature in self.features
+            ],
+            "modules": dict(self.modules),
+            "others": list(self.others),
+            "seconds": self.seconds,
+        }
+        for feature in values["features"]:
+            feature["firings"] = list(feature["firings"])
+        return values
+
+    def html(self, updates: list[ModuleUpdate] | None = None) -> str:
+        """The report as HTML that needs nothing else, escaped.
+
+        Args:
+            updates: What `updates` returned, to show with it.
+        """
+        return sails_html(self, updates or [])
+
+    def _repr_html_(self) -> str:
+        return self.html()
+
+    def save(self, folder: str | Path) -> None:
+        """Write `sails.json` and `sails.safetensors`, for example beside the adapter's own files.
+
+        `s3r adapt inspect` reads them there. PEFT needs neither.
+        """
+        folder = check_path(folder, "folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        directions = {"basis": self.basis, "directions": self.directions}
+        with begin_draft(folder / REPORT_FILE) as file:
+            file.write(f"{json.dumps(self.to_dict(), indent=2)}\n".encode())
+        save_weights(
+            {name: part.contiguous().cpu() for name, part in directions.items()},
+            folder / DIRECTIONS_FILE,
+        )
+
+    @classmethod
+    def load(cls, folder: str | Path) -> SailsReport:
+        """Read a report that `save` wrote.
+
+        Raises:
+            InputError: The folder has none, or one that is damaged.
+        """
+        folder = check_path(folder, "folder")
+        path = folder / REPORT_FILE
+        if not path.exists():
+            raise InputError(
+                f"{folder} has no {REPORT_FILE}; save the report of sails_init there with "
+                "report.save(folder)."
+            )
+        try:
+            return cls._read(read_json(path), folder / DIRECTIONS_FILE)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, CodebookError) as error:
+            raise InputError(
+                f"The report {path} is damaged ({brief(error)}); start the adapter again."
+            ) from error
+
+    @classmethod
+    def _read(cls, values: Mapping[str, Any], directions: Path) -> SailsReport:
+        features = tuple(
+            Feature(
+                int(each["index"]),
+                float(each["wanted"]),
+                float(each["unwanted"]),
+                tuple(_firing(firing) for firing in each["firings"]),
+            )
+            for each in values["features"]
+        )
+        modules = {str(name): str(side) for name, side in values["modules"].items()}
+        if not features or not set(modules.values()) <= {"input", "output"}:
+            raise ValueError("it has no features, or a module of an unknown side")
+        rank = int(values["rank"])
+        shapes = {"basis": (rank, None), "directions": (len(features), None)}
+        weights = load_weights(directions, "directions", shapes)
+        if weights["basis"].shape[1] != weights["directions"].shape[1]:
+            raise ValueError("basis and directions have different widths")
+        wanted, unwanted = values["examples"]
+        return cls(
+            layer=int(values["layer"]),
+            tokens=str(values["tokens"]),
+            examples=(int(wanted), int(unwanted)),
+            unexplained=float(values["unexplained"]),
+            features=features,
+            variance=float(values["variance"]),
+            modules=modules,
+            others=tuple(map(str, values["others"])),
+            seconds=float(values["seconds"]),
+            basis=weights["basis"],
+            directions=weights["directions"],
+        )
+
+
+def _firing(values: Mapping[str, Any]) -> Firing:
+    texts = (str(values[name]) for name in ("side", "before", "token", "after"))
+    return Firing(*texts, float(values["value"]))
+
+
+def _squared(outer: Tensor, gram: Tensor) -> float:
+    """Squared norm of `outer @ inner`, by `inner @ inner.T`."""
+    return float((outer.T @ outer * gram).sum())
+
+
+def _adapter_weights(folder: str | Path) -> dict[str, Tensor]:
+    path = check_path(folder, "adapter") / ADAPTER_FILE
+    try:
+        regular_size(path)
+        weights: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError, ValueError, KeyError, MemoryError, RuntimeError) as error:
+        raise InputError(
+            f"The adapter {path} cannot be read ({brief(error)}); save it with "
+            "model.save_pretrained(folder)."
+        ) from error
+    return weights
