@@ -115,6 +115,15 @@ class Atoms:
         vectors = rows.view(*codes.scales.shape, self.size)
         return vectors * self.scales[:, None, None] + self.centres[:, None]
 
+    def unexplained(self, vectors: Tensor, k: int) -> float:
+        """Share of the variance of vectors [batch, heads, tokens, size] that k atoms leave.
+
+        The squared error of decoded codes over the squares of the centred and scaled vectors.
+        """
+        given = self.standardise(vectors)
+        restored = self.standardise(self.decode(self.encode(vectors, k)))
+        return float((restored - given).square().sum() / given.square().sum())
+
     def covers(self, codes: Codes) -> bool:
         """Whether all codes name atoms of this dictionary."""
         indices = codes.atoms.int() & (1 << self.index_bits) - 1
