@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from s3_retriever.kv.pursuit import pursue
 from s3_retriever.sae import TopKSAE
@@ -57,14 +58,19 @@ class Atoms:
     One dictionary serves all heads of the layer, which are first centred and scaled on their own.
 
     Attributes:
-        sae: The dictionary, of width head size. Its decoder rows are the atoms.
+        dictionary: The atoms, rows of unit norm, float32 [features, head size].
         centres: Mean of each head, float32 [heads, head size].
         scales: Root mean square of each head's centred coordinates, float32 [heads].
     """
 
-    sae: TopKSAE
+    dictionary: Tensor
     centres: Tensor
     scales: Tensor
+
+    @property
+    def features(self) -> int:
+        """Number of atoms."""
+        return len(self.dictionary)
 
     @property
     def heads(self) -> int:
@@ -80,9 +86,21 @@ class Atoms:
         """The same dictionary on a device."""
         if self.centres.device == device:
             return self
-        weights = {name: weight.to(device) for name, weight in self.sae.state_dict().items()}
-        sae = TopKSAE.of(weights, self.sae.k)
-        return Atoms(sae, self.centres.to(device), self.scales.to(device))
+        return Atoms(*(part.to(device) for part in (self.dictionary, self.centres, self.scales)))
+
+    def sae(self, k: int) -> TopKSAE:
+        """The dictionary as a Top-k SAE of standardised vectors, with a tied encoder.
+
+        Its `save` writes the SAELens layout. Its encoder chooses all atoms at once, and explains
+        less than `encode` does.
+        """
+        weights = {
+            "W_dec": self.dictionary,
+            "W_enc": self.dictionary.T.contiguous(),
+            "b_enc": self.dictionary.new_zeros(self.features),
+            "b_dec": self.dictionary.new_zeros(self.size),
+        }
+        return TopKSAE.of(weights, k)
 
     def standardise(self, vectors: Tensor) -> Tensor:
         """Centre and scale heads: any dtype [batch, heads, tokens, size] to float32."""
@@ -97,7 +115,7 @@ class Atoms:
             k: Atoms of a vector.
         """
         rows = self.standardise(vectors).flatten(0, 2)
-        weights, indices = pursue(rows - self.sae.b_dec, self.sae.W_dec, k)
+        weights, indices = pursue(rows, self.dictionary, k)
         largest = weights.abs().amax(1).to(torch.float16)
         steps = self._steps / largest.float().clamp_min(1e-9)
         levels = (weights * steps[:, None]).round().clamp(-self._steps, self._steps).long()
@@ -111,19 +129,26 @@ class Atoms:
         packed = codes.atoms.flatten(0, 2).int()
         # The shift keeps the sign, which is the weight's.
         weights = (packed >> self.index_bits) * (codes.scales.float() / self._steps).view(-1, 1)
-        rows = self.sae.decode(weights, packed & (1 << self.index_bits) - 1)
+        indices = packed & (1 << self.index_bits) - 1
+        rows = functional.embedding_bag(
+            indices, self.dictionary, per_sample_weights=weights, mode="sum"
+        )
         vectors = rows.view(*codes.scales.shape, self.size)
         return vectors * self.scales[:, None, None] + self.centres[:, None]
+
+    def unexplained(self, vectors: Tensor, k: int) -> float:
+        """Share of the variance of vectors [batch, heads, tokens, size] that k atoms leave.
+
+        The squared error of decoded codes over the squares of the centred and scaled vectors.
+        """
+        given = self.standardise(vectors)
+        restored = self.standardise(self.decode(self.encode(vectors, k)))
+        return float((restored - given).square().sum() / given.square().sum())
 
     def covers(self, codes: Codes) -> bool:
         """Whether all codes name atoms of this dictionary."""
         indices = codes.atoms.int() & (1 << self.index_bits) - 1
-        return not codes.atoms.numel() or int(indices.max()) < self.sae.features
-
-    @property
-    def offsets(self) -> Tensor:
-        """What a vector without atoms is decoded to, float32 [heads, head size]."""
-        return self.sae.b_dec * self.scales[:, None] + self.centres
+        return not codes.atoms.numel() or int(indices.max()) < self.features
 
     def step_sizes(self, codes: Codes) -> Tensor:
         """What a step of each vector's weights is worth, float32 [batch, heads, tokens]."""
@@ -132,7 +157,7 @@ class Atoms:
     @property
     def index_bits(self) -> int:
         """Bits of a code that number its atom; the upper ones are its weight."""
-        return max((self.sae.features - 1).bit_length(), 1)
+        return max((self.features - 1).bit_length(), 1)
 
     @property
     def _steps(self) -> int:

@@ -141,15 +141,15 @@ def _score_codes(layer: AtomLayer, queries: Tensor) -> Tensor:
     scores = queries.new_empty(*queries.shape[:3], coded)
     paddings = layer.padding.tolist()
     cosine, sine = layer.atoms.rotary.table(coded - min(paddings))
-    offsets = atoms.offsets.numpy()
+    centres = atoms.centres.numpy()
     for row, padding in enumerate(paddings):
         score_keys(
             queries[row].numpy(),
             codes.atoms[row].numpy(),
             steps[row].numpy(),
             atoms.index_bits,
-            atoms.sae.W_dec.numpy(),
-            offsets,
+            atoms.dictionary.numpy(),
+            centres,
             cosine.numpy(),
             sine.numpy(),
             padding,
@@ -164,7 +164,7 @@ def _sum_values(atoms: Atoms, codes: Codes, attention: Tensor) -> Tensor:
 
     steps = atoms.step_sizes(codes)
     batch, heads, queries, _ = attention.shape
-    sums = attention.new_zeros(batch, heads, queries, atoms.sae.features)
+    sums = attention.new_zeros(batch, heads, queries, atoms.features)
     for row in range(batch):
         sum_value_weights(
             attention[row].numpy(),
@@ -173,8 +173,7 @@ def _sum_values(atoms: Atoms, codes: Codes, attention: Tensor) -> Tensor:
             atoms.index_bits,
             sums[row].numpy(),
         )
-    offsets = attention.sum(-1, keepdim=True) * atoms.offsets[:, None]
-    return sums @ atoms.sae.W_dec + offsets
+    return sums @ atoms.dictionary + attention.sum(-1, keepdim=True) * atoms.centres[:, None]
 
 
 AttentionInterface.register(ATOM_ATTENTION, attend)

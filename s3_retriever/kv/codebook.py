@@ -21,14 +21,14 @@ from s3_retriever.kv.fit import fit
 from s3_retriever.kv.layer import LayerAtoms
 from s3_retriever.kv.rotary import Rotary
 from s3_retriever.paths import read_json
-from s3_retriever.sae import TopKSAE
 from s3_retriever.sae.weights import load_weights, save_weights
 from s3_retriever.types import check_path, check_type
 
-SCHEMA = "kv.1"
+SCHEMA = "kv.2"
 # Far more than any host has.
 _MOST_LAYERS = 1_024
-_HEADS_FILE = "heads.safetensors"
+_ATOMS_FILE = "atoms.safetensors"
+_SHIPPED = Path(__file__).parent / "shipped"
 _AGAIN = "fit it again with s3r fit HOST --kv"
 
 
@@ -37,7 +37,7 @@ class _Description(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    schema_version: Literal["kv.1"]
+    schema_version: Literal["kv.2"]
     identity: str
     host: str
     fingerprint: str
@@ -91,9 +91,7 @@ class KVCodebook:
     @property
     def features(self) -> int:
         """Atoms of the smallest dictionary."""
-        return min(
-            atoms.sae.features for layer in self.layers for atoms in (layer.key, layer.value)
-        )
+        return min(atoms.features for layer in self.layers for atoms in (layer.key, layer.value))
 
     @cached_property
     def identity(self) -> str:
@@ -102,10 +100,9 @@ class KVCodebook:
         for layer in self.layers:
             for atoms in (layer.key, layer.value):
                 # Rounded as in the files: saving and loading keep the identity.
-                for weight in (atoms.sae.W_enc, atoms.sae.W_dec):
-                    digest.update(weight.detach().to("cpu", torch.float16).numpy().tobytes())
-                for vector in (atoms.sae.b_enc, atoms.sae.b_dec, atoms.centres, atoms.scales):
-                    digest.update(vector.detach().to("cpu", torch.float32).numpy().tobytes())
+                digest.update(atoms.dictionary.to("cpu", torch.float16).numpy().tobytes())
+                for vector in (atoms.centres, atoms.scales):
+                    digest.update(vector.cpu().numpy().tobytes())
             digest.update(layer.rotary.frequencies.to("cpu").numpy().tobytes())
         return digest.hexdigest()[:32]
 
@@ -126,7 +123,7 @@ class KVCodebook:
     def save(self, folder: str | Path) -> None:
         """Write the codebook to a folder, all or nothing; an existing codebook is replaced.
 
-        Each dictionary has a folder (`key.0`, `value.0`) in the SAELens layout, in float16.
+        Dictionaries are in float16.
 
         Raises:
             CodebookError: The folder cannot be written, or holds something else.
@@ -134,18 +131,21 @@ class KVCodebook:
         replace_folder(check_path(folder), self._write)
 
     def _write(self, folder: Path) -> None:
-        heads: dict[str, Tensor] = {}
+        folder.mkdir()
+        tensors: dict[str, Tensor] = {}
         for i, layer in enumerate(self.layers):
             for name, atoms in ((f"key.{i}", layer.key), (f"value.{i}", layer.value)):
-                atoms.sae.save(
-                    folder / name, dtype=torch.float16, hook_name=name, model_name=self.host_name
-                )
-                heads |= {f"{name}.centres": atoms.centres, f"{name}.scales": atoms.scales}
-            heads[f"rotary.{i}.frequencies"] = layer.rotary.frequencies
-            heads[f"rotary.{i}.scaling"] = torch.tensor([layer.rotary.scaling])
+                tensors |= {
+                    f"{name}.dictionary": atoms.dictionary.half(),
+                    f"{name}.centres": atoms.centres,
+                    f"{name}.scales": atoms.scales,
+                }
+            tensors[f"rotary.{i}.frequencies"] = layer.rotary.frequencies
+            tensors[f"rotary.{i}.scaling"] = torch.tensor([layer.rotary.scaling])
         # Layers may share their frequencies, which safetensors refuses.
         save_weights(
-            {name: tensor.cpu().clone() for name, tensor in heads.items()}, folder / _HEADS_FILE
+            {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()},
+            folder / _ATOMS_FILE,
         )
         description = _Description(
             schema_version=SCHEMA,
@@ -160,32 +160,36 @@ class KVCodebook:
         (folder / CODEBOOK_FILE).write_text(text)
 
     @classmethod
-    def load(cls, folder: str | Path) -> KVCodebook:
-        """Read a codebook from a folder.
+    def load(cls, name: str | Path) -> KVCodebook:
+        """Read a codebook that is shipped, or one from a folder.
+
+        Args:
+            name: The folder, or the name of a host whose codebook is shipped: `smollm2`.
 
         Raises:
             CodebookError: A file is missing or damaged, or does not belong to the others.
         """
-        folder = check_path(folder)
+        shipped = _SHIPPED / "smollm2"
+        folder = shipped if name == shipped.name else check_path(name)
         description = _read_description(folder)
         shapes: dict[str, tuple[int | None, ...]] = {}
         for i in range(description.layers):
-            for name in (f"key.{i}", f"value.{i}"):
-                shapes |= {f"{name}.centres": (None, None), f"{name}.scales": (None,)}
+            for side in (f"key.{i}", f"value.{i}"):
+                shapes |= {f"{side}.dictionary": (None, None), f"{side}.centres": (None, None)}
+                shapes[f"{side}.scales"] = (None,)
             shapes |= {f"rotary.{i}.frequencies": (None,), f"rotary.{i}.scaling": (1,)}
-        heads = load_weights(folder / _HEADS_FILE, "heads of the codebook", shapes)
+        tensors = load_weights(folder / _ATOMS_FILE, "atoms of the codebook", shapes)
         layers = []
         rotaries: list[Rotary] = []
         for i in range(description.layers):
-            rotary = Rotary(heads[f"rotary.{i}.frequencies"], float(heads[f"rotary.{i}.scaling"]))
+            scaling = float(tensors[f"rotary.{i}.scaling"])
+            rotary = Rotary(tensors[f"rotary.{i}.frequencies"], scaling)
             # Layers that rotate alike share a rotation, and with it a table of its angles.
             rotary = next((known for known in rotaries if known.equals(rotary)), rotary)
             rotaries.append(rotary)
             key, value = (
-                Atoms(
-                    TopKSAE.load(folder / name), heads[f"{name}.centres"], heads[f"{name}.scales"]
-                )
-                for name in (f"key.{i}", f"value.{i}")
+                Atoms(*(tensors[f"{side}.{i}.{p}"] for p in ("dictionary", "centres", "scales")))
+                for side in ("key", "value")
             )
             layers.append(LayerAtoms(key, value, rotary))
         codebook = cls(
@@ -209,8 +213,8 @@ def _fits(layer: LayerAtoms) -> bool:
         all(
             atoms.centres.shape == (heads, size)
             and atoms.scales.shape == (heads,)
-            and atoms.sae.width == size
-            and atoms.sae.features <= MAX_ATOMS
+            and atoms.dictionary.shape == (atoms.features, size)
+            and 1 <= atoms.features <= MAX_ATOMS
             and bool((atoms.scales > 0).all())
             for atoms in (layer.key, layer.value)
         )

@@ -14,7 +14,7 @@ from torch import Tensor
 from s3_retriever.codebook.fit import Checkpoint
 from s3_retriever.errors import InputError
 from s3_retriever.host import Host
-from s3_retriever.kv.atoms import MAX_ATOMS, Atoms
+from s3_retriever.kv.atoms import MAX_ATOMS
 from s3_retriever.kv.hosts import read_cache, rotations
 from s3_retriever.kv.layer import LayerAtoms
 from s3_retriever.kv.rotary import Rotary
@@ -177,7 +177,7 @@ class _Job:
             "settings": asdict(self.settings),
             "tokens": self.tokens_read,
             "unexplained_variance": {
-                name: _unexplained(atoms[name], self.held_out[name].cpu(), self._k(name))
+                name: atoms[name].unexplained(self.held_out[name].cpu()[None], self._k(name))
                 for name in self.trainers
             },
         }
@@ -247,13 +247,6 @@ def _windows(host: Host, texts: Iterable[str]) -> Iterator[list[int]]:
 def _without_positions(keys: Tensor, rotary: Rotary) -> Tensor:
     positions = torch.arange(keys.shape[2], device=keys.device)[None]
     return rotary.restore(keys.float(), positions)
-
-
-def _unexplained(atoms: Atoms, vectors: Tensor, k: int) -> float:
-    """Squared error of decoded codes [heads, n, size] over the variance of each head."""
-    restored = atoms.standardise(atoms.decode(atoms.encode(vectors[None], k)))
-    given = atoms.standardise(vectors[None])
-    return float((restored - given).square().sum() / given.square().sum())
 
 
 def _check(settings: FitSettings, host: Host) -> None:

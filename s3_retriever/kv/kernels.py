@@ -85,7 +85,7 @@ def score_keys(
     steps: Any,
     index_bits: int,
     atoms: Any,
-    offsets: Any,
+    centres: Any,
     cosine: Any,
     sine: Any,
     padding: int,
@@ -102,7 +102,7 @@ def score_keys(
         steps: What a step of each token's weights is worth, float32 [heads, tokens].
         index_bits: Bits of a code that number its atom.
         atoms: float32 [features, size].
-        offsets: What each head adds to its atoms, float32 [heads, size].
+        centres: What each head adds to its atoms, float32 [heads, size].
         cosine: Of the angles at each position, float32 [positions, pairs].
         sine: The same for the sine.
         padding: Number of tokens before the first position, which take its angles.
@@ -114,7 +114,7 @@ def score_keys(
     for head in range(codes.shape[0]):
         for token in range(codes.shape[1]):
             for i in range(size):
-                key[i] = offsets[head, i]
+                key[i] = centres[head, i]
             for j in range(codes.shape[2]):
                 code = np.int32(codes[head, token, j])
                 weight = np.float32(code >> index_bits) * steps[head, token]

@@ -8,7 +8,6 @@ from torch.nn import functional
 
 from s3_retriever.kv.atoms import Atoms
 from s3_retriever.kv.pursuit import pursue
-from s3_retriever.sae import TopKSAE
 
 # Weight of what earlier batches said when the next one comes: the first atoms are bad, and so are
 # the codes made with them.
@@ -63,16 +62,8 @@ class AtomTrainer:
         return unexplained[-1]
 
     def finished(self) -> Atoms:
-        """The dictionary so far, as an SAE whose encoder is the transpose of its decoder."""
-        weights = {
-            "W_dec": self._atoms,
-            "W_enc": self._atoms.T.contiguous(),
-            "b_enc": self._atoms.new_zeros(self._features),
-            "b_dec": self._atoms.new_zeros(self._atoms.shape[1]),
-        }
-        return Atoms(TopKSAE.of(weights, self._k), self._centres, self._scales).to(
-            torch.device("cpu")
-        )
+        """The dictionary so far."""
+        return Atoms(self._atoms.contiguous(), self._centres, self._scales).to(torch.device("cpu"))
 
     def state(self) -> dict[str, Tensor]:
         """All that is needed to go on later, as tensors by name."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.nn import functional
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto import CONFIG_MAPPING
 
 from s3_retriever.kv import KVCodebook, LayerAtoms
 from s3_retriever.kv.atoms import Atoms
 from s3_retriever.kv.rotary import Rotary
-from s3_retriever.sae import TopKSAE
 
 HEAD = 8
 # Of 90 tokens.
@@ -52,8 +52,8 @@ def random_codebook(model: PreTrainedModel, features: int = 64, **changes: Any) 
     rotary = Rotary(torch.empty(0) if rotary_module is None else rotary_module.inv_freq.clone())
 
     def atoms() -> Atoms:
-        sae = TopKSAE(size, features, min(4, features)).requires_grad_(False)
-        return Atoms(sae, torch.randn(heads, size) * 0.1, torch.rand(heads) + 0.5)
+        dictionary = functional.normalize(torch.randn(features, size), dim=1)
+        return Atoms(dictionary, torch.randn(heads, size) * 0.1, torch.rand(heads) + 0.5)
 
     count = changes.pop("layers", config.num_hidden_layers)
     layers = [LayerAtoms(atoms(), atoms(), rotary) for _ in range(count)]

@@ -17,6 +17,7 @@ from s3_retriever import Host, HostError, Span
 from s3_retriever.answer.generation import generate
 from s3_retriever.answer.prompt import Prompt, Request
 from s3_retriever.host.device import is_out_of_memory
+from s3_retriever_bench.caches import cache_argument
 from s3_retriever_bench.clock import Cost, TokenClock, highest, metered
 from s3_retriever_bench.evidence import ReadContext
 from s3_retriever_bench.longbench import Sample
@@ -76,8 +77,7 @@ class Answerer:
         self._causal: Any = host.causal
         self._host = host
         self._parameters = inspect.signature(type(self._causal).forward).parameters
-        # The name differs between versions of transformers.
-        self._cache_name = "cache" if "cache" in self._parameters else "past_key_values"
+        self._cache_name = cache_argument(self._causal)
         # Answers are a few tokens long, so a model such as Qwen3 must not think first.
         self._prompt = Prompt(host, "{context}{question}", {"enable_thinking": False})
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
-from s3_retriever_bench.statistics import LongContextSummary, Measure, Wait
+from s3_retriever_bench.statistics import CacheSummary, LongContextSummary, Measure, Wait
 
 Figures = Mapping[str, Any]
 
@@ -147,6 +147,35 @@ def longcontext_claims(figures: Figures) -> Iterator[Claim]:
     ]
     measured = fmean(shares) if shares else None
     yield Claim("Needles in the evidence, hybrid", "at least", 0.99, _rounded(measured))
+
+
+# The default budget of `AtomCache`, and by how much its perplexity may be higher at a length.
+_ATOMS = "atoms-8-16"
+_INCREASES = {1_024: 1.01, 4_096: 1.03}
+
+
+def cache_claims(figures: Figures) -> Iterator[Claim]:
+    """Claims about bytes, perplexity and decoding of a run of `cache`."""
+    summary, size = CacheSummary(figures), figures["bytes_per_token"]
+    atoms = _ATOMS in size
+    share = size[_ATOMS] / size["exact"] if atoms else None
+    yield Claim(f"Bytes a token, {_ATOMS} over exact", "at most", 0.25, _rounded(share))
+    for length, bound in _INCREASES.items():
+        known = atoms and length in summary.lengths
+        increase = 1 + summary.increase(_ATOMS, length).mean if known else None
+        claim = f"Perplexity, {_ATOMS} over exact ({length:,})"
+        yield Claim(claim, "at most", bound, _rounded(increase))
+    known = atoms and "int4" in size and bool(summary.lengths)
+    length = summary.lengths[0] if known else 0
+    against = 1 + summary.increase(_ATOMS, length, "int4").mean if known else None
+    at = f" ({length:,})" if known else ""
+    yield Claim(f"Perplexity, {_ATOMS} over int4{at}", "below", 1, _rounded(against))
+    last = max(map(int, figures["decoding"]), default=0)
+    row = figures["decoding"].get(str(last), {}).get(_ATOMS)
+    for name, column in (("Seconds", "ratio"), ("Processor seconds", "cpu_ratio")):
+        measured = row[column] if row else None
+        claim = f"{name} a decoded token, {_ATOMS} over exact ({last:,})"
+        yield Claim(claim, "at most", 1, measured)
 
 
 def _rounded(value: float | None) -> float | None:

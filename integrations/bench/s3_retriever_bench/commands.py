@@ -453,6 +453,62 @@ def longcontext(
         write_longcontext(figures, out)
 
 
+@app.command()
+def cache(
+    host: Annotated[str, _option("HOST", f"A causal model: {_CAUSAL}")] = "smollm2",
+    codebook: Annotated[
+        str | None,
+        _option("FOLDER", "Dictionaries of its keys and values, from s3r fit HOST --kv.", "none"),
+    ] = None,
+    text: Annotated[
+        list[Path] | None,
+        _option("FILE", f"Text that nothing was fitted on: {_PLAIN_OR_JSON}", _LIBRARY),
+    ] = None,
+    tokens: Annotated[
+        list[int] | None, _number("Tokens of a window for perplexity; repeatable.", "1024")
+    ] = None,
+    decode_tokens: Annotated[
+        list[int] | None,
+        _number("Tokens of a cache to decode with; repeatable.", "1024 and 4096"),
+    ] = None,
+    windows: Annotated[int, _number("Windows of each length.")] = 2,
+    method: Annotated[
+        list[str] | None,
+        _option(
+            "NAME",
+            "exact, int8, int4, int3, int2, hqq-4, quanto-4, streaming, knorm, snapkv, "
+            "expected-attention or atoms-8-16, also with other numbers of bits and atoms; "
+            "repeatable.",
+            "those without other packages",
+        ),
+    ] = None,
+    seed: Annotated[int, _number("Seed of resampling.", least=0)] = 0,
+    out: OutFolder = None,
+    fresh: Fresh = False,
+) -> None:
+    """Key-value caches: perplexity, bytes and seconds a token of atoms, whole numbers, eviction."""
+    from s3_retriever_bench.cache import Plan, run_cache
+    from s3_retriever_bench.cache_views import cache_tables
+    from s3_retriever_bench.report import write_cache
+
+    plan = Plan(
+        host=host,
+        codebook=codebook,
+        texts=text or [],
+        tokens=tokens or [],
+        decode_tokens=decode_tokens or [],
+        windows=windows,
+        methods=method or [],
+        folder=out,
+        fresh=fresh,
+        seed=seed,
+    )
+    figures = run_cache(plan)
+    _print(cache_tables(figures))
+    if out is not None:
+        write_cache(figures, out)
+
+
 def _print(grids: Iterable[Grid], remark: str = "") -> None:
     for grid in grids:
         Console().print(grid.rich(), "")

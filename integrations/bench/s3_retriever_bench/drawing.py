@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -142,6 +142,7 @@ def name_points(
     left: float,
     line: float,
     font: float = _FONT,
+    styled: Callable[[str], str] = str,
 ) -> None:
     """Name points in a column at the right, which replaces a legend.
 
@@ -152,6 +153,7 @@ def name_points(
         left: Where the column begins, as a share of the axes' width.
         line: Height of a line of text, as a share of the axes' height.
         font: Size of the text in points.
+        styled: The name under which `look` knows a point.
     """
     panel.set_xlim(panel.get_xlim())
     panel.set_ylim(panel.get_ylim())
@@ -159,7 +161,7 @@ def name_points(
     heights = [float(within.transform(point)[1]) for point in points.values()]
     places = spread(heights, line, 0.0, 1.0)
     for (name, point), place in zip(points.items(), places, strict=True):
-        style = look(name)
+        style = look(styled(name))
         panel.annotate(
             texts[name],
             xy=point,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from s3_retriever_bench import plots
+from s3_retriever_bench.cache_views import cache_tables, draw_cache
 from s3_retriever_bench.statistics import quality_summaries
 from s3_retriever_bench.tables import (
     inference_tables,
@@ -78,6 +79,17 @@ def write_longcontext(figures: Figures, folder: Path) -> None:
         plots.draw_scores(figures, folder)
     if figures["needles"]:
         plots.draw_needles(figures, folder)
+
+
+def write_cache(figures: Figures, folder: Path) -> None:
+    """Write `cache.json`, `cache.md`, and the pictures `perplexity` and, with atoms, `elbow`."""
+    page = ["# Key-value caches\n", *_provenance(figures)]
+    page += [grid.markdown() for grid in cache_tables(figures)]
+    page.append("![Perplexity against bytes a token](perplexity.svg)\n")
+    if figures["unexplained"]:
+        page.append("![What atoms leave unexplained, by layer](elbow.svg)\n")
+    _write(figures, page, folder, "cache")
+    draw_cache(figures, folder)
 
 
 def inference_remark(settings: Figures) -> str:

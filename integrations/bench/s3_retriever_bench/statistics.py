@@ -395,3 +395,42 @@ class LongContextSummary:
 
 def _figures(value: Estimate | None) -> dict[str, float] | None:
     return None if value is None else value.figures()
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSummary:
+    """Perplexities of all methods of `cache`, and what they have over the exact cache.
+
+    Attributes:
+        figures: Figures of the run.
+    """
+
+    figures: Mapping[str, Any]
+
+    @property
+    def methods(self) -> list[str]:
+        """Names of the methods, fewest bytes last."""
+        size: Mapping[str, float] = self.figures["bytes_per_token"]
+        return sorted(size, key=lambda name: -size[name])
+
+    @property
+    def lengths(self) -> list[int]:
+        """Lengths at which perplexity was measured, ascending."""
+        return [int(length) for length in self.figures["perplexity"]]
+
+    def perplexity(self, method: str, length: int) -> float:
+        """Perplexity over all windows of a length."""
+        return float(np.exp(fmean(self._nll(method, length))))
+
+    def increase(self, method: str, length: int, other: str = "exact") -> Estimate:
+        """By which share of another's perplexity a method's is higher, over paired windows."""
+        pairs = self._nll(method, length), self._nll(other, length)
+        windows = [str(number) for number in range(len(pairs[0]))]
+        found = difference(*pairs, windows, int(self.figures["settings"]["seed"]))
+        assert found is not None
+        shares = (float(np.expm1(value)) for value in (found.mean, found.low, found.high))
+        return Estimate(*shares, found.n)
+
+    def _nll(self, method: str, length: int) -> list[float]:
+        nll: list[float] = self.figures["perplexity"][str(length)]["nll"][method]
+        return nll

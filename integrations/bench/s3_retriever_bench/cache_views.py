@@ -1,0 +1,164 @@
+"""The tables and pictures of `s3r bench cache`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from s3_retriever_bench.drawing import figure, look, name_points
+from s3_retriever_bench.statistics import CacheSummary, Estimate
+from s3_retriever_bench.tables import Grid, claims_table
+
+Figures = Mapping[str, Any]
+
+# Beside the budgets, the exact cache needs no place on an axis of bytes.
+_MOST_SHOWN = 0.6
+_WORST_SHOWN = 0.25
+
+
+def cache_tables(figures: Figures) -> Iterator[Grid]:
+    """All tables of `cache`."""
+    summary = CacheSummary(figures)
+    for length in summary.lengths:
+        yield _perplexities(summary, length)
+    for length, by_method in figures["decoding"].items():
+        yield _decoding(int(length), by_method, summary.methods)
+    if figures["unexplained"]:
+        yield _unexplained(figures["unexplained"])
+    yield claims_table(figures["claims"])
+
+
+def _perplexities(summary: CacheSummary, length: int) -> Grid:
+    size = summary.figures["bytes_per_token"]
+    rows = [
+        [
+            name,
+            f"{size[name]:.0f}",
+            f"{summary.perplexity(name, length):.2f}",
+            "-" if name == "exact" else percent(summary.increase(name, length)),
+        ]
+        for name in summary.methods
+    ]
+    windows = len(summary.figures["perplexity"][str(length)]["nll"]["exact"])
+    title = f"Perplexity at {length:,} tokens, {windows} windows (95 % interval)"
+    return Grid(title, ["method", "bytes/head and token", "perplexity", "over exact"], rows)
+
+
+def percent(value: Estimate) -> str:
+    """A share with its interval, in percent."""
+    low, high = (f"{100 * bound:+.2f}" for bound in (value.low, value.high))
+    return f"{100 * value.mean:+.2f} % ({low}…{high})"
+
+
+def _decoding(length: int, by_method: Figures, methods: list[str]) -> Grid:
+    exact = by_method["exact"]["bytes"]
+    rows = []
+    for name in methods:
+        row = by_method[name]
+        cpu = row["cpu_ratio"]
+        rows.append(
+            [
+                name,
+                f"{row['bytes'] / 2**20:.1f}",
+                f"{row['bytes'] / exact:.2f}",
+                f"{row['seconds']:.3f}",
+                f"{row['ratio']:.2f}",
+                "-" if cpu is None else f"{cpu:.2f}",
+            ]
+        )
+    header = ["method", "MiB", "of exact", "s/token", "of exact", "of exact, processor"]
+    return Grid(f"Whole cache and decoding at {length:,} tokens", header, rows)
+
+
+def _unexplained(figures: Figures) -> Grid:
+    rows = []
+    for k, keys in figures["key"].items():
+        values = figures["value"][k]
+        rows.append([k, *(f"{number:.3f}" for side in (keys, values) for number in _spread(side))])
+    header = ["atoms", "keys: mean", "least", "most", "values: mean", "least", "most"]
+    return Grid("Unexplained variance over the layers", header, rows)
+
+
+def _spread(shares: list[float]) -> tuple[float, float, float]:
+    return sum(shares) / len(shares), min(shares), max(shares)
+
+
+def draw_cache(figures: Figures, folder: Path) -> None:
+    """Write `perplexity` (over bytes) and, if there are atoms, `elbow` (by budget and layer)."""
+    summary = CacheSummary(figures)
+    lengths = summary.lengths
+    with figure((4.6 * len(lengths), 3.3), folder / "perplexity") as drawn:
+        for panel, length in zip(
+            drawn.subplots(1, len(lengths), squeeze=False)[0], lengths, strict=True
+        ):
+            _draw_perplexity(panel, summary, length)
+        drawn.tight_layout(w_pad=1.2)
+    if figures["unexplained"]:
+        with figure((7.6, 3.1), folder / "elbow") as drawn:
+            _draw_elbow(drawn, figures["unexplained"])
+
+
+def _draw_perplexity(panel: Any, summary: CacheSummary, length: int) -> None:
+    size = summary.figures["bytes_per_token"]
+    exact = size["exact"]
+    points = {
+        name: (size[name], 100 * summary.increase(name, length).mean)
+        for name in summary.methods
+        if size[name] < _MOST_SHOWN * exact
+    }
+    shown = {name: point for name, point in points.items() if point[1] < 100 * _WORST_SHOWN}
+    atoms = sorted(point for name, point in shown.items() if _is_atoms(name))
+    if atoms:
+        panel.plot(
+            *zip(*atoms, strict=True), color=look("mode hybrid").colour, linewidth=2, zorder=2
+        )
+    for name, (x, y) in shown.items():
+        style = look(_style(name))
+        panel.plot(x, y, style.marker, color=style.colour, markersize=5, zorder=3)
+    panel.axhline(0, color="#999999", linewidth=0.8)
+    panel.set_xlabel("bytes a head and token beyond the window")
+    panel.set_ylabel("perplexity over exact, %")
+    beyond = ", ".join(f"{n} {points[n][1]:+.0f} %" for n in points if n not in shown)
+    title = f"{length:,} tokens" + (f"; beyond: {beyond}" if beyond else "")
+    panel.set_title(title, loc="left", fontsize=8.5)
+    _name_methods(panel, shown)
+
+
+def _name_methods(panel: Any, points: Mapping[str, tuple[float, float]]) -> None:
+    texts = {name: f"{name}  {y:+.1f} %" for name, (_, y) in points.items()}
+    name_points(panel, points, texts, left=1.03, line=0.062, styled=_style)
+
+
+def _style(name: str) -> str:
+    """The name of a look."""
+    if _is_atoms(name):
+        return "mode hybrid"
+    return "dense" if re.match(r"int|hqq|quanto", name) else "bm25"
+
+
+def _is_atoms(name: str) -> bool:
+    return name.startswith("atoms-")
+
+
+def _draw_elbow(drawn: Any, figures: Figures) -> None:
+    """A line for each layer, from the first (light) to the last (dark)."""
+    from matplotlib import colormaps
+
+    for panel, side in zip(drawn.subplots(1, 2, sharey=True), ("key", "value"), strict=True):
+        budgets = [int(k) for k in figures[side]]
+        layers = list(zip(*figures[side].values(), strict=True))
+        for number, shares in enumerate(layers):
+            colour = colormaps["viridis_r"](0.1 + 0.9 * number / max(len(layers) - 1, 1))
+            panel.plot(budgets, shares, color=colour, linewidth=0.9)
+        panel.set_xscale("log", base=2)
+        panel.set_xticks(budgets, list(map(str, budgets)))
+        panel.minorticks_off()
+        panel.set_ylim(0, 1)
+        panel.set_xlabel("atoms (log scale)")
+        panel.set_title(f"{side}s", loc="left", fontsize=8.5)
+        panel.set_ylabel("unexplained variance")
+    title = f"What atoms leave unexplained: {len(layers)} layers, the first light, the last dark"
+    drawn.suptitle(title, x=0.012, ha="left", fontsize=9.5)
+    drawn.tight_layout(rect=(0, 0, 1, 0.99), w_pad=1.2)
