@@ -25,7 +25,8 @@ Context = Part | Iterable[Part]
 _PIECE_CHARACTERS = 1_000
 # Characters of a file that are in memory at once.
 _BLOCK_CHARACTERS = 1 << 20
-# Metadata key of a piece's place; the other keys are the document's own.
+# Metadata key of a piece's place; the other keys are the document's own. If the document has a key
+# of this name, the place has one that is longer by "_".
 _PLACE = "s3_piece"
 
 
@@ -51,13 +52,14 @@ def pieces(context: Context) -> Iterator[Document]:
         piece = _piece(number, document, start, text)
         number += 1
     if piece is not None:
-        place = piece.metadata[_PLACE] | {"last": True}
-        yield replace(piece, metadata={**piece.metadata, _PLACE: place})
+        key = _place_key(piece.metadata)
+        place = piece.metadata[key] | {"last": True}
+        yield replace(piece, metadata={**piece.metadata, key: place})
 
 
 def is_last(metadata: Mapping[str, Any]) -> bool:
     """Whether a piece with this metadata is the last one of its context."""
-    place = metadata.get(_PLACE)
+    place = metadata.get(_place_key(metadata))
     return isinstance(place, Mapping) and place.get("last") is True
 
 
@@ -69,10 +71,11 @@ def in_document(span: Span) -> Span:
     Raises:
         IndexStoreError: The index holds something that only looks like a piece of a context.
     """
-    if _PLACE not in span.metadata:
-        return span
     metadata = dict(span.metadata)
-    match metadata.pop(_PLACE):
+    place = metadata.pop(_place_key(span.metadata), None)
+    if not (isinstance(place, Mapping) and "last" in place):
+        return span
+    match place:
         case {"document": str(document), "start": int(start)} if start >= 0:
             pass
         case _:
@@ -89,12 +92,18 @@ def in_document(span: Span) -> Span:
     )
 
 
+def _place_key(metadata: Mapping[str, Any]) -> str:
+    """The longest key that looks like that of a place, empty if there is none."""
+    return max((key for key in metadata if key.rstrip("_") == _PLACE), key=len, default="")
+
+
 def _piece(number: int, document: Document, start: int, text: str) -> Document:
     digest = hashlib.blake2b(digest_size=12)
     read = [document.title, text, document.unit, document.metadata.get("language")]
     digest.update(json.dumps(read).encode())
     place = {"document": document.id, "start": start, "last": False}
-    metadata = {**document.metadata, _PLACE: place}
+    taken = _place_key(document.metadata)
+    metadata = {**document.metadata, f"{taken}_" if taken else _PLACE: place}
     return Document(text, f"{number}-{digest.hexdigest()}", metadata, document.unit)
 
 

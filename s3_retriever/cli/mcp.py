@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -49,6 +50,8 @@ def mcp(
             "visible to other users of the machine, so prefer the variable.",
         ),
     ] = None,
+    allow_host: options.AllowHost = None,
+    rate: options.Rate = None,
     device: options.Device = "auto",
     dtype: options.DtypeName = "auto",
 ) -> None:
@@ -57,7 +60,7 @@ def mcp(
     The tools are search, read and list; documents are resources as well. Coding agents start this
     command themselves and talk to it over stdio. Other processes may add to the indexes meanwhile.
     """
-    from s3_retriever.server.mcp import MCP_PATH, create_server, http_app, run_stdio
+    from s3_retriever.server.mcp import LIMITS, MCP_PATH, create_server, http_app, run_stdio
 
     opened = {
         name: options.open_index(path, None, None, device, dtype, needs_host=False)
@@ -70,9 +73,14 @@ def mcp(
         loading.start()
         run_stdio(server)
         return
-    from s3_retriever.server.serving import listen, serve, url_of
+    from s3_retriever.server.serving import host_names, listen, serve, url_of
 
-    app = http_app(server, address, token or None)
+    app = http_app(
+        server,
+        token=token or None,
+        hosts=host_names(address, allow_host or ()),
+        limits=replace(LIMITS, rate=rate),
+    )
     with listen(address, port, token=token or None) as listener:
         loading.start()
         say(f"Serving {url_of(listener)}{MCP_PATH}")

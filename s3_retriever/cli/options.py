@@ -72,6 +72,25 @@ NamedIndexes = Annotated[
     ),
 ]
 
+AllowHost = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-host",
+        metavar="NAME",
+        show_default="localhost and 127.0.0.1, or any for another address",
+        help="Name under which clients reach the server, without its port; repeatable.",
+    ),
+]
+Rate = Annotated[
+    float | None,
+    typer.Option(
+        "--rate",
+        metavar="R",
+        show_default="no limit",
+        help="Most requests per second of one client's address.",
+    ),
+]
+
 HOST_NAMES = "minilm, smollm2, a local folder or GGUF file, or a model id on the Hugging Face Hub"
 HostArgument = Annotated[str, typer.Argument(metavar="HOST", help=f"Host model: {HOST_NAMES}.")]
 HostName = Annotated[

@@ -57,15 +57,7 @@ def serve(
     read_only: Annotated[
         bool, typer.Option("--read-only", help="Let nobody add or delete documents.")
     ] = False,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--allow-host",
-            metavar="NAME",
-            show_default="localhost and 127.0.0.1, or any for another address",
-            help="Name under which clients reach the server, without its port; repeatable.",
-        ),
-    ] = None,
+    allow_host: options.AllowHost = None,
     allow_origin: Annotated[
         list[str] | None,
         typer.Option(
@@ -86,15 +78,7 @@ def serve(
             help="Searches that run at once.",
         ),
     ] = None,
-    rate: Annotated[
-        float | None,
-        typer.Option(
-            "--rate",
-            metavar="R",
-            show_default="no limit",
-            help="Most requests per second of one client's address.",
-        ),
-    ] = None,
+    rate: options.Rate = None,
     max_body: Annotated[
         int,
         typer.Option("--max-body", metavar="BYTES", min=1, help="Most bytes of a request."),
@@ -109,8 +93,8 @@ def serve(
     """
     try:
         from s3_retriever.server.app import create_app
-        from s3_retriever.server.guard import LOOPBACK, Limits
-        from s3_retriever.server.serving import is_loopback, listen, url_of
+        from s3_retriever.server.guard import Limits
+        from s3_retriever.server.serving import host_names, listen, url_of
         from s3_retriever.server.serving import serve as run
     except ImportError as error:
         raise ServerError(
@@ -119,7 +103,6 @@ def serve(
         ) from error
     folders = named_folders(indexes)
     limits = Limits(body_bytes=max_body, bodies_bytes=max(8 * max_body, 64 << 20), rate=rate)
-    hosts = set(allow_host or ()) | LOOPBACK if is_loopback(address) or allow_host else None
     listener = listen(address, port, token=token)
     options.prepare()
     with listener:
@@ -128,7 +111,7 @@ def serve(
         app = create_app(
             opened,
             token=token,
-            hosts=hosts,
+            hosts=host_names(address, allow_host or ()),
             origins=allow_origin or (),
             answers=host,
             read_only=read_only,

@@ -261,11 +261,12 @@ async def list_documents(
 @router.post("/{index}/documents")
 async def add(served: Served, body: wire.AddRequest) -> wire.IdsResponse:
     """Add documents in one commit: all of them or, after an error, none."""
-    documents = [each.document() for each in body.documents]
-    ids = await served.write(
-        lambda: served.index.add(documents, replace=body.replace, progress=False)
-    )
-    return wire.IdsResponse(ids=ids)
+
+    def work() -> list[str]:
+        documents = [each.document() for each in body.documents]
+        return served.index.add(documents, replace=body.replace, progress=False)
+
+    return wire.IdsResponse(ids=await served.write(work))
 
 
 @router.get("/{index}/documents/{document_id:id}", response_model=wire.DocumentOut)
@@ -420,12 +421,12 @@ def create_app(
     app.add_exception_handler(Exception, _on_failure)
     app.add_middleware(
         Guard,
-        metrics=metrics,
-        public=PUBLIC,
         token=None if token is None else wire.check_token(token),
         hosts=hosts,
         origins=origins,
         limits=limits or Limits(),
+        public=PUBLIC,
+        observe=metrics.observe,
     )
     if origins:
         app.add_middleware(

@@ -17,15 +17,23 @@ from s3_retriever.engine.s3index import document_ids
 from s3_retriever.errors import InputError, S3Error, ServerError, brief
 from s3_retriever.metadata import json_value
 from s3_retriever.recipe import Recipe
-from s3_retriever.search import Explanation, Span
+from s3_retriever.search import Explanation, Firings, Heat, Span
 from s3_retriever.server import wire
-from s3_retriever.types import Mode, Order, check_string, check_text, check_type, refuse_arguments
+from s3_retriever.types import (
+    Mode,
+    Order,
+    check_count,
+    check_string,
+    check_text,
+    check_type,
+    refuse_arguments,
+)
 
 try:
-    import httpx
+    import urllib3
 except ImportError as error:  # pragma: no cover
     raise ServerError(
-        "A server is asked with httpx, which is not installed; install it with: "
+        "A server is asked with urllib3, which is not installed; install it with: "
         "pip install 's3-retriever[server]'"
     ) from error
 
@@ -33,6 +41,9 @@ except ImportError as error:  # pragma: no cover
 _PAGE = 1_000
 # Characters of the documents of one request; the server bounds its bytes.
 _BATCH_CHARACTERS = 1_000_000
+# Connections that are kept for the next request; more threads than that make new ones.
+_CONNECTIONS = 64
+_JSON = {"Content-Type": "application/json"}
 
 Response = TypeVar("Response", bound=BaseModel)
 
@@ -65,17 +76,13 @@ class RemoteIndex:
         token: str | None = None,
         timeout: float = 60.0,
     ) -> None:
-        headers = {} if token is None else {"Authorization": f"Bearer {wire.check_token(token)}"}
-        try:
-            # Requests to a proxy that the environment names would carry the token.
-            self._http = httpx.Client(
-                base_url=check_text(url, "url"), headers=headers, timeout=timeout, trust_env=False
-            )
-        except httpx.InvalidURL as error:
-            raise InputError(
-                f"The server's address {url!r} cannot be used ({brief(error)})."
-            ) from error
-        weakref.finalize(self, self._http.close)
+        self._url = check_text(url, "url")
+        self._token = {}
+        if token is not None:
+            self._token = {"Authorization": f"Bearer {wire.check_token(token)}"}
+        self._timeout = timeout
+        self._pool, self._root = _connections(self._url)
+        weakref.finalize(self, self._pool.close)
         self.name = self._named(index)
 
     def __enter__(self) -> RemoteIndex:
@@ -104,7 +111,7 @@ class RemoteIndex:
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self._pool.close()
 
     def ids(self) -> list[str]:
         """Ids of all documents, in the order they were added."""
@@ -181,6 +188,25 @@ class RemoteIndex:
         explanation = self._send(wire.ExplanationOut, "POST", "/explain", body).explanation()
         return replace(explanation, span=span)
 
+    def heat(self, question: str, document_id: str, recipe: str | Recipe | None = None) -> Heat:
+        """Score every token of a document, as `S3Index.heat`, to four significant digits."""
+        body = {
+            "question": check_text(question, "question"),
+            "document_id": check_string(document_id, "document_id"),
+        }
+        if recipe is not None:
+            body |= _plain({"recipe": recipe})
+        return self._send(wire.HeatOut, "POST", "/heat", body).heat()
+
+    def firings(self, tap: str, feature: int, limit: int = 20) -> Firings:
+        """Find the sentences in which a feature fires, as `S3Index.firings`; at most 200."""
+        body = {
+            "tap": check_string(tap, "tap"),
+            "feature": check_count(feature, "feature", least=0),
+            "limit": check_count(limit, "limit"),
+        }
+        return self._send(wire.FiringsOut, "POST", "/firings", body).firings()
+
     def add(
         self,
         documents: Iterable[Document | str] | Document | str,
@@ -207,7 +233,7 @@ class RemoteIndex:
                 for each in batch
             ]
             body = {"documents": listed, "replace": replace}
-            ids += self._send(wire.IdsResponse, "POST", "/documents", body, timeout=None).ids
+            ids += self._send(wire.IdsResponse, "POST", "/documents", body, patient=True).ids
         return ids
 
     def delete(
@@ -218,7 +244,7 @@ class RemoteIndex:
     ) -> int:
         """Delete documents, as `S3Index.delete`."""
         body = {"ids": document_ids(ids), "missing_ok": missing_ok}
-        return self._send(wire.DeleteResponse, "POST", "/delete", body, timeout=None).deleted
+        return self._send(wire.DeleteResponse, "POST", "/delete", body, patient=True).deleted
 
     def _get(self, name: str) -> Document:
         return self._send(wire.DocumentOut, "GET", f"/documents/{_escaped(name)}").document()
@@ -258,9 +284,11 @@ class RemoteIndex:
         method: str,
         path: str,
         body: Mapping[str, Any] | None = None,
-        **options: Any,
+        *,
+        patient: bool = False,
     ) -> Response:
-        return self._request(response, method, f"/v1/indexes/{self.name}{path}", body, **options)
+        path = f"/v1/indexes/{self.name}{path}"
+        return self._request(response, method, path, body, patient=patient)
 
     def _request(
         self,
@@ -268,34 +296,63 @@ class RemoteIndex:
         method: str,
         path: str,
         body: Mapping[str, Any] | None = None,
-        **options: Any,
+        *,
+        patient: bool = False,
     ) -> Response:
         content = None if body is None else json.dumps(body, allow_nan=False).encode()
-        headers = {} if content is None else {"Content-Type": "application/json"}
+        headers = self._token if content is None else self._token | _JSON
         try:
-            reply = self._http.request(method, path, content=content, headers=headers, **options)
-        except httpx.HTTPError as error:
+            reply = self._pool.request(
+                method,
+                f"{self._root}{path}",
+                body=content,
+                headers=headers,
+                timeout=None if patient else self._timeout,
+                retries=False,
+            )
+        except urllib3.exceptions.HTTPError as error:
             raise ServerError(
-                f"The server at {self._http.base_url} does not answer ({brief(error)}); check the "
-                "address, and that s3r serve runs there."
+                f"The server at {self._url} does not answer ({brief(error)}); check the address, "
+                "and that s3r serve runs there."
             ) from error
-        if reply.is_error:
-            raise _error(reply)
+        if reply.status >= 400:
+            raise _error(self._url, reply)
         try:
-            return response.model_validate_json(reply.content)
+            return response.model_validate_json(reply.data)
         except ValidationError as error:
             raise ServerError(
-                f"What answers at {self._http.base_url} is not a server of this version of "
-                "s3-retriever; check the address."
+                f"What answers at {self._url} is not a server of this version of s3-retriever; "
+                "check the address."
             ) from error
 
 
-def _error(reply: httpx.Response) -> S3Error:
+def _connections(url: str) -> tuple[urllib3.HTTPConnectionPool, str]:
+    """Connections to a server, and the path that its own paths begin with.
+
+    They heed no proxy that the environment names: it would get the token.
+
+    Raises:
+        InputError: The URL is not that of a server.
+    """
+    try:
+        scheme, user, host, port, path, query, fragment = urllib3.util.parse_url(url)
+    except urllib3.exceptions.LocationParseError:
+        host = None
+    if not host or scheme not in ("http", "https") or user or query or fragment:
+        raise InputError(
+            f"The server's address {brief(url)!r} cannot be used; write it like "
+            "http://127.0.0.1:8000"
+        )
+    kind = urllib3.HTTPSConnectionPool if scheme == "https" else urllib3.HTTPConnectionPool
+    return kind(host, port, maxsize=_CONNECTIONS), (path or "").rstrip("/")
+
+
+def _error(url: str, reply: urllib3.BaseHTTPResponse) -> S3Error:
     """The error that a server reports, of the class that it had there."""
     try:
-        said = wire.ErrorResponse.model_validate_json(reply.content).error
+        said = wire.ErrorResponse.model_validate_json(reply.data).error
     except ValidationError:
-        return ServerError(f"The server answers {reply.status_code} {reply.reason_phrase}.")
+        return ServerError(f"The server at {url} answers with status {reply.status}.")
     kind = getattr(errors, said.type, ServerError)
     known = isinstance(kind, type) and issubclass(kind, S3Error)
     return (kind if known else ServerError)(said.message)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from anyio import fail_after
@@ -13,7 +13,6 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from s3_retriever.errors import S3Error, brief
-from s3_retriever.server.metrics import Metrics
 from s3_retriever.types import check_count, check_positive
 
 # Names under which a machine calls itself. A page elsewhere can give its own name this machine's
@@ -82,27 +81,28 @@ class Guard:
 
     Args:
         app: What answers the requests that pass.
-        metrics: Counts all requests.
-        public: Paths that need no token.
-        token: What other requests have to send as a bearer token; None for no check.
+        token: What requests have to send as a bearer token; None for no check.
         hosts: Names of this server that the header `Host` may have; None for any.
-        origins: Other origins whose pages may send requests; `*` for all.
         limits: What clients may use.
+        origins: Other origins whose pages may send requests; `*` for all.
+        public: Paths that need no token.
+        observe: Called after every request with its method, the pattern of its path, the status of
+            its response and the seconds that it took.
     """
 
     def __init__(
         self,
         app: ASGIApp,
         *,
-        metrics: Metrics,
-        public: Collection[str],
         token: str | None,
         hosts: Collection[str] | None,
-        origins: Collection[str],
         limits: Limits,
+        origins: Collection[str] = (),
+        public: Collection[str] = (),
+        observe: Callable[[str, str, int, float], None] = lambda *_: None,
     ) -> None:
         self._app = app
-        self._metrics = metrics
+        self._observe = observe
         self._public = public
         self._token = None if token is None else token.encode()
         self._hosts = None if hosts is None else {name.lower() for name in hosts}
@@ -140,7 +140,7 @@ class Guard:
         finally:
             self._requests -= 1
             route = getattr(scope.get("route"), "path", "other")
-            self._metrics.observe(scope["method"], route, status, time.perf_counter() - began)
+            self._observe(scope["method"], route, status, time.perf_counter() - began)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._check_host(scope)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hmac
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from s3_retriever.errors import InputError, S3Error, brief
 from s3_retriever.server import tools
 from s3_retriever.server.tools import Tools
+from s3_retriever.server.wire import check_token
 
 try:
     import anyio
@@ -21,23 +21,24 @@ try:
     from mcp import MCPError
     from mcp.server import Server, ServerRequestContext
     from mcp.server.stdio import stdio_server
-    from starlette.responses import JSONResponse
+    from mcp.server.transport_security import TransportSecuritySettings
+
+    from s3_retriever.server.guard import LOOPBACK, Guard, Limits
 except ImportError as error:
     raise S3Error(
         "The MCP server needs the library mcp; install it with: pip install 's3-retriever[mcp]'"
     ) from error
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp
 
     from s3_retriever.engine import S3Index
 
 logger = logging.getLogger(__name__)
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 MCP_PATH = "/mcp"
-# The largest request, in bytes: questions and filters are short.
-_MAX_REQUEST = 256 * 1024
+# Questions and filters are short.
+LIMITS = Limits(body_bytes=256 << 10)
 # Longer documents are read in parts, in characters.
 _MAX_RESOURCE = 1_000_000
 _SCHEME = "s3r://"
@@ -91,56 +92,38 @@ def run_stdio(server: Server[Any]) -> None:
     anyio.run(serve)
 
 
-def http_app(server: Server[Any], address: str = "127.0.0.1", token: str | None = None) -> ASGIApp:
+def http_app(
+    server: Server[Any],
+    *,
+    token: str | None = None,
+    hosts: Collection[str] | None = LOOPBACK,
+    limits: Limits = LIMITS,
+) -> ASGIApp:
     """Serve any number of clients over streamable HTTP at the path `/mcp`.
-
-    On the loopback, requests whose `Host` or `Origin` is another machine's are refused.
 
     Args:
         server: The server.
-        address: The address that the application is bound to.
-        token: What clients must send as `Authorization: Bearer TOKEN`.
+        token: What clients have to send as `Authorization: Bearer TOKEN`; None for no check.
+        hosts: Names of this server that the header `Host` may have, without ports; None for any.
+        limits: What clients may use.
 
     Raises:
-        InputError: Another address than the loopback is served without a token.
+        InputError: The token cannot be sent in a header.
     """
-    if address not in LOOPBACK and not token:
-        raise InputError(
-            f"Other machines can reach {address}, so the server needs a token: set one in "
-            "S3R_TOKEN, for example from: openssl rand -hex 32"
-        )
     app = server.streamable_http_app(
         streamable_http_path=MCP_PATH,
         json_response=True,
         stateless_http=True,
-        max_request_body_size=_MAX_REQUEST,
-        host=address,
+        max_request_body_size=limits.body_bytes,
+        # The guard checks names and origins.
+        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
     )
-    return _TokenRequired(app, token) if token else app
-
-
-class _TokenRequired:
-    """Refuses requests without the token."""
-
-    def __init__(self, app: ASGIApp, token: str) -> None:
-        self._app = app
-        self._token = token.encode()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not self._allows(dict(scope["headers"])):
-            message = "Send the server's token as Authorization: Bearer TOKEN."
-            refusal = JSONResponse(
-                {"error": {"type": "InputError", "message": message}},
-                status_code=401,
-                headers={"WWW-Authenticate": "Bearer"},
-            )
-            await refusal(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
-
-    def _allows(self, headers: Mapping[bytes, bytes]) -> bool:
-        scheme, _, sent = headers.get(b"authorization", b"").partition(b" ")
-        return scheme.lower() == b"bearer" and hmac.compare_digest(sent.strip(), self._token)
+    return Guard(
+        app,
+        token=None if token is None else check_token(token),
+        hosts=hosts,
+        limits=limits,
+    )
 
 
 class _Protocol:

@@ -7,6 +7,7 @@ import logging
 import signal
 import socket
 from asyncio import BaseTransport, TimerHandle
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, cast
 
 import h11
@@ -14,6 +15,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from s3_retriever.errors import InputError, ServerError
+from s3_retriever.server.guard import LOOPBACK
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -93,6 +95,16 @@ def is_loopback(address: str) -> bool:
         return ipaddress.ip_address(address).is_loopback
     except ValueError:
         return address == "localhost"
+
+
+def host_names(address: str, allowed: Collection[str]) -> Collection[str] | None:
+    """The names that requests may use for a server; None for any.
+
+    Args:
+        address: What the server listens on.
+        allowed: Names that are allowed besides those of this machine.
+    """
+    return LOOPBACK.union(allowed) if allowed or is_loopback(address) else None
 
 
 def listen(address: str, port: int, *, token: str | None) -> socket.socket:

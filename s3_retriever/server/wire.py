@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from s3_retriever.document import Document, title_of
@@ -34,6 +35,7 @@ Id = Annotated[str, Field(min_length=1, max_length=MAX_ID)]
 Share = Annotated[float, Field(ge=0, le=1)]
 RecipeChoice = Annotated[str, Field(max_length=100)] | Recipe
 Filter = dict[str, Any]
+Offsets = Annotated[list[int], Field(min_length=2, max_length=2)]
 Tokens = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
 
 
@@ -218,7 +220,7 @@ _EXPLANATION_FIELDS = tuple(
 class HeatOut(BaseModel):
     """All fields of `s3_retriever.Heat`; scores have four significant digits."""
 
-    tokens: list[list[int]]
+    tokens: list[Offsets]
     scores: Mapping[str, list[float]]
     features: tuple[HeatFeature, ...]
 
@@ -233,6 +235,12 @@ class HeatOut(BaseModel):
             tokens=heat.tokens.tolist(), scores=scores, features=heat.features
         )
 
+    def heat(self) -> Heat:
+        """The heat map as `S3Index.heat` returns it."""
+        tokens = np.array(self.tokens, np.int64).reshape(-1, 2)
+        scores = {source: np.array(values) for source, values in self.scores.items()}
+        return Heat(tokens, scores, self.features)
+
 
 class FiringsOut(BaseModel):
     """All fields of `s3_retriever.Firings`."""
@@ -244,6 +252,10 @@ class FiringsOut(BaseModel):
     def of(cls, firings: Firings) -> FiringsOut:
         """Where a feature fires, as it is sent."""
         return cls.model_construct(sentences=firings.sentences, total=firings.total)
+
+    def firings(self) -> Firings:
+        """Where a feature fires, as `S3Index.firings` returns it."""
+        return Firings(self.sentences, self.total)
 
 
 class CitationOut(BaseModel):

@@ -24,6 +24,7 @@ from s3_retriever import (
     LongContext,
     Recipe,
     S3Index,
+    ScannedContext,
     TapRecipe,
 )
 from s3_retriever.answer import context as context_module
@@ -320,6 +321,19 @@ def test_documents_keep_ids_titles_and_metadata(model):
     assert (first.document_id, first.metadata) == ("a", {"title": "Bakery", "page": 1})
     assert second.document_id == Document(context[1]).id
     assert join_evidence([first, second]) == f"Bakery\n{first.text}\n\n{second.text}"
+
+
+@pytest.mark.parametrize("name", ["s3_piece", "s3_piece_", "s3_piece__"])
+def test_metadata_may_have_the_name_of_a_place(model, tmp_path, name):
+    own = Document("A baker mends warm bread.", "a", {name: {"document": "mine"}, "x": 1})
+    kept = model.scan(own, path=tmp_path / "kept", progress=False)
+    for scanned in (kept, model.open(tmp_path / "kept")):
+        [span] = scanned.compress("baker?", token_budget=64)
+        assert (span.document_id, span.metadata) == ("a", own.metadata)
+    with S3Index.create(host=model.host) as index:
+        index.add(own)
+        [span] = ScannedContext.of_index(index, model.host).compress("baker?", token_budget=64)
+        assert (span.document_id, span.metadata) == ("a", own.metadata)
 
 
 def test_joined_sentences_follow_each_other_or_break(scanned, text):

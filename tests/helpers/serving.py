@@ -7,13 +7,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from s3_retriever.server.serving import listen, server_for
 
 
 @contextmanager
-def running(app: FastAPI) -> Iterator[str]:
+def running(app: ASGIApp) -> Iterator[str]:
     """Serve an application on a free port of this machine; gives its address."""
     with listen("127.0.0.1", 0, token=None) as listener:
         server = server_for(app)
