@@ -46,7 +46,7 @@ if TYPE_CHECKING:
         ZScore,
     )
     from s3_retriever.sae import TopKSAE
-    from s3_retriever.search import Explanation, Firings, Heat, Span
+    from s3_retriever.search import DocumentResult, Explanation, Firings, Heat, Span
     from s3_retriever.server.client import RemoteIndex
 
     __version__: str
@@ -64,6 +64,7 @@ _MODULES = {
     "Compressor": "engine",
     "Document": "document",
     "DocumentBoost": "recipe",
+    "DocumentResult": "search",
     "Explanation": "search",
     "FeatureCoverage": "recipe",
     "HeadsRecipe": "recipe",
@@ -112,6 +113,7 @@ __all__ = [
     "Compressor",
     "Document",
     "DocumentBoost",
+    "DocumentResult",
     "Explanation",
     "FeatureCoverage",
     "Firings",
