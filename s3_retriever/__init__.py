@@ -47,7 +47,7 @@ if TYPE_CHECKING:
         ZScore,
     )
     from s3_retriever.sae import TopKSAE, load_sae
-    from s3_retriever.search import Explanation, Firings, Heat, Span
+    from s3_retriever.search import DocumentResult, Explanation, Firings, Heat, Span
     from s3_retriever.server.client import RemoteIndex
 
     __version__: str
@@ -65,6 +65,7 @@ _MODULES = {
     "Compressor": "engine",
     "Document": "document",
     "DocumentBoost": "recipe",
+    "DocumentResult": "search",
     "Explanation": "search",
     "FeatureCoverage": "recipe",
     "HeadsRecipe": "recipe",
@@ -116,6 +117,7 @@ __all__ = [
     "Compressor",
     "Document",
     "DocumentBoost",
+    "DocumentResult",
     "Explanation",
     "FeatureCoverage",
     "Firings",

@@ -21,6 +21,8 @@ Mode = Literal["hybrid", "s3", "bm25"]
 Split = Literal["dev", "test", "all"]
 # How spans are returned: best first, or as in the documents.
 Order = Literal["score", "document"]
+# What the results of a search are, if not spans.
+GroupBy = Literal["document"]
 # What evidence is made of: sentences, or lines that are never cut or joined.
 Unit = Literal["sentence", "line"]
 # Metadata that documents must have, as values or with the operators of `search.filtering`, or a

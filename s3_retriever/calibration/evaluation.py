@@ -19,7 +19,7 @@ from s3_retriever.engine.s3index import S3Index, new_store
 from s3_retriever.index import Snapshot
 from s3_retriever.progress import Bar
 from s3_retriever.recipe import Recipe
-from s3_retriever.search import rank, select
+from s3_retriever.search import Limits, rank, select
 
 # Share of a gold span's characters that must be covered: sentence boundaries of labels and index
 # may differ by an abbreviation or a quotation mark.
@@ -153,7 +153,7 @@ class Evaluator:
         recalls = [
             evidence_recall(
                 question.evidence,
-                select(ranking, recipe, k=None, token_budget=budget, order="score"),
+                select(ranking, recipe, Limits(token_budget=budget)),
             )
             for budget in self._token_budgets
         ]

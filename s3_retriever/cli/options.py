@@ -15,7 +15,7 @@ from s3_retriever.codebook.files import is_foreign
 from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.paths import EMBEDDED, lasting
 from s3_retriever.recipe import Recipe
-from s3_retriever.types import Mode, Order
+from s3_retriever.types import GroupBy, Mode, Order
 
 if TYPE_CHECKING:
     from s3_retriever.engine import S3Index
@@ -175,7 +175,26 @@ Spans = Annotated[
         metavar="N",
         min=1,
         show_default="no limit",
-        help="Maximum number of spans.",
+        help="Maximum number of spans, or documents.",
+    ),
+]
+SpansPerDocument = Annotated[
+    int | None,
+    typer.Option(
+        "--spans-per-document",
+        metavar="N",
+        min=1,
+        show_default="3 with --group-by, else no limit",
+        help="Maximum number of spans of a document.",
+    ),
+]
+GroupByName = Annotated[
+    GroupBy | None,
+    typer.Option(
+        "--group-by",
+        metavar=choices(GroupBy),
+        show_default="spans",
+        help="Return documents, ranked by all of their evidence, each with its best spans.",
     ),
 ]
 TokenBudget = Annotated[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -28,7 +28,8 @@ from s3_retriever.recipe import Recipe
 
 if TYPE_CHECKING:
     from s3_retriever.engine import S3Index
-    from s3_retriever.search import Explanation, Span
+    from s3_retriever.engine.s3index import SearchOptions
+    from s3_retriever.search import DocumentResult, Explanation, Span
     from s3_retriever.server.client import RemoteIndex
 
 # Wider lines are hard to read.
@@ -49,6 +50,18 @@ def span_json(span: Span) -> dict[str, Any]:
         "tokens": span.tokens,
         "text": span.text,
         "metadata": dict(span.metadata),
+    }
+
+
+def document_json(result: DocumentResult, found_at: Mapping[Span, str]) -> dict[str, Any]:
+    """A document and its spans as JSON values."""
+    return {
+        "document_id": result.document_id,
+        "title": result.title,
+        "score": result.score,
+        "relevance": result.relevance,
+        "metadata": dict(result.metadata),
+        "spans": [span_json(span) | {"place": found_at[span]} for span in result.spans],
     }
 
 
@@ -74,6 +87,24 @@ def show_spans(console: Console, spans: Sequence[Span], found_at: Sequence[str])
             console.print()
         show_heading(console, rank, span, where)
         show_text(console, Text(re.sub(r"\s+", " ", span.text)))
+
+
+def show_documents(
+    console: Console, documents: Sequence[DocumentResult], found_at: Mapping[Span, str]
+) -> None:
+    """Print documents in order, each with its spans below it."""
+    for rank, document in enumerate(documents, 1):
+        if rank > 1:
+            console.print()
+        title = one_line(document.title or document.document_id)
+        console.print(Text.assemble((f"{rank}. ", "cyan"), (title, "bold")), soft_wrap=True)
+        facts = f"score {document.score:.2f}, relevance {document.relevance:.2f}"
+        line = f"{_INDENT}{one_line(document.document_id)}  ({facts})"
+        console.print(Text(line, "dim"), soft_wrap=True)
+        for span in document.spans:
+            where = f"{_INDENT}{one_line(found_at[span])}  ({size(span)})"
+            console.print(Text(where, "dim"), soft_wrap=True)
+            show_text(console, Text(re.sub(r"\s+", " ", span.text)))
 
 
 def show_heading(console: Console, rank: int, span: Span, where: str) -> None:
@@ -126,6 +157,8 @@ def search(
     mode: options.ModeName = "hybrid",
     where: options.Conditions = None,
     order: options.OrderName = "score",
+    group_by: options.GroupByName = None,
+    spans_per_document: options.SpansPerDocument = None,
     recipe: options.SearchRecipe = None,
     host: Annotated[
         str | None,
@@ -152,7 +185,7 @@ def search(
     token: options.Token = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Find the spans that answer a question, in an index, in files or on a server.
+    """Find the spans that answer a question, or documents, in an index, in files or on a server.
 
     With --in, mode bm25 does not load the host. With --server, --in is the name of an index there,
     and not needed if there is only one. Exits with code 3 if nothing is found.
@@ -171,23 +204,33 @@ def search(
         opened = open_index(index, host, codebook, device, dtype, needs_host=needs_host)
     else:
         opened = _index_of(files or [], host, codebook, chosen, device, dtype)
+    limits: SearchOptions = {
+        "mode": mode,
+        "token_budget": token_budget,
+        "min_relevance": min_relevance,
+        "where": wanted,
+        "order": order,
+        "recipe": chosen,
+        "spans_per_document": spans_per_document,
+    }
     with opened:
-        spans = opened.search(
-            question,
-            k,
-            mode=mode,
-            token_budget=token_budget,
-            min_relevance=min_relevance,
-            where=wanted,
-            order=order,
-            recipe=chosen,
-        )
-        found_at = places(opened, spans)
-    if as_json:
-        rows = [span_json(span) | {"place": at} for span, at in zip(spans, found_at, strict=True)]
+        documents, spans = [], []
+        if group_by is None:
+            spans = opened.search(question, k, **limits)
+        else:
+            documents = opened.search(question, k, group_by=group_by, **limits)
+            spans = [span for document in documents for span in document.spans]
+        found_at = dict(zip(spans, places(opened, spans), strict=True))
+    if as_json and group_by is not None:
+        rows = [document_json(document, found_at) for document in documents]
+        write_json({"question": question, "documents": rows})
+    elif as_json:
+        rows = [span_json(span) | {"place": found_at[span]} for span in spans]
         write_json({"question": question, "spans": rows})
+    elif group_by is not None:
+        show_documents(results(), documents, found_at)
     else:
-        show_spans(results(), spans, found_at)
+        show_spans(results(), spans, list(found_at.values()))
     if not spans:
         say("Nothing found.")
         raise typer.Exit(ExitCode.NOTHING_FOUND)

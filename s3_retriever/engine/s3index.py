@@ -7,7 +7,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, TypedDict, overload
+
+from typing_extensions import Unpack
 
 from s3_retriever.codebook.files import local_folder, read_codebook_file
 from s3_retriever.display import error_html, index_html
@@ -27,9 +29,11 @@ from s3_retriever.processes import renew_after_fork
 from s3_retriever.progress import Bar, progress_bar
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import (
+    DocumentResult,
     Explanation,
     Firings,
     Heat,
+    Limits,
     Span,
     explain,
     firings,
@@ -37,9 +41,11 @@ from s3_retriever.search import (
     knows_relevance,
     rank,
     search,
+    search_documents,
 )
 from s3_retriever.text import TEXT_ANALYSIS
 from s3_retriever.types import (
+    GroupBy,
     Mode,
     Order,
     Where,
@@ -65,10 +71,29 @@ if TYPE_CHECKING:
 
 # Tokens of a search that sets no limit, about what four chunks of other retrievers hold.
 DEFAULT_TOKEN_BUDGET = 512
+# Spans of each document in a search for documents.
+SPANS_PER_DOCUMENT = 3
 # The recipes that come with a codebook.
 RECIPE_NAMES = ("default", "paper", "paper-literal")
 # A search without `k` leaves out spans of a lower relevance.
 MIN_RELEVANCE = 0.05
+
+
+# What names a document of an index.
+Found = str | Span | DocumentResult
+
+
+class SearchOptions(TypedDict, total=False):
+    """The options of `S3Index.search` that do not change what it returns."""
+
+    mode: Mode
+    token_budget: int | None
+    min_relevance: float | None
+    where: Where | None
+    order: Order
+    unique: bool
+    recipe: str | Recipe | None
+    spans_per_document: int | None
 
 
 class S3Index:
@@ -295,16 +320,16 @@ class S3Index:
         return self._store.snapshot().documents()
 
     @overload
-    def get(self, ids: str | Span) -> Document: ...  # type: ignore[overload-overlap]
+    def get(self, ids: Found) -> Document: ...  # type: ignore[overload-overlap]
 
     @overload
-    def get(self, ids: Iterable[str | Span]) -> list[Document]: ...
+    def get(self, ids: Iterable[Found]) -> list[Document]: ...
 
-    def get(self, ids: str | Span | Iterable[str | Span]) -> Document | list[Document]:
+    def get(self, ids: Found | Iterable[Found]) -> Document | list[Document]:
         """Read documents: text, id and metadata.
 
         Args:
-            ids: An id, a span or its id, or a list of these.
+            ids: An id, a span or its id, a document that a search found, or a list of these.
 
         Returns:
             The document; for a list, the documents in its order.
@@ -317,7 +342,7 @@ class S3Index:
         if unknown:
             raise unknown_ids(unknown)
         documents = [snapshot.document(name) for name in names]
-        return documents[0] if isinstance(ids, (str, Span)) else documents
+        return documents[0] if isinstance(ids, (str, Span, DocumentResult)) else documents
 
     def add(
         self,
@@ -423,6 +448,26 @@ class S3Index:
         """
         return self._store.verify(progress=progress)
 
+    @overload
+    def search(
+        self,
+        question: str,
+        k: int | None = None,
+        *,
+        group_by: None = None,
+        **options: Unpack[SearchOptions],
+    ) -> list[Span]: ...
+
+    @overload
+    def search(
+        self,
+        question: str,
+        k: int | None = None,
+        *,
+        group_by: Literal["document"],
+        **options: Unpack[SearchOptions],
+    ) -> list[DocumentResult]: ...
+
     def search(
         self,
         question: str,
@@ -435,13 +480,15 @@ class S3Index:
         order: Order = "score",
         unique: bool = True,
         recipe: str | Recipe | None = None,
+        group_by: GroupBy | None = None,
+        spans_per_document: int | None = None,
         **_unknown: NoReturn,
-    ) -> list[Span]:
-        """Find the spans that answer a question.
+    ) -> list[Span] | list[DocumentResult]:
+        """Find the spans that answer a question, or the documents that have them.
 
         Args:
             question: Any text.
-            k: Most spans; None for no limit.
+            k: Most spans, or documents; None for no limit.
             mode: `s3` (co-activation of features), `bm25`, or `hybrid`, which fuses both.
             token_budget: Most tokens of all spans together, as the host counts them; 512 if
                 neither `k` nor `token_budget` is given.
@@ -457,9 +504,14 @@ class S3Index:
             unique: Whether a sentence that occurs in several places, such as overlapping chunks or
                 copies of a document, is returned once. White space is ignored.
             recipe: Score with another recipe than the index's own; its taps must be indexed.
+            group_by: `document` returns documents, ranked by all of their evidence, each with its
+                best spans.
+            spans_per_document: Most spans of a document; by default 3 with `group_by`, else no
+                limit.
 
         Returns:
-            Spans that do not overlap; fewer than asked for if there are no more.
+            Spans that do not overlap, or documents with such spans; fewer than asked for if there
+            are no more.
 
         Raises:
             InputError: The question is empty, a number is below 1, a name is unknown, or `where`
@@ -474,6 +526,12 @@ class S3Index:
         k = None if k is None else check_count(k, "k")
         if token_budget is not None:
             token_budget = check_count(token_budget, "token_budget")
+        if group_by is not None:
+            check_choice(group_by, "group_by", GroupBy)
+        if spans_per_document is not None:
+            spans_per_document = check_count(spans_per_document, "spans_per_document")
+        elif group_by is not None:
+            spans_per_document = SPANS_PER_DOCUMENT
         min_relevance = check_share(min_relevance, "min_relevance")
         chosen = self._chosen(recipe, mode)
         if min_relevance is None:
@@ -481,18 +539,15 @@ class S3Index:
             min_relevance = MIN_RELEVANCE if floor else 0.0
         if k is None and token_budget is None:
             token_budget = DEFAULT_TOKEN_BUDGET
-        return search(
+        find = search if group_by is None else search_documents
+        return find(
             self._snapshot(mode),
             question,
             chosen,
             None if mode == "bm25" else self.encoder,
+            Limits(k, token_budget, min_relevance, order, unique, spans_per_document),
             mode=mode,
-            k=k,
-            token_budget=token_budget,
-            min_relevance=min_relevance,
             where=where,
-            order=order,
-            unique=unique,
         )
 
     def explain(
@@ -609,17 +664,17 @@ class S3Index:
 
 
 def document_ids(items: Any) -> list[str]:
-    """The ids of documents that are given as ids, spans or documents.
+    """The ids of documents that are given as ids, spans, results or documents.
 
     Raises:
         InputError: `items` or an item is of another type.
     """
     ids = []
-    for item in check_items(items, "ids", (str, Span, Document)):
-        if isinstance(item, (Span, Document)):
-            ids.append(item.document_id if isinstance(item, Span) else item.id)
+    for item in check_items(items, "ids", (str, Span, DocumentResult, Document)):
+        if isinstance(item, (Span, DocumentResult)):
+            ids.append(item.document_id)
         else:
-            ids.append(check_string(item, "id"))
+            ids.append(item.id if isinstance(item, Document) else check_string(item, "id"))
     return ids
 
 

@@ -158,6 +158,13 @@ class Snapshot:
         starts[firsts[firsts < len(self)]] = True
         return np.flatnonzero(starts)
 
+    def document_of(self, number: int) -> slice:
+        """Numbers of all sentences of the document that a sentence belongs to."""
+        _, segment, ordinal = self.locate(number)
+        row = segment.documents[int(segment.sentences[ordinal]["document"])]
+        start = number - ordinal + int(row["first_sentence"])
+        return slice(start, start + int(row["n_sentences"]))
+
     @cached_property
     def mean_terms(self) -> float:
         """Mean length of the live sentences in terms, 0 if there are none."""

@@ -1,16 +1,19 @@
 """Search: from a question to spans of evidence, and why they were chosen."""
 
+from s3_retriever.search.documents import DocumentResult
 from s3_retriever.search.explanation import Explanation, explain
 from s3_retriever.search.filtering import admitted
 from s3_retriever.search.heat import Firings, Heat, firings, heat
-from s3_retriever.search.pipeline import rank, search
+from s3_retriever.search.pipeline import rank, search, search_documents
 from s3_retriever.search.relevance import knows_relevance
-from s3_retriever.search.selection import Span, select
+from s3_retriever.search.selection import Limits, Span, select
 
 __all__ = [
+    "DocumentResult",
     "Explanation",
     "Firings",
     "Heat",
+    "Limits",
     "Span",
     "admitted",
     "explain",
@@ -19,5 +22,6 @@ __all__ = [
     "knows_relevance",
     "rank",
     "search",
+    "search_documents",
     "select",
 ]

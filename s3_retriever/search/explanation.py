@@ -16,6 +16,7 @@ from s3_retriever.recipe import MaxToken, Recipe, Redundancy
 from s3_retriever.search.ranking import Ranking
 from s3_retriever.search.relevance import Relevance
 from s3_retriever.search.selection import (
+    Limits,
     Pick,
     Span,
     order_of,
@@ -238,7 +239,7 @@ def _lost(ranking: Ranking, recipe: Recipe, redundancy: Redundancy, number: int)
         return 0.0
     score = float(ranking.scores[number])
     lowest = score - (1.0 - redundancy.floor) * share
-    for chosen in pick(order_of(ranking, recipe), radius=recipe.advanced.radius):
+    for chosen in pick(order_of(ranking, recipe), Limits(), radius=recipe.advanced.radius):
         if chosen.first <= number <= chosen.last:
             return chosen.score - score
         if chosen.score < lowest:

@@ -15,7 +15,7 @@ from s3_retriever.quantization import direction_of
 from s3_retriever.recipe import Recipe, SecondHop
 from s3_retriever.search.fusion import moments, nth_largest
 from s3_retriever.search.ranking import Hop, Ranking
-from s3_retriever.search.selection import BestFirst, pick
+from s3_retriever.search.selection import BestFirst, Limits, pick
 from s3_retriever.search.signals import (
     Coactivation,
     FeatureWeights,
@@ -42,7 +42,8 @@ def add_hop(first: Ranking, question: str, recipe: Recipe, hop: SecondHop) -> Ra
     Returns:
         The ranking of both passes; the first pass itself if it has no spans to start from.
     """
-    bridges = [_Bridge(first, best.peak) for best in islice(pick(BestFirst(first)), hop.bridges)]
+    best = islice(pick(BestFirst(first), Limits()), hop.bridges)
+    bridges = [_Bridge(first, each.peak) for each in best]
     if not bridges:
         return first
     scores = _second_pass(first, bridges, question, recipe, hop)
@@ -69,12 +70,10 @@ class _Bridge:
     """
 
     def __init__(self, first: Ranking, number: int) -> None:
-        place, self._segment, self._ordinal = first.snapshot.locate(number)
+        _, self._segment, self._ordinal = first.snapshot.locate(number)
         self._document = int(self._segment.sentences[self._ordinal]["document"])
-        document = self._segment.documents[self._document]
-        start = int(first.snapshot.bounds[place]) + int(document["first_sentence"])
         self.number = number
-        self.document = slice(start, start + int(document["n_sentences"]))
+        self.document = first.snapshot.document_of(number)
 
     def features(self, tap: str, known: NDArray[np.int64], weight: float) -> FeatureWeights:
         """Features of the sentence beyond the known ones, weighted by the tokens they fire on."""

@@ -19,11 +19,12 @@ from s3_retriever.features import QuestionEncoder
 from s3_retriever.index import Snapshot
 from s3_retriever.recipe import DocumentBoost, Interleave, Recipe, ZScore
 from s3_retriever.search.attention import HeadAttention, best_sentences
+from s3_retriever.search.documents import DocumentResult, select_documents
 from s3_retriever.search.filtering import admitted
 from s3_retriever.search.fusion import interleave, nth_largest, rounded, weigh
 from s3_retriever.search.hop import add_hop
 from s3_retriever.search.ranking import Ranking
-from s3_retriever.search.selection import Span, select
+from s3_retriever.search.selection import Limits, Span, select
 from s3_retriever.search.signals import (
     Coactivation,
     count_terms,
@@ -31,7 +32,7 @@ from s3_retriever.search.signals import (
     similarity,
     term_gains,
 )
-from s3_retriever.types import Contribution, Mode, Order, Scores, Source, Where
+from s3_retriever.types import Contribution, Mode, Scores, Source, Where
 
 
 def search(
@@ -39,14 +40,10 @@ def search(
     question: str,
     recipe: Recipe,
     encoder: QuestionEncoder | None,
+    limits: Limits,
     *,
     mode: Mode = "hybrid",
-    k: int | None = None,
-    token_budget: int | None = None,
-    min_relevance: float = 0.0,
     where: Where | None = None,
-    order: Order = "score",
-    unique: bool = True,
 ) -> list[Span]:
     """Find the spans that answer a question.
 
@@ -55,15 +52,9 @@ def search(
         question: The question.
         recipe: How it is scored.
         encoder: Reads the question; None in mode `bm25`, which needs no host.
+        limits: How much to return.
         mode: `s3` (co-activation of features), `bm25`, or `hybrid`, which fuses both.
-        k: Most spans to return; None for no limit.
-        token_budget: Most tokens of all spans together, as the host counts them; None for no
-            limit.
-        min_relevance: Spans of a lower relevance are left out.
         where: Metadata that documents must have, or a function of a document's metadata.
-        order: `score`, best first, or `document`, as in the documents.
-        unique: Whether a sentence that occurs in several places is returned once, white space
-            aside.
 
     Raises:
         InputError: `where` is neither a mapping nor a function.
@@ -72,15 +63,28 @@ def search(
     if not allowed.any():
         return []
     ranking = rank(snapshot, question, recipe, encoder, mode, allowed)
-    return select(
-        ranking,
-        recipe,
-        k=k,
-        token_budget=token_budget,
-        order=order,
-        unique=unique,
-        min_relevance=min_relevance,
-    )
+    return select(ranking, recipe, limits)
+
+
+def search_documents(
+    snapshot: Snapshot,
+    question: str,
+    recipe: Recipe,
+    encoder: QuestionEncoder | None,
+    limits: Limits,
+    *,
+    mode: Mode = "hybrid",
+    where: Where | None = None,
+) -> list[DocumentResult]:
+    """Find the documents that answer a question, each with its best spans.
+
+    Args and errors are those of `search`.
+    """
+    allowed = admitted(snapshot, where)
+    if not allowed.any():
+        return []
+    ranking = rank(snapshot, question, recipe, encoder, mode, allowed)
+    return select_documents(ranking, question, recipe, limits)
 
 
 def rank(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush, heapreplace
@@ -99,53 +100,67 @@ class Pick:
     score: float
 
 
-def select(
-    ranking: Ranking,
-    recipe: Recipe,
-    *,
-    k: int | None,
-    token_budget: int | None,
-    order: Order,
-    unique: bool = True,
-    min_relevance: float = 0.0,
-) -> SpanList:
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a search returns, of what, and in which order.
+
+    Attributes:
+        k: Most spans, or documents of a search for documents; None for no limit.
+        token_budget: Most tokens of all spans together, as the host counts them; None for no
+            limit. Spans that exceed the rest of the budget are skipped.
+        min_relevance: Peaks of a lower relevance are skipped.
+        order: `score`, best first, or `document`, as in the documents.
+        unique: Whether a peak is skipped if a chosen span already has its sentence, white space
+            aside: from an overlapping chunk, say, or a copy of the document.
+        spans_per_document: Most spans of a document; None for no limit.
+    """
+
+    k: int | None = None
+    token_budget: int | None = None
+    min_relevance: float = 0.0
+    order: Order = "score"
+    unique: bool = True
+    spans_per_document: int | None = None
+
+
+def select(ranking: Ranking, recipe: Recipe, limits: Limits) -> SpanList:
     """Choose spans, best first, until there are `k` or the budget is spent.
 
     A span is the sentence of a peak, widened to the sentences within the recipe's radius of it. A
     chosen span suppresses the sentences it covers (non-maximum suppression), and with `unique`
-    also their copies elsewhere. Spans that exceed the rest of the budget are skipped.
+    also their copies elsewhere.
 
     Args:
         ranking: Scores of all sentences.
         recipe: Gives the radius, and how repetition is discounted.
-        k: Most spans to choose; None for no limit.
-        token_budget: Most tokens of all spans together; None for no limit.
-        order: `score`, best first, or `document`, as in the documents.
-        unique: Whether a peak is skipped if a chosen span already has its sentence, white space
-            aside: from an overlapping chunk, say, or a copy of the document.
-        min_relevance: Peaks of a lower relevance are skipped.
+        limits: Where to stop.
     """
     relevance = Relevance(ranking, recipe)
-    if relevance.best < min_relevance:
+    if relevance.best < limits.min_relevance:
         return SpanList()
     picked = pick(
         order_of(ranking, recipe),
-        token_budget=token_budget,
+        limits,
         radius=recipe.advanced.radius,
-        unique=unique,
-        wanted=lambda number: min_relevance == 0 or relevance[number] >= min_relevance,
+        wanted=lambda number: relevance[number] >= limits.min_relevance,
     )
-    chosen = list(islice(picked, k))
-    if order == "document":
+    chosen = list(islice(picked, limits.k))
+    if limits.order == "document":
         chosen.sort(key=lambda span: span.first)
     return SpanList(span_of(ranking, span, relevance[span.peak]) for span in chosen)
 
 
-def order_of(ranking: Ranking, recipe: Recipe) -> BestFirst:
-    """The order in which sentences are considered; mode `bm25`, a baseline, ignores redundancy."""
+def order_of(ranking: Ranking, recipe: Recipe, within: slice | None = None) -> BestFirst:
+    """The order in which sentences are considered; mode `bm25`, a baseline, ignores redundancy.
+
+    Args:
+        ranking: Scores of all sentences.
+        recipe: How repetition is discounted.
+        within: Numbers of the sentences that are considered; None for all of them.
+    """
     if recipe.redundancy is None or ranking.coactivation is None:
-        return BestFirst(ranking)
-    return LeastRedundant(ranking, recipe.redundancy)
+        return BestFirst(ranking, within)
+    return LeastRedundant(ranking, recipe.redundancy, within)
 
 
 class BestFirst:
@@ -153,10 +168,12 @@ class BestFirst:
 
     Args:
         ranking: Scores of all sentences.
+        within: Numbers of the sentences to take, such as those of a document; None for all.
     """
 
-    def __init__(self, ranking: Ranking) -> None:
+    def __init__(self, ranking: Ranking, within: slice | None = None) -> None:
         self.ranking = ranking
+        self._within = within
 
     def __iter__(self) -> Iterator[tuple[int, float]]:
         """Numbers and scores."""
@@ -169,17 +186,20 @@ class BestFirst:
     def sorted(self) -> Iterator[NDArray[np.int64]]:
         """Numbers by falling score, first the best few, then more."""
         eligible = self.ranking.eligible
+        if self._within is not None:
+            numbers = self._within.start + np.flatnonzero(eligible[self._within])
+            yield self._falling(numbers)
+            return
         scores = np.where(eligible, self.ranking.scores, -np.inf)
         limit = np.inf
         for n in _SORTED:
             if n < len(scores):
                 least = nth_largest(scores, n)
-                yield self._falling((scores > least) & (scores <= limit))
+                yield self._falling(np.flatnonzero((scores > least) & (scores <= limit)))
                 limit = least
-        yield self._falling(eligible & (scores <= limit))
+        yield self._falling(np.flatnonzero(eligible & (scores <= limit)))
 
-    def _falling(self, chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
-        numbers = np.flatnonzero(chosen)
+    def _falling(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         return numbers[np.argsort(-self.ranking.scores[numbers], kind="stable")]
 
 
@@ -192,10 +212,11 @@ class LeastRedundant(BestFirst):
     Args:
         ranking: Scores of all sentences, fused by `ZScore`.
         recipe: How repetition is discounted.
+        within: As in `BestFirst`.
     """
 
-    def __init__(self, ranking: Ranking, recipe: Redundancy) -> None:
-        super().__init__(ranking)
+    def __init__(self, ranking: Ranking, recipe: Redundancy, within: slice | None = None) -> None:
+        super().__init__(ranking, within)
         self._recipe = recipe
         # For sentences in the queue, what each feature and term of the question adds.
         self._shares: dict[int, Scores] = {}
@@ -254,44 +275,92 @@ class LeastRedundant(BestFirst):
 
 def pick(
     best_first: BestFirst,
+    limits: Limits,
     *,
-    token_budget: int | None = None,
     radius: int = 0,
-    unique: bool = True,
     wanted: Callable[[int], bool] = lambda _: True,
+    said: set[str] | None = None,
 ) -> Iterator[Pick]:
-    """Choose runs of sentences around wanted ones as `select` does, one at a time."""
-    ranking = best_first.ranking
-    taken = ~ranking.eligible
-    said: set[str] = set()
-    left = token_budget
+    """Choose runs of sentences around wanted ones as `select` does, one at a time, without end.
+
+    Args:
+        best_first: Sentences in the order in which they are considered.
+        limits: Where to stop; `k`, order and relevance are up to the caller.
+        radius: As in a recipe.
+        wanted: Whether a sentence may be a peak.
+        said: The texts of sentences that were chosen before; gets those chosen now.
+    """
+    chosen = _Chosen(best_first.ranking, limits, set() if said is None else said)
     misses = 0
     for number, score in best_first:
-        if taken[number]:
+        if chosen.closed[number]:
             continue
         if misses == _MISSES:
             break
         if not wanted(number):
             misses += 1
             continue
-        texts = set(_texts(ranking, number, number)) if unique else set()
-        if unique and texts <= said:
+        if chosen.repeats(number):
             continue
-        first, last = _widen(ranking, number, radius, taken)
-        if left is not None:
-            size = _tokens(ranking, first, last)
-            if size > left:
-                misses += 1
-                continue
-            left -= size
+        first, last = _widen(best_first.ranking, number, radius, chosen.closed)
+        if not chosen.fits(first, last):
+            misses += 1
+            continue
         misses = 0
-        taken[first : last + 1] = True
-        if unique:
-            said.update(texts if first == last else _texts(ranking, first, last))
+        chosen.add(first, last)
         best_first.take(number)
         yield Pick(first, last, number, score)
-        if left == 0:
+        if chosen.left == 0:
             break
+
+
+class _Chosen:
+    """What is chosen so far, and what may still be.
+
+    Args:
+        ranking: Scores of all sentences.
+        limits: The budget, whether sentences are unique, and the most spans of a document.
+        said: The texts of chosen sentences.
+
+    Attributes:
+        closed: Which sentences cannot be chosen any more, bool [n].
+        left: What is left of the budget; None without one.
+    """
+
+    def __init__(self, ranking: Ranking, limits: Limits, said: set[str]) -> None:
+        self.closed = ~ranking.eligible
+        self.left = limits.token_budget
+        self._ranking = ranking
+        self._limits = limits
+        self._said = said
+        self._spans: Counter[int] = Counter()
+
+    def repeats(self, number: int) -> bool:
+        """Whether a chosen sentence has the same text, if sentences are unique."""
+        return self._limits.unique and self._said.issuperset(self._texts(number, number))
+
+    def fits(self, first: int, last: int) -> bool:
+        """Whether a run of sentences fits into what is left of the budget."""
+        return self.left is None or _tokens(self._ranking, first, last) <= self.left
+
+    def add(self, first: int, last: int) -> None:
+        """Choose a run of sentences."""
+        if self.left is not None:
+            self.left -= _tokens(self._ranking, first, last)
+        self.closed[first : last + 1] = True
+        if self._limits.unique:
+            self._said.update(self._texts(first, last))
+        if self._limits.spans_per_document is not None:
+            document = self._ranking.snapshot.document_of(first)
+            self._spans[document.start] += 1
+            if self._spans[document.start] == self._limits.spans_per_document:
+                self.closed[document] = True
+
+    def _texts(self, first: int, last: int) -> Iterator[str]:
+        """The texts of a run of sentences, white space normalised."""
+        _, segment, start = self._ranking.snapshot.locate(first)
+        for ordinal in range(start, start + last - first + 1):
+            yield " ".join(segment.text(ordinal, ordinal).split())
 
 
 def span_of(ranking: Ranking, chosen: Pick, relevance: float) -> Span:
@@ -325,13 +394,6 @@ def _span_id(ranking: Ranking, number: int) -> str:
     sentence = segment.sentences[ordinal]
     row = segment.document(int(sentence["document"]))
     return f"{row.id}:{sentence['start']}-{sentence['end']}"
-
-
-def _texts(ranking: Ranking, first: int, last: int) -> Iterator[str]:
-    """The texts of a run of sentences, white space normalised."""
-    _, segment, start = ranking.snapshot.locate(first)
-    for ordinal in range(start, start + last - first + 1):
-        yield " ".join(segment.text(ordinal, ordinal).split())
 
 
 def _widen(ranking: Ranking, number: int, radius: int, taken: NDArray[np.bool_]) -> tuple[int, int]:

@@ -375,6 +375,38 @@ def bm25_each(snapshot: Snapshot, several: Sequence[Mapping[str, QuestionTerm]])
     return rows
 
 
+def document_bm25(snapshot: Snapshot, counted: Mapping[str, QuestionTerm]) -> Scores:
+    """BM25 of whole documents, float64 [documents], as `Snapshot.document_starts` lists them.
+
+    A title counts once for every sentence, as in the sentences' own scores. Deleted documents enter
+    no statistic and score 0.
+
+    Args:
+        snapshot: What is scored.
+        counted: The question's terms.
+    """
+    starts = snapshot.document_starts
+    names = [name for term in counted.values() for name in sorted(term.alternatives)]
+    sizes = [len(term.alternatives) for term in counted.values()]
+    hashes = np.array([term_hash(name) for name in names], dtype=np.uint64)
+    numbers, found, counts = _live_postings(snapshot, hashes)
+    which = np.repeat(np.arange(len(counted)), sizes)[found]
+    documents = np.searchsorted(starts, numbers, side="right") - 1
+    pairs, inverse = np.unique(documents * len(counted) + which, return_inverse=True)
+    documents, which = np.divmod(pairs, max(len(counted), 1))
+    occurrences = np.bincount(inverse, counts, minlength=len(pairs))
+    total = snapshot.n_documents
+    frequency = np.bincount(which, minlength=len(counted))
+    idf = np.log1p((total - frequency + 0.5) / (frequency + 0.5))
+    weights = idf * np.array([term.occurrences for term in counted.values()], dtype=np.float64)
+    terms = np.where(snapshot.live, snapshot.column("n_terms"), 0)
+    lengths = np.add.reduceat(terms, starts).astype(np.float64)
+    relative = lengths[documents] / max(float(lengths.sum()) / max(total, 1), 1.0)
+    saturation = K1 * (1 - B + B * relative)
+    gains = weights[which] * occurrences * (K1 + 1) / (occurrences + saturation)
+    return np.bincount(documents, gains, minlength=len(starts)).astype(np.float64, copy=False)
+
+
 def _live_postings(
     snapshot: Snapshot, hashes: NDArray[np.uint64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:

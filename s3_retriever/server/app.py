@@ -166,16 +166,14 @@ async def list_indexes(request: Request) -> wire.IndexesResponse:
 
 @router.post("/{index}/search", response_model=wire.SearchResponse)
 async def search(served: Served, body: wire.SearchRequest) -> Response:
-    """Find the spans that answer a question."""
+    """Find the spans that answer a question, or the documents that have them."""
     wanted = dict(body)
 
     def work() -> wire.SearchResponse:
         began = time.perf_counter()
-        spans = served.index.search(**wanted)
+        found = served.index.search(**wanted)
         took = time.perf_counter() - began
-        return wire.SearchResponse.model_construct(
-            spans=[wire.SpanOut.of(span) for span in spans], took_ms=took * 1_000
-        )
+        return wire.SearchResponse.of(found, body.group_by is not None, took * 1_000)
 
     return await served.read(work)
 

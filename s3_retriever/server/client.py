@@ -6,22 +6,22 @@ import json
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, NoReturn, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
+from typing_extensions import Unpack
 
 from s3_retriever import errors
 from s3_retriever.document import Document, as_documents
-from s3_retriever.engine.s3index import document_ids
+from s3_retriever.engine.s3index import Found, SearchOptions, document_ids
 from s3_retriever.errors import InputError, S3Error, ServerError, brief
 from s3_retriever.metadata import json_value
 from s3_retriever.recipe import Recipe
-from s3_retriever.search import Explanation, Firings, Heat, Span
+from s3_retriever.search import DocumentResult, Explanation, Firings, Heat, Span
 from s3_retriever.server import wire
 from s3_retriever.types import (
-    Mode,
-    Order,
+    GroupBy,
     check_count,
     check_string,
     check_text,
@@ -127,55 +127,66 @@ class RemoteIndex:
         return self._listed()[self.name].model_dump()
 
     @overload
-    def get(self, ids: str | Span) -> Document: ...  # type: ignore[overload-overlap]
+    def get(self, ids: Found) -> Document: ...  # type: ignore[overload-overlap]
 
     @overload
-    def get(self, ids: Iterable[str | Span]) -> list[Document]: ...
+    def get(self, ids: Iterable[Found]) -> list[Document]: ...
 
-    def get(self, ids: str | Span | Iterable[str | Span]) -> Document | list[Document]:
+    def get(self, ids: Found | Iterable[Found]) -> Document | list[Document]:
         """Read documents, as `S3Index.get`, one request each."""
         documents = [self._get(name) for name in document_ids(ids)]
-        return documents[0] if isinstance(ids, (str, Span)) else documents
+        return documents[0] if isinstance(ids, (str, Span, DocumentResult)) else documents
+
+    @overload
+    def search(
+        self,
+        question: str,
+        k: int | None = None,
+        *,
+        group_by: None = None,
+        **options: Unpack[SearchOptions],
+    ) -> list[Span]: ...
+
+    @overload
+    def search(
+        self,
+        question: str,
+        k: int | None = None,
+        *,
+        group_by: Literal["document"],
+        **options: Unpack[SearchOptions],
+    ) -> list[DocumentResult]: ...
 
     def search(
         self,
         question: str,
         k: int | None = None,
         *,
-        mode: Mode = "hybrid",
-        token_budget: int | None = None,
-        min_relevance: float | None = None,
-        where: Mapping[str, Any] | None = None,
-        order: Order = "score",
-        unique: bool = True,
-        recipe: str | Recipe | None = None,
-        **_unknown: NoReturn,
-    ) -> list[Span]:
-        """Find the spans that answer a question, as `S3Index.search`.
+        group_by: GroupBy | None = None,
+        **options: Any,
+    ) -> list[Span] | list[DocumentResult]:
+        """Find the spans that answer a question, or documents, as `S3Index.search`.
 
-        `where` is a mapping: a function cannot be sent.
+        Args:
+            question: Any text.
+            k: Most spans, or documents.
+            group_by: `document` returns documents.
+            options: As in `S3Index.search`, but `where` is a mapping: a function cannot be sent.
 
         Raises:
             S3Error: As `S3Index.search`.
             ServerError: The server cannot be reached, or is busy.
         """
-        refuse_arguments("search", _unknown)
-        if callable(where):
+        refuse_arguments("search", options.keys() - SearchOptions.__annotations__.keys())
+        if callable(options.get("where")):
             raise InputError("A function cannot be sent to a server; write where as a mapping.")
-        wanted = {
-            "k": k,
-            "mode": mode,
-            "token_budget": token_budget,
-            "min_relevance": min_relevance,
-            "where": where,
-            "order": order,
-            "unique": unique,
-            "recipe": recipe,
-        }
+        wanted = {"k": k, "group_by": group_by, **options}
         given = {name: value for name, value in wanted.items() if value is not None}
         body = {"question": check_text(question, "question"), **_plain(given)}
         found = self._send(wire.SearchResponse, "POST", "/search", body)
-        return [each.span() for each in found.spans]
+        if group_by is None:
+            return [each.span() for each in found.spans]
+        return [each.result() for each in found.documents or ()]
 
     def explain(
         self, question: str, span: Span, *, recipe: str | Recipe | None = None

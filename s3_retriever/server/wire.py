@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from s3_retriever.document import Document, title_of
 from s3_retriever.errors import InputError
 from s3_retriever.recipe import Recipe
-from s3_retriever.search import Explanation, Firings, Heat, Span
+from s3_retriever.search import DocumentResult, Explanation, Firings, Heat, Span
 from s3_retriever.search.explanation import AttentionShare, FeatureShare, TermShare, TokenScore
 from s3_retriever.search.heat import Firing, HeatFeature
-from s3_retriever.types import Contribution, Mode, Order, Source, Unit
+from s3_retriever.types import Contribution, GroupBy, Mode, Order, Source, Unit
 
 if TYPE_CHECKING:
     from s3_retriever.answer import Citation
@@ -69,6 +69,8 @@ class SearchRequest(_Request):
     order: Order = "score"
     unique: bool = True
     recipe: RecipeChoice | None = None
+    group_by: GroupBy | None = None
+    spans_per_document: Annotated[int, Field(ge=1, le=MAX_SPANS)] | None = None
 
 
 class ExplainRequest(_Request):
@@ -176,11 +178,54 @@ class SpanOut(BaseModel):
 _SPAN_FIELDS = tuple(name for name in SpanOut.model_fields if name not in ("id", "title"))
 
 
+class DocumentResultOut(BaseModel):
+    """All fields of `s3_retriever.DocumentResult`."""
+
+    document_id: str
+    title: str
+    score: float
+    relevance: float
+    metadata: Mapping[str, Any]
+    spans: list[SpanOut]
+
+    @classmethod
+    def of(cls, result: DocumentResult) -> DocumentResultOut:
+        """A document as it is sent."""
+        fields = {name: getattr(result, name) for name in _RESULT_FIELDS}
+        return cls.model_construct(spans=[SpanOut.of(span) for span in result.spans], **fields)
+
+    def result(self) -> DocumentResult:
+        """The document as `S3Index.search` returns it."""
+        fields = {name: getattr(self, name) for name in _RESULT_FIELDS}
+        return DocumentResult(spans=tuple(each.span() for each in self.spans), **fields)
+
+
+_RESULT_FIELDS = tuple(name for name in DocumentResultOut.model_fields if name != "spans")
+
+
 class SearchResponse(BaseModel):
-    """What a search found."""
+    """What a search found: spans, or with `group_by` documents and no other spans than theirs."""
 
     spans: list[SpanOut]
     took_ms: float
+    documents: list[DocumentResultOut] | None = None
+
+    @classmethod
+    def of(
+        cls, found: Sequence[Span] | Sequence[DocumentResult], grouped: bool, took_ms: float
+    ) -> SearchResponse:
+        """Results as they are sent.
+
+        Args:
+            found: The results.
+            grouped: Whether they are documents.
+            took_ms: How long the search took.
+        """
+        spans = [SpanOut.of(each) for each in found if isinstance(each, Span)]
+        documents = [DocumentResultOut.of(each) for each in found if not isinstance(each, Span)]
+        return cls.model_construct(
+            spans=spans, documents=documents if grouped else None, took_ms=took_ms
+        )
 
 
 class ExplanationOut(BaseModel):

@@ -327,6 +327,17 @@ def test_long_spans_are_wrapped(home, model, monkeypatch):
     assert all(cell_len(line) <= 80 for line in text)
 
 
+def test_search_for_documents(made):
+    asked = ["search", QUESTION, "--in", made, "--group-by", "document"]
+    done = s3r(*asked)
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.startswith("1. Release handbook\n   handbook.md  (score ")
+    found = json.loads(s3r(*asked, "--spans-per-document", 1, "-k", 1, "--json").stdout)
+    (document,) = found["documents"]
+    assert (document["document_id"], document["title"]) == ("handbook.md", "Release handbook")
+    assert [span["place"] for span in document["spans"]] == ["handbook.md:3"]
+
+
 def test_search_options(made):
     def search(*arguments):
         done = s3r("search", QUESTION, "--in", made, "--json", *arguments)

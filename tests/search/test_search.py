@@ -23,7 +23,7 @@ from s3_retriever import (
 )
 from s3_retriever.features import EncodedQuestion, Layout, TapFeatures
 from s3_retriever.index import Store
-from s3_retriever.search import admitted, rank, select
+from s3_retriever.search import Limits, admitted, rank, select
 from s3_retriever.search.fusion import interleave, nth_largest, weigh
 from s3_retriever.search.signals import (
     Coactivation,
@@ -282,7 +282,7 @@ def test_spans_never_overlap_and_stay_in_their_document():
     text = " ".join(f"Sentence {i} names cat{i % 3} and dog{i % 5}." for i in range(40))
     store, _ = make_store([text, text.replace("Sentence", "Phrase"), "No animals."])
     ranking = ranking_of(store, "cat1 dog2 dog3")
-    spans = select(ranking, recipe(radius=9), k=None, token_budget=10_000, order="score")
+    spans = select(ranking, recipe(radius=9), Limits(token_budget=10_000))
     covered = Counter()
     for span in spans:
         document = [text, text.replace("Sentence", "Phrase")][int(span.document_id[1:])]
@@ -298,10 +298,10 @@ def test_a_budget_is_kept_and_filled_with_what_still_fits():
     texts = ["cat " * 30 + "end.", "cat dog.", "dog cat bird."]
     store, _ = make_store(texts)
     ranking = ranking_of(store, "cat")
-    spans = select(ranking, recipe(), k=None, token_budget=6, order="score")
+    spans = select(ranking, recipe(), Limits(token_budget=6))
     assert sum(span.tokens for span in spans) <= 6
     assert {span.document_id for span in spans} == {"d1", "d2"}
-    assert len(select(ranking, recipe(), k=1, token_budget=6, order="score")) == 1
+    assert len(select(ranking, recipe(), Limits(k=1, token_budget=6))) == 1
 
 
 COPIES = ["cat one. cat dog.", "cat\n  one. cat bird.", "cat two. cat dog."]
@@ -311,28 +311,26 @@ def test_what_is_said_already_uses_up_neither_k_nor_budget():
     store, _ = make_store(COPIES)
     ranking = ranking_of(store, "cat")
     for limits in ({"k": 4, "token_budget": None}, {"k": None, "token_budget": 8}):
-        spans = select(ranking, recipe(), **limits, order="document")
+        spans = select(ranking, recipe(), Limits(**limits, order="document"))
         assert [(span.document_id, span.text) for span in spans] == [
             ("d0", "cat one."),
             ("d0", "cat dog."),
             ("d1", "cat bird."),
             ("d2", "cat two."),
         ]
-    everywhere = select(ranking, recipe(), k=9, token_budget=None, order="score", unique=False)
+    everywhere = select(ranking, recipe(), Limits(k=9, unique=False))
     assert len(everywhere) == 6
 
 
 def test_a_sentence_inside_a_wider_span_is_not_repeated():
     store, _ = make_store(["dull. cat one. cat dog.", "cat dog.", "cat fish."])
-    spans = select(
-        ranking_of(store, "cat"), recipe(radius=9), k=9, token_budget=None, order="document"
-    )
+    spans = select(ranking_of(store, "cat"), recipe(radius=9), Limits(k=9, order="document"))
     assert [span.text for span in spans] == ["cat one. cat dog.", "cat fish."]
 
 
 def test_document_order():
     store, _ = make_store(["cat one. fish. cat cat cat.", "cat cat. bird."])
-    spans = select(ranking_of(store, "cat"), recipe(), k=9, token_budget=None, order="document")
+    spans = select(ranking_of(store, "cat"), recipe(), Limits(k=9, order="document"))
     assert [(s.document_id, s.start) for s in spans] == sorted(
         (s.document_id, s.start) for s in spans
     )
@@ -352,7 +350,7 @@ def test_edges_are_the_first_and_last_tokens_of_the_index():
     snapshot = store.snapshot()
     settings = recipe(fusion=Interleave(edge_tokens=2))
     ranking = rank(snapshot, "cat", settings, Unread(), "hybrid", admitted(snapshot, None))
-    spans = select(ranking, recipe(), k=9, token_budget=None, order="document")
+    spans = select(ranking, recipe(), Limits(k=9, order="document"))
     assert [(span.text, span.sources) for span in spans] == [
         ("first words.", ("edge",)),
         ("middle cat.", ("bm25",)),
@@ -364,7 +362,7 @@ def test_many_sentences_are_ranked_as_a_full_sort_would():
     text = " ".join(f"cat w{i} {'cat ' * (i % 7)}{'x ' * (i % 11)}end." for i in range(5000))
     store, _ = make_store([text], k=1)
     ranking = ranking_of(store, "cat")
-    spans = select(ranking, recipe(), k=4000, token_budget=None, order="score")
+    spans = select(ranking, recipe(), Limits(k=4000))
     starts = ranking.snapshot.column("start")
     expected = starts[np.argsort(-ranking.scores, kind="stable")][:4000]
     assert [span.start for span in spans] == expected.tolist()

@@ -56,6 +56,8 @@ def own(sentences):
         {"min_relevance": 0.9},
         {"recipe": "default"},
         {"recipe": Recipe(taps={})},
+        {"group_by": "document", "spans_per_document": 1},
+        {"group_by": "document", "where": {"year": 0}},
     ],
 )
 def test_the_client_finds_what_the_index_finds(remote, minilm_index, arguments):

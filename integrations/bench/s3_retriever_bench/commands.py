@@ -1,8 +1,8 @@
 """The commands `s3r bench ...`.
 
-`quality` and `longcontext` measure users' own data and hosts; `speed`, `memory`, `startup`,
-`serve`, `inference` and `frameworks` check what this project claims. Each imports its benchmark
-when it runs, to keep the command line quick.
+`quality`, `retrieval` and `longcontext` measure users' own data and hosts, `cache` and `adapt` the
+other methods; `speed`, `memory`, `startup`, `serve`, `inference` and `frameworks` check what this
+project claims. Each imports its benchmark when it runs, to keep the command line quick.
 """
 
 from __future__ import annotations
@@ -148,6 +148,63 @@ def relevance(
     )
     _print(relevance_tables(figures))
     _write_json(figures, out)
+
+
+@app.command()
+def retrieval(
+    data: Annotated[
+        list[Path],
+        _option(
+            "FOLDER",
+            "Collection in BEIR's form: corpus.jsonl, queries.jsonl and qrels/NAME.tsv; "
+            "repeatable.",
+        ),
+    ],
+    host: Host = "minilm",
+    codebook: CodebookFolder = None,
+    judgments: Annotated[str, _option("NAME", "Which file in qrels.")] = "test",
+    split: Annotated[
+        Split, _option("SPLIT", "Of its queries: all, or by a hash dev (for tuning) or test.")
+    ] = "all",
+    method: Annotated[
+        list[str] | None,
+        _option(
+            "NAME",
+            "bm25, dense, ensemble-rrf, ensemble-zscore, s3 or hybrid; repeatable.",
+            "all",
+        ),
+    ] = None,
+    queries: Annotated[int | None, _number("Maximum queries of a collection.", "all")] = None,
+    seed: Annotated[int, _number("Seed of resampling.", least=0)] = 0,
+    out: OutFolder = None,
+    fresh: Fresh = False,
+) -> None:
+    """Documents ranked for queries: S3 beside BM25, dense vectors and both fused.
+
+    With --out, the runs are written in TREC's form and the index is kept.
+    """
+    from s3_retriever import Codebook
+    from s3_retriever_bench.report import write_retrieval
+    from s3_retriever_bench.retrieval import Plan, run_retrieval
+    from s3_retriever_bench.tables import retrieval_tables
+
+    figures = run_retrieval(
+        Plan(
+            data,
+            host=host,
+            codebook=Codebook.from_pretrained(codebook or host),
+            judgments=judgments,
+            split=split,
+            queries=queries,
+            methods=method or [],
+            seed=seed,
+            folder=out,
+            fresh=fresh,
+        )
+    )
+    _print(retrieval_tables(figures))
+    if out is not None:
+        write_retrieval(figures, out)
 
 
 @app.command()

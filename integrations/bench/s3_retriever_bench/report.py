@@ -14,6 +14,7 @@ from s3_retriever_bench.tables import (
     inference_tables,
     longcontext_tables,
     quality_tables,
+    retrieval_tables,
     skipped_searches,
     speed_tables,
 )
@@ -31,6 +32,13 @@ def write_quality(figures: Figures, folder: Path) -> None:
         page += [grid.markdown() for grid in quality_tables(summary)]
     _write(figures, [*page, _STAR], folder, "quality")
     plots.draw_quality(list(quality_summaries(figures)), folder)
+
+
+def write_retrieval(figures: Figures, folder: Path) -> None:
+    """Write `retrieval.json` and `retrieval.md`."""
+    page = ["# Documents ranked for queries\n", *_provenance(figures)]
+    page += [grid.markdown() for grid in retrieval_tables(figures)]
+    _write(figures, [*page, _STAR], folder, "retrieval")
 
 
 def write_speed(figures: Figures, folder: Path) -> None:

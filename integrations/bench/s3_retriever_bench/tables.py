@@ -100,6 +100,20 @@ def claims_table(claims: Sequence[Figures]) -> Grid:
     return Grid("Claims", ["claim", "bound", "measured", "holds"], rows)
 
 
+def retrieval_tables(figures: Figures) -> Iterator[Grid]:
+    """For each collection of `retrieval`, the measures of every method."""
+    for name, its in figures["sets"].items():
+        measures = list(next(iter(its["means"].values())))
+        rows = []
+        for method, means in its["means"].items():
+            gain = its["gains"].get(method)
+            cells = [share(means[measure]["mean"]) for measure in measures]
+            rows.append([method, *cells, signed(Estimate(**gain["estimate"])) if gain else "-"])
+        baseline = next((gain["baseline"] for gain in its["gains"].values()), "the best baseline")
+        title = f"{name}: {its['documents']:,} documents, {len(its['queries']):,} queries"
+        yield Grid(title, ["method", *measures, f"nDCG@10 less that of {baseline}"], rows)
+
+
 def quality_tables(summary: QualitySummary) -> Iterator[Grid]:
     """All tables of one set of `quality`."""
     title = f"{summary.name}: evidence recall (95 % interval), {summary.questions} questions"

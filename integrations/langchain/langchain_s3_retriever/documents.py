@@ -14,7 +14,7 @@ from s3_retriever import InputError
 from s3_retriever.types import check_items
 
 if TYPE_CHECKING:
-    from s3_retriever import S3Index, Span
+    from s3_retriever import DocumentResult, S3Index, Span
 
 # Keys of a span's metadata that belong to this package. They are flat and their values are texts
 # and numbers, which every vector store takes.
@@ -23,6 +23,7 @@ START = "s3_start"
 END = "s3_end"
 RELEVANCE = "s3_relevance"
 SOURCES = "s3_sources"
+EVIDENCE = "s3_evidence"
 
 _MISSING: Any = object()
 
@@ -111,6 +112,24 @@ def to_evidence(span: Span, metadata: Mapping[str, Any], document_id: str) -> Do
     if _is_offset(metadata.get("start_index", 0)):
         merged["start_index"] = start
     return Document(page_content=span.text, id=f"{document_id}:{start}-{end}", metadata=merged)
+
+
+def to_parent(result: DocumentResult, document: s3_retriever.Document) -> Document:
+    """Convert a document that a search found to a LangChain document.
+
+    Args:
+        result: What the search says of it.
+        document: The document itself.
+    """
+    metadata = {
+        **document.metadata,
+        DOCUMENT_ID: document.id,
+        RELEVANCE: result.relevance,
+        EVIDENCE: "\n".join(" ".join(span.text.split()) for span in result.spans),
+    }
+    if "relevance_score" not in document.metadata:
+        metadata["relevance_score"] = result.relevance
+    return Document(page_content=document.text, id=document.id, metadata=metadata)
 
 
 def cited(documents: Iterable[Document]) -> str:

@@ -16,9 +16,10 @@ from langchain_s3_retriever.documents import (
     add_documents,
     texts_to_documents,
     to_evidence,
+    to_parent,
 )
 from langchain_s3_retriever.settings import Count, Share, is_blank
-from s3_retriever.types import Mode, Order, Where, refuse_arguments
+from s3_retriever.types import GroupBy, Mode, Order, Where, refuse_arguments
 
 if TYPE_CHECKING:
     from langchain_core.callbacks import (
@@ -47,6 +48,9 @@ class SearchOptions(TypedDict, total=False):
             document's metadata. Applied before ranking.
         order: `score`, best first, or `document`, as in the documents.
         unique: Whether a sentence that occurs in several places is returned once.
+        group_by: `document` returns whole documents, ranked by all of their evidence.
+        spans_per_document: Maximum number of spans of a document; None for no limit, or 3 with
+            `group_by`.
     """
 
     k: int | None
@@ -56,6 +60,8 @@ class SearchOptions(TypedDict, total=False):
     where: Where | None
     order: Order
     unique: bool
+    group_by: GroupBy | None
+    spans_per_document: int | None
 
 
 class Settings(SearchOptions, total=False):
@@ -91,6 +97,10 @@ class S3Retriever(BaseRetriever):
       `relevance_score` of the document's own stays, and so does a `start_index` that is not a
       number.
 
+    With `group_by="document"` it returns whole documents, as LangChain's `ParentDocumentRetriever`
+    does: `page_content` is a document's text and `id` its id. They are ranked by all of their
+    evidence, and `s3_evidence` in the metadata has their best spans, a line each.
+
     A blank question finds nothing.
     """
 
@@ -113,6 +123,10 @@ class S3Retriever(BaseRetriever):
     """`score`, best first, or `document`, as in the documents."""
     unique: bool = True
     """Whether a sentence that occurs in several places is returned once."""
+    group_by: GroupBy | None = None
+    """`document` returns whole documents, ranked by all of their evidence."""
+    spans_per_document: Count = None
+    """Maximum number of spans of a document; None for no limit, or 3 with `group_by`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -204,7 +218,8 @@ class S3Retriever(BaseRetriever):
             host_options: Options for loading the host, such as `{"device": "cuda"}`.
             progress: Whether a terminal shows a bar with rate and time left.
             settings: Fields of the retriever: `k`, `mode`, `token_budget`, `min_relevance`,
-                `where`, `order`, `unique`, `name`, `tags`, `metadata`.
+                `where`, `order`, `unique`, `group_by`, `spans_per_document`, `name`, `tags`,
+                `metadata`.
 
         Raises:
             ValidationError: A setting is unknown or has a wrong value.
@@ -336,10 +351,19 @@ class S3Retriever(BaseRetriever):
             "where": self.where,
             "order": self.order,
             "unique": self.unique,
+            "group_by": self.group_by,
+            "spans_per_document": self.spans_per_document,
             **options,
         }
         if is_blank(query):
             return []
+        group_by = settings.pop("group_by")
+        if group_by is not None:
+            results = self.index.search(query, group_by=group_by, **settings)
+            return [
+                to_parent(result, document)
+                for result, document in zip(results, self.index.get(results), strict=True)
+            ]
         spans = self.index.search(query, **settings)
         return [to_evidence(span, span.metadata, span.document_id) for span in spans]
 

@@ -52,6 +52,20 @@ def test_an_empty_retriever_finds_nothing():
     assert S3Retriever.from_texts([]).invoke(QUESTION) == []
 
 
+def test_whole_documents_are_ranked_by_their_evidence(index):
+    parents = S3Retriever.from_index(index, k=2, group_by="document")
+    first, second = parents.invoke(QUESTION)
+    assert (first.id, first.page_content) == ("leave", TEXTS["leave"])
+    assert first.metadata["s3_document_id"] == "leave"
+    assert first.metadata["s3_evidence"].splitlines()[0] in TEXTS["leave"]
+    assert first.metadata["page"] == 1
+    assert 0 <= second.metadata["relevance_score"] <= first.metadata["relevance_score"] <= 1
+    one = parents.invoke(QUESTION, spans_per_document=1)[0]
+    assert one.metadata["s3_evidence"] == "Staff have 28 days of paid leave a year."
+    spans = parents.invoke(QUESTION, group_by=None, k=3, spans_per_document=1)
+    assert len({span.metadata["s3_document_id"] for span in spans}) == len(spans)
+
+
 def test_what_a_document_carries(retriever):
     for found in retriever.invoke(QUESTION):
         metadata = found.metadata

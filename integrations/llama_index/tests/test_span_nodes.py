@@ -37,6 +37,22 @@ def test_offsets_are_exact_and_ids_distinct(nodes):
     assert retriever.retrieve(QUESTION)[0].node_id == again.retrieve(QUESTION)[0].node_id
 
 
+def test_whole_nodes_are_ranked_by_their_evidence(nodes):
+    spans = S3Retriever.from_defaults(nodes=nodes)
+    whole = spans.with_settings(group_by="node", similarity_top_k=2)
+    first, second = whole.retrieve(QUESTION)
+    assert (first.node_id, first.node.text) == ("leave", nodes[0].text)
+    assert first.node.metadata["s3_evidence"].splitlines()[0] in nodes[0].text
+    assert "s3_evidence" not in first.node.get_content(MetadataMode.LLM)
+    assert first.node.metadata["topic"] == "leave"
+    assert first.score > second.score
+    one = spans.with_settings(spans_per_node=1, similarity_top_k=9).retrieve(QUESTION)
+    sources = [item.node.source_node.node_id for item in one]
+    assert len(set(sources)) == len(sources)
+    with pytest.raises(ValueError, match="either merge"):
+        spans.with_settings(group_by="node", merge="node")
+
+
 def test_a_span_points_to_its_node_and_its_document(nodes):
     span = S3Retriever.from_defaults(nodes=nodes).retrieve(QUESTION)[0].node
     parent = nodes[0]

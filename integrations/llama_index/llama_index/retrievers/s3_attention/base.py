@@ -8,7 +8,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 import s3_retriever
 from llama_index.core.base.base_retriever import BaseRetriever
@@ -21,12 +21,18 @@ from s3_retriever.types import Mode, Order, check_path, check_type
 
 from llama_index.retrievers.s3_attention.filters import where_of
 from llama_index.retrievers.s3_attention.merging import Merge, merge_spans
-from llama_index.retrievers.s3_attention.nodes import check_nodes, to_document, to_node
+from llama_index.retrievers.s3_attention.nodes import (
+    check_nodes,
+    to_document,
+    to_node,
+    to_whole_node,
+)
 from llama_index.retrievers.s3_attention.settings import Settings, load, save
 
 if TYPE_CHECKING:
     from llama_index.core.indices.base import BaseIndex
     from s3_retriever import Codebook, Host, Recipe, S3Index
+    from s3_retriever.engine.s3index import SearchOptions
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -75,6 +81,11 @@ class S3Retriever(BaseRetriever):
         unique: Whether a sentence that occurs in several places is returned once.
         merge: `node` or `document` makes one node of all spans of an indexed node or of a
             document, in document order and with its id; None leaves spans as they are.
+        group_by: `node` returns whole nodes, ranked by all of their evidence; `similarity_top_k`
+            is then the maximum number of nodes. `s3_evidence` in their metadata has their best
+            spans.
+        spans_per_node: Maximum number of spans of a node; no limit by default, or 3 with
+            `group_by`.
         docstore: The docstore that `refresh` reads.
         callback_manager: As for every retriever of LlamaIndex.
         object_map: Objects that index nodes refer to, by `index_id`.
@@ -97,6 +108,8 @@ class S3Retriever(BaseRetriever):
         order: Order = "score",
         unique: bool = True,
         merge: Merge | None = None,
+        group_by: Literal["node"] | None = None,
+        spans_per_node: int | None = None,
         docstore: BaseDocumentStore | None = None,
         callback_manager: CallbackManager | None = None,
         object_map: dict[str, Any] | None = None,
@@ -113,6 +126,8 @@ class S3Retriever(BaseRetriever):
         self.order: Order = order
         self.unique = unique
         self.merge: Merge | None = merge
+        self.group_by: Literal["node"] | None = group_by
+        self.spans_per_node = spans_per_node
         self._docstore = docstore
         self._hashes: dict[str, str] = {}
         self._settings()
@@ -138,6 +153,8 @@ class S3Retriever(BaseRetriever):
         order: Order = "score",
         unique: bool = True,
         merge: Merge | None = None,
+        group_by: Literal["node"] | None = None,
+        spans_per_node: int | None = None,
         host: str | Host = "minilm",
         codebook: str | Path | Codebook | None = None,
         recipe: str | Recipe = "default",
@@ -162,6 +179,8 @@ class S3Retriever(BaseRetriever):
             order: As for the class.
             unique: As for the class.
             merge: As for the class.
+            group_by: As for the class.
+            spans_per_node: As for the class.
             host: `minilm`, a local folder, a model id on the Hugging Face Hub, or a loaded host.
             codebook: The host's codebook, or its name; defaults to the one that belongs to it.
             recipe: `default`, `paper`, or your own.
@@ -187,6 +206,8 @@ class S3Retriever(BaseRetriever):
             "order": order,
             "unique": unique,
             "merge": merge,
+            "group_by": group_by,
+            "spans_per_node": spans_per_node,
             "callback_manager": callback_manager,
             "objects": objects,
             "verbose": verbose,
@@ -275,7 +296,7 @@ class S3Retriever(BaseRetriever):
 
         Args:
             changes: Any of similarity_top_k, token_budget, min_relevance, mode, filters, order,
-                unique and merge.
+                unique, merge, group_by and spans_per_node.
 
         Raises:
             ValueError: A setting is unknown or has a wrong value.
@@ -360,16 +381,21 @@ class S3Retriever(BaseRetriever):
         settings = self._settings()
         if settings.similarity_top_k == 0:
             return []
-        spans = self.index.search(
-            query_bundle.query_str,
-            settings.similarity_top_k,
-            mode=settings.mode,
-            token_budget=settings.token_budget,
-            min_relevance=settings.min_relevance,
-            where=where_of(settings.filters),
-            order="document" if settings.merge else settings.order,
-            unique=settings.unique,
-        )
+        options: SearchOptions = {
+            "mode": settings.mode,
+            "token_budget": settings.token_budget,
+            "min_relevance": settings.min_relevance,
+            "where": where_of(settings.filters),
+            "order": "document" if settings.merge else settings.order,
+            "unique": settings.unique,
+            "spans_per_document": settings.spans_per_node,
+        }
+        question, k = query_bundle.query_str, settings.similarity_top_k
+        if settings.group_by is not None:
+            results = self.index.search(question, k, group_by="document", **options)
+            nodes = map(to_whole_node, results, self.index.get(results))
+            return _once_per_object(nodes)
+        spans = self.index.search(question, k, **options)
         if settings.merge is None:
             return _once_per_object(to_node(span) for span in spans)
         items = merge_spans(spans, settings.merge)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.schema import (
@@ -18,13 +19,14 @@ from s3_retriever import Document, InputError
 from s3_retriever.types import check_items
 
 if TYPE_CHECKING:
-    from s3_retriever import Span
+    from s3_retriever import DocumentResult, Span
 
 # Key of a document's metadata that keeps the other properties of its node.
 NODE_KEY = "_llama_index"
 # Keys of this package in a span's metadata; texts and numbers, as some vector stores take no lists.
 RELEVANCE = "s3_relevance"
 SOURCES = "s3_sources"
+EVIDENCE = "s3_evidence"
 # Relationships that spans take over from their node.
 _NEIGHBOURS = {
     "previous": NodeRelationship.PREVIOUS,
@@ -144,3 +146,28 @@ def to_node(span: Span) -> NodeWithScore:
         **inherited,
     )
     return NodeWithScore(node=node, score=span.score)
+
+
+def to_whole_node(result: DocumentResult, document: Document) -> NodeWithScore:
+    """Convert a document that a search found to the node it was made from, with all of its text.
+
+    It has the node's id; `s3_evidence` in its metadata has its best spans, a line each.
+    """
+    start = len(document.text) - len(document.text.lstrip())
+    text = document.text.strip()
+    whole = replace(
+        result.spans[0],
+        text=text,
+        score=result.score,
+        relevance=result.relevance,
+        start=start,
+        end=start + len(text),
+        sources=tuple(dict.fromkeys(source for span in result.spans for source in span.sources)),
+    )
+    item = to_node(whole)
+    node = item.node
+    node.id_ = result.document_id
+    node.metadata[EVIDENCE] = "\n".join(" ".join(span.text.split()) for span in result.spans)
+    node.excluded_embed_metadata_keys.append(EVIDENCE)
+    node.excluded_llm_metadata_keys.append(EVIDENCE)
+    return item

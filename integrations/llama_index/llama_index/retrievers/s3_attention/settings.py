@@ -16,6 +16,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from s3_retriever import IndexStoreError
 from s3_retriever.types import Mode, Order, check_count, check_share
@@ -59,6 +60,8 @@ class Settings(BaseModel):
     order: Order = "score"
     unique: bool = True
     merge: Merge | None = None
+    group_by: Literal["node"] | None = None
+    spans_per_node: Budget = None
     filters: MetadataFilters | None = None
 
     @field_validator("filters")
@@ -66,6 +69,12 @@ class Settings(BaseModel):
     def _supported(cls, filters: MetadataFilters | None) -> MetadataFilters | None:
         where_of(filters)
         return filters
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Settings:
+        if self.merge and self.group_by:
+            raise ValueError("give either merge, for the spans of a node, or group_by, for nodes")
+        return self
 
 
 class _Saved(BaseModel):

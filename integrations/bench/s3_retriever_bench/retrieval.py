@@ -1,0 +1,272 @@
+"""Documents ranked for queries, methods side by side on judged collections of any subject."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import bm25s
+import numpy as np
+import Stemmer
+from tqdm.auto import tqdm
+
+from s3_retriever import Codebook, Host, InputError, S3Index, __version__
+from s3_retriever.types import Mode, Split
+from s3_retriever_bench.beir import (
+    Collection,
+    Run,
+    evaluate,
+    read_collection,
+    read_run,
+    write_run,
+)
+from s3_retriever_bench.embedder import Embedder
+from s3_retriever_bench.methods import Scores, reciprocal_ranks, z_scores
+from s3_retriever_bench.statistics import difference, estimate
+from s3_retriever_bench.storage import Store, machine, versions
+
+# The best documents for a query, with their scores.
+Ranker = Callable[[str], dict[str, float]]
+
+# Documents of a run, TREC's custom; also the candidates that each half of an ensemble adds.
+_DEPTH = 1_000
+# Values of each query, by their name in trec_eval.
+MEASURES = {"ndcg@10": "ndcg_cut_10", "recall@100": "recall_100", "mrr": "recip_rank"}
+ENSEMBLES = {"ensemble-rrf": reciprocal_ranks, "ensemble-zscore": z_scores}
+MODES: Mapping[str, Mode] = {"s3": "s3", "hybrid": "hybrid"}
+METHODS = ("bm25", "dense", *ENSEMBLES, *MODES)
+# What the others are compared with is the best of these.
+BASELINES = ("bm25", "dense", *ENSEMBLES)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The options of `s3r bench retrieval`.
+
+    Attributes:
+        data: Folders in BEIR's form.
+        host: Name of the host.
+        codebook: Its codebook.
+        judgments: Which file of judgments of each folder.
+        split: Which of its queries, as in `read_collection`.
+        queries: Most queries of a folder; None for all.
+        methods: Names from `METHODS`; empty for all.
+        seed: Seed of resampling.
+        folder: Where to keep runs, indexes and figures; None keeps nothing.
+        fresh: Whether to measure again what the folder holds.
+    """
+
+    data: Sequence[Path]
+    host: str
+    codebook: Codebook
+    judgments: str = "test"
+    split: Split = "all"
+    queries: int | None = None
+    methods: Sequence[str] = ()
+    seed: int = 0
+    folder: Path | None = None
+    fresh: bool = False
+
+
+def run_retrieval(plan: Plan) -> dict[str, Any]:
+    """Rank the documents of collections with several methods.
+
+    With a folder, the runs are written there in TREC's form, and a run with the same settings
+    resumes.
+
+    Returns:
+        JSON values: `settings`, `machine`, `versions`, and `sets` by name: the values of each
+        query by method and measure, their means with intervals, and the paired difference of
+        nDCG@10 to the best baseline.
+
+    Raises:
+        InputError: A folder or a method is not usable, or the folder has results of other settings.
+    """
+    names = _checked(plan.methods)
+    collections = [
+        read_collection(path, plan.judgments, plan.split, plan.queries) for path in plan.data
+    ]
+    twice = {c.name for c in collections if sum(c.name == o.name for o in collections) > 1}
+    if twice:
+        raise InputError(f"Two folders are named {min(twice)!r}; rename one of them.")
+    settings = {
+        "version": __version__,
+        "host": plan.host,
+        "codebook": plan.codebook.identity,
+        "recipe": plan.codebook.named_recipe("default").model_dump(),
+        "judgments": plan.judgments,
+        "split": plan.split,
+        "queries": plan.queries,
+        "seed": plan.seed,
+    }
+    if plan.folder is not None and plan.fresh:
+        for name in ("runs", "indexes"):
+            shutil.rmtree(plan.folder / name, ignore_errors=True)
+    store = Store(plan.folder, settings, plan.fresh)
+    with store.resumable():
+        sets = {
+            each.name: _measure(each, names, _Rankers(each, plan), store, plan.seed)
+            for each in collections
+        }
+    return {
+        "settings": settings,
+        "machine": machine(),
+        "versions": versions("s3-retriever", "bm25s", "sentence-transformers", "numpy"),
+        "sets": sets,
+    }
+
+
+class _Rankers:
+    """The runs of all methods on a collection, each made when first needed.
+
+    Args:
+        collection: What is ranked.
+        plan: The host, and where runs and the index are kept.
+    """
+
+    def __init__(self, collection: Collection, plan: Plan) -> None:
+        self._collection = collection
+        self._plan = plan
+        self._known: dict[str, Run] = {}
+
+    def run(self, method: str) -> Run:
+        """The best documents of each query with their scores; from the folder if they are there."""
+        if method not in self._known:
+            path = self._path(f"runs/{self._collection.name}--{method}.trec")
+            if path is not None and path.is_file():
+                self._known[method] = read_run(path)
+            else:
+                self._known[method] = self._ranked(method)
+                if path is not None:
+                    write_run(path, self._known[method], method)
+        return self._known[method]
+
+    def _ranked(self, method: str) -> Run:
+        if method in ENSEMBLES:
+            return self._fused(ENSEMBLES[method])
+        ranker = self._searched(MODES[method]) if method in MODES else self._scored(method)
+        queries = self._collection.queries
+        label = f"{self._collection.name}: {method}"
+        bar = tqdm(queries.items(), desc=label, unit="query", disable=None)
+        return {query: ranker(text) for query, text in bar}
+
+    def _scored(self, method: str) -> Ranker:
+        """A ranker that scores every document."""
+        texts = [f"{each.title} {each.text}".strip() for each in self._collection.documents]
+        ids = [each.id for each in self._collection.documents]
+        score = _bm25(texts) if method == "bm25" else self._dense(texts)
+        return lambda query: _best(ids, score(query))
+
+    def _searched(self, mode: Mode) -> Ranker:
+        """A ranker that searches an index for documents; copies of documents count too."""
+
+        def ranked(query: str) -> dict[str, float]:
+            found = self._index.search(
+                query, _DEPTH, mode=mode, group_by="document", spans_per_document=1, unique=False
+            )
+            return {each.document_id: each.score for each in found}
+
+        return ranked
+
+    def _fused(self, fuse: Callable[[Scores, Scores], Scores]) -> Run:
+        """BM25 and dense fused; a document that a run lacks has the run's lowest score."""
+        fused: Run = {}
+        lexical, dense = self.run("bm25"), self.run("dense")
+        for query in self._collection.queries:
+            runs = [lexical.get(query) or {"": 0.0}, dense.get(query) or {"": 0.0}]
+            ids = sorted(set().union(*runs) - {""})
+            columns = [np.array([run.get(each, min(run.values())) for each in ids]) for run in runs]
+            fused[query] = _best(ids, fuse(columns[0], columns[1]))
+        return fused
+
+    @cached_property
+    def _host(self) -> Host:
+        return Host.load(self._plan.host, layers=self._plan.codebook.depth)
+
+    def _dense(self, texts: Sequence[str]) -> Callable[[str], Scores]:
+        embedder = Embedder(self._host, self._plan.codebook)
+        vectors = embedder.vectors(texts)
+        return lambda query: vectors @ np.array(embedder.embed_query(query), dtype=np.float32)
+
+    @cached_property
+    def _index(self) -> S3Index:
+        """All documents, indexed; kept in the folder, if there is one."""
+        path = self._path(f"indexes/{self._collection.name}.s3r")
+        options: dict[str, Any] = {"codebook": self._plan.codebook}
+        if path is not None and path.exists():
+            index = S3Index.open(path, self._host, **options)
+        else:
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            index = S3Index.create(path, self._host, **options)
+        # An interrupted addition leaves an index empty.
+        if not len(index):
+            index.add(self._collection.documents)
+        return index
+
+    def _path(self, name: str) -> Path | None:
+        return None if self._plan.folder is None else self._plan.folder / name
+
+
+def _bm25(texts: Sequence[str]) -> Callable[[str], Scores]:
+    """BM25 as `mteb` has it: bm25s with its defaults, English stop words and stemmer."""
+    stemmer = Stemmer.Stemmer("english")
+    tokenize = partial(bm25s.tokenize, stopwords="en", stemmer=stemmer, show_progress=False)
+    ranker = bm25s.BM25()
+    ranker.index(tokenize(texts), show_progress=False)
+    return lambda query: ranker.get_scores(tokenize([query], return_ids=False)[0])
+
+
+def _best(ids: Sequence[str], scores: Scores) -> dict[str, float]:
+    order = np.argsort(-scores, kind="stable")[:_DEPTH]
+    return {ids[place]: float(scores[place]) for place in order.tolist()}
+
+
+def _checked(chosen: Sequence[str]) -> list[str]:
+    for name in chosen:
+        if name not in METHODS:
+            raise InputError(f"There is no method {name!r}; choose from {', '.join(METHODS)}.")
+    return [name for name in METHODS if not chosen or name in chosen]
+
+
+def _measure(
+    collection: Collection, names: Sequence[str], rankers: _Rankers, store: Store, seed: int
+) -> dict[str, Any]:
+    values = {}
+    for name in names:
+        values[name] = store.measured(
+            collection.name,
+            name,
+            collection.digest,
+            lambda name=name: evaluate(collection.judgments, rankers.run(name), MEASURES),
+        )
+    queries = list(collection.queries)
+    means = {
+        name: {measure: _estimate(its[measure], queries, seed) for measure in MEASURES}
+        for name, its in values.items()
+    }
+    gains = {}
+    baselines = [name for name in names if name in BASELINES]
+    if baselines:
+        best = max(baselines, key=lambda name: np.mean(values[name]["ndcg@10"]))
+        for name in (name for name in names if name not in BASELINES):
+            gain = difference(values[name]["ndcg@10"], values[best]["ndcg@10"], queries, seed)
+            assert gain is not None
+            gains[name] = {"baseline": best, "estimate": asdict(gain)}
+    return {
+        "documents": len(collection.documents),
+        "queries": queries,
+        "values": values,
+        "means": means,
+        "gains": gains,
+    }
+
+
+def _estimate(values: Sequence[float], queries: Sequence[str], seed: int) -> dict[str, float]:
+    mean = estimate(values, queries, seed)
+    assert mean is not None
+    return mean.figures()
