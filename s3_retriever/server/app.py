@@ -280,6 +280,12 @@ async def get(served: Served, document_id: str) -> Response:
     return await served.read(work)
 
 
+@router.post("/{index}/read", response_model=wire.DocumentOut)
+async def read(served: Served, body: wire.ReadRequest) -> Response:
+    """Read a document whose id a browser cannot put into a path, as it cannot `.` and `..`."""
+    return await get(served, body.document_id)
+
+
 @router.put("/{index}/documents/{document_id:id}")
 async def put(served: Served, document_id: str, body: wire.PutRequest) -> wire.IdsResponse:
     """Add a document, or replace the one with its id."""

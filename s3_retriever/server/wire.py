@@ -95,6 +95,12 @@ class FiringsRequest(_Request):
     limit: Annotated[int, Field(ge=1, le=MAX_FIRINGS)] = 20
 
 
+class ReadRequest(_Request):
+    """The id of a document to read."""
+
+    document_id: Id
+
+
 class AnswerRequest(_Request):
     """A question to answer; the fields are the arguments of `ScannedContext.stream`."""
 
