@@ -18,6 +18,7 @@ from s3_retriever.types import Contribution, Mode, Order, Source, Unit
 
 if TYPE_CHECKING:
     from s3_retriever.answer import Citation
+    from s3_retriever.engine import S3Index
 
 # Characters of a question; more than any host reads at once.
 MAX_QUESTION = 16_384
@@ -51,6 +52,14 @@ def check_token(token: str) -> str:
             "with: openssl rand -hex 32"
         )
     return token
+
+
+def without_paths(message: str, indexes: Mapping[str, S3Index]) -> str:
+    """A message as clients see it: where indexes are on the server is not for them."""
+    for name, index in indexes.items():
+        if index.path is not None:
+            message = message.replace(str(index.path), name)
+    return message
 
 
 class _Request(BaseModel):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import shutil
 import sys
 from urllib.parse import urlsplit
 
@@ -271,6 +272,19 @@ def test_a_failure_inside_is_logged_and_says_nothing_of_its_cause(index, monkeyp
     refused = call(index, "search", question="x")
     assert text_of(refused) == "The server failed; its log on stderr says why."
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_where_an_index_is_on_the_server_is_not_told(tmp_path):
+    server = create_server({"gone": S3Index.create(tmp_path / "gone.s3r")})
+    shutil.rmtree(tmp_path / "gone.s3r")
+
+    async def conversation(client):
+        return await client.call_tool("list", {})
+
+    refused = talk(server, conversation)
+    assert refused.is_error
+    assert "There is no index at gone" in text_of(refused)
+    assert str(tmp_path) not in text_of(refused)
 
 
 def test_tools_describe_themselves_to_models(index):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import signal
 import socket
 import threading
@@ -192,6 +193,27 @@ def test_several_indexes_and_one_that_is_read_only(minilm_index, http):
                 change()
         assert http.get(f"{url}/v1/indexes/a/answer").status_code == 405
         assert http.post(f"{url}/v1/indexes/a/answer", json={"question": "x"}).status_code == 404
+
+
+def test_an_index_that_is_removed_leaves_the_others_alone(tmp_path, minilm_index, http):
+    index = S3Index.create(tmp_path / "gone.s3r", host="minilm", device="cpu", dtype="float32")
+    with running(create_app({"docs": minilm_index, "gone": index})) as url:
+        shutil.rmtree(tmp_path / "gone.s3r")
+        listed = http.get(f"{url}/v1/indexes").json()["indexes"]
+        assert [each["name"] for each in listed] == ["docs"]
+        sizes = http.get(f"{url}/metrics").text
+        assert 'index="docs"' in sizes
+        assert 'index="gone"' not in sizes
+        for path, body in [
+            ("search", {"question": "x"}),
+            ("read", {"document_id": "x"}),
+            ("delete", {"ids": ["x"]}),
+            ("documents", {"documents": [{"text": "x"}]}),
+        ]:
+            reply = http.post(f"{url}/v1/indexes/gone/{path}", json=body)
+            assert reply.status_code == 503
+            assert str(tmp_path) not in reply.text
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_a_client_without_a_server_or_of_another_one(served):
