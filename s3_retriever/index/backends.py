@@ -122,8 +122,10 @@ class DiskBackend:
         """Keep others from writing, and remove leftovers before and after.
 
         Raises:
-            IndexStoreError: Someone else is writing, or the folder cannot be written.
+            IndexStoreError: Someone else is writing, the folder cannot be written, or the index is
+                gone.
         """
+        _ = self.manifest  # The lock would make the folder of an index that is gone.
         with hold(self.path):
             self._writer = os.getpid()
             self._refuse_links()

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -106,11 +106,6 @@ class ServedIndex:
             raise HTTPException(403, f"The index {self.name!r} is served read-only.")
         return await to_thread.run_sync(work, limiter=self.writer)
 
-    def without_path(self, message: str) -> str:
-        """A message as clients see it: where the index is on the server is not for them."""
-        path = self.index.path
-        return message if path is None else message.replace(str(path), self.name)
-
     @cached_property
     def recipes(self) -> list[str]:
         """The recipes that searches may name; none if the host cannot be loaded."""
@@ -120,9 +115,13 @@ class ServedIndex:
             logger.warning("Index %r can only be searched in mode bm25: %s", self.name, error)
             return []
 
-    def listed(self) -> wire.IndexOut:
-        """What the list of indexes says of it."""
-        stats = self.index.stats()
+    def listed(self) -> wire.IndexOut | S3Error:
+        """What the list of indexes says of it, or why it cannot be read."""
+        try:
+            stats = self.index.stats()
+        except S3Error as error:
+            logger.warning("Index %r cannot be read: %s", self.name, error)
+            return error
         return wire.IndexOut(
             name=self.name,
             documents=stats["documents"],
@@ -156,11 +155,15 @@ router = APIRouter(prefix="/v1/indexes", responses={"4XX": {"model": wire.ErrorR
 
 @router.get("")
 async def list_indexes(request: Request) -> wire.IndexesResponse:
-    """List the indexes of this server."""
+    """List the indexes of this server, without those that cannot be read any more."""
     served: Mapping[str, ServedIndex] = request.app.state.indexes
-    listed = [
+    found = [
         await to_thread.run_sync(each.listed, limiter=each.readers) for each in served.values()
     ]
+    listed = [each for each in found if isinstance(each, wire.IndexOut)]
+    problems = [each for each in found if isinstance(each, S3Error)]
+    if problems and not listed:
+        raise problems[0]
     return wire.IndexesResponse(indexes=listed)
 
 
@@ -231,7 +234,7 @@ async def answer(request: Request, served: Served, body: wire.AnswerRequest) -> 
     if served.answers is None:
         raise HTTPException(404, "This server does not answer; it finds evidence. See --answers.")
     free: Semaphore = request.app.state.answering
-    return EventStream(answer_events(served.answers, body, free, served.without_path))
+    return EventStream(answer_events(served.answers, body, free, request.app.state.shown))
 
 
 @router.get("/{index}/documents", response_model=wire.DocumentsResponse)
@@ -278,6 +281,12 @@ async def get(served: Served, document_id: str) -> Response:
     return await served.read(work)
 
 
+@router.post("/{index}/read", response_model=wire.DocumentOut)
+async def read(served: Served, body: wire.ReadRequest) -> Response:
+    """Read a document whose id a browser cannot put into a path, as it cannot `.` and `..`."""
+    return await get(served, body.document_id)
+
+
 @router.put("/{index}/documents/{document_id:id}")
 async def put(served: Served, document_id: str, body: wire.PutRequest) -> wire.IdsResponse:
     """Add a document, or replace the one with its id."""
@@ -313,9 +322,7 @@ async def delete_many(served: Served, body: wire.DeleteRequest) -> wire.DeleteRe
 
 async def _on_s3_error(request: Request, error: Exception) -> Response:
     status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 500)
-    message = str(error)
-    for served in request.app.state.indexes.values():
-        message = served.without_path(message)
+    message = request.app.state.shown(str(error))
     retry = {"Retry-After": "1"} if status == 503 else None
     return error_response(status, type(error).__name__, message, retry)
 
@@ -406,6 +413,7 @@ def create_app(
         )
         for name, index in indexes.items()
     }
+    app.state.shown = partial(wire.without_paths, indexes=indexes)
     app.state.answering = Semaphore(_ANSWERS)
     metrics = app.state.metrics = Metrics(indexes)
     app.include_router(router)

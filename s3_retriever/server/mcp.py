@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from s3_retriever.errors import InputError, S3Error, brief
 from s3_retriever.server import tools
 from s3_retriever.server.tools import Tools
-from s3_retriever.server.wire import check_token
+from s3_retriever.server.wire import check_token, without_paths
 
 try:
     import anyio
@@ -269,8 +269,8 @@ class _Protocol:
         """
         try:
             return await anyio.to_thread.run_sync(call, *arguments, limiter=self._threads)
-        except S3Error:
-            raise
+        except S3Error as error:
+            raise type(error)(without_paths(str(error), self._tools.indexes)) from error
         except Exception as error:
             logger.exception("A call failed.")
             raise S3Error("The server failed; its log on stderr says why.") from error

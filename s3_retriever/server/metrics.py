@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 
 from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from s3_retriever.engine import S3Index
+from s3_retriever.errors import S3Error
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -57,7 +59,10 @@ class _Sizes(Collector):
         return ()  # read when asked for, not now
 
     def collect(self) -> Iterator[Metric]:
-        stats = {name: index.stats() for name, index in self._indexes.items()}
+        stats = {}
+        for name, index in self._indexes.items():
+            with suppress(S3Error):  # which its next request reports
+                stats[name] = index.stats()
         for size in ("documents", "tokens", "bytes", "segments", "generation"):
             family = GaugeMetricFamily(
                 f"s3r_index_{size}", f"Of an index: {size}.", labels=["index"]

@@ -18,6 +18,7 @@ from s3_retriever.types import Contribution, GroupBy, Mode, Order, Source, Unit
 
 if TYPE_CHECKING:
     from s3_retriever.answer import Citation
+    from s3_retriever.engine import S3Index
 
 # Characters of a question; more than any host reads at once.
 MAX_QUESTION = 16_384
@@ -51,6 +52,14 @@ def check_token(token: str) -> str:
             "with: openssl rand -hex 32"
         )
     return token
+
+
+def without_paths(message: str, indexes: Mapping[str, S3Index]) -> str:
+    """A message as clients see it: where indexes are on the server is not for them."""
+    for name, index in indexes.items():
+        if index.path is not None:
+            message = message.replace(str(index.path), name)
+    return message
 
 
 class _Request(BaseModel):
@@ -95,6 +104,12 @@ class FiringsRequest(_Request):
     tap: Annotated[str, Field(max_length=100)]
     feature: Annotated[int, Field(ge=0, le=2**31)]
     limit: Annotated[int, Field(ge=1, le=MAX_FIRINGS)] = 20
+
+
+class ReadRequest(_Request):
+    """The id of a document to read."""
+
+    document_id: Id
 
 
 class AnswerRequest(_Request):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
-import subprocess
+import shutil
 import sys
 from urllib.parse import urlsplit
 
@@ -274,6 +274,19 @@ def test_a_failure_inside_is_logged_and_says_nothing_of_its_cause(index, monkeyp
     assert "ZeroDivisionError" in caplog.text
 
 
+def test_where_an_index_is_on_the_server_is_not_told(tmp_path):
+    server = create_server({"gone": S3Index.create(tmp_path / "gone.s3r")})
+    shutil.rmtree(tmp_path / "gone.s3r")
+
+    async def conversation(client):
+        return await client.call_tool("list", {})
+
+    refused = talk(server, conversation)
+    assert refused.is_error
+    assert "There is no index at gone" in text_of(refused)
+    assert str(tmp_path) not in text_of(refused)
+
+
 def test_tools_describe_themselves_to_models(index):
     async def conversation(client):
         return (await client.list_tools()).tools
@@ -290,7 +303,10 @@ def test_tools_describe_themselves_to_models(index):
 # Processes
 
 
-def test_a_process_serves_over_stdio_while_another_adds(path):
+def test_a_process_serves_over_stdio_while_another_adds(tmp_path, tiny_bert, tiny_codebook):
+    path = tmp_path / "office.s3r"
+    with S3Index.create(path, host=str(tiny_bert), codebook=tiny_codebook) as index:
+        index.add([Document("The porter looks after the keys.", "keys")])
     server = StdioServerParameters(
         command=sys.executable,
         args=["-m", "s3_retriever.cli", "mcp", str(path)],
@@ -298,7 +314,7 @@ def test_a_process_serves_over_stdio_while_another_adds(path):
     )
 
     async def conversation(client):
-        assert "handbook (5 documents)" in client.instructions
+        assert "office (1 documents)" in client.instructions
         before = await client.call_tool("search", {"question": "Who looks after the bees?"})
         with S3Index.open(path) as writer:
             writer.add([Document("The porter looks after the bees.", "bees")])
@@ -375,12 +391,10 @@ def test_indexes_of_one_name_are_refused(path):
     assert "Two indexes are called 'handbook'" in done.stderr
 
 
-def test_without_the_library_the_extra_is_named(path):
-    code = (
-        "import sys; sys.modules['mcp_types'] = None; from s3_retriever.cli import main; "
-        f"sys.argv = ['s3r', 'mcp', {str(path)!r}]; main()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 1
+def test_without_the_library_the_extra_is_named(path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mcp_types", None)
+    monkeypatch.delitem(sys.modules, "s3_retriever.server.mcp")
+    done = CliRunner().invoke(command, ["mcp", str(path)])
+    assert done.exit_code == 1
     assert "s3-retriever[mcp]" in done.stderr
     assert done.stdout == ""

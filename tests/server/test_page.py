@@ -30,8 +30,8 @@ LONG_LINE = "The captain laughs." + "x" * 1_000_000
 
 def documents(sentences):
     yield Document(f"{HOSTILE} The captain waits.", f"a/../{HOSTILE}?#%", {"title": HOSTILE})
-    yield Document(BACKWARDS, "rtl", {"title": "\u202egpj.exe", "\u202ekind": HOSTILE})
-    yield Document("The captain laughs.", "line")
+    yield Document(BACKWARDS, "..", {"title": "\u202egpj.exe", "\u202ekind": HOSTILE})
+    yield Document("The captain laughs.", ".")
     yield Document("🚢 The captain paints 😀 boats. The baker 🥖 sleeps.", "astral", {"kind": "x"})
     for i in range(3):
         texts = (f"{text[:-1]} {i}." for text in sentences)
@@ -177,8 +177,8 @@ def test_offsets_hold_beyond_the_basic_plane(page):
 
 
 def test_a_line_of_a_megabyte(page):
-    sent = {"id": "line", "text": LONG_LINE, "metadata": {"title": LONG_LINE}}
-    page.route("**/documents/line", lambda route: route.fulfill(json=sent))
+    sent = {"id": ".", "text": LONG_LINE, "metadata": {"title": LONG_LINE}}
+    page.route("**/read", lambda route: route.fulfill(json=sent))
     ask(page, "The captain laughs.")
     page.locator(".hit .open", has_text="captain laughs").click()
     expect(page.locator("mark.current").first).to_be_visible()
@@ -188,13 +188,22 @@ def test_a_line_of_a_megabyte(page):
 
 
 def test_two_thousand_spans(page):
-    ask(page, "The captain counts boats and bread.", 2_000)
-    expect(page.locator(".hit")).to_have_count(2_000)
+    def wait_for(expression):
+        # Playwright's own expectations describe the whole page while they do not hold yet.
+        while not page.evaluate(expression):
+            page.wait_for_timeout(20)
+
+    page.fill("#k", "2000")
+    page.fill("#question", "The captain counts boats and bread.")
+    page.press("#question", "Enter")
+    wait_for("document.querySelectorAll('.hit').length === 2000")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("End")
-    expect(page.locator(".hit .open").last).to_be_focused()
+    wait_for("document.activeElement === [...document.querySelectorAll('.hit .open')].at(-1)")
     page.keyboard.press("Enter")
-    expect(page.locator("mark.current")).to_be_in_viewport()
+    wait_for("document.querySelector('mark.current') !== null")
+    place = "document.querySelector('mark.current').getBoundingClientRect()"
+    wait_for(f"{place}.top >= 0 && {place}.bottom <= innerHeight")
 
 
 def test_by_keyboard_alone(page):

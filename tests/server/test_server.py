@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
+import shutil
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import httpx
+import numpy as np
 import pytest
 from helpers.serving import running
 from server.conftest import DOCUMENTS, TOKEN
@@ -24,7 +24,7 @@ from s3_retriever.cli.app import app as command
 from s3_retriever.recipe import Recipe
 from s3_retriever.server.app import create_app
 from s3_retriever.server.guard import Limits
-from s3_retriever.server.serving import PatientProtocol, listen, server_for
+from s3_retriever.server.serving import PatientProtocol, listen, server_for, url_of
 
 QUESTION = "When does the captain sail?"
 AUTH = {"Authorization": f"Bearer {TOKEN}"}
@@ -62,6 +62,38 @@ def own(sentences):
 )
 def test_the_client_finds_what_the_index_finds(remote, minilm_index, arguments):
     assert remote.search(QUESTION, **arguments) == minilm_index.search(QUESTION, **arguments)
+
+
+def test_the_client_sees_where_features_fire(remote, minilm_index):
+    here, there = (index.heat(QUESTION, "boats/a") for index in (minilm_index, remote))
+    assert there.tokens.dtype == np.int64
+    np.testing.assert_array_equal(there.tokens, here.tokens)
+    assert list(there.scores) == list(here.scores)
+    for source, scores in here.scores.items():
+        np.testing.assert_allclose(there.scores[source], scores, rtol=1e-3)
+    assert there.features == here.features
+    strongest = here.features[0]
+    found = remote.firings(strongest.tap, strongest.feature, 1)
+    assert found == minilm_index.firings(strongest.tap, strongest.feature, 1)
+    assert found.sentences
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "127.0.0.1:8000",
+        "ftp://x",
+        "http://",
+        "http://x:y",
+        "http://a:b@x",
+        "http://x/?q",
+        "//x",
+    ],
+)
+def test_an_address_that_is_no_url_of_a_server_is_refused(url):
+    with pytest.raises(InputError):
+        RemoteIndex(url)
 
 
 def test_the_client_explains_and_reads_as_the_index_does(remote, minilm_index):
@@ -165,6 +197,27 @@ def test_several_indexes_and_one_that_is_read_only(minilm_index, http):
         assert http.post(f"{url}/v1/indexes/a/answer", json={"question": "x"}).status_code == 404
 
 
+def test_an_index_that_is_removed_leaves_the_others_alone(tmp_path, minilm_index, http):
+    index = S3Index.create(tmp_path / "gone.s3r", host="minilm", device="cpu", dtype="float32")
+    with running(create_app({"docs": minilm_index, "gone": index})) as url:
+        shutil.rmtree(tmp_path / "gone.s3r")
+        listed = http.get(f"{url}/v1/indexes").json()["indexes"]
+        assert [each["name"] for each in listed] == ["docs"]
+        sizes = http.get(f"{url}/metrics").text
+        assert 'index="docs"' in sizes
+        assert 'index="gone"' not in sizes
+        for path, body in [
+            ("search", {"question": "x"}),
+            ("read", {"document_id": "x"}),
+            ("delete", {"ids": ["x"]}),
+            ("documents", {"documents": [{"text": "x"}]}),
+        ]:
+            reply = http.post(f"{url}/v1/indexes/gone/{path}", json=body)
+            assert reply.status_code == 503
+            assert str(tmp_path) not in reply.text
+        assert list(tmp_path.iterdir()) == []
+
+
 def test_a_client_without_a_server_or_of_another_one(served):
     with pytest.raises(ServerError, match="s3r serve runs there"):
         RemoteIndex("http://127.0.0.1:9")
@@ -230,41 +283,51 @@ def test_an_answer_is_streamed_with_its_evidence(tmp_path, tiny_llama, sentences
         assert events()[-1][0] == "answer"
 
 
-def test_the_command_serves_until_it_is_told_to_stop(tmp_path):
+def test_the_command_serves_until_it_is_told_to_stop(tmp_path, tiny_bert, tiny_codebook, http):
     folder = tmp_path / "books.s3r"
-    index = S3Index.create(folder, host="minilm", device="cpu", dtype="float32")
+    index = S3Index.create(folder, host=str(tiny_bert), codebook=tiny_codebook)
     index.add(DOCUMENTS)
-    with subprocess.Popen(
-        [sys.executable, "-m", "s3_retriever.cli", "serve", str(folder), "--port", "0"],
-        env=os.environ | {"S3R_TOKEN": TOKEN},
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as server:
+    with listen("127.0.0.1", 0, token=None) as listener:
+        url = url_of(listener)
+    ended = threading.Event()
+
+    def s3r(*arguments: str) -> str:
+        done = CliRunner().invoke(command, [*arguments, "--server", url], env={"S3R_TOKEN": TOKEN})
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    def use() -> None:
+        while not ended.is_set():
+            with suppress(httpx.TransportError):
+                http.get(f"{url}/health")
+                break
+        assert "boats/a" in s3r("search", QUESTION, "-k", "1")
+        assert s3r("list", "books") == "boats/a\nbread/b\n"
+        assert s3r("show", "books", "bread/b").strip() == DOCUMENTS[1].text
+        note = tmp_path / "note.txt"
+        note.write_text("The captain is asleep.")
+        assert s3r("add", str(note), "--to", "books").startswith("1 added")
+        assert s3r("add", str(note), "--to", "books").startswith("0 added, 0 replaced, 1 unch")
+        assert s3r("delete", "boats/a", "--in", "books").strip() == "1 deleted, 2 left."
+        assert "asleep" in s3r("explain", QUESTION, "--in", "books", "--json")
+
+    def use_and_stop() -> None:
         try:
-            assert server.stderr is not None
-            line = server.stderr.readline()
-            assert line.startswith("Serving books at http://127.0.0.1:")
-            url = line.split()[3]
-
-            def s3r(*arguments: str):
-                done = CliRunner().invoke(
-                    command, [*arguments, "--server", url], env={"S3R_TOKEN": TOKEN}
-                )
-                assert done.exit_code == 0, done.output
-                return done.stdout
-
-            assert "boats/a" in s3r("search", QUESTION, "-k", "1")
-            assert s3r("list", "books") == "boats/a\nbread/b\n"
-            assert s3r("show", "books", "bread/b").strip() == DOCUMENTS[1].text
-            note = tmp_path / "note.txt"
-            note.write_text("The captain is asleep.")
-            assert s3r("add", str(note), "--to", "books").startswith("1 added")
-            assert s3r("add", str(note), "--to", "books").startswith("0 added, 0 replaced, 1 unch")
-            assert s3r("delete", "boats/a", "--in", "books").strip() == "1 deleted, 2 left."
-            assert "asleep" in s3r("explain", QUESTION, "--in", "books", "--json")
+            use()
         finally:
-            server.send_signal(signal.SIGTERM)
-        assert server.wait(20) == 0
+            if not ended.is_set():
+                signal.raise_signal(signal.SIGTERM)
+
+    # The command runs here, where signals arrive, and its clients in a thread.
+    with ThreadPoolExecutor(1) as pool:
+        client = pool.submit(use_and_stop)
+        arguments = ["serve", str(folder), "--port", url.rpartition(":")[2]]
+        served = CliRunner().invoke(command, arguments, env={"S3R_TOKEN": TOKEN})
+        ended.set()
+        client.result()
+    assert served.exit_code == 0, served.output
+    assert served.stderr.startswith(f"Serving books at {url}/")
+    assert served.stderr.endswith("Stopped.\n")
     assert len(S3Index.open(folder)) == 2
 
 

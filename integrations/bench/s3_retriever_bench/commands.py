@@ -242,6 +242,10 @@ def serve(
     ] = None,
     ask: Ask = None,
     questions: Annotated[int, _number("Maximum questions.")] = 100,
+    page: Annotated[
+        bool,
+        typer.Option("--page", help="Also how soon the page shows 1,000 spans, in Chromium."),
+    ] = False,
     out: OutFile = None,
 ) -> None:
     """A served index under load while a writer changes it; fails if a result is wrong."""
@@ -257,6 +261,7 @@ def serve(
         texts=text or [],
         ask=ask,
         questions=questions,
+        page=page,
     )
     _print(serving_tables(figures))
     _write_json(figures, out)

@@ -6,17 +6,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from itertools import count
 from pathlib import Path
 from statistics import fmean, median, quantiles
 from typing import Any
 
+import urllib3
+
 from s3_retriever import Document, RemoteIndex, S3Error, S3Index
 from s3_retriever.search import Span
 from s3_retriever_bench.corpus import choose_questions, enough, source_files
+from s3_retriever_bench.page import browser, measure_page
 
 # Documents that the writer replaces together, in one commit each time.
 _STATE_DOCUMENTS = 8
@@ -122,6 +126,7 @@ def run_serving(
     texts: Sequence[Path],
     ask: Path | None,
     questions: int,
+    page: bool,
 ) -> dict[str, Any]:
     """Serve an index with `s3r serve` in a process of its own, and search it from many threads.
 
@@ -131,14 +136,16 @@ def run_serving(
 
     Returns:
         JSON values: searches, errors, spans of no committed state, commits, latencies, the
-        overhead over the search in this process, and the server's memory.
+        overhead over the search in this process, the server's memory and, if it was asked for,
+        how soon the page shows an answer.
 
     Raises:
-        S3Error: The host or the codebook is not usable, or the server does not start.
+        S3Error: The host or the codebook is not usable, the server does not start, or there is no
+            browser.
     """
     files = source_files(texts)
     asked = choose_questions(ask, files, questions).measured
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, browser() if page else nullcontext() as opened:
         path = Path(folder) / "load.s3r"
         index = S3Index.create(path, host, codebook=codebook)
         index.add(enough(files, tokens, index.encoder.host.tokenizer))
@@ -148,6 +155,7 @@ def run_serving(
             load = _Load(url, asked, known)
             memory = load.run(clients, seconds, pid)
             overhead = _overhead(url, index, asked)
+            shown = measure_page(opened, url, asked) if opened else {}
         figures = {"tokens": index.stats()["tokens"], "documents": len(index)}
     cuts = quantiles(load.latencies, n=20) if len(load.latencies) > 1 else [0.0] * 19
     return figures | {
@@ -164,6 +172,7 @@ def run_serving(
         "latency_ms": {"median": cuts[9] * 1e3, "p95": cuts[18] * 1e3},
         **overhead,
         **_memory(memory),
+        **shown,
     }
 
 
@@ -193,23 +202,33 @@ def _server(path: Path) -> Iterator[tuple[str, int]]:
 
 
 def _overhead(url: str, index: S3Index, asked: Sequence[str]) -> dict[str, Any]:
-    """Median times of the same searches over HTTP and in this process, by turns, one at a time."""
+    """Median times of searches over HTTP and in this process, and of a request without a search.
+
+    One client asks an idle server, by turns: the same question there and here, with the defaults of
+    a search, then whether the server is up.
+    """
     there: list[float] = []
     here: list[float] = []
-    with RemoteIndex(url) as remote:
+    health: list[float] = []
+    with RemoteIndex(url) as remote, urllib3.connection_from_url(url) as pool:
         for turn in range(_PAIRS):
             question = f"{asked[turn % len(asked)]} {turn}"  # never the same, which may be cached
-            timed: list[tuple[RemoteIndex | S3Index, list[float]]]
-            timed = [(remote, there), (index, here)]
-            for searched, times in timed if turn % 2 else reversed(timed):
-                began = time.perf_counter()
-                searched.search(question, _STATE_DOCUMENTS)
-                times.append(time.perf_counter() - began)
+            timed = [(remote.search, there), (index.search, here)]
+            for search, times in timed if turn % 2 else reversed(timed):
+                times.append(_seconds(partial(search, question)))
+            health.append(_seconds(partial(pool.request, "GET", "/health", retries=False)))
     return {
         "http_ms": median(there) * 1e3,
         "in_process_ms": median(here) * 1e3,
         "overhead_ms": median(a - b for a, b in zip(there, here, strict=True)) * 1e3,
+        "health_ms": median(health) * 1e3,
     }
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
 
 
 def _resident_bytes(pid: int) -> float:

@@ -191,10 +191,15 @@ def serving_tables(figures: Figures) -> Iterator[Grid]:
         ["ms under load, 95th percentile", f"{latency['p95']:.1f}"],
         ["ms of one client, median", f"{figures['http_ms']:.2f}"],
         ["ms in process, median", f"{figures['in_process_ms']:.2f}"],
-        ["ms of HTTP, median", f"{figures['overhead_ms']:.2f}"],
+        ["ms of HTTP, median of pairs", f"{figures['overhead_ms']:.2f}"],
+        ["ms of GET /health, median", f"{figures['health_ms']:.2f}"],
         ["MiB of the server, first third", f"{figures['first_bytes'] / 2**20:,.0f}"],
         ["MiB of the server, last third", f"{figures['last_bytes'] / 2**20:,.0f}"],
     ]
+    if "page_ms" in figures:
+        what = f"ms to the page's first rows of {figures['page_spans']:,.0f} spans"
+        rows.append([f"{what}, median", f"{figures['page_ms']:.0f}"])
+        rows.append([f"{what}, worst", f"{figures['page_worst_ms']:.0f}"])
     title = (
         f"{figures['clients']} clients for {figures['seconds']:g} s, {figures['tokens']:,} tokens"
     )

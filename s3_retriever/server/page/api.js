@@ -84,7 +84,8 @@ export const search = (index, body, signal) => json(inside(index, "search"), bod
 export const explain = (index, body) => json(inside(index, "explain"), body);
 export const heat = (index, body) => json(inside(index, "heat"), body);
 export const firings = (index, body) => json(inside(index, "firings"), body);
-export const read = (index, id) => json(inside(index, `documents/${encodeURIComponent(id)}`));
+// Not by path: browsers resolve the ids "." and "..", however they are escaped.
+export const read = (index, id) => json(inside(index, "read"), { document_id: id });
 
 // The events of an answer, as [name, data].
 export async function* answer(index, body, signal) {

@@ -31,7 +31,8 @@ export class DocumentText {
     this.marks = [];
     this.levels = null;
     this.blocks = cut(text).map(([start, end]) =>
-      ({ start, end, element: el("div", { class: "block" }, text.slice(start, end)), near: false }));
+      ({ start, end, element: el("div", { class: "block" }, text.slice(start, end)), near: false,
+        painted: false }));
     this.byElement = new Map(this.blocks.map((block) => [block.element, block]));
     this.element.replaceChildren(...this.blocks.map((block) => block.element));
     for (const block of this.blocks) this.watcher.observe(block.element);
@@ -83,7 +84,7 @@ export class DocumentText {
       const block = this.byElement.get(target);
       if (!block || block.near === isIntersecting) continue;
       block.near = isIntersecting;
-      if (isIntersecting) this.#paint(block);
+      if (isIntersecting && !block.painted) this.#paint(block);
     }
   }
 
@@ -92,8 +93,6 @@ export class DocumentText {
       if (block.near) this.#paint(block);
       else block.painted = false;
     }
-    const first = this.element.querySelector("[data-token]");
-    if (first) first.tabIndex = 0;
   }
 
   #paint(block) {
@@ -110,6 +109,11 @@ export class DocumentText {
     }
     this.#tokens(pieces, from, block.end);
     block.element.replaceChildren(pieces);
+    block.painted = true;
+    // The tab key reaches one token, from which the arrows lead to the others.
+    if (this.element.querySelector('[data-token][tabindex="0"]')) return;
+    const first = this.element.querySelector("[data-token]");
+    if (first) first.tabIndex = 0;
   }
 
   #tokens(parent, from, to) {
