@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from s3_retriever import Host, InputError, KVCodebook, __version__
 from s3_retriever.kv import LayerAtoms
+from s3_retriever.kv.codebook import SHIPPED
 from s3_retriever_bench.cache_layers import BLOCK, RECENT, SINKS, held_bytes
 from s3_retriever_bench.caches import DEFAULT_METHODS, Method, Prefix, Reader, method_named
 from s3_retriever_bench.claims import cache_claims, check
@@ -44,8 +45,11 @@ _VERSIONS = ("s3-retriever", "torch", "transformers", "hqq", "optimum-quanto", "
 class Plan:
     """The options of `s3r bench cache`.
 
-    `tokens` are the lengths of windows for perplexity, `decode_tokens` those of caches that one
-    more token is decoded with. Empty sequences mean the defaults.
+    `tokens` are the lengths of windows for perplexity. `decode_tokens` are those of caches to
+    decode with, by `decode_methods`, which are all by default. Empty sequences mean the defaults.
+
+    Raises:
+        InputError: A method is only to decode with.
     """
 
     host: str = "smollm2"
@@ -55,6 +59,7 @@ class Plan:
     decode_tokens: Sequence[int] = ()
     windows: int = 2
     methods: Sequence[str] = ()
+    decode_methods: Sequence[str] = ()
     folder: Path | None = None
     fresh: bool = False
     seed: int = 0
@@ -63,6 +68,12 @@ class Plan:
         """Sort, and set defaults."""
         methods = dict.fromkeys(["exact", *(self.methods or DEFAULT_METHODS)])
         object.__setattr__(self, "methods", tuple(methods))
+        decoding = dict.fromkeys(["exact", *(self.decode_methods or methods)])
+        if unknown := decoding.keys() - methods.keys():
+            raise InputError(
+                f"Decoding is timed for methods that are measured; add --method {min(unknown)}."
+            )
+        object.__setattr__(self, "decode_methods", tuple(decoding))
         for name, default in (("tokens", _TOKENS), ("decode_tokens", _DECODE_TOKENS)):
             lengths = tuple(sorted(set(getattr(self, name) or default)))
             object.__setattr__(self, name, lengths)
@@ -88,12 +99,10 @@ def run_cache(plan: Plan) -> dict[str, Any]:
         S3Error: The host or the codebook is not usable.
     """
     host = Host.load(plan.host, generates=True)
-    codebook = None if plan.codebook is None else KVCodebook.load(plan.codebook)
-    if codebook is not None:
-        codebook.check_host(host)
-    _check_lengths(plan, host)
+    codebook = _codebook(plan, host)
     reader = Reader(host)
     methods = [method_named(name, reader, codebook) for name in plan.methods]
+    _check_lengths(plan, host, max(method.block for method in methods))
     settings = {
         "version": __version__,
         "host": plan.host,
@@ -120,7 +129,17 @@ def run_cache(plan: Plan) -> dict[str, Any]:
     return figures | {"claims": check(cache_claims(figures))}
 
 
-def _check_lengths(plan: Plan, host: Host) -> None:
+def _codebook(plan: Plan, host: Host) -> KVCodebook | None:
+    """The codebook given, or the one shipped for the host if there is one."""
+    name = plan.codebook or (plan.host if plan.host in SHIPPED else None)
+    if name is None:
+        return None
+    codebook = KVCodebook.load(name)
+    codebook.check_host(host)
+    return codebook
+
+
+def _check_lengths(plan: Plan, host: Host, decoded: int) -> None:
     least = 2 * (RECENT + BLOCK)
     for length in (*plan.tokens, *plan.decode_tokens):
         if length < least:
@@ -128,11 +147,11 @@ def _check_lengths(plan: Plan, host: Host) -> None:
                 f"A cache of {length} tokens has little beyond the {RECENT + SINKS} that stay "
                 f"exact; measure at least {least}."
             )
-    longest = max(*plan.tokens, *(tokens + 4 * BLOCK for tokens in plan.decode_tokens))
+    longest = max(*plan.tokens, *(tokens + decoded for tokens in plan.decode_tokens))
     if host.positions is not None and longest > host.positions:
         raise InputError(
             f"Host {plan.host!r} has {host.positions:,} positions; measure at most that many "
-            f"tokens, and {4 * BLOCK} fewer for decoding."
+            f"tokens, and {decoded} fewer for decoding."
         )
 
 
@@ -179,11 +198,12 @@ class _Run:
 
     def decoding(self) -> dict[str, Any]:
         """By length and method, what `decode` measures."""
-        lengths = self._plan.decode_tokens
+        lengths, names = self._plan.decode_tokens, self._plan.decode_methods
+        methods = [method for method in self._methods if method.name in names]
         figures: dict[str, Any] = {}
-        with _bar(len(lengths) * len(self._methods), "Decoding", "method") as bar:
+        with _bar(len(lengths) * len(methods), "Decoding", "method") as bar:
             for length in lengths:
-                for method in self._methods:
+                for method in methods:
                     bar.set_postfix_str(f"{length:,} tokens, {method.name}")
                     part = self._store.measured(
                         f"decoding-{length}",

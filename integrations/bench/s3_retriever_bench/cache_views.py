@@ -56,6 +56,8 @@ def _decoding(length: int, by_method: Figures, methods: list[str]) -> Grid:
     exact = by_method["exact"]["bytes"]
     rows = []
     for name in methods:
+        if name not in by_method:
+            continue
         row = by_method[name]
         cpu = row["cpu_ratio"]
         rows.append(

@@ -445,7 +445,11 @@ def cache(
     host: Annotated[str, _option("HOST", f"A causal model: {_CAUSAL}")] = "smollm2",
     codebook: Annotated[
         str | None,
-        _option("FOLDER", "Dictionaries of its keys and values, from s3r fit HOST --kv.", "none"),
+        _option(
+            "FOLDER",
+            "Dictionaries of its keys and values, from s3r fit HOST --kv.",
+            "those shipped for the host",
+        ),
     ] = None,
     text: Annotated[
         list[Path] | None,
@@ -469,6 +473,9 @@ def cache(
             "those without other packages",
         ),
     ] = None,
+    decode_method: Annotated[
+        list[str] | None, _option("NAME", "Method to time decoding of; repeatable.", "all")
+    ] = None,
     seed: Annotated[int, _number("Seed of resampling.", least=0)] = 0,
     out: OutFolder = None,
     fresh: Fresh = False,
@@ -486,6 +493,7 @@ def cache(
         decode_tokens=decode_tokens or [],
         windows=windows,
         methods=method or [],
+        decode_methods=decode_method or [],
         folder=out,
         fresh=fresh,
         seed=seed,

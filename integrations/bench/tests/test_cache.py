@@ -56,9 +56,7 @@ def states():
     return torch.randn(1, HEADS, 300, SIZE, generator=torch.Generator().manual_seed(0))
 
 
-def test_the_command_measures_and_a_second_run_goes_on(
-    folder, codebook, text, tmp_path
-):
+def test_the_command_measures_and_a_second_run_goes_on(folder, codebook, text, tmp_path):
     codebook.save(tmp_path / "tiny.kv")
     out = tmp_path / "out"
     command = ["bench", "cache", "--host", folder, "--codebook", tmp_path / "tiny.kv"]
