@@ -473,6 +473,19 @@ def cache(
             "those without other packages",
         ),
     ] = None,
+    needles: Annotated[
+        int, _number("Haystacks of each length, with five needles in each.", least=0)
+    ] = 0,
+    answers: Annotated[
+        list[str] | None,
+        _option(
+            "FILE",
+            "Questions with contexts, as --data of longcontext; those that fit into the largest "
+            "--tokens are asked; repeatable.",
+            "none",
+        ),
+    ] = None,
+    questions: Annotated[int | None, _number("Maximum questions of a task.", "all")] = None,
     decode_method: Annotated[
         list[str] | None, _option("NAME", "Method to time decoding of; repeatable.", "all")
     ] = None,
@@ -493,6 +506,9 @@ def cache(
         decode_tokens=decode_tokens or [],
         windows=windows,
         methods=method or [],
+        needles=needles,
+        answers=answers or [],
+        questions=questions,
         decode_methods=decode_method or [],
         folder=out,
         fresh=fresh,
