@@ -26,11 +26,12 @@ class AtomCache(Cache):
     of its layer's dictionary with their weights: at the defaults 52 bytes a head and token, where
     bfloat16 takes 256 with heads of 64. Keys are encoded before the rotary embedding.
 
-        cache = AtomCache(KVCodebook.load("smollm2.kv"))
-        model.generate(**inputs, past_key_values=cache)
+        cache = AtomCache(KVCodebook.load("smollm2"))
+        model.generate(**inputs, cache=cache)
 
     Args:
-        codebook: The dictionaries, fitted for this model with `s3r fit HOST --kv`.
+        codebook: The dictionaries, fitted for this model with `s3r fit HOST --kv`; SmolLM2's are
+            shipped.
         key_k: Atoms of a key.
         value_k: Atoms of a value.
         recent: How many of the last tokens stay exact, at least.

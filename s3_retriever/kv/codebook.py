@@ -28,7 +28,8 @@ SCHEMA = "kv.2"
 # Far more than any host has.
 _MOST_LAYERS = 1_024
 _ATOMS_FILE = "atoms.safetensors"
-_SHIPPED = Path(__file__).parent / "shipped"
+# By host.
+SHIPPED = {folder.name: folder for folder in (Path(__file__).parent / "shipped").iterdir()}
 _AGAIN = "fit it again with s3r fit HOST --kv"
 
 
@@ -164,13 +165,12 @@ class KVCodebook:
         """Read a codebook that is shipped, or one from a folder.
 
         Args:
-            name: The folder, or the name of a host whose codebook is shipped: `smollm2`.
+            name: `smollm2`, the host whose codebook is shipped, or a folder.
 
         Raises:
             CodebookError: A file is missing or damaged, or does not belong to the others.
         """
-        shipped = _SHIPPED / "smollm2"
-        folder = shipped if name == shipped.name else check_path(name)
+        folder = SHIPPED.get(str(name)) or check_path(name)
         description = _read_description(folder)
         shapes: dict[str, tuple[int | None, ...]] = {}
         for i in range(description.layers):

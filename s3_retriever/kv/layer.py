@@ -16,9 +16,12 @@ from s3_retriever.kv.rotary import Rotary
 
 try:
     from transformers.cache_utils import CacheLayerMixin
-except ImportError as error:
+
+    # Older layers have other methods.
+    _ = CacheLayerMixin.get_max_length
+except (ImportError, AttributeError) as error:
     raise S3Error(
-        "AtomCache needs a transformers whose caches are made of layers; upgrade it with: "
+        "AtomCache needs transformers 5.14 or later; upgrade it with: "
         "pip install --upgrade transformers"
     ) from error
 

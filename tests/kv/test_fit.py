@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import runpy
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +18,7 @@ from s3_retriever import AtomCache, CodebookError, Host, HostError, InputError, 
 from s3_retriever.cli.app import app
 from s3_retriever.kv.hosts import read_cache, rotations
 
+EXAMPLES = Path(__file__).parent.parent.parent / "docs" / "examples"
 CPU = {"device": "cpu", "dtype": "float32"}
 SIZES = {"features": 64, "key_k": 3, "value_k": 3, "tokens": 2_048, "batch_tokens": 512}
 
@@ -185,3 +189,28 @@ def test_a_codebook_for_searching(tiny_codebook):
 def test_caches_that_cannot_be_made(settings, message):
     with pytest.raises(InputError, match=message):
         AtomCache(random_codebook(tiny_model("llama")), **settings)
+
+
+def test_the_shipped_codebook_fits_its_host():
+    codebook, host = KVCodebook.load("smollm2"), Host.load("smollm2", device="cpu")
+    codebook.check_host(host)
+    unexplained = codebook.report["unexplained_variance"]
+    assert max(share for name, share in unexplained.items() if name.startswith("key")) < 0.15
+    assert max(share for name, share in unexplained.items() if name.startswith("value")) < 0.06
+    assert AtomCache(codebook).codebook.features == 1_024
+
+
+def test_the_example_generates_with_a_cache_in_atoms(host, capsys, monkeypatch):
+    vocabulary = host.model.config.vocab_size
+    causal = tiny_model("llama", vocab_size=vocabulary, max_position_embeddings=2_048)
+    tiny = Host.of(causal, host.tokenizer.source, name="tiny")
+    monkeypatch.setattr(Host, "load", lambda *_args, **_options: tiny)
+    monkeypatch.setattr(KVCodebook, "load", lambda _name: random_codebook(causal))
+    monkeypatch.setattr(KVCodebook, "check_host", lambda *_: None)
+    runpy.run_path(str(EXAMPLES / "kv_cache.py"))["main"](new_tokens=4)
+    last = capsys.readouterr().out.splitlines()[-1]
+    tokens, held, exact = (
+        int(number.replace(",", "")) for number in re.findall(r"([\d,]+) (?:tokens|bytes)", last)
+    )
+    assert tokens > 132 + 32
+    assert 0 < held < exact

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,11 +19,22 @@ from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
 from s3_retriever import Host, InputError, KVCodebook, __version__
+from s3_retriever.calibration.question_sets import Choice
 from s3_retriever.kv import LayerAtoms
+from s3_retriever.kv.codebook import SHIPPED
+from s3_retriever_bench.cache_answers import (
+    Quiz,
+    ask,
+    haystack_tokens,
+    needle_quiz,
+    quiz_values,
+    sample_quiz,
+)
 from s3_retriever_bench.cache_layers import BLOCK, RECENT, SINKS, held_bytes
 from s3_retriever_bench.caches import DEFAULT_METHODS, Method, Prefix, Reader, method_named
 from s3_retriever_bench.claims import cache_claims, check
-from s3_retriever_bench.corpus import documents, source_files, source_name
+from s3_retriever_bench.corpus import documents, source_files, source_name, text_of
+from s3_retriever_bench.longbench import choose, read_samples
 from s3_retriever_bench.storage import Store, machine, text_digest, versions
 
 _TOKENS = (1_024,)
@@ -44,8 +55,14 @@ _VERSIONS = ("s3-retriever", "torch", "transformers", "hqq", "optimum-quanto", "
 class Plan:
     """The options of `s3r bench cache`.
 
-    `tokens` are the lengths of windows for perplexity, `decode_tokens` those of caches that one
-    more token is decoded with. Empty sequences mean the defaults.
+    `tokens` are the lengths of windows for perplexity. `decode_tokens` are those of caches to
+    decode with, by `decode_methods`, which are all by default. `needles` are haystacks of each
+    length with five needles in each. `answers` are files as `longcontext` reads them, of which at
+    most `questions` of each task are asked, whose prompts have no more than the largest of
+    `tokens`. Empty sequences mean the defaults.
+
+    Raises:
+        InputError: A method is only to decode with.
     """
 
     host: str = "smollm2"
@@ -54,7 +71,11 @@ class Plan:
     tokens: Sequence[int] = ()
     decode_tokens: Sequence[int] = ()
     windows: int = 2
+    needles: int = 0
+    answers: Sequence[str] = ()
+    questions: int | None = None
     methods: Sequence[str] = ()
+    decode_methods: Sequence[str] = ()
     folder: Path | None = None
     fresh: bool = False
     seed: int = 0
@@ -63,6 +84,12 @@ class Plan:
         """Sort, and set defaults."""
         methods = dict.fromkeys(["exact", *(self.methods or DEFAULT_METHODS)])
         object.__setattr__(self, "methods", tuple(methods))
+        decoding = dict.fromkeys(["exact", *(self.decode_methods or methods)])
+        if unknown := decoding.keys() - methods.keys():
+            raise InputError(
+                f"Decoding is timed for methods that are measured; add --method {min(unknown)}."
+            )
+        object.__setattr__(self, "decode_methods", tuple(decoding))
         for name, default in (("tokens", _TOKENS), ("decode_tokens", _DECODE_TOKENS)):
             lengths = tuple(sorted(set(getattr(self, name) or default)))
             object.__setattr__(self, name, lengths)
@@ -79,8 +106,10 @@ def run_cache(plan: Plan) -> dict[str, Any]:
         JSON values: `settings`, `machine`, `versions`; `bytes_per_token`: of a head, beyond the
         window, by method; `perplexity` by length: `scored` tokens of a window, and the
         negative log-likelihood of each window in nats a token by method; `decoding` by length and
-        method (see `_Run.decode`); `unexplained`: of keys and of values, by atoms a vector, the
-        share of their variance at each layer; `claims`.
+        method (see `_Run.decode`); `needles` by length, and `answers` (None if there are none): by
+        method, the `values` of `cache_answers.ask`, with the `groups` of questions about a context;
+        `unexplained`: of keys and of values, by atoms a vector, the share of their variance at each
+        layer; `claims`.
 
     Raises:
         InputError: A text, a method or a length is not usable, or the folder has results of other
@@ -88,12 +117,10 @@ def run_cache(plan: Plan) -> dict[str, Any]:
         S3Error: The host or the codebook is not usable.
     """
     host = Host.load(plan.host, generates=True)
-    codebook = None if plan.codebook is None else KVCodebook.load(plan.codebook)
-    if codebook is not None:
-        codebook.check_host(host)
-    _check_lengths(plan, host)
+    codebook = _codebook(plan, host)
     reader = Reader(host)
     methods = [method_named(name, reader, codebook) for name in plan.methods]
+    _check_lengths(plan, host, max(method.block for method in methods))
     settings = {
         "version": __version__,
         "host": plan.host,
@@ -115,12 +142,24 @@ def run_cache(plan: Plan) -> dict[str, Any]:
             "bytes_per_token": {method.name: run.bytes_per_token(method) for method in methods},
             "perplexity": run.perplexity(),
             "decoding": run.decoding(),
+            "needles": run.needles(),
+            "answers": run.answers(),
             "unexplained": None if codebook is None else run.unexplained(codebook),
         }
     return figures | {"claims": check(cache_claims(figures))}
 
 
-def _check_lengths(plan: Plan, host: Host) -> None:
+def _codebook(plan: Plan, host: Host) -> KVCodebook | None:
+    """The codebook given, or the one shipped for the host if there is one."""
+    name = plan.codebook or (plan.host if plan.host in SHIPPED else None)
+    if name is None:
+        return None
+    codebook = KVCodebook.load(name)
+    codebook.check_host(host)
+    return codebook
+
+
+def _check_lengths(plan: Plan, host: Host, decoded: int) -> None:
     least = 2 * (RECENT + BLOCK)
     for length in (*plan.tokens, *plan.decode_tokens):
         if length < least:
@@ -128,11 +167,11 @@ def _check_lengths(plan: Plan, host: Host) -> None:
                 f"A cache of {length} tokens has little beyond the {RECENT + SINKS} that stay "
                 f"exact; measure at least {least}."
             )
-    longest = max(*plan.tokens, *(tokens + 4 * BLOCK for tokens in plan.decode_tokens))
+    longest = max(*plan.tokens, *(tokens + decoded for tokens in plan.decode_tokens))
     if host.positions is not None and longest > host.positions:
         raise InputError(
             f"Host {plan.host!r} has {host.positions:,} positions; measure at most that many "
-            f"tokens, and {4 * BLOCK} fewer for decoding."
+            f"tokens, and {decoded} fewer for decoding."
         )
 
 
@@ -170,7 +209,7 @@ class _Run:
                             f"perplexity-{length}-{number}",
                             method.name,
                             text_digest(repr(ids)),
-                            lambda window=window, method=method: {"nll": window.nll(method)},
+                            partial(window.nll, method),
                         )
                         nll[method.name].append(part["nll"])
                         bar.update()
@@ -179,17 +218,18 @@ class _Run:
 
     def decoding(self) -> dict[str, Any]:
         """By length and method, what `decode` measures."""
-        lengths = self._plan.decode_tokens
+        lengths, names = self._plan.decode_tokens, self._plan.decode_methods
+        methods = [method for method in self._methods if method.name in names]
         figures: dict[str, Any] = {}
-        with _bar(len(lengths) * len(self._methods), "Decoding", "method") as bar:
+        with _bar(len(lengths) * len(methods), "Decoding", "method") as bar:
             for length in lengths:
-                for method in self._methods:
+                for method in methods:
                     bar.set_postfix_str(f"{length:,} tokens, {method.name}")
                     part = self._store.measured(
                         f"decoding-{length}",
                         method.name,
                         "",
-                        lambda length=length, method=method: self.decode(method, length),
+                        partial(self.decode, method, length),
                     )
                     figures.setdefault(str(length), {})[method.name] = part
                     bar.update()
@@ -228,6 +268,62 @@ class _Run:
             "ratio": round(mine.seconds / its.seconds, 4),
             "cpu_ratio": round(mine.cpu_seconds / its.cpu_seconds, 4) if on_cpu else None,
         }
+
+    def needles(self) -> dict[str, Any]:
+        """By length, what is asked of each haystack."""
+        plan, host = self._plan, self._reader.host
+        figures = {}
+        for length in plan.tokens if plan.needles else ():
+            text = text_of(self._texts[-1:], haystack_tokens(length), host.tokenizer)
+            quizzes = [needle_quiz(host, text, n, plan.seed) for n in range(plan.needles)]
+            figures[str(length)] = self._ask(f"needles-{length}", quizzes)
+        return figures
+
+    def answers(self) -> dict[str, Any] | None:
+        """What is asked of the samples that are short enough; None without samples."""
+        plan, host = self._plan, self._reader.host
+        if not plan.answers:
+            return None
+        samples = read_samples(plan.answers, (), Choice("test", None, 10, None, plan.seed))
+        most = plan.tokens[-1]
+        # Longer prompts have more tokens in any case.
+        quizzes = {
+            sample: sample_quiz(host, sample)
+            for sample in samples
+            if len(sample.prompt) < 16 * most
+        }
+        fitting = [sample for sample, quiz in quizzes.items() if quiz.longest <= most]
+        if not fitting:
+            raise InputError(
+                f"No question of {', '.join(plan.answers)} has a prompt of at most {most:,} "
+                "tokens; give larger --tokens, or other --answers."
+            )
+        chosen = choose(fitting, plan.questions, plan.seed)
+        return self._ask("answers", [quizzes[sample] for sample in chosen])
+
+    def _ask(self, name: str, quizzes: Sequence[Quiz]) -> dict[str, Any]:
+        """The values of each question by method, and which questions share a context."""
+        parts: dict[str, list[dict[str, Any]]] = {method.name: [] for method in self._methods}
+        with _bar(len(quizzes) * len(self._methods), name.capitalize(), "context") as bar:
+            for quiz in quizzes:
+                window = _Window(self._reader, quiz.context, known=len(quiz.context))
+                digest = text_digest(repr(quiz))
+                for method in self._methods:
+                    bar.set_postfix_str(method.name)
+                    part = self._store.measured(
+                        f"{name}-{digest}",
+                        method.name,
+                        digest,
+                        partial(self._answers, quiz, method, window),
+                    )
+                    parts[method.name].append(part)
+                    bar.update()
+        groups = [str(n) for n, quiz in enumerate(quizzes) for _ in quiz.questions]
+        values = {method: dict(quiz_values(part)) for method, part in parts.items()}
+        return {"groups": groups, "values": values}
+
+    def _answers(self, quiz: Quiz, method: Method, window: _Window) -> dict[str, Any]:
+        return ask(self._reader, quiz, method, window.prefix)
 
     def unexplained(self, codebook: KVCodebook) -> dict[str, Any]:
         """Of a window's keys and values, by atoms a vector, the share of variance at each layer."""
@@ -304,19 +400,20 @@ class _Clock:
 class _Window:
     """A window of text, whose beginning is read once for all methods."""
 
-    def __init__(self, reader: Reader, ids: list[int]) -> None:
+    def __init__(self, reader: Reader, ids: list[int], known: int | None = None) -> None:
         self._reader = reader
         self._ids = ids
-        self._known = len(ids) - _scored(len(ids))
+        self._known = len(ids) - _scored(len(ids)) if known is None else known
 
     @cached_property
-    def _prefix(self) -> Prefix:
+    def prefix(self) -> Prefix:
+        """The beginning, as the model caches it."""
         self._reader.model.set_attn_implementation("sdpa")
         return self._reader.prefix(self._ids[: self._known])
 
-    def nll(self, method: Method) -> float:
-        """Negative log-likelihood of the tokens behind the prefix, in nats a token."""
-        prefix, cache = self._prefix, method.make()
+    def nll(self, method: Method) -> dict[str, float]:
+        """`nll`: negative log-likelihood of the tokens behind the prefix, in nats a token."""
+        prefix, cache = self.prefix, method.make()
         method.fill(cache, prefix)
         self._reader.model.set_attn_implementation(method.attention)
         before, total = prefix.logits[0], 0.0
@@ -328,7 +425,7 @@ class _Window:
                 wanted = torch.tensor(step, device=expected.device)
                 total += float(cross_entropy(expected, wanted, reduction="sum"))
                 before = logits[-1:]
-        return round(total / _scored(len(self._ids)), 6)
+        return {"nll": round(total / _scored(len(self._ids)), 6)}
 
 
 def _scored(length: int) -> int:

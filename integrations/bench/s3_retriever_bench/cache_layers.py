@@ -17,7 +17,7 @@ RECENT, SINKS, BLOCK = 128, 4, 32
 FLOAT_BYTES = 2
 
 
-class RoundedLayer(DynamicLayer):
+class RoundedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     """Keys and values in whole numbers of a few bits, with a scale for each vector.
 
     The numbers are kept in a byte each, and counted as packed: reading them takes less time than it
@@ -25,7 +25,7 @@ class RoundedLayer(DynamicLayer):
     """
 
     def __init__(self, bits: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._sides = [_RoundedStates(bits) for _ in range(2)]
         self._length = 0
 
@@ -84,7 +84,7 @@ class _RoundedStates:
         return exact + self._levels.numel() * self._bits / 8 + self._steps.nbytes
 
 
-class EvictingLayer(DynamicLayer):
+class EvictingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     """A share of the tokens, with the keys and values and at the positions that they had.
 
     Attributes:
@@ -93,7 +93,7 @@ class EvictingLayer(DynamicLayer):
     """
 
     def __init__(self, share: float) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._share = share
         self._seen = 0
         self.states = torch.empty(0)
@@ -150,6 +150,7 @@ def held_bytes(cache: Cache) -> float:
 def _layer_bytes(layer: Any) -> float:
     if isinstance(layer, RoundedLayer):
         return layer.nbytes
+    held: dict[str, Any]
     if isinstance(layer, AtomLayer):
         held = layer.state()
     elif isinstance(layer, EvictingLayer):

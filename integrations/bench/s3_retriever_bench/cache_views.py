@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from s3_retriever_bench.drawing import figure, look, name_points
-from s3_retriever_bench.statistics import CacheSummary, Estimate
-from s3_retriever_bench.tables import Grid, claims_table
+from s3_retriever_bench.statistics import CacheSummary, Estimate, difference
+from s3_retriever_bench.tables import Grid, claims_table, share, signed
 
 Figures = Mapping[str, Any]
 
@@ -25,6 +26,10 @@ def cache_tables(figures: Figures) -> Iterator[Grid]:
         yield _perplexities(summary, length)
     for length, by_method in figures["decoding"].items():
         yield _decoding(int(length), by_method, summary.methods)
+    for length, asked in figures["needles"].items():
+        yield _asked(f"Needles in haystacks of {int(length):,} tokens", asked, summary)
+    if figures["answers"]:
+        yield _asked("Gold answers", figures["answers"], summary)
     if figures["unexplained"]:
         yield _unexplained(figures["unexplained"])
     yield claims_table(figures["claims"])
@@ -56,6 +61,8 @@ def _decoding(length: int, by_method: Figures, methods: list[str]) -> Grid:
     exact = by_method["exact"]["bytes"]
     rows = []
     for name in methods:
+        if name not in by_method:
+            continue
         row = by_method[name]
         cpu = row["cpu_ratio"]
         rows.append(
@@ -70,6 +77,27 @@ def _decoding(length: int, by_method: Figures, methods: list[str]) -> Grid:
         )
     header = ["method", "MiB", "of exact", "s/token", "of exact", "of exact, processor"]
     return Grid(f"Whole cache and decoding at {length:,} tokens", header, rows)
+
+
+def _asked(title: str, asked: Figures, summary: CacheSummary) -> Grid:
+    """The share of gold answers that greedy decoding gives, and their likelihood."""
+    values, groups = asked["values"], asked["groups"]
+    seed = summary.figures["settings"]["seed"]
+    rows = []
+    for name in summary.methods:
+        mine, exact = values[name], values["exact"]
+        rows.append(
+            [
+                name,
+                share(fmean(mine["given"])),
+                f"{fmean(mine['nll']):.3f}",
+                "-"
+                if name == "exact"
+                else signed(difference(mine["nll"], exact["nll"], groups, seed)),
+            ]
+        )
+    header = ["method", "given", "NLL, nats/token", "less exact's (95 % interval)"]
+    return Grid(f"{title}: {len(groups)} questions", header, rows)
 
 
 def _unexplained(figures: Figures) -> Grid:

@@ -196,7 +196,12 @@ class _Quantized(Method):
         super().__init__(name, reader)
         # As the documentation of transformers recommends.
         axis = 1 if backend == "hqq" else 0
-        self._settings = {"backend": backend, "nbits": bits, "axis_key": axis, "axis_value": axis}
+        self._settings: dict[str, Any] = {
+            "backend": backend,
+            "nbits": bits,
+            "axis_key": axis,
+            "axis_value": axis,
+        }
         try:
             self.make()
         except (ImportError, ValueError) as error:
@@ -258,7 +263,7 @@ class _Evicting(Method):
     def _evict(self, module: Any, layer: EvictingLayer, rotation: tuple[Tensor, Tensor]) -> None:
         if layer.surplus < BLOCK:
             return
-        scores = torch.arange(layer.kept, device=layer.keys.device).float().expand(1, 1, -1)
+        scores = torch.arange(layer.kept, device=rotation[0].device).float().expand(1, 1, -1)
         if self._press is not None:
             module.rotary_emb = self._reader.host.model.rotary_emb
             options = {"position_embeddings": rotation}
@@ -277,11 +282,12 @@ class _Atoms(Method):
         self, name: str, reader: Reader, codebook: KVCodebook, key_k: int, value_k: int
     ) -> None:
         super().__init__(name, reader)
-        self._make = lambda: AtomCache(codebook, key_k, value_k, RECENT, SINKS)
+        self._codebook, self._key_k, self._value_k = codebook, key_k, value_k
+        # Refuses a budget beyond the dictionary at once.
         self.make()
 
     def make(self) -> Cache:
-        return self._make()
+        return AtomCache(self._codebook, self._key_k, self._value_k, RECENT, SINKS)
 
     def fill(self, cache: Cache, prefix: Prefix, tokens: int | None = None) -> None:
         """Put a prefix into an empty cache; it is encoded once, and its codes are repeated."""

@@ -520,7 +520,11 @@ def cache(
     host: Annotated[str, _option("HOST", f"A causal model: {_CAUSAL}")] = "smollm2",
     codebook: Annotated[
         str | None,
-        _option("FOLDER", "Dictionaries of its keys and values, from s3r fit HOST --kv.", "none"),
+        _option(
+            "FOLDER",
+            "Dictionaries of its keys and values, from s3r fit HOST --kv.",
+            "those shipped for the host",
+        ),
     ] = None,
     text: Annotated[
         list[Path] | None,
@@ -544,6 +548,22 @@ def cache(
             "those without other packages",
         ),
     ] = None,
+    needles: Annotated[
+        int, _number("Haystacks of each length, with five needles in each.", least=0)
+    ] = 0,
+    answers: Annotated[
+        list[str] | None,
+        _option(
+            "FILE",
+            "Questions with contexts, as --data of longcontext; those that fit into the largest "
+            "--tokens are asked; repeatable.",
+            "none",
+        ),
+    ] = None,
+    questions: Annotated[int | None, _number("Maximum questions of a task.", "all")] = None,
+    decode_method: Annotated[
+        list[str] | None, _option("NAME", "Method to time decoding of; repeatable.", "all")
+    ] = None,
     seed: Annotated[int, _number("Seed of resampling.", least=0)] = 0,
     out: OutFolder = None,
     fresh: Fresh = False,
@@ -561,6 +581,10 @@ def cache(
         decode_tokens=decode_tokens or [],
         windows=windows,
         methods=method or [],
+        needles=needles,
+        answers=answers or [],
+        questions=questions,
+        decode_methods=decode_method or [],
         folder=out,
         fresh=fresh,
         seed=seed,

@@ -428,8 +428,8 @@ class CacheSummary:
         windows = [str(number) for number in range(len(pairs[0]))]
         found = difference(*pairs, windows, int(self.figures["settings"]["seed"]))
         assert found is not None
-        shares = (float(np.expm1(value)) for value in (found.mean, found.low, found.high))
-        return Estimate(*shares, found.n)
+        mean, low, high = np.expm1([found.mean, found.low, found.high]).tolist()
+        return Estimate(mean, low, high, found.n)
 
     def _nll(self, method: str, length: int) -> list[float]:
         nll: list[float] = self.figures["perplexity"][str(length)]["nll"][method]

@@ -67,7 +67,10 @@ def test_the_command_measures_and_a_second_run_goes_on(folder, codebook, text, t
     for title in ("Perplexity at 400 tokens", "decoding at 320 tokens", "Unexplained", "Claims"):
         assert title in result.output
     kept = {path: path.stat().st_mtime_ns for path in (out / "parts").iterdir()}
-    command += ["--method", "int8"]
+    answers = tmp_path / "answers.jsonl"
+    row = {"context": "A baker forgets the blue ledger.", "input": "Who forgets it?"}
+    answers.write_text(json.dumps({"dataset": "hotpotqa", "answers": ["A baker"], **row}))
+    command += ["--method", "int8", "--needles", 1, "--answers", answers]
     result = CliRunner().invoke(app, [str(argument) for argument in command])
     assert result.exit_code == 0, result.output
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
@@ -83,6 +86,11 @@ def test_the_command_measures_and_a_second_run_goes_on(folder, codebook, text, t
     # Two layers.
     assert whole["exact"]["bytes"] == 320 * 2 * HEADS * 4 * SIZE
     assert whole["atoms-2-4"]["bytes"] < whole["int4"]["bytes"] < whole["exact"]["bytes"]
+    assert "Needles in haystacks of 400 tokens: 5 questions" in result.output
+    for asked, count in ((figures["needles"]["400"], 5), (figures["answers"], 1)):
+        assert [len(values["nll"]) for values in asked["values"].values()] == [count] * 5
+        exact, close = asked["values"]["exact"], asked["values"]["int8"]
+        assert close["nll"] == pytest.approx(exact["nll"], abs=2e-2)
     for name in ("perplexity", "elbow"):
         assert 1_000 < (out / f"{name}.svg").stat().st_size < 150_000
         assert f"({name}.svg)" in (out / "cache.md").read_text()
