@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from s3_retriever_bench import plots
+from s3_retriever_bench.adapt_tables import adapt_tables
 from s3_retriever_bench.statistics import quality_summaries
 from s3_retriever_bench.tables import (
     inference_tables,
@@ -78,6 +79,19 @@ def write_longcontext(figures: Figures, folder: Path) -> None:
         plots.draw_scores(figures, folder)
     if figures["needles"]:
         plots.draw_needles(figures, folder)
+
+
+def write_adapt(figures: Figures, folder: Path) -> None:
+    """Write `adapt.json`, without the answers, which the parts keep, and `adapt.md`."""
+    runs = {
+        start: {
+            seed: {k: v for k, v in part.items() if k != "answers"} for seed, part in seeds.items()
+        }
+        for start, seeds in figures["runs"].items()
+    }
+    page = ["# Adapters that learn to refuse\n", *_provenance(figures)]
+    page += [grid.markdown() for grid in adapt_tables(figures)]
+    _write({**figures, "runs": runs}, page, folder, "adapt")
 
 
 def inference_remark(settings: Figures) -> str:
