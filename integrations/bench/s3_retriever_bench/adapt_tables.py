@@ -20,7 +20,12 @@ _KINDS = {
 def adapt_tables(figures: Figures) -> Iterator[Grid]:
     """What was refused by start, and what it cost; the losses of training, step by step."""
     runs = {start: list(seeds.values()) for start, seeds in figures["runs"].items()}
-    header = ["start", *_KINDS.values(), "perplexity", "log likelihood of ordinary answers"]
+    header = [
+        "start, learning rate",
+        *_KINDS.values(),
+        "perplexity",
+        "log likelihood of ordinary answers",
+    ]
     rows = [[start, *(cell(parts) for cell in _MEASURES)] for start, parts in runs.items()]
     seeds = max(map(len, runs.values()))
     yield Grid(f"After training: mean (standard deviation over {seeds} seeds)", header, rows)
@@ -46,7 +51,7 @@ def adapt_tables(figures: Figures) -> Iterator[Grid]:
         ["start", *(f"to step {last}" for _, last in steps)],
         rows,
     )
-    started = [part["basis"] for part in runs.get("sails", []) if part["basis"]]
+    started = [p["basis"] for parts in runs.values() for p in parts if p["basis"]]
     if started:
         yield _features(started)
 

@@ -462,13 +462,18 @@ def adapt(
     ] = "hidden.8",
     start: Annotated[
         list[str] | None,
-        _option("NAME", "lora, pissa, olora, sails or full; repeatable.", "all"),
+        _option(
+            "NAME", "lora, pissa, olora, sails or full; repeatable.", "all; --quick: lora, sails"
+        ),
     ] = None,
     seeds: Annotated[int | None, _number("Seeds: 0, 1 and so on.", "3")] = None,
-    steps: Annotated[int | None, _number("Training steps of 8 examples.", "16")] = None,
-    prompts: Annotated[int | None, _number("Maximum prompts of each kind.", "64")] = None,
+    steps: Annotated[int | None, _number("Training steps of 8 examples.", "12")] = None,
+    prompts: Annotated[int | None, _number("Maximum prompts of each kind.", "32")] = None,
     rank: Annotated[int, _number("Rank of the adapters.")] = 8,
-    rate: Annotated[float, _option("X", "Learning rate of adapters.")] = 1e-3,
+    rate: Annotated[
+        list[float] | None,
+        _option("X", "Learning rate of adapters; repeatable.", "0.001 and 0.003"),
+    ] = None,
     full_rate: Annotated[float, _option("X", "Learning rate of full fine-tuning.")] = 5e-5,
     compare: Annotated[
         str,
@@ -477,7 +482,7 @@ def adapt(
     tokens: Annotated[str, _option("WHICH", "Where: last, first_answer or all.")] = "all",
     features: Annotated[int, _number("Features that sails chooses.")] = 32,
     quick: Annotated[
-        bool, typer.Option("--quick", help="2 seeds, 8 steps, 16 prompts of each kind.")
+        bool, typer.Option("--quick", help="1 seed, 8 steps, 16 prompts of each kind.")
     ] = False,
     split: Annotated[Split, _option("SPLIT", "Prompts: test, dev (for tuning) or all.")] = "test",
     out: OutFolder = None,
@@ -494,14 +499,14 @@ def adapt(
         host=host,
         codebook=codebook,
         tap=tap,
-        starts=start or STARTS,
-        seeds=seeds or (2 if quick else 3),
-        steps=steps or (8 if quick else 16),
-        prompts=prompts or (16 if quick else 64),
+        starts=start or (["lora", "sails"] if quick else STARTS),
+        seeds=seeds or (1 if quick else 3),
+        steps=steps or (8 if quick else 12),
+        prompts=prompts or (16 if quick else 32),
         rank=rank,
-        rate=rate,
+        rates=rate or [1e-3, 3e-3],
         full_rate=full_rate,
-        text_tokens=512 if quick else 2_048,
+        text_tokens=512 if quick else 1_024,
         contrast=compare,
         tokens=tokens,
         features=features,
