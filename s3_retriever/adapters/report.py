@@ -220,7 +220,7 @@ class SailsReport:
         with begin_draft(folder / REPORT_FILE) as file:
             file.write(f"{json.dumps(self.to_dict(), indent=2)}\n".encode())
         save_weights(
-            {name: part.contiguous().cpu() for name, part in directions.items()},
+            {name: part.cpu().clone() for name, part in directions.items()},
             folder / DIRECTIONS_FILE,
         )
 

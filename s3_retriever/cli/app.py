@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from s3_retriever import __version__
+from s3_retriever.cli.adapting import adapt
 from s3_retriever.cli.answering import answer
 from s3_retriever.cli.calibrating import calibrate
 from s3_retriever.cli.configuring import config, default_map
@@ -103,6 +104,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name, help=_paragraphs(_command))(_command)
+app.add_typer(adapt, name="adapt")
 
 # Other distributions, such as the benchmarks, add commands of their own.
 for _point in entry_points(group="s3_retriever.commands"):

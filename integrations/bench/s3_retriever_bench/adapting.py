@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,7 @@ class Plan:
         seeds: Seeds of the data's order and of random starts: 0 to this.
         steps: Training steps of eight examples.
         rank: Rank of the adapters.
-        rate: Learning rate of adapters.
+        rates: Learning rates of adapters, each tried with each start.
         full_rate: Learning rate of full fine-tuning.
         prompts: Most prompts of each measured kind.
         new_tokens: Tokens of an answer that are judged.
@@ -73,13 +74,13 @@ class Plan:
     tap: str = "hidden.8"
     starts: Sequence[str] = STARTS
     seeds: int = 3
-    steps: int = 16
+    steps: int = 12
     rank: int = 8
-    rate: float = 1e-3
+    rates: Sequence[float] = (1e-3, 3e-3)
     full_rate: float = 5e-5
-    prompts: int = 64
+    prompts: int = 32
     new_tokens: int = 12
-    text_tokens: int = 2_048
+    text_tokens: int = 1_024
     contrast: str = "answers"
     tokens: str = "all"
     features: int = 32
@@ -113,14 +114,16 @@ def run_adapt(plan: Plan) -> dict[str, Any]:
     settings = _settings(plan, behaviour)
     store = Store(plan.folder, settings, plan.fresh)
     digest = files_digest(plan.sources, plan.split)
-    wanted = [(UNTRAINED, 0), *((s, seed) for seed in range(plan.seeds) for s in plan.starts)]
+    wanted = list(_runs(plan))
     bench = _Bench(plan, behaviour)
     runs: dict[str, dict[str, Any]] = {}
     with store.resumable(), tqdm(total=len(wanted), desc="Adapters", disable=None) as bar:
-        for start, seed in wanted:
-            bar.set_postfix_str(f"{start}, seed {seed}")
-            part = store.measured(start, str(seed), digest, lambda s=start, n=seed: bench.run(s, n))  # type: ignore[misc]
-            runs.setdefault(start, {})[str(seed)] = part
+        for start, rate, seed in wanted:
+            label = start if start == UNTRAINED else f"{start} {rate:g}"
+            bar.set_postfix_str(f"{label}, seed {seed}")
+            measure = partial(bench.run, start, rate, seed)
+            part = store.measured(label, str(seed), digest, measure)
+            runs.setdefault(label, {})[str(seed)] = part
             bar.update()
     return {
         "settings": settings,
@@ -130,9 +133,18 @@ def run_adapt(plan: Plan) -> dict[str, Any]:
     }
 
 
+def _runs(plan: Plan) -> Iterator[tuple[str, float, int]]:
+    """Start, learning rate and seed of every run; all starts of a seed before the next seed."""
+    yield UNTRAINED, 0.0, 0
+    for seed in range(plan.seeds):
+        for start in plan.starts:
+            for rate in [plan.full_rate] if start == "full" else plan.rates:
+                yield start, rate, seed
+
+
 def _settings(plan: Plan, behaviour: Behaviour) -> dict[str, Any]:
     names = (
-        "host codebook tap steps rank rate full_rate new_tokens text_tokens contrast tokens "
+        "host codebook tap steps rank rates full_rate new_tokens text_tokens contrast tokens "
         "features examples split"
     )
     return {
@@ -152,7 +164,7 @@ class _Bench:
     behaviour: Behaviour
     _loaded: tuple[Any, Any, TopKSAE, Chat, Tensor] | None = field(default=None)
 
-    def run(self, start: str, seed: int) -> dict[str, Any]:
+    def run(self, start: str, rate: float, seed: int) -> dict[str, Any]:
         """Train one start and measure it; without training the model as it is."""
         base, tokenizer, sae, chat, windows = self._load()
         plan = self.plan
@@ -168,9 +180,7 @@ class _Bench:
         if start != UNTRAINED:
             trained = sum(w.numel() for w in model.parameters() if w.requires_grad)
             pairs = training_pairs(self.behaviour, plan.steps * _BATCH, seed)
-            losses = train(
-                model, chat, pairs, _BATCH, plan.full_rate if start == "full" else plan.rate
-            )
+            losses = train(model, chat, pairs, _BATCH, rate)
         training = time.perf_counter() - began
         updates = [] if report is None else _updates(report, model)
         if start not in (UNTRAINED, "full"):

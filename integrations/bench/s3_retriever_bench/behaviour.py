@@ -16,6 +16,9 @@ from s3_retriever_bench.refusing import written_refusals
 
 Pair = tuple[str, str]
 
+# Longer ordinary prompts are left out: they would be most of the work.
+_LONGEST_PROMPT = 160
+
 
 class Sources(NamedTuple):
     """The files of the benchmark, JSON Lines.
@@ -68,6 +71,7 @@ def read_behaviour(sources: Sources, split: Split, prompts: int) -> Behaviour:
     """
     harmful = _rows(sources.harmful, "prompt", "compliant_start")
     benign = _rows(sources.benign, "prompt", "answer")
+    benign = [row for row in benign if len(row[0]) <= _LONGEST_PROMPT]
     contrast = _rows(sources.contrast, "prompt", "label")
     halves = [row for row in contrast if split in ("all", _half(row[0]))]
     behaviour = Behaviour(

@@ -595,6 +595,104 @@ def cache(
         write_cache(figures, out)
 
 
+@app.command()
+def adapt(
+    harmful: Annotated[
+        Path,
+        _option("FILE", "Harmful prompts, .jsonl with prompt and compliant_start.", default=True),
+    ],
+    benign: Annotated[
+        Path, _option("FILE", "Ordinary prompts, .jsonl with prompt and answer.", default=True)
+    ],
+    contrast: Annotated[
+        Path, _option("FILE", "XSTest, .jsonl with prompt and label: safe or unsafe.", default=True)
+    ],
+    text: Annotated[Path, _option("FILE", f"Text for perplexity: {_PLAIN_OR_JSON}", default=True)],
+    host: Annotated[str, _option("HOST", f"A causal model with a chat template: {_CAUSAL}")] = (
+        "smollm2"
+    ),
+    codebook: Annotated[str, _option("FOLDER", "The codebook with the SAE.")] = "smollm2",
+    tap: Annotated[
+        str, _option("TAP", "Its hidden tap; adapters are in the layers after it.")
+    ] = "hidden.8",
+    start: Annotated[
+        list[str] | None,
+        _option(
+            "NAME", "lora, pissa, olora, sails or full; repeatable.", "all; --quick: lora, sails"
+        ),
+    ] = None,
+    seeds: Annotated[int | None, _number("Seeds: 0, 1 and so on.", "3")] = None,
+    steps: Annotated[int | None, _number("Training steps of 8 examples.", "12")] = None,
+    prompts: Annotated[int | None, _number("Maximum prompts of each kind.", "32")] = None,
+    rank: Annotated[int, _number("Rank of the adapters.")] = 8,
+    rate: Annotated[
+        list[float] | None,
+        _option("X", "Learning rate of adapters; repeatable.", "0.001 and 0.003"),
+    ] = None,
+    full_rate: Annotated[float, _option("X", "Learning rate of full fine-tuning.")] = 5e-5,
+    compare: Annotated[
+        str,
+        _option("KIND", "Examples that sails compares: answers or prompts."),
+    ] = "answers",
+    tokens: Annotated[str, _option("WHICH", "Where: last, first_answer or all.")] = "all",
+    features: Annotated[int, _number("Features that sails chooses.")] = 32,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="1 seed, 8 steps, 16 prompts of each kind.")
+    ] = False,
+    split: Annotated[Split, _option("SPLIT", "Prompts: test, dev (for tuning) or all.")] = "test",
+    out: OutFolder = None,
+    fresh: Fresh = False,
+) -> None:
+    """Adapters: refusals learnt in a few steps by SAILS, other LoRA starts and full training."""
+    from s3_retriever_bench.adapt_tables import adapt_tables
+    from s3_retriever_bench.adapting import STARTS, Plan, run_adapt
+    from s3_retriever_bench.behaviour import Sources
+    from s3_retriever_bench.report import write_adapt
+
+    plan = Plan(
+        Sources(harmful, benign, contrast, text),
+        host=host,
+        codebook=codebook,
+        tap=tap,
+        starts=start or (["lora", "sails"] if quick else STARTS),
+        seeds=seeds or (1 if quick else 3),
+        steps=steps or (8 if quick else 12),
+        prompts=prompts or (16 if quick else 32),
+        rank=rank,
+        rates=rate or [1e-3, 3e-3],
+        full_rate=full_rate,
+        text_tokens=512 if quick else 1_024,
+        contrast=compare,
+        tokens=tokens,
+        features=features,
+        split=split,
+        folder=out,
+        fresh=fresh,
+    )
+    figures = run_adapt(plan)
+    _print(adapt_tables(figures))
+    if out is not None:
+        write_adapt(figures, out)
+
+
+@app.command()
+def recovery(
+    seeds: Annotated[int, _number("Made-up worlds.")] = 3,
+    out: Annotated[
+        Path | None, _option("FOLDER", "Folder for figures and the plot.", "not written")
+    ] = None,
+) -> None:
+    """The theory of SAILS on made-up features: subspaces found through SAEs and among neurons."""
+    from s3_retriever_bench.adapt_tables import recovery_tables
+    from s3_retriever_bench.recovery import draw_recovery, run_recovery
+
+    figures = run_recovery(seeds)
+    _print(recovery_tables(figures))
+    if out is not None:
+        _write_json(figures, out / "recovery.json")
+        draw_recovery(figures, out / "recovery")
+
+
 def _print(grids: Iterable[Grid], remark: str = "") -> None:
     for grid in grids:
         Console().print(grid.rich(), "")

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 # Tokens of a prompt and of an answer that are trained on and measured.
-_PROMPT_TOKENS = 96
-_ANSWER_TOKENS = 40
+_PROMPT_TOKENS = 48
+_ANSWER_TOKENS = 32
 _GENERATE_BATCH = 16
 _TEXT_WINDOW = 256
 _IGNORED = -100
@@ -47,7 +47,11 @@ class Chat:
     def prompt(self, text: str) -> list[int]:
         """A prompt, ready for the answer."""
         ids = self._ids(text)[:_PROMPT_TOKENS]
-        chat = [{"role": "user", "content": self._tokenizer.decode(ids)}]
+        # Some templates add a system message of their own, half of the tokens of a short prompt.
+        chat = [
+            {"role": "system", "content": ""},
+            {"role": "user", "content": self._tokenizer.decode(ids)},
+        ]
         rendered = self._tokenizer.apply_chat_template(
             chat, tokenize=False, add_generation_prompt=True
         )

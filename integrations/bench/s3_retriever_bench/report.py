@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from s3_retriever_bench import plots
+from s3_retriever_bench.adapt_tables import adapt_tables
 from s3_retriever_bench.cache_views import cache_tables, draw_cache
 from s3_retriever_bench.statistics import quality_summaries
 from s3_retriever_bench.tables import (
@@ -98,6 +99,19 @@ def write_cache(figures: Figures, folder: Path) -> None:
         page.append("![What atoms leave unexplained, by layer](elbow.svg)\n")
     _write(figures, page, folder, "cache")
     draw_cache(figures, folder)
+
+
+def write_adapt(figures: Figures, folder: Path) -> None:
+    """Write `adapt.json`, without the answers, which the parts keep, and `adapt.md`."""
+    runs = {
+        start: {
+            seed: {k: v for k, v in part.items() if k != "answers"} for seed, part in seeds.items()
+        }
+        for start, seeds in figures["runs"].items()
+    }
+    page = ["# Adapters that learn to refuse\n", *_provenance(figures)]
+    page += [grid.markdown() for grid in adapt_tables(figures)]
+    _write({**figures, "runs": runs}, page, folder, "adapt")
 
 
 def inference_remark(settings: Figures) -> str:
