@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -84,7 +85,7 @@ def test_wide_spans_keep_the_budget_and_never_overlap(context, budget):
         )  # fmt: skip
         assert sum(span.tokens for span in spans) <= budget
         ranges = sorted((span.document_id, span.start, span.end) for span in spans)
-        for before, after in zip(ranges, ranges[1:], strict=False):
+        for before, after in pairwise(ranges):
             assert before[0] != after[0] or before[2] <= after[1]
 
 
