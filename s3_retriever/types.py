@@ -23,6 +23,8 @@ Split = Literal["dev", "test", "all"]
 Order = Literal["score", "document"]
 # What the results of a search are, if not spans.
 GroupBy = Literal["document"]
+# What a span takes along of the text around it; see `search.context`.
+ContextForm = Literal["sentence", "passage", "section"]
 # What evidence is made of: sentences, or lines that are never cut or joined.
 Unit = Literal["sentence", "line"]
 # Metadata that documents must have, as values or with the operators of `search.filtering`, or a

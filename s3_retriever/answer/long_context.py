@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from s3_retriever.answer.context import Context, is_last, pieces
 from s3_retriever.answer.generation import Answer, AnswerStream
-from s3_retriever.answer.prompt import Requests
+from s3_retriever.answer.prompt import DEFAULT_CONTEXT, Requests
 from s3_retriever.answer.scanned import MAX_NEW_TOKENS, ScannedContext
 from s3_retriever.codebook import Codebook
 from s3_retriever.document import Document
@@ -26,7 +26,14 @@ from s3_retriever.index import Store
 from s3_retriever.index.manifest import MANIFEST_NAME
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import Span
-from s3_retriever.types import check_count, check_path, check_share, check_text
+from s3_retriever.types import (
+    ContextForm,
+    check_choice,
+    check_count,
+    check_path,
+    check_share,
+    check_text,
+)
 
 # Pieces per commit, about half a million characters: an interruption loses no more.
 _COMMITTED_PIECES = 512
@@ -51,6 +58,8 @@ class LongContext:
         refresh: After that many new tokens of an answer each time, search again with the question
             and what is written so far, and go on with that evidence. By default an answer has the
             evidence for its question alone.
+        context: What the spans of the evidence take along of the text around them: `sentence`,
+            `passage` or `section`, as in `S3Index.search`.
         chat_options: Passed on to the tokenizer's chat template, such as
             `{"enable_thinking": False}`.
         host_options: For `Host.load` of the host, such as `device="cuda"`.
@@ -74,6 +83,7 @@ class LongContext:
         recipe: str | Recipe = "default",
         fallback: Literal["bm25"] | None = None,
         refresh: int | None = None,
+        context: ContextForm = DEFAULT_CONTEXT,
         chat_options: Mapping[str, Any] | None = None,
         **host_options: Any,
     ) -> None:
@@ -81,6 +91,7 @@ class LongContext:
             raise InputError(f"fallback must be 'bm25' or None, not {fallback!r}.")
         if refresh is not None:
             check_count(refresh, "refresh")
+        check_choice(context, "context", ContextForm)
         if not isinstance(chat_options, (Mapping, NoneType)):
             raise InputError(f"chat_options must be a mapping, not {type(chat_options).__name__}.")
         book = _codebook(host if retriever is None else retriever, codebook, fallback)
@@ -91,7 +102,7 @@ class LongContext:
         self._encoder = WordsEncoder(reader) if book is None else Encoder(reader, book)
         self._recipe = self._encoder.named_recipe(recipe)
         self._codebook = codebook
-        self._requests = Requests(self.host, dict(chat_options or {}), refresh)
+        self._requests = Requests(self.host, dict(chat_options or {}), refresh, context)
 
     def scan(
         self, context: Context, *, path: str | Path | None = None, progress: bool = True

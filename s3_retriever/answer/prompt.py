@@ -16,8 +16,18 @@ from s3_retriever.document import title_of
 from s3_retriever.errors import HostError, InputError
 from s3_retriever.host import Host
 from s3_retriever.search import Span
-from s3_retriever.types import Mode, Where, check_choice, check_count, check_share, check_text
+from s3_retriever.types import (
+    ContextForm,
+    Mode,
+    Where,
+    check_choice,
+    check_count,
+    check_share,
+    check_text,
+)
 
+# What the spans of the evidence take along of the text around them.
+DEFAULT_CONTEXT: ContextForm = "sentence"
 CHAT_PROMPT = "Answer the question from the context.\n\nContext:\n{context}\n\nQuestion: {question}"
 PLAIN_PROMPT = f"{CHAT_PROMPT}\nAnswer:"
 
@@ -244,11 +254,13 @@ class Requests:
         host: The host.
         chat_options: Passed on to its chat template.
         refresh: The `refresh` of requests that have none of their own.
+        context: What the spans of the evidence take along of the text around them.
     """
 
     host: Host
     chat_options: Mapping[str, Any]
     refresh: int | None
+    context: ContextForm = DEFAULT_CONTEXT
 
     def make(
         self,

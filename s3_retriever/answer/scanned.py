@@ -12,14 +12,28 @@ from typing import Any
 from s3_retriever.answer.budget import default_token_budget
 from s3_retriever.answer.context import in_document
 from s3_retriever.answer.generation import Answer, AnswerStream, generate
-from s3_retriever.answer.prompt import Request, Requests, fit_evidence, join_evidence
+from s3_retriever.answer.prompt import (
+    DEFAULT_CONTEXT,
+    Request,
+    Requests,
+    fit_evidence,
+    join_evidence,
+)
 from s3_retriever.engine import S3Index
 from s3_retriever.engine.hosting import answering_host
 from s3_retriever.engine.s3index import MIN_RELEVANCE
 from s3_retriever.errors import InputError
 from s3_retriever.host import Host
 from s3_retriever.search import Span, knows_relevance
-from s3_retriever.types import Mode, Where, check_choice, check_count, check_share, check_text
+from s3_retriever.types import (
+    ContextForm,
+    Mode,
+    Where,
+    check_choice,
+    check_count,
+    check_share,
+    check_text,
+)
 
 MAX_NEW_TOKENS = 256
 
@@ -49,6 +63,7 @@ class ScannedContext:
         index: S3Index,
         host: str | Host,
         *,
+        context: ContextForm = DEFAULT_CONTEXT,
         chat_options: Mapping[str, Any] | None = None,
         **host_options: Any,
     ) -> ScannedContext:
@@ -58,15 +73,17 @@ class ScannedContext:
             index: The index; it finds the evidence, and what is added to it later is found too.
             host: What answers: a local folder or GGUF file, a model id on the Hub, or a host that
                 was loaded with `generates=True`, such as the index's own.
+            context: As in `LongContext`.
             chat_options: As in `LongContext`.
             host_options: For `Host.load`.
 
         Raises:
             HostError: The host cannot be loaded, or cannot generate.
         """
+        check_choice(context, "context", ContextForm)
         answering = answering_host(host, host_options)
         _ = answering.causal
-        return cls(index, Requests(answering, dict(chat_options or {}), None))
+        return cls(index, Requests(answering, dict(chat_options or {}), None, context))
 
     def __enter__(self) -> ScannedContext:
         return self
@@ -300,6 +317,7 @@ class ScannedContext:
             min_relevance=floor,
             where=where,
             order="document",
+            context=self._requests.context,
         )
         return fit_evidence([in_document(span) for span in spans], count, token_budget)
 

@@ -15,7 +15,7 @@ from s3_retriever.codebook.files import is_foreign
 from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.paths import EMBEDDED, lasting
 from s3_retriever.recipe import Recipe
-from s3_retriever.types import GroupBy, Mode, Order
+from s3_retriever.types import ContextForm, GroupBy, Mode, Order
 
 if TYPE_CHECKING:
     from s3_retriever.engine import S3Index
@@ -186,6 +186,15 @@ SpansPerDocument = Annotated[
         min=1,
         show_default="3 with --group-by, else no limit",
         help="Maximum number of spans of a document.",
+    ),
+]
+ContextName = Annotated[
+    ContextForm,
+    typer.Option(
+        "--context",
+        metavar=choices(ContextForm),
+        help="What spans take along of the text around them: nothing (sentence), what they refer "
+        "to (passage), or their paragraph (section).",
     ),
 ]
 GroupByName = Annotated[

@@ -159,6 +159,7 @@ def search(
     order: options.OrderName = "score",
     group_by: options.GroupByName = None,
     spans_per_document: options.SpansPerDocument = None,
+    text_around: options.ContextName = "sentence",
     recipe: options.SearchRecipe = None,
     host: Annotated[
         str | None,
@@ -212,6 +213,7 @@ def search(
         "order": order,
         "recipe": chosen,
         "spans_per_document": spans_per_document,
+        "context": text_around,
     }
     with opened:
         documents, spans = [], []

@@ -13,7 +13,7 @@ from s3_retriever.engine.s3index import S3Index, new_store
 from s3_retriever.paths import lasting
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import Span
-from s3_retriever.types import Mode, Order, Where, check_count, refuse_arguments
+from s3_retriever.types import ContextForm, Mode, Order, Where, check_count, refuse_arguments
 
 if TYPE_CHECKING:
     from s3_retriever.codebook import Codebook
@@ -96,6 +96,7 @@ class Compressor:
         mode: Mode = "hybrid",
         where: Where | None = None,
         order: Order = "score",
+        context: ContextForm = "sentence",
         **_unknown: NoReturn,
     ) -> list[Span]:
         """Find the spans of the documents that answer a question.
@@ -111,6 +112,7 @@ class Compressor:
             mode: As in `S3Index.search`.
             where: As in `S3Index.search`.
             order: As in `S3Index.search`.
+            context: As in `S3Index.search`.
 
         Returns:
             Spans that do not overlap or repeat each other, even if the documents do.
@@ -136,6 +138,7 @@ class Compressor:
                 min_relevance=min_relevance,
                 where=where,
                 order=order,
+                context=context,
             )
 
 

@@ -45,6 +45,7 @@ from s3_retriever.search import (
 )
 from s3_retriever.text import TEXT_ANALYSIS
 from s3_retriever.types import (
+    ContextForm,
     GroupBy,
     Mode,
     Order,
@@ -94,6 +95,7 @@ class SearchOptions(TypedDict, total=False):
     unique: bool
     recipe: str | Recipe | None
     spans_per_document: int | None
+    context: ContextForm
 
 
 class S3Index:
@@ -482,6 +484,7 @@ class S3Index:
         recipe: str | Recipe | None = None,
         group_by: GroupBy | None = None,
         spans_per_document: int | None = None,
+        context: ContextForm = "sentence",
         **_unknown: NoReturn,
     ) -> list[Span] | list[DocumentResult]:
         """Find the spans that answer a question, or the documents that have them.
@@ -508,6 +511,10 @@ class S3Index:
                 best spans.
             spans_per_document: Most spans of a document; by default 3 with `group_by`, else no
                 limit.
+            context: What a span takes along of the text around it, if the budget has room for it.
+                `sentence`: nothing. `passage`: the sentence before, if this one begins with a word
+                such as "he" or "this" (in English), and the little that lies between two spans.
+                `section`: its paragraph, or 128 tokens of it. Spans that touch become one.
 
         Returns:
             Spans that do not overlap, or documents with such spans; fewer than asked for if there
@@ -522,6 +529,7 @@ class S3Index:
         check_text(question, "question")
         check_choice(mode, "mode", Mode)
         check_choice(order, "order", Order)
+        check_choice(context, "context", ContextForm)
         unique = check_flag(unique, "unique")
         k = None if k is None else check_count(k, "k")
         if token_budget is not None:
@@ -545,7 +553,7 @@ class S3Index:
             question,
             chosen,
             None if mode == "bm25" else self.encoder,
-            Limits(k, token_budget, min_relevance, order, unique, spans_per_document),
+            Limits(k, token_budget, min_relevance, order, unique, spans_per_document, context),
             mode=mode,
             where=where,
         )

@@ -11,13 +11,15 @@ import numpy as np
 
 from s3_retriever.document import title_of
 from s3_retriever.recipe import Recipe
-from s3_retriever.search.fusion import rounded, standardise
+from s3_retriever.search.fusion import rounded, weigh
 from s3_retriever.search.ranking import Ranking
 from s3_retriever.search.relevance import Relevance
-from s3_retriever.search.selection import Limits, Span, order_of, pick, span_of
+from s3_retriever.search.selection import Limits, Span, arranged, order_of, pick, span_of
 from s3_retriever.search.signals import count_terms, document_bm25
 from s3_retriever.types import Scores
 
+# How many of its best documents each signal adds to those over which signals are standardised.
+_CANDIDATES = 256
 # Once this many documents in a row have no span that is relevant and fits, the search ends.
 _MISSES = 64
 
@@ -79,15 +81,13 @@ def select_documents(
             wanted=lambda number: relevance[number] >= least,
             said=said,
         )
-        chosen = list(picked)
+        chosen = arranged(ranking, picked, limits)
         if not chosen:
             misses += 1
             if misses == _MISSES:
                 break
             continue
         misses = 0
-        if limits.order == "document":
-            chosen.sort(key=lambda each: each.first)
         spans = tuple(span_of(ranking, each, relevance[each.peak]) for each in chosen)
         found[start] = _result(spans, float(scores[place]))
         if limits.token_budget is not None:
@@ -100,17 +100,25 @@ def select_documents(
 def document_scores(ranking: Ranking, question: str) -> Scores:
     """The score of each document, float64 [documents], as `Snapshot.document_starts` lists them.
 
+    The sum of three standardised signals: its best sentence, BM25 of the whole document, and the
+    mean cosine of its sentences with the question, weighted by their tokens.
+
     Returns:
         -inf for documents without a sentence that may be returned.
     """
     snapshot, starts = ranking.snapshot, ranking.snapshot.document_starts
     best = np.maximum.reduceat(np.where(ranking.eligible, ranking.scores, -np.inf), starts)
     found = best > -np.inf
-    signals = [best]
+    signals = {"best": best}
     if ranking.terms is not None:
-        signals.append(document_bm25(snapshot, count_terms(question, snapshot.languages)))
-    total = reduce(np.add, (standardise(signal, found) for signal in signals))
-    return rounded(np.where(found, total, -np.inf))
+        counted = count_terms(question, snapshot.languages)
+        signals["bm25"] = document_bm25(snapshot, counted)
+    if "sentence" in ranking.raw_scores:
+        tokens = snapshot.column("n_tokens").astype(np.float64)
+        total = np.add.reduceat(ranking.raw_scores["sentence"] * tokens, starts)
+        signals["sentence"] = total / np.add.reduceat(tokens, starts)
+    weighed = weigh(signals, {}, found, _CANDIDATES)
+    return rounded(np.where(found, reduce(np.add, weighed.values()), -np.inf))
 
 
 def _best_first(scores: Scores) -> Iterator[int]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush, heapreplace
 from itertools import islice
 from typing import Any, SupportsIndex, overload
@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from s3_retriever.display import span_html, spans_html
 from s3_retriever.index import Segment
 from s3_retriever.recipe import Recipe, Redundancy
+from s3_retriever.search.context import Surroundings
 from s3_retriever.search.fusion import DIGITS, nth_largest
 from s3_retriever.search.ranking import Ranking
 from s3_retriever.search.relevance import Relevance
 from s3_retriever.text import size_in_tokens
-from s3_retriever.types import Contribution, Order, Scores, Source
+from s3_retriever.types import ContextForm, Contribution, Order, Scores, Source
 
 # How many sentences are sorted at first, and how many next; most searches need no more.
 _SORTED = (64, 1_024)
@@ -113,6 +114,9 @@ class Limits:
         unique: Whether a peak is skipped if a chosen span already has its sentence, white space
             aside: from an overlapping chunk, say, or a copy of the document.
         spans_per_document: Most spans of a document; None for no limit.
+        context: What a span takes along of the text around it. Where that does not fit into the
+            budget, the sentence comes alone. With forms other than `sentence`, spans that touch
+            become one.
     """
 
     k: int | None = None
@@ -121,6 +125,7 @@ class Limits:
     order: Order = "score"
     unique: bool = True
     spans_per_document: int | None = None
+    context: ContextForm = "sentence"
 
 
 def select(ranking: Ranking, recipe: Recipe, limits: Limits) -> SpanList:
@@ -144,10 +149,34 @@ def select(ranking: Ranking, recipe: Recipe, limits: Limits) -> SpanList:
         radius=recipe.advanced.radius,
         wanted=lambda number: relevance[number] >= limits.min_relevance,
     )
-    chosen = list(islice(picked, limits.k))
-    if limits.order == "document":
-        chosen.sort(key=lambda span: span.first)
+    chosen = arranged(ranking, islice(picked, limits.k), limits)
     return SpanList(span_of(ranking, span, relevance[span.peak]) for span in chosen)
+
+
+def arranged(ranking: Ranking, picks: Iterable[Pick], limits: Limits) -> list[Pick]:
+    """Chosen runs in the order of the result; those that touch become one, if they may be wide."""
+    chosen = list(picks)
+    if limits.context != "sentence":
+        chosen = _united(ranking, chosen)
+        chosen.sort(key=lambda each: -each.score)
+    if limits.order == "document":
+        chosen.sort(key=lambda each: each.first)
+    return chosen
+
+
+def _united(ranking: Ranking, picks: Iterable[Pick]) -> list[Pick]:
+    """One run instead of each several that touch in a document, with the peak of the best."""
+    united: list[Pick] = []
+    starts = ranking.snapshot.document_starts
+    for each in sorted(picks, key=lambda each: each.first):
+        before = united[-1] if united else None
+        begins = starts[np.searchsorted(starts, each.first, side="right") - 1] == each.first
+        if before is None or before.last + 1 != each.first or begins:
+            united.append(each)
+            continue
+        best = before if before.score >= each.score else each
+        united[-1] = replace(best, first=before.first, last=each.last)
+    return united
 
 
 def order_of(ranking: Ranking, recipe: Recipe, within: slice | None = None) -> BestFirst:
@@ -303,6 +332,8 @@ def pick(
         if chosen.repeats(number):
             continue
         first, last = _widen(best_first.ranking, number, radius, chosen.closed)
+        if radius == 0:
+            first, last = chosen.around(number)
         if not chosen.fits(first, last):
             misses += 1
             continue
@@ -333,11 +364,18 @@ class _Chosen:
         self._ranking = ranking
         self._limits = limits
         self._said = said
+        self._covered = np.zeros(len(self.closed), dtype=np.bool_)
+        self._surroundings = Surroundings(ranking.snapshot, limits.context)
         self._spans: Counter[int] = Counter()
 
     def repeats(self, number: int) -> bool:
         """Whether a chosen sentence has the same text, if sentences are unique."""
         return self._limits.unique and self._said.issuperset(self._texts(number, number))
+
+    def around(self, number: int) -> tuple[int, int]:
+        """The run that a sentence is widened to; the sentence alone if the run is too long."""
+        run = self._surroundings.around(number, self._covered)
+        return run if self.fits(*run) else (number, number)
 
     def fits(self, first: int, last: int) -> bool:
         """Whether a run of sentences fits into what is left of the budget."""
@@ -348,6 +386,7 @@ class _Chosen:
         if self.left is not None:
             self.left -= _tokens(self._ranking, first, last)
         self.closed[first : last + 1] = True
+        self._covered[first : last + 1] = True
         if self._limits.unique:
             self._said.update(self._texts(first, last))
         if self._limits.spans_per_document is not None:

@@ -14,7 +14,7 @@ from s3_retriever.recipe import Recipe
 from s3_retriever.search import DocumentResult, Explanation, Firings, Heat, Span
 from s3_retriever.search.explanation import AttentionShare, FeatureShare, TermShare, TokenScore
 from s3_retriever.search.heat import Firing, HeatFeature
-from s3_retriever.types import Contribution, GroupBy, Mode, Order, Source, Unit
+from s3_retriever.types import ContextForm, Contribution, GroupBy, Mode, Order, Source, Unit
 
 if TYPE_CHECKING:
     from s3_retriever.answer import Citation
@@ -80,6 +80,7 @@ class SearchRequest(_Request):
     recipe: RecipeChoice | None = None
     group_by: GroupBy | None = None
     spans_per_document: Annotated[int, Field(ge=1, le=MAX_SPANS)] | None = None
+    context: ContextForm = "sentence"
 
 
 class ExplainRequest(_Request):

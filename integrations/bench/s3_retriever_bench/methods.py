@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from s3_retriever import Codebook, Document, Host, InputError, Recipe, S3Index, Span
 from s3_retriever.calibration.question_sets import Piece
@@ -16,8 +15,7 @@ from s3_retriever.encoder.words import WordsEncoder
 from s3_retriever.engine import Compressor
 from s3_retriever.engine.s3index import new_store
 from s3_retriever.host.windows import OffsetTokenizer
-from s3_retriever.search.fusion import standardise
-from s3_retriever.types import Mode
+from s3_retriever.types import ContextForm, Mode
 from s3_retriever_bench.embedder import Embedder
 from s3_retriever_bench.passages import (
     Cut,
@@ -26,10 +24,20 @@ from s3_retriever_bench.passages import (
     cut_all,
     fill,
     fill_and_cut,
+    large_chunks,
     sentences,
     text_bytes,
 )
-from s3_retriever_bench.rankers import FaissRanker, LlamaIndexRanker, OkapiRanker, Ranker
+from s3_retriever_bench.rankers import (
+    FaissRanker,
+    LlamaIndexRanker,
+    OkapiRanker,
+    Ranker,
+    Scores,
+    StemmedRanker,
+    ZScoreRanker,
+    z_scores,
+)
 
 # More than the largest corpus has: it is scanned once for all methods.
 _CACHE_TOKENS = 4_000_000
@@ -41,8 +49,6 @@ _DEPTH = 1_000
 _RANK_CONSTANT = 60
 # Chunks that the compressor gets from the vector store.
 _CHUNKS = 20
-
-Scores = NDArray[np.float64]
 
 
 class Searcher(ABC):
@@ -114,20 +120,30 @@ class _RankedPassages(Searcher):
 
 
 class _IndexSearcher(Searcher):
-    """A searcher over an `S3Index` in memory, in one mode with one recipe."""
+    """A searcher over an `S3Index` in memory, in one mode with one recipe and form of evidence."""
 
     def __init__(
-        self, encoder: Encoder, recipe: Recipe, mode: Mode, documents: Sequence[Document]
+        self,
+        encoder: Encoder,
+        recipe: Recipe,
+        mode: Mode,
+        documents: Sequence[Document],
+        context: ContextForm = "sentence",
     ) -> None:
         self._index = S3Index(new_store(None, encoder, recipe, None), encoder, recipe)
         self._mode = mode
+        self._context: ContextForm = context
         self._index.add(documents, progress=len(documents) > _MANY)
 
     def search(self, question: str, budget: int) -> Sequence[Span]:
         # BM25 is a baseline: it fills the budget, as retrievers do.
         floor = 0.0 if self._mode == "bm25" else None
         return self._index.search(
-            question, mode=self._mode, token_budget=budget, min_relevance=floor
+            question,
+            mode=self._mode,
+            token_budget=budget,
+            min_relevance=floor,
+            context=self._context,
         )
 
     def ranked(self, question: str, count: int) -> Sequence[Span]:
@@ -196,12 +212,6 @@ def _reciprocal(scores: Scores) -> Scores:
     return fused
 
 
-def z_scores(lexical: Scores, dense: Scores) -> Scores:
-    """The sum of both scores, each standardised over the candidates."""
-    every = np.ones(len(lexical), dtype=np.bool_)
-    return standardise(lexical, every) + standardise(dense, every)
-
-
 class _Compressed(Searcher):
     """`Compressor.compress` on the 20 best chunks of a FAISS store.
 
@@ -256,11 +266,33 @@ def _dense(
     passages = cut_all(documents, cut, shared.tokenizer)
     texts = [passage.titled() if titled else passage.text for passage in passages]
     ranked = ranker(texts, shared.embedder)
-    return _RankedPassages(passages, ranked, shared.tokenizer if cut is chunks else None)
+    return _RankedPassages(passages, ranked, None if cut is sentences else shared.tokenizer)
 
 
-def _indexed(mode: Mode, recipe: str, shared: Resources, documents: Sequence[Document]) -> Searcher:
-    return _IndexSearcher(shared.scans, shared.codebook.named_recipe(recipe), mode, documents)
+def _bm25_chunks(cut: Cut, shared: Resources, documents: Sequence[Document]) -> Searcher:
+    """BM25 over title and chunk, with stemming and stop words."""
+    passages = cut_all(documents, cut, shared.tokenizer)
+    ranker = StemmedRanker([passage.titled() for passage in passages])
+    return _RankedPassages(passages, ranker, shared.tokenizer)
+
+
+def _ensemble_chunks(cut: Cut, shared: Resources, documents: Sequence[Document]) -> Searcher:
+    """BM25 and FAISS over title and chunk, their scores standardised and added."""
+    passages = cut_all(documents, cut, shared.tokenizer)
+    ranker = ZScoreRanker([passage.titled() for passage in passages], shared.embedder)
+    return _RankedPassages(passages, ranker, shared.tokenizer)
+
+
+def _indexed(
+    mode: Mode,
+    recipe: str,
+    shared: Resources,
+    documents: Sequence[Document],
+    *,
+    context: ContextForm = "sentence",
+) -> Searcher:
+    chosen = shared.codebook.named_recipe(recipe)
+    return _IndexSearcher(shared.scans, chosen, mode, documents, context)
 
 
 METHODS: Mapping[str, Callable[[Resources, Sequence[Document]], Searcher]] = {
@@ -269,11 +301,18 @@ METHODS: Mapping[str, Callable[[Resources, Sequence[Document]], Searcher]] = {
     "dense-sentence": partial(_dense, sentences, FaissRanker),
     "dense-titled": partial(_dense, sentences, FaissRanker, titled=True),
     "dense-chunk": partial(_dense, chunks, FaissRanker),
+    "bm25-chunk": partial(_bm25_chunks, chunks),
+    "ensemble-chunk": partial(_ensemble_chunks, chunks),
+    "bm25-chunk-512": partial(_bm25_chunks, large_chunks),
+    "dense-chunk-512": partial(_dense, large_chunks, FaissRanker, titled=True),
+    "ensemble-chunk-512": partial(_ensemble_chunks, large_chunks),
     "dense-llamaindex": partial(_dense, chunks, LlamaIndexRanker),
     "ensemble-rrf": partial(_Ensemble, reciprocal_ranks),
     "ensemble-zscore": partial(_Ensemble, z_scores),
     "s3": partial(_indexed, "s3", "default"),
     "hybrid": partial(_indexed, "hybrid", "default"),
+    "hybrid-passage": partial(_indexed, "hybrid", "default", context="passage"),
+    "hybrid-section": partial(_indexed, "hybrid", "default", context="section"),
     "s3-paper": partial(_indexed, "s3", "paper"),
     "s3-paper-literal": partial(_indexed, "s3", "paper-literal"),
     "hybrid-paper": partial(_indexed, "hybrid", "paper"),

@@ -33,6 +33,8 @@ class Passage:
         return f"{self.title}. {self.text}" if self.title else self.text
 
 
+# Chunks of twice that size, of which all-MiniLM-L6-v2 reads the beginning.
+LARGE_CHUNK_TOKENS = 510
 Cut = Callable[[Document, OffsetTokenizer], list[Passage]]
 
 
@@ -45,17 +47,24 @@ def sentences(document: Document, tokenizer: OffsetTokenizer) -> list[Passage]:
     return [_passage(document, cut.start, cut.end, cut.n_tokens) for cut in cuts]
 
 
-def chunks(document: Document, tokenizer: OffsetTokenizer) -> list[Passage]:
-    """Runs of whole sentences of up to 254 tokens, without overlap."""
+def chunks(
+    document: Document, tokenizer: OffsetTokenizer, most: int = CHUNK_TOKENS
+) -> list[Passage]:
+    """Runs of whole sentences of up to 254 tokens, or another size, without overlap."""
     runs: list[Passage] = []
     for sentence in sentences(document, tokenizer):
-        if runs and runs[-1].tokens + sentence.tokens <= CHUNK_TOKENS:
+        if runs and runs[-1].tokens + sentence.tokens <= most:
             last = runs.pop()
             tokens = last.tokens + sentence.tokens
             runs.append(_passage(document, last.start, sentence.end, tokens))
         else:
             runs.append(sentence)
     return runs
+
+
+def large_chunks(document: Document, tokenizer: OffsetTokenizer) -> list[Passage]:
+    """Runs of whole sentences of up to 510 tokens, without overlap."""
+    return chunks(document, tokenizer, LARGE_CHUNK_TOKENS)
 
 
 def cut_all(documents: Iterable[Document], cut: Cut, tokenizer: OffsetTokenizer) -> list[Passage]:

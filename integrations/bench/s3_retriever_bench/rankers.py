@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Protocol
 
+import bm25s
 import numpy as np
+import Stemmer
 from llama_index.core import VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import TextNode
+from numpy.typing import NDArray
 from pydantic import PrivateAttr
 from rank_bm25 import BM25Okapi
 
+from s3_retriever.search.fusion import standardise
 from s3_retriever_bench.embedder import Embedder
 
 with warnings.catch_warnings():
@@ -20,6 +25,8 @@ with warnings.catch_warnings():
     # is what most pipelines use.
     warnings.simplefilter("ignore", DeprecationWarning)
     from langchain_community.vectorstores import FAISS
+
+Scores = NDArray[np.float64]
 
 _FLOAT_BYTES = 4
 # A word's number and its count.
@@ -58,6 +65,65 @@ class FaissRanker:
         return _FLOAT_BYTES * int(self._store.index.ntotal) * int(self._store.index.d)
 
 
+class StemmedRanker:
+    """BM25 as `mteb` has it: bm25s with its defaults, English stop words and stemmer."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._tokenize = partial(
+            bm25s.tokenize,
+            stopwords="en",
+            stemmer=Stemmer.Stemmer("english"),
+            show_progress=False,
+        )
+        self._bm25 = bm25s.BM25()
+        self._words = self._tokenize(list(texts))
+        self._bm25.index(self._words, show_progress=False)
+
+    def scores(self, question: str) -> Scores:
+        """BM25 of every text, float64 [n]."""
+        (words,) = self._tokenize([question], return_ids=False)
+        return np.asarray(self._bm25.get_scores(words), dtype=np.float64)
+
+    def rank(self, question: str, count: int) -> Sequence[int]:
+        """See `Ranker`."""
+        return best(self.scores(question), count)
+
+    def size(self) -> int:
+        """See `Ranker`."""
+        return _POSTING_BYTES * sum(len(set(words)) for words in self._words.ids)
+
+
+class ZScoreRanker:
+    """BM25 and FAISS, the standardised scores of all texts added."""
+
+    def __init__(self, texts: Sequence[str], embedder: Embedder) -> None:
+        self._lexical = StemmedRanker(texts)
+        self._dense = FaissRanker(texts, embedder)
+        self._count = len(texts)
+
+    def rank(self, question: str, count: int) -> Sequence[int]:
+        """See `Ranker`."""
+        distances = self._dense.distances(question, self._count)
+        near = np.array([-distances[number] for number in range(self._count)])
+        return best(z_scores(self._lexical.scores(question), near), count)
+
+    def size(self) -> int:
+        """See `Ranker`."""
+        return self._lexical.size() + self._dense.size()
+
+
+def z_scores(lexical: Scores, dense: Scores) -> Scores:
+    """The sum of both scores, each standardised over the candidates."""
+    every = np.ones(len(lexical), dtype=np.bool_)
+    return standardise(lexical, every) + standardise(dense, every)
+
+
+def best(scores: Scores, count: int) -> list[int]:
+    """Numbers of the best texts, best first."""
+    order: list[int] = np.argsort(-scores, kind="stable")[:count].tolist()
+    return order
+
+
 class LlamaIndexRanker:
     """Dense retrieval with LlamaIndex's VectorStoreIndex, in memory."""
 
@@ -84,9 +150,7 @@ class OkapiRanker:
 
     def rank(self, question: str, count: int) -> Sequence[int]:
         """See `Ranker`."""
-        scores = self._okapi.get_scores(question.split())
-        best: list[int] = np.argsort(-scores, kind="stable")[:count].tolist()
-        return best
+        return best(self._okapi.get_scores(question.split()), count)
 
     def size(self) -> int:
         """See `Ranker`."""

@@ -5,13 +5,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import bm25s
 import numpy as np
-import Stemmer
 from tqdm.auto import tqdm
 
 from s3_retriever import Codebook, Host, InputError, S3Index, __version__
@@ -25,7 +23,8 @@ from s3_retriever_bench.beir import (
     write_run,
 )
 from s3_retriever_bench.embedder import Embedder
-from s3_retriever_bench.methods import Scores, reciprocal_ranks, z_scores
+from s3_retriever_bench.methods import reciprocal_ranks
+from s3_retriever_bench.rankers import Scores, StemmedRanker, best, z_scores
 from s3_retriever_bench.statistics import difference, estimate
 from s3_retriever_bench.storage import Store, machine, versions
 
@@ -158,7 +157,7 @@ class _Rankers:
         """A ranker that scores every document."""
         texts = [f"{each.title} {each.text}".strip() for each in self._collection.documents]
         ids = [each.id for each in self._collection.documents]
-        score = _bm25(texts) if method == "bm25" else self._dense(texts)
+        score = StemmedRanker(texts).scores if method == "bm25" else self._dense(texts)
         return lambda query: _best(ids, score(query))
 
     def _searched(self, mode: Mode) -> Ranker:
@@ -212,18 +211,8 @@ class _Rankers:
         return None if self._plan.folder is None else self._plan.folder / name
 
 
-def _bm25(texts: Sequence[str]) -> Callable[[str], Scores]:
-    """BM25 as `mteb` has it: bm25s with its defaults, English stop words and stemmer."""
-    stemmer = Stemmer.Stemmer("english")
-    tokenize = partial(bm25s.tokenize, stopwords="en", stemmer=stemmer, show_progress=False)
-    ranker = bm25s.BM25()
-    ranker.index(tokenize(texts), show_progress=False)
-    return lambda query: ranker.get_scores(tokenize([query], return_ids=False)[0])
-
-
 def _best(ids: Sequence[str], scores: Scores) -> dict[str, float]:
-    order = np.argsort(-scores, kind="stable")[:_DEPTH]
-    return {ids[place]: float(scores[place]) for place in order.tolist()}
+    return {ids[place]: float(scores[place]) for place in best(scores, _DEPTH)}
 
 
 def _checked(chosen: Sequence[str]) -> list[str]:
@@ -252,11 +241,11 @@ def _measure(
     gains = {}
     baselines = [name for name in names if name in BASELINES]
     if baselines:
-        best = max(baselines, key=lambda name: np.mean(values[name]["ndcg@10"]))
+        strongest = max(baselines, key=lambda name: np.mean(values[name]["ndcg@10"]))
         for name in (name for name in names if name not in BASELINES):
-            gain = difference(values[name]["ndcg@10"], values[best]["ndcg@10"], queries, seed)
+            gain = difference(values[name]["ndcg@10"], values[strongest]["ndcg@10"], queries, seed)
             assert gain is not None
-            gains[name] = {"baseline": best, "estimate": asdict(gain)}
+            gains[name] = {"baseline": strongest, "estimate": asdict(gain)}
     return {
         "documents": len(collection.documents),
         "queries": queries,

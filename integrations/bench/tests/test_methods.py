@@ -19,7 +19,6 @@ from s3_retriever_bench.methods import (
     Resources,
     method_names,
     reciprocal_ranks,
-    z_scores,
 )
 from s3_retriever_bench.passages import (
     CHUNK_TOKENS,
@@ -30,6 +29,7 @@ from s3_retriever_bench.passages import (
     fill_and_cut,
 )
 from s3_retriever_bench.passages import sentences as cut_sentences
+from s3_retriever_bench.rankers import z_scores
 
 
 @pytest.fixture(scope="module")

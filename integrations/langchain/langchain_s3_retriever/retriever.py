@@ -19,7 +19,7 @@ from langchain_s3_retriever.documents import (
     to_parent,
 )
 from langchain_s3_retriever.settings import Count, Share, is_blank
-from s3_retriever.types import GroupBy, Mode, Order, Where, refuse_arguments
+from s3_retriever.types import ContextForm, GroupBy, Mode, Order, Where, refuse_arguments
 
 if TYPE_CHECKING:
     from langchain_core.callbacks import (
@@ -51,6 +51,8 @@ class SearchOptions(TypedDict, total=False):
         group_by: `document` returns whole documents, ranked by all of their evidence.
         spans_per_document: Maximum number of spans of a document; None for no limit, or 3 with
             `group_by`.
+        context: What a span takes along of the text around it: `sentence`, `passage` or `section`,
+            as in `S3Index.search`.
     """
 
     k: int | None
@@ -62,6 +64,7 @@ class SearchOptions(TypedDict, total=False):
     unique: bool
     group_by: GroupBy | None
     spans_per_document: int | None
+    context: ContextForm
 
 
 class Settings(SearchOptions, total=False):
@@ -127,6 +130,8 @@ class S3Retriever(BaseRetriever):
     """`document` returns whole documents, ranked by all of their evidence."""
     spans_per_document: Count = None
     """Maximum number of spans of a document; None for no limit, or 3 with `group_by`."""
+    context: ContextForm = "sentence"
+    """What a span takes along of the text around it: `sentence`, `passage` or `section`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -218,8 +223,8 @@ class S3Retriever(BaseRetriever):
             host_options: Options for loading the host, such as `{"device": "cuda"}`.
             progress: Whether a terminal shows a bar with rate and time left.
             settings: Fields of the retriever: `k`, `mode`, `token_budget`, `min_relevance`,
-                `where`, `order`, `unique`, `group_by`, `spans_per_document`, `name`, `tags`,
-                `metadata`.
+                `where`, `order`, `unique`, `group_by`, `spans_per_document`, `context`, `name`,
+                `tags`, `metadata`.
 
         Raises:
             ValidationError: A setting is unknown or has a wrong value.
@@ -353,6 +358,7 @@ class S3Retriever(BaseRetriever):
             "unique": self.unique,
             "group_by": self.group_by,
             "spans_per_document": self.spans_per_document,
+            "context": self.context,
             **options,
         }
         if is_blank(query):

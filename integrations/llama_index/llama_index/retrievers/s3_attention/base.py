@@ -17,7 +17,7 @@ from llama_index.core.schema import BaseNode, IndexNode, NodeWithScore, QueryBun
 from llama_index.core.storage.docstore.types import BaseDocumentStore
 from llama_index.core.vector_stores import MetadataFilters
 from s3_retriever.processes import renew_after_fork
-from s3_retriever.types import Mode, Order, check_path, check_type
+from s3_retriever.types import ContextForm, Mode, Order, check_path, check_type
 
 from llama_index.retrievers.s3_attention.filters import where_of
 from llama_index.retrievers.s3_attention.merging import Merge, merge_spans
@@ -86,6 +86,8 @@ class S3Retriever(BaseRetriever):
             spans.
         spans_per_node: Maximum number of spans of a node; no limit by default, or 3 with
             `group_by`.
+        context: What a span takes along of the text around it: `sentence`, `passage` or `section`,
+            as in `S3Index.search`.
         docstore: The docstore that `refresh` reads.
         callback_manager: As for every retriever of LlamaIndex.
         object_map: Objects that index nodes refer to, by `index_id`.
@@ -110,6 +112,7 @@ class S3Retriever(BaseRetriever):
         merge: Merge | None = None,
         group_by: Literal["node"] | None = None,
         spans_per_node: int | None = None,
+        context: ContextForm = "sentence",
         docstore: BaseDocumentStore | None = None,
         callback_manager: CallbackManager | None = None,
         object_map: dict[str, Any] | None = None,
@@ -128,6 +131,7 @@ class S3Retriever(BaseRetriever):
         self.merge: Merge | None = merge
         self.group_by: Literal["node"] | None = group_by
         self.spans_per_node = spans_per_node
+        self.context: ContextForm = context
         self._docstore = docstore
         self._hashes: dict[str, str] = {}
         self._settings()
@@ -155,6 +159,7 @@ class S3Retriever(BaseRetriever):
         merge: Merge | None = None,
         group_by: Literal["node"] | None = None,
         spans_per_node: int | None = None,
+        context: ContextForm = "sentence",
         host: str | Host = "minilm",
         codebook: str | Path | Codebook | None = None,
         recipe: str | Recipe = "default",
@@ -181,6 +186,7 @@ class S3Retriever(BaseRetriever):
             merge: As for the class.
             group_by: As for the class.
             spans_per_node: As for the class.
+            context: As for the class.
             host: `minilm`, a local folder, a model id on the Hugging Face Hub, or a loaded host.
             codebook: The host's codebook, or its name; defaults to the one that belongs to it.
             recipe: `default`, `paper`, or your own.
@@ -208,6 +214,7 @@ class S3Retriever(BaseRetriever):
             "merge": merge,
             "group_by": group_by,
             "spans_per_node": spans_per_node,
+            "context": context,
             "callback_manager": callback_manager,
             "objects": objects,
             "verbose": verbose,
@@ -296,7 +303,7 @@ class S3Retriever(BaseRetriever):
 
         Args:
             changes: Any of similarity_top_k, token_budget, min_relevance, mode, filters, order,
-                unique, merge, group_by and spans_per_node.
+                unique, merge, group_by, spans_per_node and context.
 
         Raises:
             ValueError: A setting is unknown or has a wrong value.
@@ -389,6 +396,7 @@ class S3Retriever(BaseRetriever):
             "order": "document" if settings.merge else settings.order,
             "unique": settings.unique,
             "spans_per_document": settings.spans_per_node,
+            "context": settings.context,
         }
         question, k = query_bundle.query_str, settings.similarity_top_k
         if settings.group_by is not None:

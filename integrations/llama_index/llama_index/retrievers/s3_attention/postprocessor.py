@@ -12,7 +12,7 @@ from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 from s3_retriever.processes import renew_after_fork
-from s3_retriever.types import Mode, Order
+from s3_retriever.types import ContextForm, Mode, Order
 
 from llama_index.retrievers.s3_attention.base import in_thread
 from llama_index.retrievers.s3_attention.nodes import check_nodes, described, to_node, to_scan
@@ -60,6 +60,11 @@ class S3NodePostprocessor(BaseNodePostprocessor):
     order: Order = Field(
         default="score", description="`score`, best first, or `document`, as in the nodes."
     )
+    context: ContextForm = Field(
+        default="sentence",
+        description="What a span takes along of the text around it: `sentence`, `passage` or "
+        "`section`.",
+    )
     host: str = Field(default="minilm", description="Host: `minilm`, a folder, or a model id.")
     codebook: str | None = Field(default=None, description="Name of the host's codebook.")
     recipe: str = Field(default="default", description="`default` or `paper`.")
@@ -71,7 +76,8 @@ class S3NodePostprocessor(BaseNodePostprocessor):
 
         Args:
             compressor: The compressor, with its host, codebook and recipe; may be shared.
-            settings: Any of similarity_top_k, token_budget, min_relevance, mode and order.
+            settings: Any of similarity_top_k, token_budget, min_relevance, mode, order
+                and context.
         """
         postprocessor = cls(**settings)
         postprocessor._compressor = compressor
@@ -102,6 +108,7 @@ class S3NodePostprocessor(BaseNodePostprocessor):
             min_relevance=self.min_relevance,
             mode=self.mode,
             order=self.order,
+            context=self.context,
         )
         return [_with_metadata(span, sources[span.document_id]) for span in spans]
 

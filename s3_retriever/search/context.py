@@ -1,0 +1,122 @@
+"""The form of evidence: what a sentence takes along of the text around it."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s3_retriever.index import Segment, Snapshot
+from s3_retriever.types import ContextForm
+
+# How an English sentence begins that speaks of something named before it.
+_POINTS_BACK = re.compile(
+    r"(?:(?:and|but|so|then|thus|later|also|however|after|when|in|at|for|with)[ ,]+)?"
+    r"(?:(?:he|she|it|they|him|her|his|its|their|them|this|that|these|those|such|both|there)\b"
+    r"|the [a-z])",
+    re.IGNORECASE,
+)
+# A gap of at most so many tokens between two spans of a document is filled: leaving it out saves
+# little and breaks the text.
+_GAP = 24
+# Most tokens of a section: four of them fill the budget of a search without limits.
+_SECTION = 128
+_BLANK_LINE = re.compile(r"\n\s*\n")
+
+
+class Surroundings:
+    """Widens sentences to runs of sentences of the same document.
+
+    - `sentence`: nothing.
+    - `passage`: the sentence before, if this one begins with a word that points back to it (in
+      English), and what lies between it and a chosen sentence nearby.
+    - `section`: the paragraph, or as much of it around the sentence as has 128 tokens, and again
+      what lies between it and a chosen sentence nearby. Blank lines separate paragraphs; in a text
+      without any, line breaks do.
+
+    Args:
+        snapshot: Has the sentences.
+        form: One of these.
+    """
+
+    def __init__(self, snapshot: Snapshot, form: ContextForm) -> None:
+        self.form = form
+        self._snapshot = snapshot
+        self._tokens = snapshot.column("n_tokens")
+
+    def around(self, number: int, covered: NDArray[np.bool_]) -> tuple[int, int]:
+        """The first and last sentence of the run that a sentence is widened to.
+
+        Args:
+            number: A sentence that is not covered.
+            covered: Which sentences are part of chosen runs, bool [n]; a run has none of them.
+        """
+        if self.form == "sentence":
+            return number, number
+        document = self._snapshot.document_of(number)
+        if self.form == "passage":
+            first = last = number
+            if first > document.start and not covered[first - 1] and self._points_back(number):
+                first -= 1
+        else:
+            first, last = self._section(number, document, covered)
+        return self._joined(first, last, document, covered)
+
+    def _points_back(self, number: int) -> bool:
+        _, segment, ordinal = self._snapshot.locate(number)
+        return _POINTS_BACK.match(segment.text(ordinal, ordinal)) is not None
+
+    def _section(self, number: int, document: slice, covered: NDArray[np.bool_]) -> tuple[int, int]:
+        """A sentence with its neighbours, one after another, while they are of its paragraph."""
+        _, segment, ordinal = self._snapshot.locate(number)
+        shift = number - ordinal
+        ends = _paragraph_end(segment, document.start - shift, document.stop - 1 - shift)
+        first = last = number
+        size = int(self._tokens[number])
+        growing = True
+        while growing:
+            growing = False
+            for after in (True, False):
+                at = last + 1 if after else first - 1
+                inside = document.start <= at < document.stop and not covered[at]
+                if not inside or size + int(self._tokens[at]) > _SECTION:
+                    continue
+                if _between(segment, min(at, last) - shift, ends):
+                    continue
+                first, last = min(first, at), max(last, at)
+                size += int(self._tokens[at])
+                growing = True
+        return first, last
+
+    def _joined(
+        self, first: int, last: int, document: slice, covered: NDArray[np.bool_]
+    ) -> tuple[int, int]:
+        """A run, widened to a covered sentence on either side if little lies between."""
+        room, at = _GAP, first - 1
+        while at >= document.start and not covered[at] and self._tokens[at] <= room:
+            room -= int(self._tokens[at])
+            at -= 1
+        if at >= document.start and covered[at]:
+            first = at + 1
+        room, at = _GAP, last + 1
+        while at < document.stop and not covered[at] and self._tokens[at] <= room:
+            room -= int(self._tokens[at])
+            at += 1
+        if at < document.stop and covered[at]:
+            last = at - 1
+        return first, last
+
+
+def _paragraph_end(segment: Segment, first: int, last: int) -> re.Pattern[str]:
+    """What separates the paragraphs of a document, given its first and last sentence."""
+    return _BLANK_LINE if _BLANK_LINE.search(segment.text(first, last)) else re.compile("\n")
+
+
+def _between(segment: Segment, ordinal: int, separator: re.Pattern[str]) -> bool:
+    """Whether a separator lies between a sentence and the next one."""
+    sentences = segment.sentences
+    start = int(sentences[ordinal]["start"])
+    end, begin = int(sentences[ordinal]["end"]), int(sentences[ordinal + 1]["start"])
+    text = segment.text(ordinal, ordinal + 1)
+    return separator.search(text, end - start, begin - start) is not None
