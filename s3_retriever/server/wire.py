@@ -33,6 +33,8 @@ MAX_FIRINGS = 200
 
 Question = Annotated[str, Field(min_length=1, max_length=MAX_QUESTION)]
 Id = Annotated[str, Field(min_length=1, max_length=MAX_ID)]
+# A document's id, and two offsets of a few digits.
+SpanId = Annotated[str, Field(min_length=1, max_length=MAX_ID + 40)]
 Share = Annotated[float, Field(ge=0, le=1)]
 RecipeChoice = Annotated[str, Field(max_length=100)] | Recipe
 Filter = dict[str, Any]
@@ -87,7 +89,7 @@ class ExplainRequest(_Request):
     """A question and the id of a span that it found."""
 
     question: Question
-    span_id: Id
+    span_id: SpanId
     recipe: RecipeChoice | None = None
 
 

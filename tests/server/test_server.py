@@ -134,11 +134,16 @@ def test_errors_are_those_of_the_index(remote, minilm_index, call):
 
 
 IDS = ["..", ".", "a/../b", "%2e%2e", "x?y#z", "line\nbreak", "/first", "last/", " ", "ü", "a:0-1"]
+LONGEST = "x" * 4_096
 
 
 def test_ids_of_every_kind_go_there_and_back(own, http):
     _, url = own
     with RemoteIndex(url) as remote:
+        remote.add(Document("The captain is asleep.", LONGEST))
+        [span] = remote.search("captain asleep", 1)
+        assert remote.explain("captain asleep", span).span.document_id == LONGEST
+        assert remote.delete(LONGEST) == 1
         documents = [Document(f"Text {i}.", name) for i, name in enumerate(IDS)]
         assert remote.add(documents) == IDS
         assert remote.get(IDS) == documents
