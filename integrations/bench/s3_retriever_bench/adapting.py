@@ -123,6 +123,10 @@ def run_adapt(plan: Plan) -> dict[str, Any]:
             bar.set_postfix_str(f"{label}, seed {seed}")
             measure = partial(bench.run, start, rate, seed)
             part = store.measured(label, str(seed), digest, measure)
+            # Judged anew, so that a better judge needs no new answers.
+            part["refused"] = {
+                kind: [*map(refuses, said)] for kind, said in part["answers"].items()
+            }
             runs.setdefault(label, {})[str(seed)] = part
             bar.update()
     return {
@@ -190,7 +194,6 @@ class _Bench:
             for kind in ("harmful", "unsafe", "safe")
         }
         return {
-            "refused": {kind: [refuses(text) for text in texts] for kind, texts in said.items()},
             "perplexity": perplexity(model, windows),
             "likelihood": answer_likelihood(model, chat, self.behaviour.answered),
             "parameters": trained,
