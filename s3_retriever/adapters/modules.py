@@ -133,12 +133,13 @@ def check_start(path: str, module: LoraLayer, adapter: str) -> None:
     Raises:
         InputError: It is not so.
     """
-    if adapter not in module.lora_A or not isinstance(module.lora_A[adapter], nn.Linear):
+    factors = _factors(module, adapter)
+    if factors is None:
         raise InputError(
             f"Adapter {adapter!r} targets {path}, which is not a linear module; SAILS starts "
             "linear ones only, so leave it out of target_modules."
         )
-    if all(bool(part[adapter].weight.any()) for part in (module.lora_A, module.lora_B)):
+    if all(bool(factor.any()) for factor in factors):
         raise InputError(
             f"Adapter {adapter!r} is trained already, or starts from another initialisation than "
             f"PEFT's default ({path} has an update that is not zero); make a new one with "
@@ -147,7 +148,7 @@ def check_start(path: str, module: LoraLayer, adapter: str) -> None:
 
 
 @torch.no_grad()
-def write_start(place: Place, adapter: str, basis: Tensor) -> int:
+def write_start(place: Place, adapter: str, basis: Tensor) -> None:
     """Let a module start in a basis, without changing what it computes.
 
     If the adapter's rank is lower than the basis', the first directions are taken. If it is
@@ -157,13 +158,11 @@ def write_start(place: Place, adapter: str, basis: Tensor) -> int:
         place: The module.
         adapter: Name of the adapter.
         basis: Orthonormal directions [rank, width], the most important first.
-
-    Returns:
-        How many directions were written.
     """
-    down = place.module.lora_A[adapter].weight
-    up = place.module.lora_B[adapter].weight
-    rank = place.module.r[adapter]
+    factors = _factors(place.module, adapter)
+    assert factors is not None
+    down, up = factors
+    rank = len(down)
     used = basis[:rank].to(down.device)
     rest = torch.empty(rank - len(used), basis.shape[1], device=down.device)
     # nn.init would warn of a matrix without rows.
@@ -175,7 +174,15 @@ def write_start(place: Place, adapter: str, basis: Tensor) -> int:
     else:
         up.copy_(start.T)
         down.zero_()
-    return len(used)
+
+
+def _factors(module: LoraLayer, adapter: str) -> tuple[Tensor, Tensor] | None:
+    """A [rank, in] and B [out, rank] of a module; None if it is not linear."""
+    if adapter not in module.lora_A:
+        return None
+    parts = module.lora_A[adapter], module.lora_B[adapter]
+    down, up = (part.weight if isinstance(part, nn.Linear) else None for part in parts)
+    return None if down is None or up is None else (down, up)
 
 
 def _lora_layers(module: nn.Module, adapter: str) -> Iterator[tuple[str, LoraLayer]]:

@@ -180,7 +180,7 @@ class SailsReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON values, without basis and directions."""
-        values = {
+        return {
             "layer": self.layer,
             "tokens": self.tokens,
             "examples": list(self.examples),
@@ -188,15 +188,17 @@ class SailsReport:
             "rank": self.rank,
             "variance": self.variance,
             "features": [
-                {**asdict(feature), "difference": feature.difference} for feature in self.features
+                {
+                    **asdict(feature),
+                    "difference": feature.difference,
+                    "firings": [asdict(firing) for firing in feature.firings],
+                }
+                for feature in self.features
             ],
             "modules": dict(self.modules),
             "others": list(self.others),
             "seconds": self.seconds,
         }
-        for feature in values["features"]:
-            feature["firings"] = list(feature["firings"])
-        return values
 
     def html(self, updates: list[ModuleUpdate] | None = None) -> str:
         """The report as HTML that needs nothing else, escaped.
@@ -281,8 +283,10 @@ class SailsReport:
 
 
 def _firing(values: Mapping[str, Any]) -> Firing:
-    texts = (str(values[name]) for name in ("side", "before", "token", "after"))
-    return Firing(*texts, float(values["value"]))
+    side, before, token, after = (
+        str(values[name]) for name in ("side", "before", "token", "after")
+    )
+    return Firing(side, before, token, after, float(values["value"]))
 
 
 def _squared(outer: Tensor, gram: Tensor) -> float:

@@ -149,7 +149,7 @@ def _host(
     tokenizer: transformers.PreTrainedTokenizerBase | None,
     batch_tokens: int | None,
 ) -> Host:
-    base = model.get_base_model()
+    base: Any = model.get_base_model()
     if tokenizer is None:
         name = base.config.name_or_path
         try:

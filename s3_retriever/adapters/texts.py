@@ -74,7 +74,7 @@ def _messages(example: Example, name: str) -> list[Message]:
         prompt, answer = example
         return [("user", check_text(prompt, name)), ("assistant", check_text(answer, name))]
     try:
-        messages = [(str(m["role"]), check_text(m["content"], name)) for m in example]  # type: ignore[call-overload]
+        messages = [(str(m["role"]), check_text(m["content"], name)) for m in example]
     except (TypeError, KeyError):
         messages = []
     if not messages:

@@ -336,6 +336,8 @@ class _Job:
 
     def result(self) -> Fit:
         saes = {tap: self.trainers[tap].finished().to("cpu") for tap in self.taps}
+        for tap, sae in saes.items():
+            sae.layer = tap.layer if tap.site == "hidden" else None
         reports = {
             str(tap): report(saes[tap], torch.cat(self.held_out[tap]).cpu()).to_dict()
             for tap in self.taps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,10 @@ class TopKEncoder:
 
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae_weights.safetensors"
+# Sites at which a layer's output can be read.
+_HOOK = re.compile(
+    r"blocks\.(?P<block>[0-9]{1,4})\.hook_resid_(?P<side>pre|post)|hidden\.(?P<tap>[0-9]{1,4})"
+)
 # What SAELens calls the ways to fire.
 _ARCHITECTURES: dict[Activation, str] = {"topk": "topk", "relu": "standard", "jumprelu": "jumprelu"}
 # The release of SAELens whose file layout is written; its loader reads this field.
@@ -281,7 +286,18 @@ class TopKSAE(nn.Module):
         if activation == "jumprelu":
             shapes["threshold"] = (features,)
         weights = load_weights(folder / WEIGHTS_FILE, "SAE weights", shapes)
-        return cls.of(weights, k, activation)
+        return cls.of(weights, k, activation, hooked_layer(config))
+
+
+def hooked_layer(config: Mapping[str, Any]) -> int | None:
+    """The layer whose output an SAE encodes, by its hook in TransformerLens or its tap."""
+    metadata = config.get("metadata")
+    hook = metadata.get("hook_name") if isinstance(metadata, Mapping) else None
+    match = _HOOK.fullmatch(str(hook))
+    if match is None:
+        return None
+    layer = int(match["tap"] or match["block"]) - (match["side"] == "pre")
+    return layer if layer >= 0 else None
 
 
 def _checked_k(k: int, features: int) -> int:

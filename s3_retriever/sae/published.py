@@ -15,7 +15,13 @@ from torch import Tensor
 from s3_retriever.errors import CodebookError, InputError, brief
 from s3_retriever.features import MAX_FEATURES
 from s3_retriever.paths import read_json, regular_size
-from s3_retriever.sae.model import CONFIG_FILE, WEIGHTS_FILE, Activation, TopKSAE
+from s3_retriever.sae.model import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    Activation,
+    TopKSAE,
+    hooked_layer,
+)
 from s3_retriever.sae.torch_file import read_tensors
 from s3_retriever.sae.weights import load_weights
 from s3_retriever.types import check_count, check_path
@@ -91,13 +97,11 @@ def _sae_lens(folder: Path, k: int | None, layer: int | None) -> TopKSAE:
     weights = load_weights(folder / WEIGHTS_FILE, "SAE weights", shapes)
     if training:
         weights["threshold"] = weights.pop("topk_threshold").expand(features).clone()
-    metadata = config.get("metadata")
-    hook = metadata.get("hook_name") if isinstance(metadata, Mapping) else None
     return _made(
         weights,
         kind,
         _size(config, "k", folder) if kind == "topk" else k,
-        _hooked(hook) if layer is None else layer,
+        hooked_layer(config) if layer is None else layer,
         subtracts=bool(config.get("apply_b_dec_to_input", True)),
         rescales=bool(config.get("rescale_acts_by_decoder_norm", False)),
     )
@@ -236,17 +240,6 @@ def _size(config: Mapping[str, Any], name: str, folder: Path) -> int:
     if type(size) is not int or not 1 <= size <= MAX_FEATURES:
         raise _unusable(folder, f"with {name} {size!r}")
     return size
-
-
-def _hooked(hook: object) -> int | None:
-    """The layer whose output a hook of TransformerLens, or a tap, sees."""
-    match = re.fullmatch(r"blocks\.([0-9]+)\.hook_resid_(pre|post)|hidden\.([0-9]+)", str(hook))
-    if match is None:
-        return None
-    if match[3]:
-        return int(match[3])
-    layer = int(match[1]) - (match[2] == "pre")
-    return layer if layer >= 0 else None
 
 
 def _unusable(path: Path, problem: str) -> CodebookError:

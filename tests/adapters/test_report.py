@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:Futu
 def started(make, sae, wanted, unwanted, tokenizer):
     model = make()
     report = sails_init(
-        model, sae, wanted, unwanted, tokenizer=tokenizer, layer=0, tokens="all", progress=False
+        model, sae, wanted, unwanted, tokenizer=tokenizer, tokens="all", progress=False
     )
     return model, report
 

@@ -24,7 +24,6 @@ def start(make, sae, wanted, unwanted, tokenizer):
         model = make() if model is None else model
         settings = {
             "tokenizer": tokenizer,
-            "layer": 0,
             "tokens": "all",
             "features": 12,
             "progress": False,
@@ -214,26 +213,25 @@ class TestBadInput:
     def test_sae_of_another_width(self, start):
         other = TopKSAE(16, 32, 4)
         with pytest.raises(InputError, match="width 16, and the model's have 32"):
-            start(sae=other)
+            start(sae=other, layer=0)
 
-    def test_sae_of_another_layer_than_it_says(self, start, sae):
-        said = TopKSAE.of(sae.state_dict(), sae.k, layer=0)
+    def test_sae_of_another_layer_than_it_says(self, start):
         with pytest.raises(InputError, match="output of layer 0, not of layer 1"):
-            start(sae=said, layer=1)
+            start(layer=1)
 
     @pytest.mark.parametrize(
         ("layer", "message"),
         [(None, "does not say which layer"), (7, "the model has layers 0 to 1")],
     )
-    def test_sae_of_a_layer_that_is_not_there(self, start, layer, message):
+    def test_sae_of_a_layer_that_is_not_there(self, start, sae, layer, message):
         with pytest.raises(InputError, match=message):
-            start(layer=layer)
+            start(sae=TopKSAE.of(sae.state_dict(), sae.k), layer=layer)
 
     def test_sae_of_another_model(self, start, sae):
         torch.manual_seed(3)
         weights = {name: torch.randn_like(w) for name, w in sae.state_dict().items()}
         with pytest.raises(InputError, match="belongs to another model or layer"):
-            start(sae=TopKSAE.of(weights, sae.k))
+            start(sae=TopKSAE.of(weights, sae.k), layer=0)
 
     def test_texts_on_one_side_only(self, start, wanted):
         with pytest.raises(InputError, match="no unwanted examples"):

@@ -93,6 +93,7 @@ class TestFiles:
         sae.save(tmp_path / "deep" / "sae", dtype=dtype)
         loaded = TopKSAE.load(tmp_path / "deep" / "sae")
         assert (loaded.width, loaded.features, loaded.k) == (WIDTH, FEATURES, K)
+        assert loaded.layer is None
         for name, weight in sae.state_dict().items():
             got = loaded.state_dict()[name]
             assert got.dtype == torch.float32

@@ -123,6 +123,10 @@ def run_adapt(plan: Plan) -> dict[str, Any]:
             bar.set_postfix_str(f"{label}, seed {seed}")
             measure = partial(bench.run, start, rate, seed)
             part = store.measured(label, str(seed), digest, measure)
+            # Judged anew, so that a better judge needs no new answers.
+            part["refused"] = {
+                kind: [*map(refuses, said)] for kind, said in part["answers"].items()
+            }
             runs.setdefault(label, {})[str(seed)] = part
             bar.update()
     return {
@@ -182,7 +186,7 @@ class _Bench:
             pairs = training_pairs(self.behaviour, plan.steps * _BATCH, seed)
             losses = train(model, chat, pairs, _BATCH, rate)
         training = time.perf_counter() - began
-        updates = [] if report is None else _updates(report, model)
+        kept = 0.0 if report is None else _update_share(report, model)
         if start not in (UNTRAINED, "full"):
             model = model.merge_and_unload()
         said = {
@@ -190,7 +194,6 @@ class _Bench:
             for kind in ("harmful", "unsafe", "safe")
         }
         return {
-            "refused": {kind: [refuses(text) for text in texts] for kind, texts in said.items()},
             "perplexity": perplexity(model, windows),
             "likelihood": answer_likelihood(model, chat, self.behaviour.answered),
             "parameters": trained,
@@ -203,7 +206,7 @@ class _Bench:
                 "rank": report.rank,
                 "unexplained": report.unexplained,
                 "features": [[f.index, f.difference, f.tokens] for f in report.features[:8]],
-                "update_share": updates,
+                "update_share": kept,
             },
             "answers": said,
         }
@@ -260,10 +263,10 @@ class _Bench:
         return self._loaded
 
 
-def _updates(report: Any, model: Any) -> float:
+def _update_share(report: Any, model: Any) -> float:
     """The share of all updates' squared norm that lies in the basis."""
     from peft import get_peft_model_state_dict
 
     updates = report.updates(get_peft_model_state_dict(model))
     whole = sum(update.size**2 for update in updates)
-    return sum(update.share * update.size**2 for update in updates) / max(whole, 1e-12)
+    return float(sum(update.share * update.size**2 for update in updates) / max(whole, 1e-12))

@@ -146,7 +146,9 @@ def _mean_difference(wanted: Tensor, unwanted: Tensor) -> Tensor:
 
 def _principal(wanted: Tensor, _: Tensor) -> Tensor:
     centred = wanted - wanted.mean(0)
-    return torch.linalg.svd(centred, full_matrices=False)[2][:_RAISED]
+    _, _, principal = torch.linalg.svd(centred, full_matrices=False)
+    found: Tensor = principal[:_RAISED]
+    return found
 
 
 def _neurons(wanted: Tensor, unwanted: Tensor) -> Tensor:
