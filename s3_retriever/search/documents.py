@@ -18,6 +18,8 @@ from s3_retriever.search.selection import Limits, Span, arranged, order_of, pick
 from s3_retriever.search.signals import count_terms, document_bm25
 from s3_retriever.types import Scores
 
+# Weights of a document's signals; see docs/research-log.md, "Documents".
+_WEIGHTS = {"best": 0.5, "bm25": 1.0, "sentence": 1.0}
 # How many of its best documents each signal adds to those over which signals are standardised.
 _CANDIDATES = 256
 # Once this many documents in a row have no span that is relevant and fits, the search ends.
@@ -100,8 +102,9 @@ def select_documents(
 def document_scores(ranking: Ranking, question: str) -> Scores:
     """The score of each document, float64 [documents], as `Snapshot.document_starts` lists them.
 
-    The sum of three standardised signals: its best sentence, BM25 of the whole document, and the
-    mean cosine of its sentences with the question, weighted by their tokens.
+    A weighted sum of three standardised signals: its best sentence, BM25 of the whole document, and
+    the mean cosine of its sentences with the question, in proportion to their tokens. In mode
+    `bm25` it is BM25 alone.
 
     Returns:
         -inf for documents without a sentence that may be returned.
@@ -109,15 +112,16 @@ def document_scores(ranking: Ranking, question: str) -> Scores:
     snapshot, starts = ranking.snapshot, ranking.snapshot.document_starts
     best = np.maximum.reduceat(np.where(ranking.eligible, ranking.scores, -np.inf), starts)
     found = best > -np.inf
-    signals = {"best": best}
+    signals = {}
+    if ranking.coactivation is not None:
+        signals["best"] = best
     if ranking.terms is not None:
-        counted = count_terms(question, snapshot.languages)
-        signals["bm25"] = document_bm25(snapshot, counted)
+        signals["bm25"] = document_bm25(snapshot, count_terms(question, snapshot.languages))
     if "sentence" in ranking.raw_scores:
         tokens = snapshot.column("n_tokens").astype(np.float64)
         total = np.add.reduceat(ranking.raw_scores["sentence"] * tokens, starts)
         signals["sentence"] = total / np.add.reduceat(tokens, starts)
-    weighed = weigh(signals, {}, found, _CANDIDATES)
+    weighed = weigh(signals, _WEIGHTS, found, _CANDIDATES)
     return rounded(np.where(found, reduce(np.add, weighed.values()), -np.inf))
 
 

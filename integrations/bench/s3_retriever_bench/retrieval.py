@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +189,11 @@ class _Rankers:
     def _dense(self, texts: Sequence[str]) -> Callable[[str], Scores]:
         embedder = Embedder(self._host, self._plan.codebook)
         vectors = embedder.vectors(texts)
-        return lambda query: vectors @ np.array(embedder.embed_query(query), dtype=np.float32)
+
+        def cosines(query: str) -> Scores:
+            return np.asarray(vectors @ np.array(embedder.embed_query(query)), dtype=np.float64)
+
+        return cosines
 
     @cached_property
     def _index(self) -> S3Index:
@@ -225,14 +229,13 @@ def _checked(chosen: Sequence[str]) -> list[str]:
 def _measure(
     collection: Collection, names: Sequence[str], rankers: _Rankers, store: Store, seed: int
 ) -> dict[str, Any]:
-    values = {}
-    for name in names:
-        values[name] = store.measured(
-            collection.name,
-            name,
-            collection.digest,
-            lambda name=name: evaluate(collection.judgments, rankers.run(name), MEASURES),
-        )
+    def measure(name: str) -> dict[str, Any]:
+        return evaluate(collection.judgments, rankers.run(name), MEASURES)
+
+    values = {
+        name: store.measured(collection.name, name, collection.digest, partial(measure, name))
+        for name in names
+    }
     queries = list(collection.queries)
     means = {
         name: {measure: _estimate(its[measure], queries, seed) for measure in MEASURES}

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     )
     from typing_extensions import Self, Unpack
 
-    from s3_retriever import Codebook, Host, Recipe, S3Index
+    from s3_retriever import Codebook, DocumentResult, Host, Recipe, S3Index, Span
 else:
     # Importing the class takes long; the validator below does so once there is an index.
     S3Index = Any
@@ -348,7 +348,7 @@ class S3Retriever(BaseRetriever):
     def _search(self, query: str, **options: Unpack[SearchOptions]) -> list[Document]:
         unknown = options.keys() - SearchOptions.__annotations__.keys()
         refuse_arguments(type(self).__name__, dict.fromkeys(unknown))
-        settings: SearchOptions = {
+        settings: dict[str, Any] = {
             "k": self.k,
             "mode": self.mode,
             "token_budget": self.token_budget,
@@ -363,14 +363,13 @@ class S3Retriever(BaseRetriever):
         }
         if is_blank(query):
             return []
-        group_by = settings.pop("group_by")
-        if group_by is not None:
-            results = self.index.search(query, group_by=group_by, **settings)
+        if settings["group_by"] is not None:
+            results: list[DocumentResult] = self.index.search(query, **settings)
             return [
                 to_parent(result, document)
                 for result, document in zip(results, self.index.get(results), strict=True)
             ]
-        spans = self.index.search(query, **settings)
+        spans: list[Span] = self.index.search(query, **settings)
         return [to_evidence(span, span.metadata, span.document_id) for span in spans]
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
