@@ -224,7 +224,7 @@ def _span_of(index: S3Index, span_id: str) -> Span:
     return Span(text, 0.0, 0.0, document_id, first, last, (), document.metadata, 0)
 
 
-@router.post("/{index}/answer", response_class=EventStream)
+@router.post("/{index}/answer", response_class=EventStream, status_code=200)
 async def answer(request: Request, served: Served, body: wire.AnswerRequest) -> EventStream:
     """Answer a question from the index, as server-sent events.
 

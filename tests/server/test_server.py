@@ -232,6 +232,19 @@ def test_a_client_without_a_server_or_of_another_one(served):
         RemoteIndex(served, token="a\r\nX-Y: b")
 
 
+def test_the_interface_describes_itself(served, http):
+    described = http.get(f"{served}/openapi.json", headers=AUTH).json()
+    name = "/v1/indexes/{index}/"
+    posts = [path.removeprefix(name) for path, each in described["paths"].items() if "post" in each]
+    assert {"search", "explain", "heat", "firings", "answer", "read", "documents", "delete"} == set(
+        posts
+    )
+    events = described["paths"][f"{name}answer"]["post"]["responses"]["200"]["content"]
+    assert list(events) == ["text/event-stream"]
+    body = described["components"]["schemas"]["SearchRequest"]["properties"]
+    assert {"question", "k", "where", "token_budget"} <= set(body)
+
+
 def test_more_requests_than_allowed_are_refused(minilm_index):
     limits = Limits(rate=1)  # ten at once, then one a second
     with (
