@@ -10,7 +10,9 @@ from numba import njit
 
 # Sums may be taken in any order, which lets the compiler compute several at once.
 @njit(nogil=True, cache=True, fastmath={"reassoc", "nsz", "contract"})
-def pursue_rows(scores: Any, gram: Any, dependent: float, weights: Any, indices: Any) -> None:
+def pursue_rows(
+    scores: Any, gram: Any, dependent: float, least: Any, weights: Any, indices: Any
+) -> None:
     """Orthogonal matching pursuit of n vectors, of which only scalar products are known.
 
     The chosen atoms of a vector are kept as orthonormal directions times an upper triangle, and the
@@ -20,6 +22,7 @@ def pursue_rows(scores: Any, gram: Any, dependent: float, weights: Any, indices:
         scores: Scalar products of the vectors with all atoms, float32 [n, features]; overwritten.
         gram: Scalar products of the atoms with one another, float32 [features, features].
         dependent: An atom of which less than this is left beside the chosen ones ends the search.
+        least: So does an atom with at most this score, float32 [n].
         weights: Takes the weights, float32 [n, k], zeros.
         indices: Takes the atoms, int64 [n, k], zeros.
     """
@@ -36,7 +39,7 @@ def pursue_rows(scores: Any, gram: Any, dependent: float, weights: Any, indices:
             for j in range(i):
                 triangle[j, i] = products[j, best]
                 left -= products[j, best] * products[j, best]
-            if left < dependent * dependent:
+            if left < dependent * dependent or abs(score[best]) <= least[row]:
                 break
             length = np.sqrt(left)
             triangle[i, i] = length

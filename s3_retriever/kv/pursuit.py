@@ -7,8 +7,11 @@ from torch import Tensor
 
 # Vectors that are pursued at once: their scores against a thousand atoms stay in the cache.
 _BLOCK_ROWS = 512
-# An atom of which less than this is left beside those already chosen adds nothing but rounding.
-_DEPENDENT = 1e-3
+# An atom of which less than this is left beside those already chosen, and one with less than this
+# share of the first one's score, adds nothing but rounding: the first takes huge weights, and the
+# second one's weight is less than a code can hold.
+_DEPENDENT = 0.05
+_NEGLIGIBLE = 0.01
 
 
 @torch.no_grad()
@@ -43,7 +46,10 @@ def pursue(vectors: Tensor, atoms: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def _pursue_compiled(scores: Tensor, gram: Tensor, weights: Tensor, indices: Tensor) -> None:
     from s3_retriever.kv.kernels import pursue_rows
 
-    pursue_rows(scores.numpy(), gram.numpy(), _DEPENDENT, weights.numpy(), indices.numpy())
+    least = _NEGLIGIBLE * scores.abs().amax(1)
+    pursue_rows(
+        scores.numpy(), gram.numpy(), _DEPENDENT, least.numpy(), weights.numpy(), indices.numpy()
+    )
 
 
 def _pursue_batched(residual: Tensor, atoms: Tensor, weights: Tensor, indices: Tensor) -> None:
@@ -52,13 +58,16 @@ def _pursue_batched(residual: Tensor, atoms: Tensor, weights: Tensor, indices: T
     basis = residual.new_zeros(n, k, residual.shape[1])
     triangle = torch.eye(k, device=residual.device).repeat(n, 1, 1)
     along = residual.new_zeros(n, k, 1)
+    least = residual.new_zeros(n, 1)
     for i in range(k):
-        indices[:, i] = (residual @ atoms.T).abs_().max(1).indices
+        highest, indices[:, i] = (residual @ atoms.T).abs_().max(1)
+        if not i:
+            least = _NEGLIGIBLE * highest[:, None]
         atom = atoms[indices[:, i]]
         shared = basis[:, :i] @ atom[:, :, None]
         direction = atom - (shared * basis[:, :i]).sum(1)
         length = torch.linalg.vector_norm(direction, dim=1, keepdim=True)
-        independent = length > _DEPENDENT
+        independent = (length > _DEPENDENT) & (highest[:, None] > least)
         direction = torch.where(independent, direction / length, 0.0)
         triangle[:, :i, i] = shared[:, :, 0]
         triangle[:, i, i] = torch.where(independent, length, 1.0)[:, 0]

@@ -214,3 +214,15 @@ def test_the_example_generates_with_a_cache_in_atoms(host, capsys, monkeypatch):
     )
     assert tokens > 132 + 32
     assert 0 < held < exact
+
+
+def test_more_atoms_explain_more_up_to_as_many_as_dimensions():
+    """Weights that cancel each other would be noise once they are rounded to a few bits."""
+    atoms = KVCodebook.load("smollm2").layers[1].value
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.randint(1_024, (300, 24), generator=generator)
+    plain = (torch.randn(300, 24, 1, generator=generator) * atoms.dictionary[chosen]).sum(1)
+    vectors = plain.view(1, 3, 100, 64) * atoms.scales[:, None, None] + atoms.centres[:, None]
+    unexplained = [atoms.unexplained(vectors, k) for k in (8, 16, 32, 64)]
+    assert unexplained == sorted(unexplained, reverse=True)
+    assert unexplained[3] < 0.002

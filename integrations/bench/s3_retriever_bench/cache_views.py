@@ -47,12 +47,15 @@ def _perplexities(summary: CacheSummary, length: int) -> Grid:
         for name in summary.methods
     ]
     windows = len(summary.figures["perplexity"][str(length)]["nll"]["exact"])
-    title = f"Perplexity at {length:,} tokens, {windows} windows (95 % interval)"
+    title = f"Perplexity at {length:,} tokens, "
+    title += "one window" if windows == 1 else f"{windows} windows (95 % interval)"
     return Grid(title, ["method", "bytes/head and token", "perplexity", "over exact"], rows)
 
 
 def percent(value: Estimate) -> str:
-    """A share with its interval, in percent."""
+    """A share in percent, with its interval if it is the mean of several."""
+    if value.n == 1:
+        return f"{100 * value.mean:+.2f} %"
     low, high = (f"{100 * bound:+.2f}" for bound in (value.low, value.high))
     return f"{100 * value.mean:+.2f} % ({low}…{high})"
 

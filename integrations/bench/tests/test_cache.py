@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from s3_retriever import Host, InputError, KVCodebook
 from s3_retriever.cli.app import app
+from s3_retriever_bench.cache import Plan, run_cache
 from s3_retriever_bench.cache_layers import RECENT, SINKS, EvictingLayer, RoundedLayer, held_bytes
 from s3_retriever_bench.caches import Reader, method_named
 
@@ -59,20 +60,29 @@ def states():
 def test_the_command_measures_and_a_second_run_goes_on(folder, codebook, text, tmp_path):
     codebook.save(tmp_path / "tiny.kv")
     out = tmp_path / "out"
-    command = ["bench", "cache", "--host", folder, "--codebook", tmp_path / "tiny.kv"]
-    command += ["--text", text, "--tokens", 400, "--decode-tokens", 320, "--out", out]
-    command += ["--method", "int4", "--method", "streaming", "--method", "atoms-2-4"]
-    result = CliRunner().invoke(app, [str(argument) for argument in command])
-    assert result.exit_code == 0, result.output
-    for title in ("Perplexity at 400 tokens", "decoding at 320 tokens", "Unexplained", "Claims"):
-        assert title in result.output
+    methods = ["int4", "streaming", "atoms-2-4"]
+    plan = Plan(
+        str(folder),
+        str(tmp_path / "tiny.kv"),
+        texts=[text],
+        tokens=[400],
+        decode_tokens=[320],
+        methods=methods,
+        folder=out,
+    )
+    run_cache(plan)
     kept = {path: path.stat().st_mtime_ns for path in (out / "parts").iterdir()}
     answers = tmp_path / "answers.jsonl"
     row = {"context": "A baker forgets the blue ledger.", "input": "Who forgets it?"}
     answers.write_text(json.dumps({"dataset": "hotpotqa", "answers": ["A baker"], **row}))
-    command += ["--method", "int8", "--needles", 1, "--answers", answers]
+    command = ["bench", "cache", "--host", folder, "--codebook", tmp_path / "tiny.kv"]
+    command += ["--text", text, "--tokens", 400, "--decode-tokens", 320, "--out", out]
+    command += [part for name in [*methods, "int8"] for part in ("--method", name)]
+    command += ["--needles", 1, "--answers", answers]
     result = CliRunner().invoke(app, [str(argument) for argument in command])
     assert result.exit_code == 0, result.output
+    for title in ("Perplexity at 400 tokens", "decoding at 320 tokens", "Unexplained", "Claims"):
+        assert title in result.output
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     figures = json.loads((out / "cache.json").read_text())
     # Two bytes a number; four bits and a scale a vector; two bytes an atom and a scale.
