@@ -12,12 +12,13 @@ from s3_retriever import Document, S3Index
 
 PUBLIC = {
     "Advanced", "Answer", "AtomCache", "Calibration", "Citation", "Codebook", "CodebookError",
-    "Compressor", "Document", "DocumentBoost", "DocumentResult", "Explanation", "FeatureCoverage", "Firings",
-    "GoldSpan", "HeadsRecipe", "Heat", "Host", "HostError", "IndexStoreError", "InputError",
-    "Interleave", "KVCodebook", "LabelledQuestion", "LongContext", "MaxToken", "Recipe",
-    "Redundancy", "RelevanceRecipe", "RemoteIndex", "S3Error", "S3Index", "ScannedContext",
-    "SecondHop", "SentenceRecipe", "ServerError", "Span", "Tap", "TapChoice", "TapRecipe",
-    "TopKSAE", "ZScore", "__version__", "calibrate", "choose_taps", "new_index", "read_files",
+    "Compressor", "Document", "DocumentBoost", "DocumentResult", "Explanation",
+    "FeatureCoverage", "Firings", "GoldSpan", "HeadsRecipe", "Heat", "Host", "HostError",
+    "IndexStoreError", "InputError", "Interleave", "KVCodebook", "LabelledQuestion",
+    "LongContext", "MaxToken", "Recipe", "Redundancy", "RelevanceRecipe", "RemoteIndex",
+    "S3Error", "S3Index", "ScannedContext", "SecondHop", "SentenceRecipe", "ServerError",
+    "Span", "Tap", "TapChoice", "TapRecipe", "TopKSAE", "ZScore", "__version__", "calibrate",
+    "choose_taps", "new_index", "read_files",
 }  # fmt: skip
 
 
