@@ -27,7 +27,7 @@ from s3_retriever.types import (
 )
 
 # What the spans of the evidence take along of the text around them.
-DEFAULT_CONTEXT: ContextForm = "sentence"
+DEFAULT_CONTEXT: ContextForm = "passage"
 CHAT_PROMPT = "Answer the question from the context.\n\nContext:\n{context}\n\nQuestion: {question}"
 PLAIN_PROMPT = f"{CHAT_PROMPT}\nAnswer:"
 

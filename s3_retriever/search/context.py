@@ -13,12 +13,10 @@ from s3_retriever.types import ContextForm
 # How an English sentence begins that speaks of something named before it.
 _POINTS_BACK = re.compile(
     r"(?:(?:and|but|so|then|thus|later|also|however|after|when|in|at|for|with)[ ,]+)?"
-    r"(?:(?:he|she|it|they|him|her|his|its|their|them|this|that|these|those|such|both|there)\b"
-    r"|the [a-z])",
+    r"(?:he|she|it|they|him|her|his|its|their|them|this|that|these|those|such|both|there)\b",
     re.IGNORECASE,
 )
-# A gap of at most so many tokens between two spans of a document is filled: leaving it out saves
-# little and breaks the text.
+# Most tokens of what is added to a sentence or between two: more of them cost other evidence.
 _GAP = 24
 # Most tokens of a section: four of them fill the budget of a search without limits.
 _SECTION = 128
@@ -29,10 +27,10 @@ class Surroundings:
     """Widens sentences to runs of sentences of the same document.
 
     - `sentence`: nothing.
-    - `passage`: the sentence before, if this one begins with a word that points back to it (in
-      English), and what lies between it and a chosen sentence nearby.
+    - `passage`: the sentence before, if it is short and this one begins with a word that points
+      back to it (in English), and the little that lies between it and a chosen sentence.
     - `section`: the paragraph, or as much of it around the sentence as has 128 tokens, and again
-      what lies between it and a chosen sentence nearby. Blank lines separate paragraphs; in a text
+      the little that lies between it and a chosen one. Blank lines separate paragraphs; in a text
       without any, line breaks do.
 
     Args:
@@ -64,6 +62,9 @@ class Surroundings:
         return self._joined(first, last, document, covered)
 
     def _points_back(self, number: int) -> bool:
+        """Whether a sentence speaks of something that the short sentence before it names."""
+        if self._tokens[number - 1] > _GAP:
+            return False
         _, segment, ordinal = self._snapshot.locate(number)
         return _POINTS_BACK.match(segment.text(ordinal, ordinal)) is not None
 

@@ -219,6 +219,19 @@ def test_evidence_is_in_order_within_the_budget_and_has_offsets(model, scanned, 
     assert {source for span in spans for source in span.sources} >= {"s3", "bm25"}
 
 
+def test_evidence_takes_along_what_is_around_it(model, scanned, text):
+    forms = {}
+    for context in ("sentence", "passage", "section"):
+        again = ScannedContext.of_index(scanned._index, model.host, context=context)
+        forms[context] = again.compress(QUESTION, token_budget=200)
+        check_offsets(forms[context], text)
+    lengths = {context: max(span.tokens for span in spans) for context, spans in forms.items()}
+    assert lengths["section"] > lengths["sentence"]
+    assert scanned.compress(QUESTION, token_budget=200) == forms["passage"]
+    with pytest.raises(InputError, match="context must be sentence, passage or section"):
+        LongContext("nowhere", context="page")
+
+
 def test_the_answer_is_what_the_model_says_to_that_prompt(model, scanned):
     answer = scanned.answer(QUESTION, **BUDGET)
     ids = Prompt(model.host).ids(join_evidence(answer.evidence), QUESTION)

@@ -89,6 +89,6 @@ def test_reference_names_everything():
     for command in COMMANDS:
         assert f"## s3r {command}\n" in page
     assert "`--verbose, -v`" in page
-    assert "| `-k N` | Maximum number of spans. | no limit |" in page
+    assert "| `-k N` | Maximum number of spans, or documents. | no limit |" in page
     assert "| `--mode hybrid\\|s3\\|bm25` |" in page
     assert "s3r fit HOST --text PATH --out DIR [OPTIONS]" in page

@@ -87,8 +87,16 @@ def test_results_name_their_documents(index):
     assert index.get(found[0]).text == TEXTS["kites"]
 
 
+def test_spans_may_take_along_what_is_around_them(index):
+    (section,) = index.search("Whose crew rowed?", 1, context="section")
+    assert section.text == TEXTS["ships"]
+    (document,) = index.search("Whose crew rowed?", 1, context="section", group_by="document")
+    assert [span.text for span in document.spans] == [TEXTS["ships"]]
+
+
 @pytest.mark.parametrize(
-    "options", [{"group_by": "page"}, {"group_by": True}, {"spans_per_document": 0}]
+    "options",
+    [{"context": "page"}, {"group_by": "page"}, {"group_by": True}, {"spans_per_document": 0}],
 )
 def test_other_groups_and_caps_are_refused(index, options):
     with pytest.raises(InputError, match=next(iter(options))):

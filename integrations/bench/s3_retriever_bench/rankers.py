@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Sequence
 from functools import partial
@@ -69,6 +70,8 @@ class StemmedRanker:
     """BM25 as `mteb` has it: bm25s with its defaults, English stop words and stemmer."""
 
     def __init__(self, texts: Sequence[str]) -> None:
+        # The library sets its own logger to DEBUG.
+        logging.getLogger("bm25s").setLevel(logging.WARNING)
         self._tokenize = partial(
             bm25s.tokenize,
             stopwords="en",

@@ -31,8 +31,10 @@ from s3_retriever_bench.storage import Store, machine, versions
 # The best documents for a query, with their scores.
 Ranker = Callable[[str], dict[str, float]]
 
-# Documents of a run, TREC's custom; also the candidates that each half of an ensemble adds.
+# Documents of a baseline's run, as is usual; those that each half of an ensemble adds.
 _DEPTH = 1_000
+# Documents of a run of S3, which reads the spans of each: as many as the measures look at.
+_SEARCHED = 100
 # Values of each query, by their name in trec_eval.
 MEASURES = {"ndcg@10": "ndcg_cut_10", "recall@100": "recall_100", "mrr": "recip_rank"}
 ENSEMBLES = {"ensemble-rrf": reciprocal_ranks, "ensemble-zscore": z_scores}
@@ -165,7 +167,7 @@ class _Rankers:
 
         def ranked(query: str) -> dict[str, float]:
             found = self._index.search(
-                query, _DEPTH, mode=mode, group_by="document", spans_per_document=1, unique=False
+                query, _SEARCHED, mode=mode, group_by="document", spans_per_document=1, unique=False
             )
             return {each.document_id: each.score for each in found}
 

@@ -121,6 +121,10 @@ def quality_tables(summary: QualitySummary) -> Iterator[Grid]:
         title, summary, summary.methods, lambda *at: _interval(summary.evidence(*at)), "@{}"
     )
     yield _rankings(summary)
+    answers = partial(_answer, summary)
+    if any(answers(name, summary.middle) != "-" for name in summary.methods):
+        title = f"{summary.name}: questions whose answer is in the evidence, word for word"
+        yield _by_budget(title, summary, summary.methods, answers, "@{}")
     rows = [
         [
             name,
@@ -138,6 +142,11 @@ def quality_tables(summary: QualitySummary) -> Iterator[Grid]:
         names = [name for name, its in comparisons if its == other]
         against = partial(_quality_gain, summary, other)
         yield _by_budget(title, summary, names, against, "@{}")
+
+
+def _answer(summary: QualitySummary, name: str, budget: int) -> str:
+    contained = summary.answer(name, budget)
+    return "-" if contained is None else _interval(contained)
 
 
 def _quality_gain(summary: QualitySummary, other: str, name: str, budget: int) -> str:
