@@ -93,8 +93,8 @@ def in_document(span: Span) -> Span:
 
 
 def _place_key(metadata: Mapping[str, Any]) -> str:
-    """The longest key that looks like that of a place, empty if there is none."""
-    return max((key for key in metadata if key.rstrip("_") == _PLACE), key=len, default="")
+    """The longest key that looks like that of a place, if there is one."""
+    return max((key for key in metadata if key.rstrip("_") == _PLACE), key=len, default=_PLACE)
 
 
 def _piece(number: int, document: Document, start: int, text: str) -> Document:
@@ -102,8 +102,8 @@ def _piece(number: int, document: Document, start: int, text: str) -> Document:
     read = [document.title, text, document.unit, document.metadata.get("language")]
     digest.update(json.dumps(read).encode())
     place = {"document": document.id, "start": start, "last": False}
-    taken = _place_key(document.metadata)
-    metadata = {**document.metadata, f"{taken}_" if taken else _PLACE: place}
+    key = _place_key(document.metadata)
+    metadata = {**document.metadata, f"{key}_" if key in document.metadata else key: place}
     return Document(text, f"{number}-{digest.hexdigest()}", metadata, document.unit)
 
 

@@ -61,13 +61,14 @@ def measure_page(opened: Browser, url: str, asked: Sequence[str]) -> dict[str, A
     page.goto(url)
     page.wait_for_selector("#evidence b")
     page.fill("#k", str(_SPANS))
-    spans = []
+    spans: list[int] = []
+    times: list[float] = []
     for turn, question in enumerate(asked[:_QUESTIONS], 1):
         page.fill("#question", question)
         with page.expect_response("**/search") as reply:
             page.press("#question", "Enter")
         spans.append(len(reply.value.json()["spans"]))
-        page.wait_for_function(f"{_MEASURE}.length >= {turn}", polling=50)
-    times = page.evaluate(_MEASURE)
+        while len(times := page.evaluate(_MEASURE)) < turn:
+            page.wait_for_timeout(50)
     page.close()
     return {"page_spans": median(spans), "page_ms": median(times), "page_worst_ms": max(times)}
