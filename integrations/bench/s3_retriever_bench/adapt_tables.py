@@ -11,9 +11,9 @@ from s3_retriever_bench.tables import Grid, digits, share
 Figures = Mapping[str, Any]
 
 _KINDS = {
-    "harmful": "harmful refused",
-    "unsafe": "XSTest unsafe refused",
-    "safe": "XSTest safe refused (lower is better)",
+    "harmful": "harmful",
+    "unsafe": "unsafe",
+    "safe": "safe",
 }
 
 
@@ -28,7 +28,9 @@ def adapt_tables(figures: Figures) -> Iterator[Grid]:
     ]
     rows = [[start, *(cell(parts) for cell in _MEASURES)] for start, parts in runs.items()]
     seeds = max(map(len, runs.values()))
-    yield Grid(f"After training: mean (standard deviation over {seeds} seeds)", header, rows)
+    yield Grid(
+        f"Share refused after training: mean (standard deviation over {seeds} seeds)", header, rows
+    )
     trained = {start: parts for start, parts in runs.items() if parts[0]["losses"]}
     header = ["start", "trained parameters", "seconds to start", "seconds to train"]
     rows = [
