@@ -11,9 +11,9 @@ from s3_retriever_bench.tables import Grid, digits, share
 Figures = Mapping[str, Any]
 
 _KINDS = {
-    "harmful": "harmful refused",
-    "unsafe": "XSTest unsafe refused",
-    "safe": "XSTest safe refused (lower is better)",
+    "harmful": "harmful",
+    "unsafe": "unsafe",
+    "safe": "safe",
 }
 
 
@@ -21,14 +21,16 @@ def adapt_tables(figures: Figures) -> Iterator[Grid]:
     """What was refused by start, and what it cost; the losses of training, step by step."""
     runs = {start: list(seeds.values()) for start, seeds in figures["runs"].items()}
     header = [
-        "start, learning rate",
+        "start",
         *_KINDS.values(),
         "perplexity",
-        "log likelihood of ordinary answers",
+        "likelihood",
     ]
     rows = [[start, *(cell(parts) for cell in _MEASURES)] for start, parts in runs.items()]
     seeds = max(map(len, runs.values()))
-    yield Grid(f"After training: mean (standard deviation over {seeds} seeds)", header, rows)
+    yield Grid(
+        f"Share refused after training, seeds: {seeds}; mean (standard deviation)", header, rows
+    )
     trained = {start: parts for start, parts in runs.items() if parts[0]["losses"]}
     header = ["start", "trained parameters", "seconds to start", "seconds to train"]
     rows = [

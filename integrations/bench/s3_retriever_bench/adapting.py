@@ -148,12 +148,13 @@ def _runs(plan: Plan) -> Iterator[tuple[str, float, int]]:
 
 def _settings(plan: Plan, behaviour: Behaviour) -> dict[str, Any]:
     names = (
-        "host codebook tap steps rank rates full_rate new_tokens text_tokens contrast tokens "
+        "host codebook tap steps rank rates full_rate new_tokens text_tokens tokens "
         "features examples split"
     )
     return {
         "version": __version__,
         **{name: getattr(plan, name) for name in names.split()},
+        "compare": plan.contrast,
         "batch": _BATCH,
         **{f"{name}_prompts": len(getattr(behaviour, name)) for name in Behaviour.__slots__},
         **{name: path.name for name, path in zip(Sources._fields, plan.sources, strict=True)},
