@@ -83,9 +83,9 @@ def test_colours_are_kept():
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_an_ascii_terminal(harmful, options):
     code = "from s3_retriever.cli import main; main()"
-    question = ["search", "laptop \u4e2d\u6587", "--mode", "bm25", "--in", str(harmful), *options]
+    question = ["search", "laptop \u4e2d\u6587", "-k", "5", "--mode", "bm25", "--in", str(harmful)]
     done = subprocess.run(
-        [sys.executable, "-c", code, *question],
+        [sys.executable, "-c", code, *question, *options],
         env=os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"},
         capture_output=True,
         check=False,
