@@ -166,21 +166,23 @@ _DIRECT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 def draw_recovery(figures: dict[str, Any], path: Path) -> None:
     """Draw the errors against the SAE's quality, as SVG and PNG."""
-    from s3_retriever_bench.drawing import figure
+    from s3_retriever_bench.drawing import figure, spread
 
     points = figures["points"]
     explained = [1 - point["unexplained"] for point in points]
-    with figure((5.4, 3.2), path) as drawn:
+    with figure((6.6, 3.2), path) as drawn:
         panel = drawn.subplots()
         panel.plot(explained, [p["error"] for p in points], "-o", color="#D55E00", linewidth=2.0)
         panel.annotate(
             "features of an SAE", (explained[-1], points[-1]["error"]), xytext=(-92, 2),
             textcoords="offset points", color="#D55E00", fontweight="bold",
         )  # fmt: skip
-        for name, error in {**figures["direct"], "random subspace": figures["chance"]}.items():
+        others = {**figures["direct"], "random subspace": figures["chance"]}
+        heights = spread(list(others.values()), 0.06, 0.0, 1.05)
+        for (name, error), height in zip(others.items(), heights, strict=True):
             panel.axhline(error, color="#8c8c8c", linestyle="--", linewidth=0.9)
             panel.annotate(
-                name, (min(explained), error), xytext=(2, 2), textcoords="offset points",
+                name, (1.02, height), xycoords=("axes fraction", "data"), va="center",
                 color="#6e6e6e",
             )  # fmt: skip
         panel.set_xlabel("variance that the SAE explains")
