@@ -228,4 +228,5 @@ def check_choice(value: object, name: str, choices: Any) -> None:
     """
     *others, last = get_args(choices)
     if not isinstance(value, str) or value not in [*others, last]:
-        raise InputError(f"{name} must be {', '.join(others)} or {last}, not {shown(value)}.")
+        allowed = f"{', '.join(others)} or {last}" if others else last
+        raise InputError(f"{name} must be {allowed}, not {shown(value)}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -143,7 +144,8 @@ class SailsReport:
             start, are left out.
 
         Raises:
-            InputError: The adapter is another one, or cannot be read.
+            InputError: The adapter is another one, cannot be read, or has values that are not
+                finite numbers.
         """
         weights = adapter if isinstance(adapter, Mapping) else _adapter_weights(adapter)
         return [
@@ -159,11 +161,16 @@ class SailsReport:
             inner, outer = (down, up) if side == "input" else (up.T, down.T)
             along = inner @ torch.cat([self.basis, self.directions]).T
             total = _squared(outer, inner @ inner.T)
-        except (KeyError, RuntimeError) as error:
+        except (KeyError, AttributeError, RuntimeError) as error:
             raise InputError(
                 f"The report is not that of this adapter: it has no module {name} of width "
                 f"{self.basis.shape[1]}; give the adapter that sails_init started."
             ) from error
+        if not math.isfinite(total):
+            raise InputError(
+                f"The update of {name} is not a finite number; train the adapter again, at a "
+                "lower learning rate."
+            )
         if total <= 0:
             return None
         written, single = along[:, : self.rank], along[:, self.rank :]
@@ -215,16 +222,25 @@ class SailsReport:
         """Write `sails.json` and `sails.safetensors`, for example beside the adapter's own files.
 
         `s3r adapt inspect` reads them there. PEFT needs neither.
+
+        Raises:
+            InputError: They cannot be written.
         """
         folder = check_path(folder, "folder")
-        folder.mkdir(parents=True, exist_ok=True)
         directions = {"basis": self.basis, "directions": self.directions}
-        with begin_draft(folder / REPORT_FILE) as file:
-            file.write(f"{json.dumps(self.to_dict(), indent=2)}\n".encode())
-        save_weights(
-            {name: part.cpu().clone() for name, part in directions.items()},
-            folder / DIRECTIONS_FILE,
-        )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with begin_draft(folder / REPORT_FILE) as file:
+                file.write(f"{json.dumps(self.to_dict(), indent=2)}\n".encode())
+            save_weights(
+                {name: part.cpu().clone() for name, part in directions.items()},
+                folder / DIRECTIONS_FILE,
+            )
+        except (OSError, SafetensorError) as error:
+            raise InputError(
+                f"The report cannot be written to {folder} ({brief(error)}); check free space and "
+                "permissions."
+            ) from error
 
     @classmethod
     def load(cls, folder: str | Path) -> SailsReport:
@@ -242,7 +258,8 @@ class SailsReport:
             )
         try:
             return cls._read(read_json(path), folder / DIRECTIONS_FILE)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, CodebookError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError,
+                CodebookError) as error:  # fmt: skip
             raise InputError(
                 f"The report {path} is damaged ({brief(error)}); start the adapter again."
             ) from error

@@ -106,7 +106,7 @@ class Compressor:
             documents: Documents or plain texts, any number; of those with the same id, the first
                 counts.
             k: Most spans.
-            token_budget: Most tokens of all spans together, as the host counts them; 512 if
+            token_budget: Most tokens of all spans together, as the host counts them; 1,024 if
                 neither `k` nor `token_budget` is given.
             min_relevance: As in `S3Index.search`.
             mode: As in `S3Index.search`.

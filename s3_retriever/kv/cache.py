@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from s3_retriever.errors import CodebookError, InputError, brief
+from s3_retriever.host.device import find_device
 from s3_retriever.kv.codebook import KVCodebook
 from s3_retriever.kv.layer import AtomLayer, CacheSettings
 from s3_retriever.paths import begin_draft, regular_size
@@ -49,12 +51,7 @@ class AtomCache(Cache):
         recent: int = 128,
         sinks: int = 4,
     ) -> None:
-        if not isinstance(codebook, KVCodebook):
-            raise InputError(
-                f"The codebook must be a KVCodebook, not {type(codebook).__name__}; fit one with "
-                "s3r fit HOST --kv and read it with KVCodebook.load."
-            )
-        self.codebook = codebook
+        self.codebook = _check_codebook(codebook)
         self.settings = CacheSettings(
             key_k=_check_k(key_k, "key_k", codebook.features),
             value_k=_check_k(value_k, "value_k", codebook.features),
@@ -109,7 +106,8 @@ class AtomCache(Cache):
             save_file(tensors, draft, metadata={"cache": about})
             draft.replace(path)
         except (OSError, SafetensorError) as error:
-            draft.unlink(missing_ok=True)
+            with suppress(OSError):
+                draft.unlink()
             raise InputError(
                 f"The cache cannot be written to {path} ({brief(error)}); check free space and "
                 "permissions."
@@ -125,13 +123,14 @@ class AtomCache(Cache):
             device: The model's device.
 
         Raises:
-            InputError: The file cannot be read or is damaged.
+            InputError: The file cannot be read or is damaged, or there is no such device.
             CodebookError: The cache was made with another codebook.
         """
-        path = check_path(path)
+        path, codebook = check_path(path), _check_codebook(codebook)
+        place = find_device(device)
         try:
             regular_size(path)
-            with safe_open(path, framework="pt", device=device) as file:
+            with safe_open(path, framework="pt", device=str(place)) as file:
                 about = json.loads(file.metadata()["cache"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             identity, settings = about["codebook"], about["settings"]
@@ -145,7 +144,8 @@ class AtomCache(Cache):
         try:
             cache = cls(codebook, **settings)
             cache._restore(tensors)
-        except (InputError, CodebookError, ValueError, KeyError, TypeError, IndexError) as error:
+        except (InputError, CodebookError, ValueError, KeyError, TypeError, IndexError,
+                RuntimeError) as error:  # fmt: skip
             raise _unreadable(path, error) from error
         return cache
 
@@ -170,8 +170,18 @@ class AtomCache(Cache):
             raise ValueError("its layers hold different numbers of tokens")
 
 
+def _check_codebook(codebook: KVCodebook) -> KVCodebook:
+    if not isinstance(codebook, KVCodebook):
+        raise InputError(
+            f"The codebook must be a KVCodebook, not {type(codebook).__name__}; fit one with "
+            "s3r fit HOST --kv and read it with KVCodebook.load."
+        )
+    return codebook
+
+
 def _check_k(k: int, name: str, features: int) -> int:
-    if check_count(k, name) > features:
+    k = check_count(k, name)
+    if k > features:
         raise InputError(f"{name} must be at most {features}, the codebook's features, not {k}.")
     return k
 

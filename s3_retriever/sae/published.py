@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,8 @@ def _gemma_scope(path: Path, k: int | None, layer: int | None) -> TopKSAE:
         regular_size(path)
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             weights = {name: torch.from_numpy(np.asarray(arrays[name])) for name in names}
-    except (OSError, ValueError, KeyError, TypeError, MemoryError, BadZipFile, EOFError) as error:
+    except (OSError, ValueError, KeyError, TypeError, MemoryError, RuntimeError, EOFError,
+            BadZipFile, zlib.error) as error:  # fmt: skip
         raise CodebookError(
             f"The SAE {path} cannot be read ({brief(error)}); fetch it again."
         ) from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import pickletools
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             layouts = _Reader().read(archive.read(names[0]))
             return {name: _tensor(archive, root, layout) for name, layout in layouts.items()}
     except (OSError, ValueError, KeyError, IndexError, TypeError, MemoryError, RuntimeError,
-            NotImplementedError, zipfile.BadZipFile, _Unknown) as error:  # fmt: skip
+            EOFError, zipfile.BadZipFile, zlib.error, _Unknown) as error:  # fmt: skip
         raise CodebookError(
             f"{path} cannot be read as a dictionary of tensors ({brief(error)}); fetch it again, "
             "or convert it to safetensors."
@@ -89,7 +90,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _check_byte_order(archive: zipfile.ZipFile, root: str) -> None:
     name = f"{root}byteorder"
-    if name in archive.namelist() and archive.read(name) != b"little":
+    if name not in archive.namelist():
+        return
+    info = archive.getinfo(name)
+    if info.file_size != len(b"little") or archive.read(info) != b"little":
         raise _Unknown("its numbers are big-endian")
 
 
@@ -167,21 +171,24 @@ class _Reader:
     def stack_global(self, _: Any) -> None:
         module, name = self._stack[-2:]
         del self._stack[-2:]
-        self._stack.append(_Global(f"{module} {name}"))
+        self._stack.append(_Global(f"{_text(module)} {_text(name)}"))
 
     def set_item(self, _: Any) -> None:
-        key, value = self._stack[-2:]
+        items = self._stack[-2:]
         del self._stack[-2:]
-        self._set({key: value})
+        self._set(items)
 
     def set_items(self, _: Any) -> None:
-        values = self.since_mark()
-        self._set(dict(zip(values[::2], values[1::2], strict=True)))
+        self._set(self.since_mark())
 
-    def _set(self, items: dict[Any, Any]) -> None:
+    def _set(self, items: list[Any]) -> None:
         if not isinstance(self._stack[-1], dict):
             raise _Unknown("it sets items of something else than a dictionary")
-        self._stack[-1].update(items)
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            # The hash of nested tuples may take forever.
+            if isinstance(key, tuple):
+                raise _Unknown("it has a key that is neither text nor a number")
+            self._stack[-1][key] = value
 
     def build(self, _: Any) -> None:
         # The attributes of an ordered dictionary: versions of modules.
@@ -192,7 +199,7 @@ class _Reader:
         dtype = _DTYPES.get(found.name) if isinstance(found, _Global) else None
         if kind != "storage" or dtype is None:
             raise _Unknown("it holds tensors that are not floating-point numbers")
-        self._stack.append(_Storage(dtype, str(key)))
+        self._stack.append(_Storage(dtype, _text(key)))
 
     def reduce(self, _: Any) -> None:
         function, arguments = self._stack[-2:]
@@ -207,6 +214,12 @@ class _Reader:
             self._stack.append(arguments[0])
         else:
             raise _Unknown(f"it would call {name or 'something'}")
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise _Unknown("it has something else where a name belongs")
+    return value
 
 
 def _layout(storage: Any, offset: Any, shape: Any, stride: Any) -> _Layout:

@@ -130,7 +130,25 @@ def test_another_adapter_and_damaged_files_are_refused(started, tmp_path):
         good.replace('"rank": ', '"rank": 1'),
         good.replace('"input"', '"sideways"'),
         good.replace('"features"', '"nothing"'),
+        good.replace('"rank": ', '"rank": 1e999, "was": '),
     ):
         (tmp_path / "sails.json").write_text(damage)
         with pytest.raises(InputError, match="is damaged"):
             SailsReport.load(tmp_path)
+
+
+def test_what_is_not_tensors_and_what_is_not_finite_is_refused(started):
+    model, report = started
+    weights = get_peft_model_state_dict(model)
+    with pytest.raises(InputError, match="not that of this adapter"):
+        report.updates(dict.fromkeys(weights, 3))
+    with pytest.raises(InputError, match="not a finite number; train"):
+        report.updates({name: weight + torch.nan for name, weight in weights.items()})
+
+
+def test_a_report_is_written_to_folders_only(started, tmp_path):
+    _, report = started
+    (tmp_path / "file").write_text("a file")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(InputError, match="cannot be written"):
+            report.save(folder)

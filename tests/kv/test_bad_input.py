@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from helpers.caches import random_codebook, tiny_model
@@ -111,6 +112,28 @@ def rewrite(path, about=None, **changes):
     save_file({n: t for n, t in tensors.items() if t is not None}, path, metadata=metadata)
 
 
+def test_a_cache_of_no_codebook(saved):
+    with pytest.raises(InputError, match="must be a KVCodebook, not str"):
+        AtomCache.load(saved, "smollm2")
+
+
+def test_a_device_that_is_not_there(codebook, saved):
+    with pytest.raises(InputError, match="Device 'xpu' is not available here"):
+        AtomCache.load(saved, codebook, "xpu")
+
+
+def test_a_file_that_cannot_be_written(codebook, saved):
+    with pytest.raises(InputError, match="cannot be written"):
+        AtomCache(codebook).save(saved / "cache")
+
+
+def test_sizes_from_numpy(llama, codebook, tmp_path):
+    cache = AtomCache(codebook, key_k=np.int64(4), value_k=np.int32(8), recent=np.int64(16))
+    read(llama, PROMPT, cache)
+    cache.save(tmp_path / "cache")
+    assert AtomCache.load(tmp_path / "cache", codebook).settings == cache.settings
+
+
 def test_a_cache_of_another_codebook(llama, saved):
     with pytest.raises(CodebookError, match="made with another codebook"):
         AtomCache.load(saved, random_codebook(llama, features=32))
@@ -127,6 +150,7 @@ def test_a_cache_of_another_codebook(llama, saved):
         {"1.keys": torch.zeros(1, 2, 15, 8), "1.values": torch.zeros(1, 2, 15, 8)},
         {"0.keys": torch.zeros(1, 2, 15, 8)},
         {"0.keys": torch.zeros(16)},
+        {"0.values": torch.zeros(1, 1, 2, 16, 8)},
         {"0.sink_keys": torch.zeros(1, 2, 5, 8)},
         {"about": {"settings": {"more": 3}}},
         {"about": {"settings": {"key_k": 8, "value_k": 16, "recent": -3, "sinks": 4}}},

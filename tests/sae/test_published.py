@@ -257,6 +257,20 @@ class Payload:
     def __reduce__(self):
         return os.system, ("touch ran",)
 
+    def test_damaged_packed_files(self, weights, tmp_path):
+        path = write_gemma_scope(tmp_path, weights) / "params.npz"
+        arrays = {name: weight.numpy() for name, weight in weights.items()}
+        np.savez_compressed(path, threshold=np.ones(FEATURES, np.float32), **arrays)
+        good = path.read_bytes()
+        refused = 0
+        for place in range(0, len(good), len(good) // 40):
+            path.write_bytes(good[:place] + bytes([good[place] ^ 0x5A]) + good[place + 1 :])
+            try:
+                load_sae(path)
+            except CodebookError:
+                refused += 1
+        assert refused > 20
+
 
 class TestQwenScope:
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -320,6 +334,37 @@ class TestQwenScope:
                 cut.writestr(name, content[:8] if "/data/" in name else content)
         with pytest.raises(CodebookError, match="cannot be read"):
             load_sae(shortened)
+
+    @pytest.mark.parametrize(
+        "end",
+        [
+            b"}h<Ns.",
+            b"h<\x93.",
+            b"(X\x07\0\0\0storagectorch\nFloatStorage\nh<NNtQ.",
+        ],
+        ids=["key", "name", "memory"],
+    )
+    def test_tuples_of_tuples_take_no_time(self, tmp_path, end):
+        """Sixty tuples, each of twice the one before: hashing or printing the last never ends."""
+        pairs = (b"h%ch%c\x86q%c" % (i, i, i + 1) for i in range(60))
+        path = tmp_path / "L0_5" / "layer0.sae.pt"
+        path.parent.mkdir()
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("sae/data.pkl", b"\x80\x02})q\x00" + b"".join(pairs) + end)
+        with pytest.raises(CodebookError, match="cannot be read"):
+            load_sae(path)
+
+    def test_no_long_file_is_unpacked_for_the_byte_order(self, weights, tmp_path):
+        path = write_qwen_scope(tmp_path, weights)
+        packed = path.with_name("packed.pt")
+        with zipfile.ZipFile(path) as whole, zipfile.ZipFile(packed, "w") as file:
+            for name in whole.namelist():
+                if name.endswith("/byteorder"):
+                    file.writestr(name, bytes(1 << 20), zipfile.ZIP_DEFLATED)
+                else:
+                    file.writestr(name, whole.read(name))
+        with pytest.raises(CodebookError, match="big-endian"):
+            load_sae(packed)
 
     def test_old_files_of_torch_are_refused(self, weights, tmp_path):
         path = write_qwen_scope(tmp_path, weights)

@@ -103,6 +103,11 @@ def test_other_groups_and_caps_are_refused(index, options):
         index.search(QUESTION, **options)
 
 
+def test_a_single_choice_is_named_alone(index):
+    with pytest.raises(InputError, match=r"^group_by must be document, not 'docs'\.$"):
+        index.search(QUESTION, group_by="docs")
+
+
 def test_deleted_documents_are_not_found_and_enter_no_statistic():
     with S3Index.create() as index, S3Index.create() as fresh:
         index.add(Document(text, name) for name, text in TEXTS.items())
