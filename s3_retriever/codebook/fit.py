@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from s3_retriever.errors import CodebookError, InputError, brief
@@ -23,10 +23,11 @@ from s3_retriever.host import Host, Window
 from s3_retriever.host.batches import run_batches
 from s3_retriever.host.device import fast_in_bfloat16
 from s3_retriever.host.taps import Activations, Tap, read_each
-from s3_retriever.paths import begin_draft, regular_size
+from s3_retriever.paths import regular_size
 from s3_retriever.progress import Bar, progress_bar
 from s3_retriever.sae import SAETrainer, TopKSAE
 from s3_retriever.sae.training import report
+from s3_retriever.sae.weights import save_weights
 from s3_retriever.types import (
     check_count,
     check_items,
@@ -78,8 +79,7 @@ class Checkpoint:
         header = json.dumps({"fit": self._identity, "counters": counters})
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            begin_draft(draft).close()
-            save_file(tensors, draft, metadata={"progress": header})
+            save_weights(tensors, draft, {"progress": header})
             draft.replace(self._path)
         except (OSError, SafetensorError) as error:
             raise CodebookError(

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers.cache_utils import Cache
 
@@ -17,7 +16,8 @@ from s3_retriever.errors import CodebookError, InputError, brief
 from s3_retriever.host.device import find_device
 from s3_retriever.kv.codebook import KVCodebook
 from s3_retriever.kv.layer import AtomLayer, CacheSettings
-from s3_retriever.paths import begin_draft, regular_size
+from s3_retriever.paths import regular_size
+from s3_retriever.sae.weights import save_weights
 from s3_retriever.types import check_count, check_path
 
 
@@ -102,8 +102,7 @@ class AtomCache(Cache):
         about = json.dumps({"codebook": self.codebook.identity, "settings": asdict(self.settings)})
         tensors = {name: tensor.contiguous() for name, tensor in self._tensors().items()}
         try:
-            begin_draft(draft).close()
-            save_file(tensors, draft, metadata={"cache": about})
+            save_weights(tensors, draft, {"cache": about})
             draft.replace(path)
         except (OSError, SafetensorError) as error:
             with suppress(OSError):

@@ -17,15 +17,22 @@ from s3_retriever.paths import begin_draft, regular_size
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def save_weights(tensors: dict[str, Tensor], path: Path) -> None:
+def save_weights(
+    tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None
+) -> None:
     """Write weights, in the place of a file or a link of that name.
+
+    Args:
+        tensors: The weights, by name.
+        path: The file.
+        metadata: What its header says besides.
 
     Raises:
         OSError: The file cannot be written; also SafetensorError.
     """
     begin_draft(path).close()
     mode = path.stat().st_mode
-    save_file(tensors, path)
+    save_file(tensors, path, metadata=metadata)
     # safetensors writes files that only their owner can read.
     path.chmod(mode)
 

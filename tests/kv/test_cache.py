@@ -202,4 +202,7 @@ def test_a_saved_cache_goes_on_where_it_was(llama, codebook, tmp_path):
 
 def test_an_empty_cache_is_saved_as_well(codebook, tmp_path):
     AtomCache(codebook).save(tmp_path / "empty.kv")
+    (tmp_path / "any").touch()
+    # Who may read the folder's other files may read it.
+    assert (tmp_path / "empty.kv").stat().st_mode == (tmp_path / "any").stat().st_mode
     assert AtomCache.load(tmp_path / "empty.kv", codebook).get_seq_length() == 0
