@@ -42,6 +42,8 @@ class Surroundings:
         self.form = form
         self._snapshot = snapshot
         self._tokens = snapshot.column("n_tokens")
+        # By the first sentence of a document: to find it takes the whole text.
+        self._separators: dict[int, re.Pattern[str]] = {}
 
     def around(self, number: int, covered: NDArray[np.bool_]) -> tuple[int, int]:
         """The first and last sentence of the run that a sentence is widened to.
@@ -72,7 +74,10 @@ class Surroundings:
         """A sentence with its neighbours, one after another, while they are of its paragraph."""
         _, segment, ordinal = self._snapshot.locate(number)
         shift = number - ordinal
-        ends = _paragraph_end(segment, document.start - shift, document.stop - 1 - shift)
+        if document.start not in self._separators:
+            separator = _paragraph_end(segment, document.start - shift, document.stop - 1 - shift)
+            self._separators[document.start] = separator
+        ends = self._separators[document.start]
         first = last = number
         size = int(self._tokens[number])
         growing = True
