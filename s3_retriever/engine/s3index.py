@@ -41,7 +41,6 @@ from s3_retriever.search import (
     knows_relevance,
     rank,
     search,
-    search_documents,
 )
 from s3_retriever.text import TEXT_ANALYSIS
 from s3_retriever.types import (
@@ -547,8 +546,7 @@ class S3Index:
             min_relevance = MIN_RELEVANCE if floor else 0.0
         if k is None and token_budget is None:
             token_budget = DEFAULT_TOKEN_BUDGET
-        find = search if group_by is None else search_documents
-        return find(
+        return search(
             self._snapshot(mode),
             question,
             chosen,
@@ -556,6 +554,7 @@ class S3Index:
             Limits(k, token_budget, min_relevance, order, unique, spans_per_document, context),
             mode=mode,
             where=where,
+            group_by=group_by,
         )
 
     def explain(

@@ -4,7 +4,7 @@ from s3_retriever.search.documents import DocumentResult
 from s3_retriever.search.explanation import Explanation, explain
 from s3_retriever.search.filtering import admitted
 from s3_retriever.search.heat import Firings, Heat, firings, heat
-from s3_retriever.search.pipeline import rank, search, search_documents
+from s3_retriever.search.pipeline import rank, search
 from s3_retriever.search.relevance import knows_relevance
 from s3_retriever.search.selection import Limits, Span, select
 
@@ -22,6 +22,5 @@ __all__ = [
     "knows_relevance",
     "rank",
     "search",
-    "search_documents",
     "select",
 ]

@@ -15,7 +15,6 @@ from s3_retriever.search.fusion import rounded, weigh
 from s3_retriever.search.ranking import Ranking
 from s3_retriever.search.relevance import Relevance
 from s3_retriever.search.selection import Limits, Span, arranged, order_of, pick, span_of
-from s3_retriever.search.signals import count_terms, document_bm25
 from s3_retriever.types import Scores
 
 # Weights of a document's signals; see docs/research-log.md, "Documents".
@@ -52,9 +51,7 @@ class DocumentResult:
         return sum(span.tokens for span in self.spans)
 
 
-def select_documents(
-    ranking: Ranking, question: str, recipe: Recipe, limits: Limits
-) -> list[DocumentResult]:
+def select_documents(ranking: Ranking, recipe: Recipe, limits: Limits) -> list[DocumentResult]:
     """Choose documents, best first, until there are `k` or their spans have spent the budget.
 
     The spans of a document are chosen from its own sentences as `select` does. A document without
@@ -62,14 +59,13 @@ def select_documents(
 
     Args:
         ranking: Scores of all sentences.
-        question: The question.
         recipe: How spans are chosen.
         limits: Where to stop. The order is that of documents and of the spans of each.
     """
     relevance = Relevance(ranking, recipe)
     if relevance.best < limits.min_relevance:
         return []
-    scores = document_scores(ranking, question)
+    scores = document_scores(ranking)
     found: dict[int, DocumentResult] = {}
     least = limits.min_relevance
     said: set[str] = set()
@@ -99,7 +95,7 @@ def select_documents(
     return [found[start] for start in (sorted(found) if limits.order == "document" else found)]
 
 
-def document_scores(ranking: Ranking, question: str) -> Scores:
+def document_scores(ranking: Ranking) -> Scores:
     """The score of each document, float64 [documents], as `Snapshot.document_starts` lists them.
 
     A weighted sum of three standardised signals: its best sentence, BM25 of the whole document, and
@@ -116,7 +112,7 @@ def document_scores(ranking: Ranking, question: str) -> Scores:
     if ranking.coactivation is not None:
         signals["best"] = best
     if ranking.terms is not None:
-        signals["bm25"] = document_bm25(snapshot, count_terms(question, snapshot.languages))
+        signals["bm25"] = ranking.terms.documents(snapshot)
     if "sentence" in ranking.raw_scores:
         tokens = snapshot.column("n_tokens").astype(np.float64)
         total = np.add.reduceat(ranking.raw_scores["sentence"] * tokens, starts)

@@ -32,7 +32,7 @@ from s3_retriever.search.signals import (
     similarity,
     term_gains,
 )
-from s3_retriever.types import Contribution, Mode, Scores, Source, Where
+from s3_retriever.types import Contribution, GroupBy, Mode, Scores, Source, Where
 
 
 def search(
@@ -44,8 +44,9 @@ def search(
     *,
     mode: Mode = "hybrid",
     where: Where | None = None,
-) -> list[Span]:
-    """Find the spans that answer a question.
+    group_by: GroupBy | None = None,
+) -> list[Span] | list[DocumentResult]:
+    """Find the spans that answer a question, or the documents that have them.
 
     Args:
         snapshot: What is searched.
@@ -55,6 +56,7 @@ def search(
         limits: How much to return.
         mode: `s3` (co-activation of features), `bm25`, or `hybrid`, which fuses both.
         where: Metadata that documents must have, or a function of a document's metadata.
+        group_by: `document` returns documents, each with its best spans.
 
     Raises:
         InputError: `where` is neither a mapping nor a function.
@@ -63,28 +65,8 @@ def search(
     if not allowed.any():
         return []
     ranking = rank(snapshot, question, recipe, encoder, mode, allowed)
-    return select(ranking, recipe, limits)
-
-
-def search_documents(
-    snapshot: Snapshot,
-    question: str,
-    recipe: Recipe,
-    encoder: QuestionEncoder | None,
-    limits: Limits,
-    *,
-    mode: Mode = "hybrid",
-    where: Where | None = None,
-) -> list[DocumentResult]:
-    """Find the documents that answer a question, each with its best spans.
-
-    Args and errors are those of `search`.
-    """
-    allowed = admitted(snapshot, where)
-    if not allowed.any():
-        return []
-    ranking = rank(snapshot, question, recipe, encoder, mode, allowed)
-    return select_documents(ranking, question, recipe, limits)
+    choose = select if group_by is None else select_documents
+    return choose(ranking, recipe, limits)
 
 
 def rank(

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -233,6 +233,8 @@ class TermGains:
         terms: The question's distinct terms, as `count_terms` names them, t of them.
         numbers: Sentences, int64 [n].
         which: The term of each entry, as an index into `terms`, int64 [n].
+        counts: How often the sentence of each entry has it, int64 [n].
+        occurrences: How often the question has each term, float64 [t].
         gains: BM25 gain of each entry, float64 [n].
         idf: IDF of each term, float64 [t].
         several: Whether the term of each entry was found in several languages, so that a sentence
@@ -244,6 +246,8 @@ class TermGains:
     terms: tuple[str, ...]
     numbers: NDArray[np.int64]
     which: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    occurrences: NDArray[np.float64]
     gains: Scores
     idf: Scores
     several: NDArray[np.bool_]
@@ -271,6 +275,28 @@ class TermGains:
     def scores(self, size: int) -> Scores:
         """BM25 scores of all sentences [size]; 0 without a term of the question."""
         return np.bincount(self.numbers, self.gains, minlength=size).astype(np.float64, copy=False)
+
+    def documents(self, snapshot: Snapshot) -> Scores:
+        """BM25 of whole documents, float64 [documents], as `Snapshot.document_starts` lists them.
+
+        A title counts once for every sentence, as in the sentences' own scores. Deleted documents
+        enter no statistic and score 0.
+
+        Args:
+            snapshot: What the terms were looked up in.
+        """
+        starts = snapshot.document_starts
+        size = len(self.terms)
+        documents = np.searchsorted(starts, self.numbers, side="right") - 1
+        pairs, inverse = np.unique(documents * size + self.which, return_inverse=True)
+        documents, which = np.divmod(pairs, max(size, 1))
+        counts = np.bincount(inverse, self.counts, minlength=len(pairs))
+        weights = self.occurrences * _term_idf(which, size, snapshot.n_documents)
+        terms = np.where(snapshot.live, snapshot.column("n_terms"), 0)
+        lengths = np.add.reduceat(terms, starts).astype(np.float64)
+        mean = float(lengths.sum()) / max(snapshot.n_documents, 1)
+        gains = _bm25(weights[which], counts, lengths[documents], mean)
+        return np.bincount(documents, gains, minlength=len(starts)).astype(np.float64, copy=False)
 
     def shares(self, numbers: NDArray[np.int64], size: int) -> Scores:
         """What each term adds to the scores of some sentences [n] out of `size`, [n, t]."""
@@ -325,16 +351,43 @@ def term_gains(snapshot: Snapshot, counted: Mapping[str, QuestionTerm]) -> TermG
     numbers, found, counts = _live_postings(snapshot, hashes)
     owners = np.repeat(np.arange(len(counted)), sizes)
     which = owners[found]
-    total = snapshot.n_sentences
-    frequency = np.bincount(which, minlength=len(counted))
-    idf = np.log1p((total - frequency + 0.5) / (frequency + 0.5))
-    weights = idf * np.array([term.occurrences for term in counted.values()], dtype=np.float64)
+    idf = _term_idf(which, len(counted), snapshot.n_sentences)
+    occurrences = np.array([term.occurrences for term in counted.values()], dtype=np.float64)
+    weights = idf * occurrences
     lengths = snapshot.column("n_terms")[numbers].astype(np.float64)
-    saturation = K1 * (1 - B + B * lengths / max(snapshot.mean_terms, 1.0))
-    gains = weights[which] * counts * (K1 + 1) / (counts + saturation)
+    gains = _bm25(weights[which], counts, lengths, snapshot.mean_terms)
     wholes = _wholes(counted.values(), idf)[found]
     several = np.bincount(owners[np.bincount(found, minlength=len(names)) > 0])[which] > 1
-    return TermGains(tuple(counted), numbers, which, gains, idf, several, wholes)
+    return TermGains(
+        terms=tuple(counted),
+        numbers=numbers,
+        which=which,
+        counts=counts,
+        occurrences=occurrences,
+        gains=gains,
+        idf=idf,
+        several=several,
+        wholes=wholes,
+    )
+
+
+def _term_idf(which: NDArray[np.int64], size: int, total: int) -> Scores:
+    """IDF of each of `size` terms, given the term of each sentence or document that has it."""
+    frequency = np.bincount(which, minlength=size)
+    return np.asarray(np.log1p((total - frequency + 0.5) / (frequency + 0.5)))
+
+
+def _bm25(weights: Scores, counts: NDArray[Any], lengths: Scores, mean: float) -> Scores:
+    """What terms of these weights [n] add to texts that have them so often [n].
+
+    Args:
+        weights: IDF of each term, times its occurrences in the question.
+        counts: Occurrences in the text.
+        lengths: Lengths of the texts, in terms.
+        mean: Their mean over all texts.
+    """
+    saturation = K1 * (1 - B + B * lengths / max(mean, 1.0))
+    return np.asarray(weights * counts * (K1 + 1) / (counts + saturation))
 
 
 def _wholes(terms: Iterable[QuestionTerm], idf: Scores) -> Scores:
@@ -373,38 +426,6 @@ def bm25_each(snapshot: Snapshot, several: Sequence[Mapping[str, QuestionTerm]])
         scores = np.bincount(gains.numbers, weighted, minlength=len(snapshot))
         rows.append(scores.astype(np.float64, copy=False))
     return rows
-
-
-def document_bm25(snapshot: Snapshot, counted: Mapping[str, QuestionTerm]) -> Scores:
-    """BM25 of whole documents, float64 [documents], as `Snapshot.document_starts` lists them.
-
-    A title counts once for every sentence, as in the sentences' own scores. Deleted documents enter
-    no statistic and score 0.
-
-    Args:
-        snapshot: What is scored.
-        counted: The question's terms.
-    """
-    starts = snapshot.document_starts
-    names = [name for term in counted.values() for name in sorted(term.alternatives)]
-    sizes = [len(term.alternatives) for term in counted.values()]
-    hashes = np.array([term_hash(name) for name in names], dtype=np.uint64)
-    numbers, found, counts = _live_postings(snapshot, hashes)
-    which = np.repeat(np.arange(len(counted)), sizes)[found]
-    documents = np.searchsorted(starts, numbers, side="right") - 1
-    pairs, inverse = np.unique(documents * len(counted) + which, return_inverse=True)
-    documents, which = np.divmod(pairs, max(len(counted), 1))
-    occurrences = np.bincount(inverse, counts, minlength=len(pairs))
-    total = snapshot.n_documents
-    frequency = np.bincount(which, minlength=len(counted))
-    idf = np.log1p((total - frequency + 0.5) / (frequency + 0.5))
-    weights = idf * np.array([term.occurrences for term in counted.values()], dtype=np.float64)
-    terms = np.where(snapshot.live, snapshot.column("n_terms"), 0)
-    lengths = np.add.reduceat(terms, starts).astype(np.float64)
-    relative = lengths[documents] / max(float(lengths.sum()) / max(total, 1), 1.0)
-    saturation = K1 * (1 - B + B * relative)
-    gains = weights[which] * occurrences * (K1 + 1) / (occurrences + saturation)
-    return np.bincount(documents, gains, minlength=len(starts)).astype(np.float64, copy=False)
 
 
 def _live_postings(

@@ -92,5 +92,5 @@ def test_wide_spans_keep_the_budget_and_never_overlap(context, budget):
 
 def test_documents_have_spans_of_the_form_asked_for():
     _, ranking = found("Crete honey")
-    (result,) = select_documents(ranking, "Crete honey", RECIPE, Limits(context="section"))
+    (result,) = select_documents(ranking, RECIPE, Limits(context="section"))
     assert [span.text for span in result.spans] == [STORY]
