@@ -639,13 +639,16 @@ def adapt(
     quick: Annotated[
         bool, typer.Option("--quick", help="1 seed, 8 steps, 16 prompts of each kind.")
     ] = False,
+    only_start: Annotated[
+        int | None, _number("Train nothing; time the starts with N examples a side.", "not set")
+    ] = None,
     split: Annotated[Split, _option("SPLIT", "Prompts: test, dev (for tuning) or all.")] = "test",
     out: OutFolder = None,
     fresh: Fresh = False,
 ) -> None:
     """Adapters: refusals learnt in a few steps by SAILS, other LoRA starts and full training."""
-    from s3_retriever_bench.adapt_tables import adapt_tables
-    from s3_retriever_bench.adapting import STARTS, Plan, run_adapt
+    from s3_retriever_bench.adapt_tables import adapt_tables, starting_table
+    from s3_retriever_bench.adapting import STARTS, Plan, run_adapt, run_starting
     from s3_retriever_bench.behaviour import Sources
     from s3_retriever_bench.report import write_adapt
 
@@ -669,6 +672,10 @@ def adapt(
         folder=out,
         fresh=fresh,
     )
+    if only_start is not None:
+        remark = f"sails compares {only_start} examples on each side."
+        _print([starting_table(run_starting(plan, only_start))], remark)
+        return
     figures = run_adapt(plan)
     _print(adapt_tables(figures))
     if out is not None:
