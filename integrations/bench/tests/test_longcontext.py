@@ -422,7 +422,7 @@ def test_a_causal_host_is_measured_from_end_to_end(tmp_path, answerer_folder, qu
     haystack.write_text(" ".join(sentences))
     out = tmp_path / "new" / "out"
     fixed = ["--host", answerer_folder, "--data", questions, "--haystack", haystack, "--out", out]
-    fixed += ["--token-budget", 64, "--token-budget", 200, "--needles", 1, "--needle-tokens", 600]
+    fixed += ["--token-budget", 64, "--needles", 1, "--needle-tokens", 600]
     fixed += ["--needle-depth", 0, "--needle-depth", 1]
     result = s3(*fixed)
     assert result.exit_code == 0, result.output
