@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from s3_retriever.display import document_html
 from s3_retriever.document import title_of
 from s3_retriever.recipe import Recipe
 from s3_retriever.search.fusion import rounded, weigh
@@ -49,6 +50,9 @@ class DocumentResult:
     def tokens(self) -> int:
         """Length of the spans together, in tokens of the host."""
         return sum(span.tokens for span in self.spans)
+
+    def _repr_html_(self) -> str:
+        return document_html(self)
 
 
 def select_documents(ranking: Ranking, recipe: Recipe, limits: Limits) -> list[DocumentResult]:
