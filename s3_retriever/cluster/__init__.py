@@ -1,0 +1,12 @@
+"""Beyond one machine: scan and search on Ray, with the results of one index."""
+
+from s3_retriever.errors import S3Error
+
+try:
+    import ray  # noqa: F401
+except ModuleNotFoundError as error:
+    if error.name != "ray":
+        raise
+    raise S3Error(
+        "Clusters need the library Ray; install it with: pip install 's3-retriever[ray]'"
+    ) from error
