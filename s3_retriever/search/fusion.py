@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from functools import partial, reduce
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from s3_retriever.search.parts import Steps, alone, apart, together
 from s3_retriever.types import Scores
 
 _Key = TypeVar("_Key", bound=str)
@@ -21,17 +23,39 @@ DIGITS = 9
 _RUN = 64
 
 
-def moments(scores: Scores, chosen: NDArray[np.bool_]) -> tuple[float, float]:
-    """Mean and standard deviation over the chosen entries; both 0 if there are none.
+class Spread(NamedTuple):
+    """Number, mean, and sum of the squared differences from the mean, of some scores."""
 
-    The deviation of scores that are all equal is exactly 0, whatever the rounding.
-    """
-    # numba takes a while to load, and only searches need it.
-    from s3_retriever.search.kernels import mean_and_variance
+    count: int
+    mean: float
+    squares: float
 
-    mean, variance = mean_and_variance(scores, chosen)
-    deviation = math.sqrt(variance)
-    return mean, deviation if deviation > _EQUAL * abs(mean) else 0.0
+    @classmethod
+    def of(cls, scores: Scores, chosen: NDArray[np.bool_]) -> Spread:
+        """The spread of the chosen entries."""
+        # numba takes a while to load, and only searches need it.
+        from s3_retriever.search.kernels import mean_and_variance
+
+        count, mean, variance = mean_and_variance(scores, chosen)
+        return cls(int(count), float(mean), float(variance) * int(count))
+
+    def __add__(self, other: Spread) -> Spread:  # type: ignore[override]
+        """The spread of both together (Chan, Golub and LeVeque, 1979)."""
+        if not (self.count and other.count):
+            return self if self.count else other
+        count = self.count + other.count
+        apart = other.mean - self.mean
+        return Spread(
+            count,
+            self.mean + apart * other.count / count,
+            self.squares + other.squares + apart**2 * self.count * other.count / count,
+        )
+
+    @property
+    def deviation(self) -> float:
+        """The standard deviation; exactly 0 if all are equal, whatever the rounding."""
+        deviation = math.sqrt(self.squares / self.count) if self.count else 0.0
+        return deviation if deviation > _EQUAL * abs(self.mean) else 0.0
 
 
 def extremes(scores: Scores, chosen: NDArray[np.bool_]) -> tuple[int, float, float]:
@@ -44,8 +68,22 @@ def extremes(scores: Scores, chosen: NDArray[np.bool_]) -> tuple[int, float, flo
 
 def standardise(scores: Scores, chosen: NDArray[np.bool_]) -> Scores:
     """Z-scores [n] over the chosen entries; the others are computed on the same scale."""
-    mean, deviation = moments(scores, chosen)
-    return (scores - mean) / deviation if deviation > 0 else np.zeros_like(scores)
+    spread = Spread.of(scores, chosen)
+    if spread.deviation == 0:
+        return np.zeros_like(scores)
+    return np.asarray((scores - spread.mean) / spread.deviation)
+
+
+class Weighed(NamedTuple, Generic[_Key]):
+    """What signals contribute.
+
+    Attributes:
+        contributions: By signal, float64 [n].
+        lowest: By signal, the lowest contribution of any entry.
+    """
+
+    contributions: dict[_Key, Scores]
+    lowest: dict[_Key, float]
 
 
 def weigh(
@@ -54,6 +92,16 @@ def weigh(
     chosen: NDArray[np.bool_],
     candidates: int,
 ) -> dict[_Key, Scores]:
+    """What each signal contributes in a collection of one part; see `weigh_steps`."""
+    return alone(weigh_steps(raw_scores, weights, chosen, candidates)).contributions
+
+
+def weigh_steps(
+    raw_scores: Mapping[_Key, Scores],
+    weights: Mapping[_Key, float],
+    chosen: NDArray[np.bool_],
+    candidates: int,
+) -> Steps[Weighed[_Key]]:
     """What each signal contributes: its standardised scores times its weight (1 by default).
 
     Scores are standardised over the candidates, the best few of every signal: in a large index,
@@ -68,38 +116,112 @@ def weigh(
             tied with the first entry below.
 
     Returns:
-        By signal, float64 [n]; entries that do not count get the lowest contribution.
+        Contributions by signal; entries that do not count get the lowest.
     """
-    few = np.count_nonzero(chosen) <= candidates
+    masked = {signal: np.where(chosen, each, -np.inf) for signal, each in raw_scores.items()}
+    count = int(np.count_nonzero(chosen))
+    best = [_best(each, candidates) for each in masked.values()]
+    few, floors = yield from together(partial(_floors, candidates), (count, best))
     among = chosen.copy() if few else np.zeros_like(chosen)
-    contributions = {}
-    for signal, scores in raw_scores.items():
-        masked = np.where(chosen, scores, -np.inf)
-        floor = _lowest(scores[chosen]) if few else _floor(masked, candidates)
-        among |= masked > floor
-        contributions[signal] = np.maximum(masked, floor, out=masked)
-    for signal, contribution in contributions.items():
-        mean, deviation = moments(contribution, among)
-        if deviation == 0:
-            # All candidates are equal, so the spread comes from all entries.
-            mean, deviation = moments(contribution, chosen)
-        contribution -= mean
-        contribution *= weights.get(signal, 1.0) / deviation if deviation > 0 else 0.0
-    return contributions
+    for scores, floor in zip(masked.values(), floors, strict=True):
+        among |= scores > floor
+        np.maximum(scores, floor, out=scores)
+    spreads = yield from _spreads(list(masked.values()), among)
+    if any(spread.deviation == 0 for spread in spreads):
+        # All candidates are equal, so the spread comes from all entries.
+        every = yield from _spreads(list(masked.values()), chosen)
+        spreads = [own if own.deviation else all_ for own, all_ in zip(spreads, every, strict=True)]
+    lowest = {}
+    for (signal, scores), floor, spread in zip(masked.items(), floors, spreads, strict=True):
+        factor = weights.get(signal, 1.0) / spread.deviation if spread.deviation > 0 else 0.0
+        scores -= spread.mean
+        scores *= factor
+        lowest[signal] = (floor - spread.mean) * factor
+    return Weighed(masked, lowest)
+
+
+def _best(scores: Scores, candidates: int) -> Scores:
+    """The `candidates` best scores, and the next lower one; -inf does not count."""
+    if len(scores) <= candidates:
+        return scores[scores > -np.inf]
+    least = nth_largest(scores, candidates - 1)
+    if least == -np.inf:
+        return scores[scores > -np.inf]
+    above = scores[scores > least]
+    below = float(np.where(scores < least, scores, -np.inf).max())
+    tied = np.full(candidates - len(above), least)
+    return np.concatenate([above, tied, [below] if below > -np.inf else []])
+
+
+def _floors(
+    candidates: int, parts: Sequence[tuple[int, Sequence[Scores]]]
+) -> tuple[bool, list[float]]:
+    """Whether all entries are candidates; and by signal the highest score below the candidates.
+
+    Where there is nothing below, it is the lowest score.
+
+    Args:
+        candidates: As in `weigh_steps`.
+        parts: For each part how many entries count, and by signal the best of them.
+    """
+    few = sum(count for count, _ in parts) <= candidates
+    floors = []
+    for columns in zip(*(best for _, best in parts), strict=True):
+        best = np.sort(np.concatenate(columns))
+        if few or len(best) < candidates:
+            floors.append(float(best[0]) if len(best) else 0.0)
+            continue
+        least = best[-candidates]
+        below = int(np.searchsorted(best, least))
+        floors.append(float(best[below - 1] if below else least))
+    return few, floors
+
+
+def _spreads(several: Sequence[Scores], chosen: NDArray[np.bool_]) -> Steps[list[Spread]]:
+    own = [Spread.of(scores, chosen) for scores in several]
+    return (yield from together(add_spreads, own))
+
+
+def add_spreads(parts: Sequence[Sequence[Spread]]) -> list[Spread]:
+    """The spreads of several scores over all parts, given those over each part."""
+    return [reduce(Spread.__add__, column) for column in zip(*parts, strict=True)]
 
 
 def interleave(raw_scores: Mapping[_Key, Scores], chosen: NDArray[np.bool_]) -> Scores:
+    """Scores of a collection of one part; see `interleave_steps`."""
+    return alone(interleave_steps(raw_scores, chosen))
+
+
+def interleave_steps(raw_scores: Mapping[_Key, Scores], chosen: NDArray[np.bool_]) -> Steps[Scores]:
     """Scores whose order takes the best of each signal in turn (M_S3 U M_BM25 of the paper).
 
     An entry scores the reciprocal of its best rank; ties go to the signal named first.
     """
+    orders, falling = [], []
+    for scores in raw_scores.values():
+        numbers = np.flatnonzero(chosen & (scores > 0))
+        positive = rounded(scores[numbers])
+        order = np.argsort(-positive, kind="stable")
+        orders.append(numbers[order])
+        falling.append(positive[order])
+    ranks = yield from apart(_ranks, falling)
     total = np.zeros(len(chosen))
     offsets = np.arange(len(raw_scores)) / max(len(raw_scores), 1)
-    for offset, scores in zip(offsets, raw_scores.values(), strict=True):
-        ranked = np.flatnonzero(chosen & (scores > 0))
-        order = ranked[np.argsort(-rounded(scores[ranked]), kind="stable")]
-        total[order] = np.maximum(total[order], 1.0 / (1.0 + np.arange(len(order)) + offset))
+    for offset, order, rank in zip(offsets, orders, ranks, strict=True):
+        total[order] = np.maximum(total[order], 1.0 / (1.0 + rank + offset))
     return total
+
+
+def _ranks(parts: Sequence[Sequence[Scores]]) -> list[list[NDArray[np.int64]]]:
+    """By part and signal the ranks of falling scores among those of all parts, from 0."""
+    by_signal = []
+    for columns in zip(*parts, strict=True):
+        scores = np.concatenate(columns)
+        ranks = np.arange(len(scores))
+        if len(columns) > 1:
+            ranks[np.argsort(-scores, kind="stable")] = np.arange(len(scores))
+        by_signal.append(np.split(ranks, np.cumsum([len(each) for each in columns])[:-1]))
+    return [list(ranks) for ranks in zip(*by_signal, strict=True)]
 
 
 def rounded(scores: Scores) -> Scores:
@@ -127,14 +249,3 @@ def nth_largest(scores: Scores, n: int) -> float:
 def _nth(scores: Scores, n: int) -> float:
     # numpy's partition takes fifteen times as long as its sort if most scores are equal.
     return float(np.sort(scores)[-n - 1])
-
-
-def _lowest(scores: Scores) -> float:
-    return float(scores.min()) if scores.size else 0.0
-
-
-def _floor(scores: Scores, candidates: int) -> float:
-    """The highest score below the candidates; their own lowest if there is nothing below."""
-    least = nth_largest(scores, candidates - 1)
-    below = float(np.where(scores < least, scores, -np.inf).max())
-    return below if below > -np.inf else least
