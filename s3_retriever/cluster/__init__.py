@@ -3,10 +3,12 @@
 from s3_retriever.errors import S3Error
 
 try:
-    import ray  # noqa: F401
+    from s3_retriever.cluster.sharded import ShardedIndex
 except ModuleNotFoundError as error:
     if error.name != "ray":
         raise
     raise S3Error(
         "Clusters need the library Ray; install it with: pip install 's3-retriever[ray]'"
     ) from error
+
+__all__ = ["ShardedIndex"]

@@ -186,7 +186,8 @@ def best_sentences(snapshot: Snapshot, scores: Scores, tokens: int) -> Steps[NDA
     order = np.arange(len(possible))
     if int(lengths.sum()) > tokens:
         order = np.argsort(-scores[possible], kind="stable")
-        order = order[np.cumsum(lengths[order]) <= tokens]
+        # The first that is too much bars what is worse in other parts.
+        order = order[: int(np.searchsorted(np.cumsum(lengths[order]), tokens, side="right")) + 1]
     known = (scores[possible[order]], lengths[order])
     taken = yield from apart(partial(_within, tokens), known)
     chosen = np.zeros(len(scores), dtype=np.bool_)

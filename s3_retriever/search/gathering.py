@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from s3_retriever.errors import InputError
 from s3_retriever.search.documents import DocumentResult, Documents, choose_documents
 from s3_retriever.search.explanation import Explanation, lost, not_here
 from s3_retriever.search.heat import Heat
-from s3_retriever.search.parts import Ask, answers
 from s3_retriever.search.part import DocumentRows, Ranked, Request, Rows
+from s3_retriever.search.parts import Ask, answers
 from s3_retriever.search.selection import Candidates, Limits, Span, SpanList, choose
 from s3_retriever.types import Scores
 
@@ -67,12 +66,10 @@ def explain_parts(
     """
     view = _Gathered(parts, _rank(parts, n), request.limits)
     owned = parts.call("explain", dict.fromkeys(range(n), (span, question_tokens)))
-    for place, own in owned.items():
-        if own is not None:
-            explanation, peak = own
-            break
-    else:
+    place = next((place for place, own in owned.items() if own is not None), None)
+    if place is None:
         raise not_here(span)
+    explanation, peak = owned[place]
     bridge = None
     if peak.bridge is not None:
         found = parts.call("bridge", dict.fromkeys(range(n), (peak.bridge.span_id,)))

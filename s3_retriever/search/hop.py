@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from s3_retriever.document import title_of
 from s3_retriever.quantization import direction_of
 from s3_retriever.recipe import Recipe, SecondHop
-from s3_retriever.search.fusion import Spread, add_spreads, nth_largest
+from s3_retriever.search.fusion import Spread, add_spreads, nth_largest, rounded
 from s3_retriever.search.parts import Steps, add_up, apart, together
 from s3_retriever.search.ranking import Bridge, Hop, Ranking
 from s3_retriever.search.selection import BestFirst, Here, Limits, pick, span_id
@@ -60,7 +60,7 @@ def add_hop(first: Ranking, question: str, recipe: Recipe, hop: SecondHop) -> St
     tops = [_tops(rows, first.eligible, hop.neighbours) for _, rows in passes]
     weights = [weight for weight, _ in passes]
     margins = yield from apart(
-        partial(_margins, hop.neighbours, weights), (len(first.scores), tops)
+        partial(_margins, hop.neighbours, weights), (first.snapshot.n_sentences, tops)
     )
     return _raised(first, leads, margins)
 
@@ -176,11 +176,13 @@ def _second_pass(
         rows = [cosines(snapshot, lead.direction) for lead in leads if lead.direction is not None]
         if rows:
             passes.append((hop.similarity_weight, rows))
-    ineligible = np.flatnonzero(~first.eligible)
+    ineligible, dead = np.flatnonzero(~first.eligible), np.flatnonzero(~snapshot.live)
     for _, rows in passes:
         for row, lead in zip(rows, leads, strict=True):
             row[lead.document] = 0.0
             row[ineligible] = 0.0
+            # Whether deleted sentences are still there makes no difference.
+            row[dead] = -np.inf
     return passes
 
 
@@ -229,7 +231,7 @@ def _margins(
     Args:
         neighbours: How many sentences each lead may add to.
         weights: Weight of each kind of score.
-        parts: For each part its number of sentences and, by kind of score, what stands out.
+        parts: For each part its number of live sentences and, by kind of score, what stands out.
     """
     added: list[dict[int, Scores]] = [{} for _ in parts]
     if sum(size for size, _ in parts) > neighbours:
@@ -258,21 +260,23 @@ def _add_margins(
 
 def _raised(first: Ranking, leads: Sequence[_Lead], margins: _Margins) -> Ranking:
     """The first pass with what the leads add."""
-    led = np.zeros(len(first.scores))
+    led, scores = np.zeros(len(first.scores)), first.scores.copy()
     bridges = tuple(lead.bridge for lead in leads)
     leaders = {}
-    for number, added in margins.added.items():
-        best = int(added.argmax())
-        if added[best] > 0:
-            led[number] = added[best]
+    for number, each in margins.added.items():
+        best = int(each.argmax())
+        if each[best] > 0:
+            led[number] = each[best]
             leaders[number] = bridges[best]
     added = led.copy()
     numbers = [bridge.number for bridge in bridges if bridge.number is not None]
     added[numbers] = margins.most
     led[numbers] = 0.0
+    raised = np.flatnonzero(added)
+    scores[raised] = rounded(scores[raised] + added[raised])
     return replace(
         first,
-        scores=first.scores + added,
+        scores=scores,
         raw_scores={**first.raw_scores, "hop": led},
         contributions={**first.contributions, "hop": added},
         hop=Hop(first, bridges, leaders),

@@ -89,3 +89,13 @@ def add_weighted(rows: Any, weights: Any, scores: Any) -> None:
         for j in range(rows.shape[1]):
             total += np.float64(rows[i, j]) * weights[j]
         scores[i] += total
+
+
+@njit(nogil=True, cache=True)
+def discount(scores: Any, lengths: Any, powers: Any, steps: float) -> None:
+    """Multiply each score, float64 [n], by the power for its sentence's length, and round it.
+
+    `lengths` is int64 [n], from 1 on; `powers` float64 [longest]; there are `steps` to 1.
+    """
+    for i in range(len(scores)):
+        scores[i] = np.rint(scores[i] * powers[lengths[i] - 1] * steps) / steps

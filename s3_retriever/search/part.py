@@ -36,7 +36,7 @@ class Request:
     """
 
     query: Query
-    limits: Limits = Limits()
+    limits: Limits
     where: Where | None = None
     group_by: GroupBy | None = None
 

@@ -122,7 +122,7 @@ class Sizes:
 
 
 def add_up(several: Sequence[Any]) -> Any:
-    """The sum of what parts know: numbers, arrays, `Sizes`, or the same lists, tuples or mappings of these."""
+    """The sum of what parts know: numbers, arrays, `Sizes`, or lists and mappings of them."""
     first = several[0]
     if isinstance(first, dict):
         return {key: add_up([each[key] for each in several]) for key in first}

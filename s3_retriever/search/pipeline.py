@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -133,18 +134,22 @@ class Query:
 
 
 def rank_steps(snapshot: Snapshot, query: Query, allowed: NDArray[np.bool_]) -> Steps[Ranking]:
-    """Score all sentences of a part; see `rank`."""
+    """Score all sentences of a part; see `rank`.
+
+    Every stage rounds the scores that it hands on: the next one starts from the same numbers,
+    however the parts were added up.
+    """
     recipe, mode = query.recipe, query.mode
     ranking = yield from _raw_scores(snapshot, query, allowed)
     if mode == "bm25":
-        ranking = replace(ranking, scores=ranking.raw_scores["bm25"])
+        ranking = replace(ranking, scores=rounded(ranking.raw_scores["bm25"]))
     else:
         ranking = yield from _fuse(ranking, recipe)
         if recipe.hop is not None:
             ranking = yield from add_hop(ranking, query.question, recipe, recipe.hop)
         if recipe.advanced.document_boost is not None and mode == "hybrid":
             ranking = yield from _boost_documents(ranking, recipe.advanced.document_boost)
-    return (yield from judged(replace(ranking, scores=rounded(ranking.scores)), recipe))
+    return (yield from judged(ranking, recipe))
 
 
 class _Counts(NamedTuple):
@@ -208,7 +213,7 @@ def _raw_scores(snapshot: Snapshot, query: Query, allowed: NDArray[np.bool_]) ->
         scored = allowed
         if counts.sizes.tokens > recipe.heads.candidates:
             others = (yield from _weigh(raw_scores, recipe, allowed)).contributions
-            total = np.where(allowed, reduce(np.add, others.values()), -np.inf)
+            total = np.where(allowed, rounded(reduce(np.add, others.values())), -np.inf)
             scored = yield from best_sentences(snapshot, total, recipe.heads.candidates)
         attention = HeadAttention(snapshot, encoded.queries, scored)
         yield from attention.attend()
@@ -242,18 +247,17 @@ def _edges(snapshot: Snapshot, allowed: NDArray[np.bool_], tokens: int) -> Steps
 
 def _around(parts: list[int]) -> list[tuple[int, int]]:
     """For each part how many tokens are before it and how many after it."""
-    before = np.cumsum([0, *parts]).tolist()
-    return [(begin, before[-1] - end) for begin, end in zip(before, before[1:], strict=False)]
+    bounds = [0, *accumulate(parts)]
+    return [(begin, bounds[-1] - end) for begin, end in pairwise(bounds)]
 
 
 def _fuse(ranking: Ranking, recipe: Recipe) -> Steps[Ranking]:
     """The second stage: signals become one score."""
     if isinstance(recipe.fusion, Interleave):
         scores = yield from interleave_steps(ranking.raw_scores, ranking.eligible)
-        return replace(ranking, scores=scores)
+        return replace(ranking, scores=rounded(scores))
     weighed = yield from _weigh(ranking.raw_scores, recipe, ranking.eligible)
     contributions = cast("dict[Contribution, Scores]", weighed.contributions)
-    # The second hop starts from the best of these.
     scores = rounded(reduce(np.add, contributions.values()))
     return replace(ranking, scores=scores, contributions=contributions, lowest=weighed.lowest)
 
@@ -290,19 +294,21 @@ def _boost_documents(ranking: Ranking, boost: DocumentBoost) -> Steps[Ranking]:
     if len(every) <= boost.best or every[-boost.best - 1] == -np.inf:
         return ranking
     next_best = every[-boost.best - 1]
-    added = np.zeros(len(scores))
+    added, scores = np.zeros(len(scores)), ranking.scores.copy()
     ends = np.append(starts[1:], len(scores))
     for document in np.flatnonzero(documents > next_best):
-        added[starts[document] : ends[document]] = boost.weight * (documents[document] - next_best)
+        own = slice(starts[document], ends[document])
+        added[own] = boost.weight * (documents[document] - next_best)
+        scores[own] = rounded(scores[own] + added[own])
     return replace(
         ranking,
-        scores=ranking.scores + added,
+        scores=scores,
         contributions={**ranking.contributions, "document": added},
     )
 
 
 def judged(ranking: Ranking, recipe: Recipe) -> Steps[Ranking]:
-    """The fifth stage: what is needed to say how relevant sentences are, and which signals found them."""
+    """The fifth stage: what it takes to say how relevant a sentence is, and what found it."""
     eligible = ranking.eligible
     odds = log_odds(ranking.raw_scores, ranking.terms, recipe, len(ranking.scores))
     known = (

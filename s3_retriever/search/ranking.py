@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from s3_retriever.features import EncodedQuestion
 from s3_retriever.index import Snapshot
 from s3_retriever.search.attention import HeadAttention
-from s3_retriever.search.fusion import Spread
+from s3_retriever.search.fusion import DIGITS, Spread
 from s3_retriever.search.parts import Sizes
 from s3_retriever.search.relevance import Relevance
 from s3_retriever.search.signals import Coactivation, TermGains
@@ -85,6 +85,8 @@ class Ranking:
                 standing[source] = (highest - spread.mean) / deviation if deviation > 0 else 0.0
         if "hop" in standing and len(standing) > 1 and not self._led(first, last):
             del standing["hop"]
+        # The average of equal scores is one of them, but for rounding.
+        standing = {source: round(z, DIGITS) for source, z in standing.items()}
         best = max(standing.values())
         return tuple(source for source, z in standing.items() if z >= 0 or z == best)
 

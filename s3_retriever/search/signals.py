@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from s3_retriever.features import EncodedQuestion, TapFeatures
 from s3_retriever.index import Segment, Snapshot
 from s3_retriever.recipe import MaxToken, Recipe
+from s3_retriever.search.fusion import DIGITS, rounded
 from s3_retriever.search.parts import Sizes, Steps, add_up, together
 from s3_retriever.text import analyze_question, term_hash
 from s3_retriever.types import Scores
@@ -111,7 +112,11 @@ class Coactivation:
         return scores
 
     def sentences(self) -> Scores:
-        """The score of each sentence of the snapshot [n], as `Recipe.scoring` says."""
+        """The score of each sentence of the snapshot [n], as `Recipe.scoring` says.
+
+        Scores are rounded: features are added up in an order that depends on the segment, and
+        copies of a sentence shall score the same.
+        """
         score = self._max_token if isinstance(self._scoring, MaxToken) else self._coverage
         parts = [
             score(place, segment)
@@ -123,17 +128,19 @@ class Coactivation:
     def _max_token(self, place: int, segment: Segment) -> Scores:
         """The best token of each sentence (S3-Attention's max within a span)."""
         first = segment.sentences["first_token"].astype(np.int64)
-        return np.asarray(np.maximum.reduceat(self.tokens[place], first))
+        return rounded(np.maximum.reduceat(self.tokens[place], first))
 
     def _coverage(self, _place: int, segment: Segment) -> Scores:
         """The distinct features of each sentence, long sentences discounted."""
+        from s3_retriever.search.kernels import discount
+
         scores = np.zeros(segment.n_sentences)
         for tap, part in self.question.items():
             segment.add_to_sentences(tap, part.features, self.weights[tap], scores)
         # Sentences are short: a few powers serve all of them.
         lengths = segment.sentence_tokens
         powers = self._discount(np.arange(1, int(lengths.max()) + 1))
-        scores *= powers[lengths - 1]
+        discount(scores, lengths, powers, 10.0**DIGITS)
         return scores
 
     def shares(self, place: int, ordinals: NDArray[np.int64]) -> Scores:

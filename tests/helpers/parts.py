@@ -40,8 +40,24 @@ TAPS = {"hidden.0": 40, "hidden.1": 25}
 HEADS = {"0.0": 4, "0.1": 4}
 AXES = 8
 LAYOUT = Layout(TAPS, AXES // 2, HEADS)
-WORDS = "ship sea wind kite crew sail tea leaf year glue violin comet house judge harbour".split()
-GERMAN = "das Schiff und die See sind nicht der Wind".split()
+WORDS = [
+    *(
+        "ship",
+        "sea",
+        "wind",
+        "kite",
+        "crew",
+        "sail",
+        "tea",
+        "leaf",
+        "year",
+        "glue",
+        "violin",
+        "comet",
+    ),
+    *("house", "judge", "harbour"),
+]
+GERMAN = ["das", "Schiff", "und", "die", "See", "sind", "nicht", "der", "Wind"]
 
 
 def random_document(rng: random.Random, numbers: np.random.Generator, name: str):
@@ -148,12 +164,10 @@ def random_question(seed: int):
         )
     direction = numbers.normal(size=AXES).astype(np.float32)
     queries = {
-        head: HeadQueries(
-            (numbers.normal(size=(n, 2 * size)) / 8).astype(np.float32), np.arange(n)
-        )
+        head: HeadQueries((numbers.normal(size=(n, 2 * size)) / 8).astype(np.float32), np.arange(n))
         for head, size in HEADS.items()
     }
-    words = [rng.choice(WORDS + ["Wind", "absent", "Schiff"]) for _ in range(rng.randint(1, 6))]
+    words = [rng.choice([*WORDS, "Wind", "absent", "Schiff"]) for _ in range(rng.randint(1, 6))]
     encoded = EncodedQuestion(features, direction / np.linalg.norm(direction), queries)
     return " ".join(words) + "?", encoded
 
@@ -167,9 +181,7 @@ def random_recipe(seed: int) -> Recipe:
             taps=taps,
             scoring=MaxToken(kernel=rng.choice([1, 4, 8])),
             fusion=Interleave(edge_tokens=rng.choice([0, 12])),
-            advanced=Advanced(
-                weight_power=1.0, idf_power=1.0, radius=rng.choice([0, 6, 64])
-            ),
+            advanced=Advanced(weight_power=1.0, idf_power=1.0, radius=rng.choice([0, 6, 64])),
         )
     covers = rng.random() < 0.8
     relevance = RelevanceRecipe(similarity=8.0, words=6.0, bias=-2.0)
@@ -193,9 +205,7 @@ def random_recipe(seed: int) -> Recipe:
         redundancy=Redundancy() if covers and rng.random() < 0.7 else None,
         advanced=Advanced(
             radius=rng.choice([0, 0, 5]),
-            document_boost=DocumentBoost(best=rng.choice([1, 2]))
-            if rng.random() < 0.8
-            else None,
+            document_boost=DocumentBoost(best=rng.choice([1, 2])) if rng.random() < 0.8 else None,
         ),
     )
 
@@ -210,8 +220,7 @@ class LocalParts:
     def call(self, method, arguments):
         self.calls += 1
         return {
-            place: getattr(self.searches[place], method)(*each)
-            for place, each in arguments.items()
+            place: getattr(self.searches[place], method)(*each) for place, each in arguments.items()
         }
 
 

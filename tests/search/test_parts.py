@@ -62,6 +62,7 @@ def test_ids_order_and_scores_are_those_of_one_index(seed):
         parts = search_in_parts(
             collection.parts, question, encoded, recipe, limits, mode, where, group_by
         )
+
         def names(found):
             return [
                 (each.document_id, [span.id for span in each.spans])
