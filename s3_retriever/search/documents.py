@@ -11,6 +11,7 @@ import numpy as np
 from typing_extensions import override
 
 from s3_retriever.document import title_of
+from s3_retriever.index import Snapshot
 from s3_retriever.recipe import Recipe
 from s3_retriever.search.fusion import rounded, weigh_steps
 from s3_retriever.search.parts import Steps, alone
@@ -110,10 +111,10 @@ class DocumentsHere(Documents):
     Args:
         ranking: Scores of all sentences.
         recipe: How spans are chosen.
-        scores: The documents' scores.
+        scores: The documents' scores; None if their order is somebody else's concern.
     """
 
-    def __init__(self, ranking: Ranking, recipe: Recipe, scores: Scores) -> None:
+    def __init__(self, ranking: Ranking, recipe: Recipe, scores: Scores | None = None) -> None:
         self._ranking = ranking
         self._recipe = recipe
         self._scores = scores
@@ -126,11 +127,8 @@ class DocumentsHere(Documents):
 
     @override
     def best_first(self) -> Iterator[tuple[int, float]]:
-        starts = self._ranking.snapshot.document_starts
-        for place in np.argsort(-self._scores, kind="stable").tolist():
-            if self._scores[place] == -np.inf:
-                return
-            yield int(starts[place]), float(self._scores[place])
+        assert self._scores is not None
+        return best_documents(self._ranking.snapshot, self._scores)
 
     @override
     def spans(self, start: int, limits: Limits, said: set[str]) -> tuple[Span, ...]:
@@ -145,6 +143,15 @@ class DocumentsHere(Documents):
             said=said,
         )
         return tuple(span_of(self._ranking, each) for each in arranged(view, picked, limits))
+
+
+def best_documents(snapshot: Snapshot, scores: Scores) -> Iterator[tuple[int, float]]:
+    """The first sentence of each document, and its score, best first, without those at -inf."""
+    starts = snapshot.document_starts
+    for place in np.argsort(-scores, kind="stable").tolist():
+        if scores[place] == -np.inf:
+            return
+        yield int(starts[place]), float(scores[place])
 
 
 def document_scores(ranking: Ranking) -> Steps[Scores]:

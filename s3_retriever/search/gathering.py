@@ -16,6 +16,7 @@ from typing_extensions import override
 from s3_retriever.search.documents import DocumentResult, Documents, choose_documents
 from s3_retriever.search.explanation import Explanation, lost, not_here
 from s3_retriever.search.heat import Heat
+from s3_retriever.search.judging import verdict
 from s3_retriever.search.part import DocumentRows, Ranked, Request, Rows
 from s3_retriever.search.parts import Ask, answers
 from s3_retriever.search.selection import Candidates, Limits, Span, SpanList, choose
@@ -51,7 +52,7 @@ def search_parts(parts: Parts, n: int, request: Request) -> list[Span] | list[Do
             each, first=each.first - shift, last=each.last - shift, peak=each.peak - shift
         )
         wanted.setdefault(place, []).append(local)
-    spans = parts.call("spans", {place: (locals_,) for place, locals_ in wanted.items()})
+    spans = parts.call("spans", {place: (own, view.known) for place, own in wanted.items()})
     queues = {place: deque(made) for place, made in spans.items()}
     return SpanList(queues[place].popleft() for place in placed)
 
@@ -72,7 +73,7 @@ def explain_parts(
     explanation, peak = owned[place]
     bridge = None
     if peak.bridge is not None:
-        found = parts.call("bridge", dict.fromkeys(range(n), (peak.bridge.span_id,)))
+        found = parts.call("bridge", dict.fromkeys(range(n), (peak.bridge.span_id, view.known)))
         bridge = next((each for each in found.values() if each is not None), None)
     peak = peak._replace(number=peak.number + view.offsets[place])
     contributions = {**explanation.contributions, **lost(request.query.recipe, view, peak)}
@@ -143,9 +144,9 @@ class _Merged(Generic[_Rows]):
                 del waiting[:known]
             if limit is None:
                 return
-            size = min(2 * size, _MOST)
             short = [place for place, end in ends.items() if end == limit]
             fresh = self._parts.call(self._method, dict.fromkeys(short, (size,)))
+            size = min(2 * size, _MOST)
 
 
 class _Gathered(Candidates):
@@ -158,10 +159,12 @@ class _Gathered(Candidates):
 
     Attributes:
         offsets: Number of the first sentence of each part, and the total.
+        known: What the parts know together.
     """
 
     def __init__(self, parts: Parts, ranked: Sequence[Ranked], limits: Limits) -> None:
         self.offsets = [0, *accumulate(each.size for each in ranked)]
+        self.known = verdict([each.measures for each in ranked])
         self._parts = parts
         self._ranked = ranked
         self._context = limits.context
@@ -181,7 +184,7 @@ class _Gathered(Candidates):
     @property
     @override
     def best_relevance(self) -> float:
-        return self._ranked[0].relevance.best
+        return self.known.relevance.best
 
     def place(self, number: int) -> int:
         """The part that a sentence is in."""
@@ -213,7 +216,7 @@ class _Gathered(Candidates):
     @override
     def relevance(self, number: int) -> float:
         row = self._rows[number]
-        return self._ranked[0].relevance.of(row.score, row.log_odds)
+        return self.known.relevance.of(row.score, row.log_odds)
 
     @override
     def shares(self, numbers: NDArray[np.int64]) -> Scores:
@@ -249,13 +252,14 @@ class _GatheredDocuments(Documents):
 
     def __init__(self, parts: Parts, ranked: Sequence[Ranked]) -> None:
         self._offsets = [0, *accumulate(each.size for each in ranked)]
+        self._known = verdict([each.measures for each in ranked])
         self._parts = parts
         self._ranked = ranked
 
     @property
     @override
     def best_relevance(self) -> float:
-        return self._ranked[0].relevance.best
+        return self._known.relevance.best
 
     @override
     def best_first(self) -> Iterator[tuple[int, float]]:
@@ -266,7 +270,7 @@ class _GatheredDocuments(Documents):
     @override
     def spans(self, start: int, limits: Limits, said: set[str]) -> tuple[Span, ...]:
         place = int(np.searchsorted(self._offsets, start, side="right")) - 1
-        arguments = (start - self._offsets[place], limits, said)
+        arguments = (start - self._offsets[place], limits, said, self._known)
         made, now = self._parts.call("document_spans", {place: arguments})[place]
         said |= now
         return tuple(made)

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from s3_retriever.errors import InputError
 from s3_retriever.index import Snapshot
-from s3_retriever.search.documents import DocumentsHere, document_scores
+from s3_retriever.search.documents import DocumentsHere, best_documents, document_scores
 from s3_retriever.search.explanation import Explanation, Peak, bridge_span, explain_here
 from s3_retriever.search.filtering import admitted
 from s3_retriever.search.heat import Heat, heat
+from s3_retriever.search.judging import Measures, Verdict, judged, measured
 from s3_retriever.search.parts import Ask, Steps
 from s3_retriever.search.pipeline import Query, rank_steps
 from s3_retriever.search.ranking import Ranking
-from s3_retriever.search.relevance import Relevance
 from s3_retriever.search.selection import Here, Limits, Pick, Span, span_of
 from s3_retriever.types import GroupBy, Scores, Where
 
@@ -88,14 +88,14 @@ class Ranked:
 
     Attributes:
         size: Number of its sentences.
-        relevance: That of the collection.
+        measures: What it adds to the judgement.
         n_shares: How many features and terms the question has.
         repeatable: Whether repetition costs nothing.
         best: The first of its best sentences, or documents.
     """
 
     size: int
-    relevance: Relevance
+    measures: Measures
     n_shares: int
     repeatable: bool
     best: Rows | DocumentRows
@@ -127,10 +127,9 @@ class PartSearch:
             return self._steps.send(answer)
         except StopIteration:
             best = self.rows(first) if self._request.group_by is None else self.documents(first)
-        assert self._ranking.relevance is not None
         return Ranked(
             size=len(self._ranking.scores),
-            relevance=self._ranking.relevance,
+            measures=self._measures,
             n_shares=self._ranking.n_shares,
             repeatable=self._ranking.coactivation is None,
             best=best,
@@ -139,8 +138,10 @@ class PartSearch:
     def rows(self, n: int) -> Rows:
         """The next n best sentences."""
         ranking, limits = self._ranking, self._request.limits
+        snapshot = ranking.snapshot
         numbers = np.array(list(islice(self._best, n)), dtype=np.int64)
-        documents = [ranking.snapshot.document_of(number) for number in numbers.tolist()]
+        places = np.searchsorted(snapshot.document_starts, numbers, side="right") - 1
+        bounds = np.append(snapshot.document_starts, len(snapshot))
         shares = None
         if self._request.query.recipe.redundancy is not None and ranking.coactivation is not None:
             ascending, place = np.unique(numbers, return_inverse=True)
@@ -153,9 +154,7 @@ class PartSearch:
             scores=ranking.scores[numbers],
             log_odds=None if ranking.log_odds is None else ranking.log_odds[numbers],
             tokens=np.array([view.tokens(at, at) for at in numbers.tolist()], dtype=np.int64),
-            documents=np.array(
-                [(each.start, each.stop) for each in documents], dtype=np.int64
-            ).reshape(-1, 2),
+            documents=np.stack([bounds[places], bounds[places + 1]], axis=1),
             shares=shares,
             texts=[view.texts(at, at)[0] for at in numbers.tolist()] if limits.unique else None,
             more=len(numbers) == n,
@@ -178,15 +177,17 @@ class PartSearch:
         texts = self._view.texts(first, last) if self._request.limits.unique else []
         return first, last, self._view.tokens(first, last), texts
 
-    def spans(self, picks: Sequence[Pick]) -> list[Span]:
+    def spans(self, picks: Sequence[Pick], known: Verdict) -> list[Span]:
         """The spans that runs of sentences make."""
-        return [span_of(self._ranking, chosen) for chosen in picks]
+        ranking = judged(self._ranking, known)
+        return [span_of(ranking, chosen) for chosen in picks]
 
     def document_spans(
-        self, start: int, limits: Limits, said: set[str]
+        self, start: int, limits: Limits, said: set[str], known: Verdict
     ) -> tuple[tuple[Span, ...], set[str]]:
         """The spans chosen from a document, and the texts that were said then."""
-        return self._documents.spans(start, limits, said), said
+        documents = DocumentsHere(judged(self._ranking, known), self._request.query.recipe)
+        return documents.spans(start, limits, said), said
 
     def explain(
         self, span: Span, question_tokens: Sequence[str]
@@ -197,12 +198,13 @@ class PartSearch:
         except InputError:
             return None
 
-    def bridge(self, span_id: str) -> Span | None:
+    def bridge(self, span_id: str, known: Verdict) -> Span | None:
         """The span that a bridge is; None if it is not in this part."""
-        hop = self._ranking.hop
+        ranking = judged(self._ranking, known)
+        hop = ranking.hop
         for bridge in () if hop is None else hop.bridges:
             if bridge.span_id == span_id and bridge.number is not None:
-                return bridge_span(self._ranking, bridge.number)
+                return bridge_span(ranking, bridge.number)
         return None
 
     def heat(self, document_id: str) -> Heat | None:
@@ -215,12 +217,11 @@ class PartSearch:
     def _ranked(self, snapshot: Snapshot, request: Request) -> Steps[None]:
         allowed = admitted(snapshot, request.where)
         ranking: Ranking = yield from rank_steps(snapshot, request.query, allowed)
-        self._ranking = ranking
-        self._view = Here(ranking, request.limits.context)
+        self._ranking, self._measures = measured(ranking, request.query.recipe)
+        self._view = Here(self._ranking, request.limits.context)
         self._best: Iterator[int] = chain.from_iterable(
             numbers.tolist() for numbers in self._view.sorted()
         )
         if request.group_by is not None:
             scores = yield from document_scores(ranking)
-            self._documents = DocumentsHere(ranking, request.query.recipe, scores)
-            self._best_documents = self._documents.best_first()
+            self._best_documents = best_documents(ranking.snapshot, scores)

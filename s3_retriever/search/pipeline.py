@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import accumulate, pairwise
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,19 +24,16 @@ from s3_retriever.search.attention import HeadAttention, best_sentences
 from s3_retriever.search.documents import DocumentResult, select_documents
 from s3_retriever.search.filtering import admitted
 from s3_retriever.search.fusion import (
-    Spread,
     Weighed,
-    add_spreads,
-    extremes,
     interleave_steps,
     nth_largest,
     rounded,
     weigh_steps,
 )
 from s3_retriever.search.hop import add_hop
+from s3_retriever.search.judging import judged, measured, verdict
 from s3_retriever.search.parts import Sizes, Steps, add_up, alone, apart, together
 from s3_retriever.search.ranking import Ranking
-from s3_retriever.search.relevance import Relevance, log_odds
 from s3_retriever.search.selection import Limits, Span, select
 from s3_retriever.search.signals import (
     Coactivation,
@@ -110,7 +107,8 @@ def rank(
         assert encoder is not None
         encoded = encoder.question(question, recipe)
     query = Query(question, encoded, recipe, mode, snapshot.languages)
-    return alone(rank_steps(snapshot, query, allowed))
+    ranking, own = measured(alone(rank_steps(snapshot, query, allowed)), recipe)
+    return judged(ranking, verdict([own]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +132,7 @@ class Query:
 
 
 def rank_steps(snapshot: Snapshot, query: Query, allowed: NDArray[np.bool_]) -> Steps[Ranking]:
-    """Score all sentences of a part; see `rank`.
+    """Score all sentences of a part; see `rank`. They are not judged yet.
 
     Every stage rounds the scores that it hands on: the next one starts from the same numbers,
     however the parts were added up.
@@ -142,14 +140,13 @@ def rank_steps(snapshot: Snapshot, query: Query, allowed: NDArray[np.bool_]) -> 
     recipe, mode = query.recipe, query.mode
     ranking = yield from _raw_scores(snapshot, query, allowed)
     if mode == "bm25":
-        ranking = replace(ranking, scores=rounded(ranking.raw_scores["bm25"]))
-    else:
-        ranking = yield from _fuse(ranking, recipe)
-        if recipe.hop is not None:
-            ranking = yield from add_hop(ranking, query.question, recipe, recipe.hop)
-        if recipe.advanced.document_boost is not None and mode == "hybrid":
-            ranking = yield from _boost_documents(ranking, recipe.advanced.document_boost)
-    return (yield from judged(ranking, recipe))
+        return replace(ranking, scores=rounded(ranking.raw_scores["bm25"]))
+    ranking = yield from _fuse(ranking, recipe)
+    if recipe.hop is not None:
+        ranking = yield from add_hop(ranking, query.question, recipe, recipe.hop)
+    if recipe.advanced.document_boost is not None and mode == "hybrid":
+        ranking = yield from _boost_documents(ranking, recipe.advanced.document_boost)
+    return ranking
 
 
 class _Counts(NamedTuple):
@@ -304,32 +301,4 @@ def _boost_documents(ranking: Ranking, boost: DocumentBoost) -> Steps[Ranking]:
         ranking,
         scores=scores,
         contributions={**ranking.contributions, "document": added},
-    )
-
-
-def judged(ranking: Ranking, recipe: Recipe) -> Steps[Ranking]:
-    """The fifth stage: what it takes to say how relevant a sentence is, and what found it."""
-    eligible = ranking.eligible
-    odds = log_odds(ranking.raw_scores, ranking.terms, recipe, len(ranking.scores))
-    known = (
-        {source: Spread.of(scores, eligible) for source, scores in ranking.raw_scores.items()},
-        extremes(ranking.scores, eligible),
-        None if odds is None else extremes(odds, eligible)[2],
-    )
-    spreads, (count, lowest, highest), most = yield from together(_overall, known)
-    # Scores that are not sums of z-scores have a zero of their own.
-    lowest = lowest if ranking.contributions else 0.0
-    relevance = Relevance(count, lowest, highest, most)
-    return replace(ranking, spreads=spreads, log_odds=odds, relevance=relevance)
-
-
-def _overall(parts: list[Any]) -> Any:
-    """The spreads, extremes and highest log-odds of all parts."""
-    spreads, ends, odds = zip(*parts, strict=True)
-    counts, lowest, highest = zip(*ends, strict=True)
-    total = add_spreads([list(each.values()) for each in spreads])
-    return (
-        dict(zip(spreads[0], total, strict=True)),
-        (sum(counts), min(lowest), max(highest)),
-        None if odds[0] is None else max(odds),
     )

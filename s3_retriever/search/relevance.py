@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from s3_retriever.recipe import Recipe
 from s3_retriever.search.signals import TermGains
@@ -40,7 +41,7 @@ def knows_relevance(recipe: Recipe, mode: Mode) -> bool:
     return mode == "bm25" or (mode == "hybrid" and measured)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Relevance:
     """The relevance of the sentences of a ranking.
 
@@ -70,7 +71,7 @@ class Relevance:
         shared = self.best * share
         return shared if log_odds is None else max(shared, self._at(log_odds))
 
-    @property
+    @cached_property
     def best(self) -> float:
         """The highest relevance of the ranking; 1 for a host whose log-odds are not known."""
         if self.log_odds is None:
@@ -78,7 +79,11 @@ class Relevance:
         return self._at(self.log_odds) if self.count else 0.0
 
     def _at(self, log_odds: float) -> float:
-        return _logistic(log_odds - _INDEPENDENT * math.log(max(self.count, _FEWEST)))
+        return _logistic(log_odds - self._chance)
+
+    @cached_property
+    def _chance(self) -> float:
+        return _INDEPENDENT * math.log(max(self.count, _FEWEST))
 
 
 def log_odds(

@@ -380,11 +380,17 @@ class LeastRedundant(BestFirst):
     def __iter__(self) -> Iterator[tuple[int, float]]:
         """Numbers, and scores as of now; can be iterated only once."""
         chunks = self._chunks()
-        chunk = next(chunks, None)
-        while self._queue or chunk is not None:
-            if chunk is not None and self._may_lead(chunk[0]):
-                self._look_up(chunk)
-                chunk = next(chunks, None)
+        chunk: NDArray[np.int64] | None = None
+        # What is not in the queue yet scores no more than this. None once there is nothing left.
+        bound: float | None = np.inf
+        while self._queue or bound is not None:
+            if bound is not None and (not self._queue or bound > -self._queue[0][0]):
+                if chunk is None:
+                    chunk = next(chunks, None)
+                    bound = None if chunk is None else self.view.score(int(chunk[0]))
+                else:
+                    self._look_up(chunk)
+                    bound, chunk = self.view.score(int(chunk[-1])), None
                 continue
             score, number, taken = self._queue[0]
             if taken == self._taken:
@@ -409,10 +415,6 @@ class LeastRedundant(BestFirst):
         for numbers in self.view.sorted():
             for start in range(0, len(numbers), _LOOKED_UP):
                 yield numbers[start : start + _LOOKED_UP]
-
-    def _may_lead(self, number: int) -> bool:
-        """Whether a sentence that is not in the queue yet may beat those that are."""
-        return not self._queue or self.view.score(number) > -self._queue[0][0]
 
     def _look_up(self, chunk: NDArray[np.int64]) -> None:
         """Queue sentences, with what they have of the question."""
