@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import (
+    ActorDiedError,
+    GetTimeoutError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+)
 
 from s3_retriever.cluster.shard import SearchGoneError, Shard, Share, State
 from s3_retriever.document import Document, as_documents
@@ -401,6 +407,7 @@ class ShardedIndex(S3Index):
         return self._repeated(attempt)
 
     def _repeated(self, attempt: Callable[[float], _T]) -> _T:
+        _ = self._stores[0].manifest  # refuses a closed index
         deadline = time.monotonic() + self.timeout
         pause = _PAUSE
         while True:
@@ -491,7 +498,6 @@ class _Worker:
         self.name = f"The shard {path}{part}"
         self.running = 0
         self._make = (path, share, options)
-        self._lock = threading.Lock()
         self._actor = self._started()
 
     def _started(self) -> Any:
@@ -512,11 +518,9 @@ class _Worker:
                 f"This cannot be sent to workers ({brief(error)}); write where as a mapping."
             ) from error
 
-    def revive(self, dead: Any) -> None:
-        """Start the actor again that will not be restarted."""
-        with self._lock:
-            if self._actor is dead:
-                self._actor = self._started()
+    def revive(self) -> None:
+        """Start the actor again, which Ray does not."""
+        self._actor = self._started()
 
     def close(self) -> None:
         """End the process."""
@@ -614,7 +618,9 @@ def _gathered(workers: Sequence[_Worker], refs: Sequence[Any], deadline: float) 
         raise error.cause from None
     except RayActorError as error:
         worker = _failed(workers, refs)
-        raise _LostError(worker, brief(error)) from error
+        if isinstance(error, ActorDiedError):
+            worker.revive()
+        raise _LostError(worker, "it died") from error
 
 
 def _failed(workers: Sequence[_Worker], refs: Sequence[Any]) -> _Worker:

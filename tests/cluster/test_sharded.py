@@ -13,9 +13,20 @@ import time
 
 import pytest
 
-from s3_retriever import Document, IndexStoreError, InputError, S3Index, ServerError
+from s3_retriever import (
+    Document,
+    IndexStoreError,
+    InputError,
+    Interleave,
+    MaxToken,
+    Recipe,
+    S3Index,
+    ServerError,
+    TapRecipe,
+)
 from s3_retriever.index import Store
 
+PAPER = Recipe(taps={"hidden.1": TapRecipe()}, scoring=MaxToken(), fusion=Interleave(edge_tokens=8))
 QUESTION = "Who mends the broken clock after the storm?"
 
 
@@ -76,7 +87,7 @@ def same(found, wanted):
         {"token_budget": 200, "context": "section", "unique": False},
         {"k": 9, "where": {"kind": "b"}},
         {"k": 9, "where": lambda metadata: metadata["n"] % 3 == 1},
-        {"k": 9, "recipe": "paper"},
+        {"k": 9, "recipe": PAPER},
         {"k": 9, "where": {"n": 1_000}},
     ],
 )
@@ -254,7 +265,6 @@ def test_a_part_of_an_index_opens_its_own_segments_only(made):
 
 def test_searches_that_nobody_ended_are_forgotten(made):
     from s3_retriever.cluster.shard import SearchGoneError, Shard, Share
-    from s3_retriever.recipe import Recipe
     from s3_retriever.search import Limits
     from s3_retriever.search.part import Request
     from s3_retriever.search.pipeline import Query
