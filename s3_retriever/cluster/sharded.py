@@ -332,6 +332,10 @@ class ShardedIndex(S3Index):
             "recipe": origin.get("recipe"),
         }
 
+    def pids(self) -> list[int]:
+        """Process ids of the first worker of each shard, on the machine that it runs on."""
+        return list(self._all("pid"))
+
     @property
     def path(self) -> None:
         """None: see `paths`."""

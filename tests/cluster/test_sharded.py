@@ -60,12 +60,6 @@ def sharded(cluster, made):
         yield index
 
 
-def pid_of(index, place, replica=0):
-    from ray import get
-
-    return get(index._shards[place].workers[replica].send("pid"))
-
-
 def ids_and_scores(found):
     return [(getattr(each, "id", None) or each.document_id, each.score) for each in found]
 
@@ -159,12 +153,12 @@ def test_changes_are_found_while_searches_run(cluster, made, tmp_path, sentences
 def test_a_killed_worker_is_started_again_during_the_search(sharded, made):
     wanted = made[1].search(QUESTION, 5)
     for place in (0, 2):
-        os.kill(pid_of(sharded, place), signal.SIGKILL)
+        os.kill(sharded.pids()[place], signal.SIGKILL)
         assert same(sharded.search(QUESTION, 5), wanted)
 
 
 def test_a_shard_that_does_not_answer_is_named(sharded, made):
-    process = pid_of(sharded, 1)
+    process = sharded.pids()[1]
     os.kill(process, signal.SIGSTOP)
     sharded.timeout, before = 0.3, sharded.timeout
     try:
