@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from s3_retriever.document import Document
 from s3_retriever.index import Snapshot, Store
@@ -22,7 +23,8 @@ class SearchGoneError(Exception):
     """A search that a shard does not know: the shard was restarted, or too many are running."""
 
 
-class Share(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Share:
     """Which segments of an index a shard has: one run out of several with about as many tokens.
 
     Attributes:
@@ -45,7 +47,8 @@ class Share(NamedTuple):
         return chosen
 
 
-class State(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class State:
     """What a snapshot of a shard is of.
 
     Attributes:
@@ -79,17 +82,22 @@ class Shard:
         """The process that the shard is in."""
         return os.getpid()
 
-    def begin(self, name: str, request: Request, first: int) -> tuple[State, Ask | Ranked]:
+    def begin(
+        self, name: str, request: Request, first: int, ended: Sequence[str] = ()
+    ) -> tuple[State, Ask | Ranked]:
         """Begin a search.
 
         Args:
             name: What later calls call it.
             request: What is searched for.
             first: As in `PartSearch.advance`.
+            ended: Searches that are over, which need no call of their own then.
 
         Returns:
             What is searched, and what `PartSearch.advance` returns.
         """
+        for each in ended:
+            self._searches.pop(each, None)
         store = self._store
         state = State(store.manifest.uuid, (snapshot := store.snapshot()).generation)
         search = PartSearch(snapshot, request)
@@ -109,10 +117,6 @@ class Shard:
         if search is None:
             raise SearchGoneError(name)
         return getattr(search, method)(*arguments)
-
-    def end(self, name: str) -> None:
-        """Forget a search."""
-        self._searches.pop(name, None)
 
     def sizes(self) -> Sizes:
         """How much the shard has."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
@@ -495,12 +497,14 @@ class _Worker:
     Attributes:
         name: How messages call it.
         running: How many searches it is part of.
+        ended: Searches that are over, which it has not been told yet.
     """
 
     def __init__(self, path: Path, share: Share, options: Mapping[str, Any]) -> None:
         part = f", part {share.place + 1} of {share.of}" if share.of > 1 else ""
         self.name = f"The shard {path}{part}"
         self.running = 0
+        self.ended: deque[str] = deque(maxlen=_AT_ONCE)
         self._make = (path, share, options)
         self._actor = self._started()
 
@@ -521,6 +525,14 @@ class _Worker:
             raise InputError(
                 f"This cannot be sent to workers ({brief(error)}); write where as a mapping."
             ) from error
+
+    def ended_since(self) -> list[str]:
+        """The searches that are over, to tell it now."""
+        ended = []
+        with suppress(IndexError):
+            while True:
+                ended.append(self.ended.popleft())
+        return ended
 
     def revive(self) -> None:
         """Start the actor again, which Ray does not."""
@@ -587,7 +599,7 @@ class _Session:
         self._begun = True
         request = self._request
         refs = [
-            worker.send("begin", self._name, request, first)
+            worker.send("begin", self._name, request, first, worker.ended_since())
             for worker, (_, first) in zip(workers, arguments.values(), strict=True)
         ]
         replies = _gathered(workers, refs, self._deadline)
@@ -598,9 +610,9 @@ class _Session:
         return dict(zip(arguments, (reply for _, reply in replies), strict=True))
 
     def end(self) -> None:
-        """Let the workers forget the search, without waiting for them."""
+        """Let the workers forget the search when the next one begins."""
         for worker in self._workers:
-            worker.send("end", self._name)
+            worker.ended.append(self._name)
 
 
 def _gathered(workers: Sequence[_Worker], refs: Sequence[Any], deadline: float) -> list[Any]:

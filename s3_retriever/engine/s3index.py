@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, TypedDict, overload
 
-from typing_extensions import Unpack
+from typing_extensions import Self, Unpack
 
 from s3_retriever.codebook.files import local_folder, read_codebook_file
 from s3_retriever.display import error_html, index_html
@@ -244,7 +244,7 @@ class S3Index:
     def _renew(self) -> None:
         self._loading = threading.Lock()
 
-    def __enter__(self) -> S3Index:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:

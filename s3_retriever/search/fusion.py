@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial, reduce
 from typing import Generic, NamedTuple, TypeVar
 
@@ -19,12 +20,21 @@ _Key = TypeVar("_Key", bound=str)
 _EQUAL = 1e-12
 # Digits after the point that count: the last ones of a sum depend on the processor.
 DIGITS = 9
+# Candidates that a part tells of, as a multiple of what a signal adds; many more are tied.
+_MANY = 16
 # Length of the runs whose maxima `nth_largest` looks at first.
 _RUN = 64
 
 
-class Spread(NamedTuple):
-    """Number, mean, and sum of the squared differences from the mean, of some scores."""
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How scores spread.
+
+    Attributes:
+        count: How many there are.
+        mean: Their mean.
+        squares: Sum of the squared differences from the mean.
+    """
 
     count: int
     mean: float
@@ -39,7 +49,7 @@ class Spread(NamedTuple):
         count, mean, variance = mean_and_variance(scores, chosen)
         return cls(int(count), float(mean), float(variance) * int(count))
 
-    def __add__(self, other: Spread) -> Spread:  # type: ignore[override]
+    def __add__(self, other: Spread) -> Spread:
         """The spread of both together (Chan, Golub and LeVeque, 1979)."""
         if not (self.count and other.count):
             return self if self.count else other
@@ -119,25 +129,71 @@ def weigh_steps(
         Contributions by signal; entries that do not count get the lowest.
     """
     masked = {signal: np.where(chosen, each, -np.inf) for signal, each in raw_scores.items()}
-    count = int(np.count_nonzero(chosen))
-    best = [_best(each, candidates) for each in masked.values()]
-    few, floors = yield from together(partial(_floors, candidates), (count, best))
-    among = chosen.copy() if few else np.zeros_like(chosen)
-    for scores, floor in zip(masked.values(), floors, strict=True):
-        among |= scores > floor
+    own = _Best.of(list(masked.values()), int(np.count_nonzero(chosen)), candidates)
+    floors, spreads = yield from together(partial(_standards, candidates), own)
+    for scores, floor in zip(masked.values(), floors.lowest, strict=True):
         np.maximum(scores, floor, out=scores)
-    spreads = yield from _spreads(list(masked.values()), among)
+    if spreads is None:
+        among = chosen if floors.few else np.zeros_like(chosen)
+        for scores, floor in zip(masked.values(), floors.lowest, strict=True):
+            among = among | (scores > floor)
+        spreads = yield from _spreads(list(masked.values()), among)
     if any(spread.deviation == 0 for spread in spreads):
         # All candidates are equal, so the spread comes from all entries.
         every = yield from _spreads(list(masked.values()), chosen)
         spreads = [own if own.deviation else all_ for own, all_ in zip(spreads, every, strict=True)]
     lowest = {}
-    for (signal, scores), floor, spread in zip(masked.items(), floors, spreads, strict=True):
+    for (signal, scores), floor, spread in zip(masked.items(), floors.lowest, spreads, strict=True):
         factor = weights.get(signal, 1.0) / spread.deviation if spread.deviation > 0 else 0.0
         scores -= spread.mean
         scores *= factor
         lowest[signal] = (floor - spread.mean) * factor
     return Weighed(masked, lowest)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Best:
+    """What a part knows of the candidates.
+
+    Attributes:
+        count: How many entries count.
+        best: By signal, the best scores as many as candidates, and the next lower one.
+        floors: By signal, a score that no candidate is at or below, whatever the other parts have,
+            unless they have lower floors.
+        candidates: The scores [signals, m] of all entries above any of these; None for too many.
+    """
+
+    count: int
+    best: list[Scores]
+    floors: list[float]
+    candidates: NDArray[np.float64] | None
+
+    @classmethod
+    def of(cls, several: Sequence[Scores], count: int, candidates: int) -> _Best:
+        """What a part knows, given its scores by signal, -inf for entries that do not count."""
+        best = [_best(scores, candidates) for scores in several]
+        floors = [_floor(each, candidates) if count > candidates else -np.inf for each in best]
+        above = np.zeros(len(several[0]), dtype=np.bool_)
+        for scores, floor in zip(several, floors, strict=True):
+            above |= scores > floor
+        near = np.flatnonzero(above)
+        known = None
+        if len(near) <= _MANY * candidates:
+            known = np.array([scores[near] for scores in several])
+        return cls(count, best, floors, known)
+
+
+class _Floors(NamedTuple):
+    """Below what scores are noise.
+
+    Attributes:
+        few: Whether all entries are candidates.
+        lowest: By signal the highest score below the candidates; where there is nothing below, the
+            lowest score.
+    """
+
+    few: bool
+    lowest: list[float]
 
 
 def _best(scores: Scores, candidates: int) -> Scores:
@@ -153,28 +209,37 @@ def _best(scores: Scores, candidates: int) -> Scores:
     return np.concatenate([above, tied, [below] if below > -np.inf else []])
 
 
-def _floors(
-    candidates: int, parts: Sequence[tuple[int, Sequence[Scores]]]
-) -> tuple[bool, list[float]]:
-    """Whether all entries are candidates; and by signal the highest score below the candidates.
+def _floor(best: Scores, candidates: int) -> float:
+    """The highest score below the candidates, given the best; the lowest if there is none below."""
+    best = np.sort(best)
+    if len(best) < candidates:
+        return float(best[0]) if len(best) else 0.0
+    below = int(np.searchsorted(best, best[-candidates]))
+    return float(best[max(below - 1, 0)])
 
-    Where there is nothing below, it is the lowest score.
 
-    Args:
-        candidates: As in `weigh_steps`.
-        parts: For each part how many entries count, and by signal the best of them.
-    """
-    few = sum(count for count, _ in parts) <= candidates
-    floors = []
-    for columns in zip(*(best for _, best in parts), strict=True):
-        best = np.sort(np.concatenate(columns))
-        if few or len(best) < candidates:
-            floors.append(float(best[0]) if len(best) else 0.0)
-            continue
-        least = best[-candidates]
-        below = int(np.searchsorted(best, least))
-        floors.append(float(best[below - 1] if below else least))
-    return few, floors
+def _standards(candidates: int, parts: Sequence[_Best]) -> tuple[_Floors, list[Spread] | None]:
+    """The floors, and the spread of the candidates of each signal where parts know enough."""
+    few = sum(part.count for part in parts) <= candidates
+    columns = [np.concatenate(each) for each in zip(*(part.best for part in parts), strict=True)]
+    lowest = [
+        float(best.min(initial=np.inf)) if few and len(best) else _floor(best, candidates)
+        for best in columns
+    ]
+    enough = all(
+        part.candidates is not None
+        and all(own <= floor for own, floor in zip(part.floors, lowest, strict=True))
+        for part in parts
+    )
+    if not enough:
+        return _Floors(few, lowest), None
+    floors = np.array(lowest)[:, None]
+    scores = np.concatenate([part.candidates for part in parts if part.candidates is not None], 1)
+    if not few:
+        scores = scores[:, (scores > floors).any(axis=0)]
+    scores = np.maximum(scores, floors)
+    every = np.ones(scores.shape[1], dtype=np.bool_)
+    return _Floors(few, lowest), [Spread.of(row, every) for row in scores]
 
 
 def _spreads(several: Sequence[Scores], chosen: NDArray[np.bool_]) -> Steps[list[Spread]]:

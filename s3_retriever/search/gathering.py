@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from s3_retriever.search.documents import DocumentResult, Documents, choose_documents
-from s3_retriever.search.explanation import Explanation, lost, not_here
+from s3_retriever.search.explanation import Explanation, Peak, lost, not_here
 from s3_retriever.search.heat import Heat
 from s3_retriever.search.judging import verdict
 from s3_retriever.search.part import DocumentRows, Ranked, Request, Rows
@@ -70,7 +70,8 @@ def explain_parts(
     place = next((place for place, own in owned.items() if own is not None), None)
     if place is None:
         raise not_here(span)
-    explanation, peak = owned[place]
+    explanation: Explanation = owned[place][0]
+    peak: Peak = owned[place][1]
     bridge = None
     if peak.bridge is not None:
         found = parts.call("bridge", dict.fromkeys(range(n), (peak.bridge.span_id, view.known)))
@@ -119,12 +120,12 @@ class _Merged(Generic[_Rows]):
     def __init__(self, parts: Parts, method: str, best: Sequence[_Rows]) -> None:
         self._parts = parts
         self._method = method
-        self._best = best
+        self._first = best
 
     def __iter__(self) -> Iterator[list[tuple[int, int, _Rows]]]:
         """Places, positions in rows, and the rows, as many at once as are known to be next."""
         waiting: list[tuple[float, int, int, _Rows]] = []
-        fresh = dict(enumerate(self._best))
+        fresh = dict(enumerate(self._first))
         size = FIRST
         ends: dict[int, tuple[float, int]] = {}
         while True:
@@ -167,6 +168,7 @@ class _Gathered(Candidates):
         self.known = verdict([each.measures for each in ranked])
         self._parts = parts
         self._ranked = ranked
+        self._best = [each.best for each in ranked if isinstance(each.best, Rows)]
         self._context = limits.context
         self._rows: dict[int, _Row] = {}
         self._runs: dict[tuple[int, int], tuple[int, list[str]]] = {}
@@ -192,7 +194,7 @@ class _Gathered(Candidates):
 
     @override
     def sorted(self) -> Iterator[NDArray[np.int64]]:
-        for chunk in _Merged(self._parts, "rows", [each.best for each in self._ranked]):
+        for chunk in _Merged(self._parts, "rows", self._best):
             numbers = []
             for place, at, rows in chunk:
                 shift = self.offsets[place]
@@ -254,7 +256,7 @@ class _GatheredDocuments(Documents):
         self._offsets = [0, *accumulate(each.size for each in ranked)]
         self._known = verdict([each.measures for each in ranked])
         self._parts = parts
-        self._ranked = ranked
+        self._best = [each.best for each in ranked if isinstance(each.best, DocumentRows)]
 
     @property
     @override
@@ -263,7 +265,7 @@ class _GatheredDocuments(Documents):
 
     @override
     def best_first(self) -> Iterator[tuple[int, float]]:
-        for chunk in _Merged(self._parts, "documents", [each.best for each in self._ranked]):
+        for chunk in _Merged(self._parts, "documents", self._best):
             for place, at, rows in chunk:
                 yield int(rows.starts[at]) + self._offsets[place], float(rows.scores[at])
 
