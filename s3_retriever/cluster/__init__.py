@@ -1,0 +1,14 @@
+"""Beyond one machine: scan and search on Ray, with the results of one index."""
+
+from s3_retriever.errors import S3Error
+
+try:
+    from s3_retriever.cluster.sharded import ShardedIndex
+except ModuleNotFoundError as error:
+    if error.name != "ray":
+        raise
+    raise S3Error(
+        "Clusters need the library Ray; install it with: pip install 's3-retriever[ray]'"
+    ) from error
+
+__all__ = ["ShardedIndex"]
