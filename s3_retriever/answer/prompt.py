@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from string import Formatter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
@@ -26,12 +26,17 @@ from s3_retriever.types import (
     check_text,
 )
 
+if TYPE_CHECKING:
+    from transformers.cache_utils import Cache
+
+    from s3_retriever.answer.evidence_cache import EvidenceCache
+
 # What the spans of the evidence take along of the text around them.
 DEFAULT_CONTEXT: ContextForm = "passage"
 CHAT_PROMPT = "Answer the question from the context.\n\nContext:\n{context}\n\nQuestion: {question}"
 PLAIN_PROMPT = f"{CHAT_PROMPT}\nAnswer:"
 
-# Placeholder for the user's message while the chat template is rendered.
+# Placeholder for the user's message while the chat template is rendered, and for the context.
 _MESSAGE = "S3-USER-MESSAGE"
 
 
@@ -114,6 +119,22 @@ class Prompt:
             self._before = self._tokenizer.control_ids(before)
             self._after = self._tokenizer.control_ids(after)
 
+    def around(self, question: str) -> tuple[list[int], list[int]]:
+        """Token ids of what stands before the context, and of what stands behind it.
+
+        Raises:
+            InputError: The template names the context more than once.
+        """
+        text = self._template.format(context=_MESSAGE, question=question)
+        before, *rest = text.split(_MESSAGE)
+        if len(rest) != 1:
+            raise InputError(
+                'A prompt for evidence="cache" has {context} once; write it once, or use '
+                'evidence="text".'
+            )
+        ids = self._tokenizer.ids
+        return [*self._before, *ids(before)], [*ids(rest[0]), *self._after]
+
     def ids(self, context: str, question: str) -> list[int]:
         """Token ids of the prompt."""
         text = self._template.format(context=context, question=question)
@@ -177,6 +198,7 @@ class Request:
         min_relevance: As in `ScannedContext.compress`.
         mode: As in `S3Index.search`.
         where: As in `S3Index.search`.
+        memory: What the host cached of the context; None to read the evidence.
 
     Raises:
         HostError: The host cannot generate.
@@ -194,6 +216,7 @@ class Request:
     min_relevance: float | None = None
     mode: Mode = "hybrid"
     where: Where | None = None
+    memory: EvidenceCache | None = None
 
     def __post_init__(self) -> None:
         """Check everything that does not need the evidence."""
@@ -244,6 +267,17 @@ class Request:
     def ids(self, spans: Sequence[Span]) -> list[int]:
         """Token ids of the prompt with this evidence."""
         return self.prompt.ids(join_evidence(spans), self.question)
+
+    def recall(self, spans: Sequence[Span]) -> tuple[list[int], Cache | None]:
+        """The prompt that the host goes on from, and what it needs not read of it.
+
+        Raises:
+            InputError: The prompt cannot be put together from memory.
+        """
+        if self.memory is None:
+            return self.ids(spans), None
+        before, after = self.prompt.around(self.question)
+        return self.memory.recall(before, spans, after)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from s3_retriever.answer.budget import default_token_budget
 from s3_retriever.answer.context import in_document
@@ -35,6 +35,9 @@ from s3_retriever.types import (
     check_text,
 )
 
+if TYPE_CHECKING:
+    from s3_retriever.answer.evidence_cache import EvidenceCache
+
 MAX_NEW_TOKENS = 256
 
 
@@ -44,18 +47,25 @@ class ScannedContext:
     Made by `LongContext.scan` or `LongContext.open` from a context, and by `of_index` from an index
     of documents. Can be used as a context manager, and from several threads at once; the host runs
     for one of them at a time.
+
+    Attributes:
+        memory: What the host cached of the context, for `evidence="cache"`; else None.
     """
 
-    def __init__(self, index: S3Index, requests: Requests) -> None:
+    def __init__(
+        self, index: S3Index, requests: Requests, memory: EvidenceCache | None = None
+    ) -> None:
         """Prefer `LongContext.scan`, `LongContext.open` and `of_index`.
 
         Args:
             index: The context's pieces, or documents.
             requests: Makes the requests to the host that answers.
+            memory: What the host cached of the context; None to read the evidence.
         """
         self._store = index._store
         self._requests = requests
         self._index = index
+        self.memory = memory
 
     @classmethod
     def of_index(
@@ -244,6 +254,7 @@ class ScannedContext:
         Raises:
             S3Error: As `answer`.
         """
+        request = replace(request, memory=self.memory)
         return generate(request, *self._find(request), partial(self._find, request))
 
     def stream_to(
@@ -258,6 +269,7 @@ class ScannedContext:
         Raises:
             S3Error: As `answer`.
         """
+        request = replace(request, memory=self.memory)
         found = self._find(request)
         return AnswerStream(request, *found, partial(self._find, request), on_end)
 

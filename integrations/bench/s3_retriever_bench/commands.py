@@ -485,10 +485,20 @@ def longcontext(
     ] = None,
     host: Host = "minilm",
     codebook: CodebookFolder = None,
+    kv_codebook: Annotated[
+        str | None,
+        _option(
+            "FOLDER",
+            "For hybrid-cache, dictionaries of the host's keys and values.",
+            "those shipped for the host",
+        ),
+    ] = None,
     method: Annotated[
         list[str] | None,
         _option(
-            "NAME", "full, truncation, bm25, dense, s3, hybrid or hybrid-minilm; repeatable.", "all"
+            "NAME",
+            "full, truncation, bm25, dense, s3, hybrid, hybrid-minilm or hybrid-cache; repeatable.",
+            "all but hybrid-cache",
         ),
     ] = None,
     token_budget: Annotated[
@@ -531,6 +541,7 @@ def longcontext(
     plan = Plan(
         host=host,
         codebook=codebook,
+        kv_codebook=kv_codebook,
         data=data or [],
         tasks=task or [],
         methods=method or [],

@@ -34,7 +34,7 @@ from s3_retriever.types import Split
 from s3_retriever_bench.answering import Answerer, Asked
 from s3_retriever_bench.claims import check, longcontext_claims
 from s3_retriever_bench.corpus import source_files, text_of
-from s3_retriever_bench.evidence import METHODS, ReadContext, Tools
+from s3_retriever_bench.evidence import CACHED, METHODS, ReadContext, Tools
 from s3_retriever_bench.longbench import TASKS, Sample, choose, read_samples
 from s3_retriever_bench.storage import Store, machine, text_digest, versions
 
@@ -47,7 +47,7 @@ _COLUMNS = (
 )
 _VERSIONS = ("s3-retriever", "torch", "transformers", "sentence-transformers", "faiss-cpu")
 # The methods that need a host that generates: an encoder finds evidence, and so does MiniLM.
-_FOR_DECODERS = ("full", "hybrid-minilm")
+_FOR_DECODERS = ("full", "hybrid-minilm", CACHED)
 
 _WARM_UP_BUDGET = 16
 _WARM_UP = Sample(
@@ -90,6 +90,7 @@ class Plan:
 
     host: str = "minilm"
     codebook: str | None = None
+    kv_codebook: str | None = None
     data: Sequence[str] = ()
     tasks: Sequence[str] = ()
     methods: Sequence[str] = ()
@@ -110,8 +111,12 @@ class Plan:
     def __post_init__(self) -> None:
         """Refuse what cannot be measured, sort, and set defaults."""
         for name in self.methods:
-            if name not in METHODS:
-                raise InputError(f"There is no method {name!r}; choose from {', '.join(METHODS)}.")
+            if name not in (*METHODS, CACHED):
+                raise InputError(
+                    f"There is no method {name!r}; choose from {', '.join((*METHODS, CACHED))}."
+                )
+        if CACHED in self.methods and self.needle:
+            raise InputError(f"Method {CACHED!r} is measured on questions alone; add --no-needle.")
         if not all(0 <= depth <= 1 for depth in self.depths):
             raise InputError("A needle's depth must be from 0 (beginning) to 1 (end).")
         if not (self.data or self.tasks or self.needle):
@@ -119,7 +124,7 @@ class Plan:
                 "There is nothing to measure; give questions with --data or --task, or omit "
                 "--no-needle."
             )
-        chosen = [name for name in METHODS if not self.methods or name in self.methods]
+        chosen = [name for name in (*METHODS, CACHED) if name in (self.methods or METHODS)]
         object.__setattr__(self, "methods", tuple(chosen))
         object.__setattr__(self, "budgets", tuple(sorted(set(self.budgets or _BUDGETS))))
         object.__setattr__(self, "lengths", tuple(sorted(set(self.lengths or _LENGTHS))))
@@ -168,7 +173,7 @@ def run_longcontext(plan: Plan) -> dict[str, Any]:
     lengths = plan.lengths if plan.needle else ()
     texts = {tokens: text_of(files, tokens, host.tokenizer) for tokens in lengths}
     store = Store(plan.folder, settings, plan.fresh)
-    run = _Run(plan, methods, Tools(model, book), answerer, store)
+    run = _Run(plan, methods, Tools(model, book, plan.kv_codebook), answerer, store)
     with store.resumable():
         values, needles = run.questions(chosen), run.needles(texts)
     figures = {
@@ -219,7 +224,7 @@ def _remark(plan: Plan, left_out: int, *, generates: bool) -> str:
     if not generates:
         remarks.append(
             f"Host {plan.host} cannot generate: answers and the methods "
-            f"{' and '.join(_FOR_DECODERS)} are left out."
+            f"{' and '.join(_FOR_DECODERS[:2])} are left out."
         )
     if left_out:
         remarks.append(
