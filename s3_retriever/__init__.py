@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     )
     from s3_retriever.codebook import Codebook
     from s3_retriever.document import Document
-    from s3_retriever.engine import Compressor, S3Index, new_index
+    from s3_retriever.engine import Compressor, S3Index, merge_indexes, new_index, split_index
     from s3_retriever.errors import (
         CodebookError,
         HostError,
@@ -101,9 +101,11 @@ _MODULES = {
     "calibrate": "calibration",
     "choose_taps": "calibration",
     "load_sae": "sae",
+    "merge_indexes": "engine",
     "new_index": "engine",
     "read_files": "files",
     "sails_init": "adapters",
+    "split_index": "engine",
 }
 
 __all__ = [
@@ -154,9 +156,11 @@ __all__ = [
     "calibrate",
     "choose_taps",
     "load_sae",
+    "merge_indexes",
     "new_index",
     "read_files",
     "sails_init",
+    "split_index",
 ]
 
 

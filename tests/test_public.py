@@ -19,7 +19,7 @@ PUBLIC = {
     "Redundancy", "RelevanceRecipe", "RemoteIndex", "S3Error", "S3Index", "SailsReport",
     "ScannedContext", "SecondHop", "SentenceRecipe", "ServerError", "Span", "Tap", "TapChoice",
     "TapRecipe", "TopKSAE", "ZScore", "__version__", "calibrate", "choose_taps", "load_sae",
-    "new_index", "read_files", "sails_init",
+    "merge_indexes", "new_index", "read_files", "sails_init", "split_index",
 }  # fmt: skip
 
 

@@ -5,13 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from s3_retriever.engine.building import new_index
+from s3_retriever.engine.combining import merge_indexes, split_index
 from s3_retriever.engine.hosting import find_codebook, shared_host
 from s3_retriever.engine.s3index import S3Index
 
 if TYPE_CHECKING:
     from s3_retriever.engine.compressor import Compressor
 
-__all__ = ["Compressor", "S3Index", "find_codebook", "new_index", "shared_host"]
+__all__ = [
+    "Compressor",
+    "S3Index",
+    "find_codebook",
+    "merge_indexes",
+    "new_index",
+    "shared_host",
+    "split_index",
+]
 
 
 def __getattr__(name: str) -> object:

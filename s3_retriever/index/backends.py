@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,9 @@ from s3_retriever.processes import renew_after_fork
 
 # Where a segment is written; no reader looks into it.
 DRAFT = "draft"
+# Where the segment of an index is written that has no manifest yet. What a killed process leaves
+# there is in nobody's way.
+UNFINISHED = ".s3r-unfinished"
 _POLL_SECONDS = 0.002
 
 
@@ -75,12 +78,17 @@ class DiskBackend:
         self._last_read = content, parse_manifest(path, content)
 
     @staticmethod
-    def create(path: Path, manifest: Manifest) -> None:
-        """Write the manifest of a new index.
+    def create(
+        path: Path,
+        manifest: Manifest,
+        fill: Callable[[DiskFolder], SegmentEntry] | None = None,
+    ) -> None:
+        """Make a new index; there is none before all of it is on the disk.
 
         Args:
             path: A folder that is empty or does not exist.
             manifest: Of an empty index.
+            fill: Writes a segment into a folder, with which the index begins.
 
         Raises:
             IndexStoreError: There is an index or something else at `path`, or it cannot be
@@ -93,7 +101,10 @@ class DiskBackend:
             path.mkdir(parents=True, exist_ok=True)
         with hold(path), writing(path):
             _check_free(path)
-            replace_file(path / MANIFEST_NAME, write_manifest(manifest), durable=True)
+            new: list[Path] = []
+            if fill is not None:
+                manifest, new = _filled(path, manifest, fill)
+            replace_file(path / MANIFEST_NAME, write_manifest(manifest), first=new, durable=True)
             for folder in holders:
                 # A folder that lets nobody list it cannot be synced.
                 with suppress(PermissionError):
@@ -265,6 +276,22 @@ def _absolute(path: Path) -> Path:
         ) from error
 
 
+def _filled(
+    path: Path, manifest: Manifest, fill: Callable[[DiskFolder], SegmentEntry]
+) -> tuple[Manifest, list[Path]]:
+    """The manifest of an index with its first segment, and what the disk must have before it."""
+    draft = path / UNFINISHED
+    _remove(draft)
+    try:
+        entry = fill(DiskFolder(draft / "segment-000001"))
+        folder = path / entry.name
+        (draft / entry.name).rename(folder)
+    finally:
+        _remove(draft)
+    update = {"generation": 1, "segments": (entry,)}
+    return manifest.model_copy(update=update), [*folder.iterdir(), folder]
+
+
 def _remove(folder: Path) -> None:
     """Remove a folder as far as possible; of a link, the link alone."""
     with suppress(OSError):
@@ -279,7 +306,8 @@ def _check_free(path: Path) -> None:
             "path."
         )
     if path.exists() and (
-        not path.is_dir() or any(item.name not in LOCK_NAMES for item in path.iterdir())
+        not path.is_dir()
+        or any(item.name not in (*LOCK_NAMES, UNFINISHED) for item in path.iterdir())
     ):
         raise IndexStoreError(f"{path} is in use by other files; choose an empty or a new folder.")
 

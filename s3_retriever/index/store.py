@@ -13,6 +13,7 @@ import numpy as np
 from s3_retriever.errors import IndexStoreError, InputError
 from s3_retriever.features import Layout
 from s3_retriever.index.backends import Backend, DiskBackend, MemoryBackend, new_manifest
+from s3_retriever.index.copying import Part, write_index
 from s3_retriever.index.manifest import Manifest, SegmentEntry
 from s3_retriever.index.merging import Size, next_merge
 from s3_retriever.index.segment import Segment
@@ -224,17 +225,23 @@ class Store:
         Raises:
             IndexStoreError: `path` is in use or cannot be written, or this index is damaged.
         """
-        manifest, snapshot = self.manifest, self.snapshot()
-        # Damaged content must not get a new, valid checksum.
-        self._backend.refuse_damage(manifest.segments)
-        copy = Store.create(path, manifest.origin, manifest.text_analysis)
-        if not snapshot.n_documents:
-            return
-        entry = snapshot.segments[0].entry
-        with copy._backend.writing(), copy._draft(entry.layout) as writer:
-            for segment in snapshot.segments:
-                writer.copy_live(segment)
-            copy._commit([copy._publish(writer)])
+        write_index(path, self.manifest, [Part(each) for each in self.intact().segments])
+
+    def intact(self, *, progress: bool = False) -> Snapshot:
+        """The index as it is now, all files compared with their checksums, to copy from.
+
+        Damaged content must not get a new, valid checksum.
+
+        Args:
+            progress: Whether a bar shows how far it is (only in a terminal).
+
+        Raises:
+            IndexStoreError: As `snapshot`, or files are damaged.
+        """
+        snapshot = self.snapshot()
+        entries = [segment.entry for segment in snapshot.segments]
+        self._backend.refuse_damage(entries, progress=progress)
+        return snapshot
 
     def verify(self, *, progress: bool = False) -> Verification:
         """Read every file and compare it with its checksum; in memory there is nothing to do.
