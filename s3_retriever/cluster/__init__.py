@@ -10,3 +10,8 @@ except ModuleNotFoundError as error:
     raise S3Error(
         "Clusters need the library Ray; install it with: pip install 's3-retriever[ray]'"
     ) from error
+
+from s3_retriever.cluster.building import build
+from s3_retriever.cluster.reading import read_documents
+
+__all__ = ["build", "read_documents"]

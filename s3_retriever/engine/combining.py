@@ -1,4 +1,4 @@
-"""`merge_indexes` and `split_index`: several indexes become one, and one several, without a host."""
+"""`merge_indexes` and `split_index`: indexes become one, and one several, without a host."""
 
 from __future__ import annotations
 
@@ -14,16 +14,6 @@ from s3_retriever.errors import IndexStoreError, InputError
 from s3_retriever.index import Snapshot, Store
 from s3_retriever.index.copying import Part, write_index
 from s3_retriever.types import check_count, check_path, shown
-
-# What has to be the same in indexes that become one. Names of hosts and codebooks may differ:
-# they are folders, which may have moved.
-_SAME = {
-    "fingerprint": "host",
-    "window": "window",
-    "overlap": "overlap of windows",
-    "codebook": "codebook",
-    "recipe": "recipe",
-}
 
 
 def merge_indexes(paths: Iterable[str | Path], path: str | Path, *, progress: bool = True) -> Path:
@@ -58,7 +48,8 @@ def merge_indexes(paths: Iterable[str | Path], path: str | Path, *, progress: bo
     _check_ids(folders, snapshots)
     snapshots = [store.intact(progress=progress) for store in stores]
     parts = [Part(segment) for snapshot in snapshots for segment in snapshot.segments]
-    write_index(target, stores[0].manifest, parts, progress=progress)
+    like = stores[0].manifest
+    write_index(target, like.origin, like.text_analysis, parts, progress=progress)
     return target
 
 
@@ -93,10 +84,10 @@ def split_index(
             f"The index at {source} has {snapshot.n_documents} documents, too few for "
             f"{len(targets)} indexes; make fewer."
         )
-    made: list[Path] = []
+    like, made = store.manifest, list[Path]()
     try:
         for target, parts in zip(targets, _runs(snapshot, len(targets)), strict=True):
-            write_index(target, store.manifest, parts, progress=progress)
+            write_index(target, like.origin, like.text_analysis, parts, progress=progress)
             made.append(target)
     except BaseException:
         for target in made:
@@ -114,11 +105,7 @@ def check_alike(stores: Sequence[Store]) -> None:
     origins = [Origin.read(store) for store in stores]
     first, *others = zip(stores, origins, strict=True)
     for store, origin in others:
-        different = [
-            word
-            for field, word in _SAME.items()
-            if getattr(origin, field) != getattr(first[1], field)
-        ]
+        different = first[1].differences(origin)
         if store.manifest.text_analysis != first[0].manifest.text_analysis:
             different.append("text analysis")
         if different:

@@ -44,6 +44,8 @@ DRAFT = "draft"
 # Where the segment of an index is written that has no manifest yet. What a killed process leaves
 # there is in nobody's way.
 UNFINISHED = ".s3r-unfinished"
+# Where the blocks of a cluster's build wait until they are copied into the index.
+BLOCKS = ".s3r-blocks"
 _POLL_SECONDS = 0.002
 
 
@@ -96,11 +98,11 @@ class DiskBackend:
         """
         path = _absolute(path)
         with writing(path):
-            _check_free(path)
+            check_free(path)
             holders = [path.parent, *(f.parent for f in path.parents if not f.exists())]
             path.mkdir(parents=True, exist_ok=True)
         with hold(path), writing(path):
-            _check_free(path)
+            check_free(path)
             new: list[Path] = []
             if fill is not None:
                 manifest, new = _filled(path, manifest, fill)
@@ -299,7 +301,12 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _check_free(path: Path) -> None:
+def check_free(path: Path) -> None:
+    """Refuse a folder for a new index that is in use.
+
+    Raises:
+        IndexStoreError: There is an index or something else.
+    """
     if (path / MANIFEST_NAME).exists():
         raise IndexStoreError(
             f"There already is an index at {path}; open it with S3Index.open(), or choose another "
@@ -307,7 +314,7 @@ def _check_free(path: Path) -> None:
         )
     if path.exists() and (
         not path.is_dir()
-        or any(item.name not in (*LOCK_NAMES, UNFINISHED) for item in path.iterdir())
+        or any(item.name not in (*LOCK_NAMES, UNFINISHED, BLOCKS) for item in path.iterdir())
     ):
         raise IndexStoreError(f"{path} is in use by other files; choose an empty or a new folder.")
 

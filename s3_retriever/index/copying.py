@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from s3_retriever.index.backends import DiskBackend, new_manifest
-from s3_retriever.index.manifest import Manifest, SegmentEntry
+from s3_retriever.index.manifest import SegmentEntry
 from s3_retriever.index.segment import Segment
 from s3_retriever.index.storage import DiskFolder
 from s3_retriever.index.writer import SegmentWriter
@@ -36,33 +37,53 @@ class Part(NamedTuple):
 
 
 def write_index(
-    path: Path, like: Manifest, parts: Sequence[Part], *, progress: bool = False
+    path: Path,
+    origin: Mapping[str, Any],
+    text_analysis: Mapping[str, str],
+    parts: Iterable[Part],
+    *,
+    progress: bool = False,
 ) -> None:
     """Write documents to a new index on disk, as one segment; all of it or nothing.
 
     Args:
         path: A folder that is empty or does not exist.
-        like: Says how the documents were made.
-        parts: The documents, in order; of segments with the same layout that are intact.
+        origin: What the documents were made with, as for `Store.create`.
+        text_analysis: What cut them into sentences and terms, as there.
+        parts: The documents, in order; of segments with the same layout that are intact. One is
+            opened at a time if they come from an iterator.
         progress: Whether a bar shows how far it is (only in a terminal).
 
     Raises:
         IndexStoreError: `path` is in use or cannot be written, or a segment is damaged.
     """
-    parts = [part for part in parts if part.n_documents]
+    filled = (part for part in parts if part.n_documents)
+    first = next(filled, None)
 
     def fill(folder: DiskFolder) -> SegmentEntry:
-        writer = SegmentWriter(folder, parts[0].segment.entry.layout)
-        total = sum(part.segment.n_tokens for part in parts)
+        assert first is not None
+        writer = SegmentWriter(folder, first.segment.entry.layout)
         try:
-            with progress_bar(
-                progress, total=total, unit="token", unit_scale=True, desc="Copying"
-            ) as bar:
-                for segment, chosen in parts:
-                    writer.copy_live(segment, bar, chosen)
+            copy_parts(writer, chain([first], filled), progress=progress)
             return writer.close()
         finally:
             writer.abort()
 
-    manifest = new_manifest(like.origin, like.text_analysis)
-    DiskBackend.create(path, manifest, fill if parts else None)
+    manifest = new_manifest(origin, text_analysis)
+    DiskBackend.create(path, manifest, None if first is None else fill)
+
+
+def copy_parts(writer: SegmentWriter, parts: Iterable[Part], *, progress: bool = False) -> None:
+    """Copy documents into a segment that is being written.
+
+    Args:
+        writer: Takes them.
+        parts: The documents, in order.
+        progress: Whether a bar shows how far it is (only in a terminal).
+
+    Raises:
+        IndexStoreError: A segment is damaged, or the copy cannot be written.
+    """
+    with progress_bar(progress, unit="token", unit_scale=True, desc="Copying") as bar:
+        for segment, chosen in parts:
+            writer.copy_live(segment, bar, chosen)

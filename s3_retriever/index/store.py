@@ -167,7 +167,7 @@ class Store:
             taken = None if replace else snapshot.__contains__
             with self._draft(layout, taken) as writer:
                 yield writer
-                if not writer.ids:
+                if not writer.n_documents:
                     return
                 entry = self._publish(writer)
             kept = self._without(snapshot, writer.ids)
@@ -225,7 +225,8 @@ class Store:
         Raises:
             IndexStoreError: `path` is in use or cannot be written, or this index is damaged.
         """
-        write_index(path, self.manifest, [Part(each) for each in self.intact().segments])
+        parts = [Part(segment) for segment in self.intact().segments]
+        write_index(path, self.manifest.origin, self.manifest.text_analysis, parts)
 
     def intact(self, *, progress: bool = False) -> Snapshot:
         """The index as it is now, all files compared with their checksums, to copy from.

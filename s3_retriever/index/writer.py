@@ -70,8 +70,13 @@ class SegmentWriter:
 
     @property
     def ids(self) -> list[str]:
-        """Ids of the documents that were added, in order."""
+        """Ids of the documents that were added, not copied, in order."""
         return list(self._ids)
+
+    @property
+    def n_documents(self) -> int:
+        """Number of documents so far."""
+        return self._documents.count
 
     def add(self, chunk: EncodedChunk) -> None:
         """Add the next tokens of a document, or the first tokens of another.
