@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from hashlib import blake2b
@@ -28,7 +29,7 @@ from s3_retriever.progress import Bar, progress_bar
 from s3_retriever.recipe import Recipe
 from s3_retriever.remote import is_url
 from s3_retriever.text import TEXT_ANALYSIS
-from s3_retriever.types import check_count, check_flag, check_path, check_source
+from s3_retriever.types import check_count, check_flag, check_path, check_source, shown
 
 # Some minutes of a CPU: the most that the death of a worker costs.
 BLOCK_CHARACTERS = 500_000
@@ -98,9 +99,11 @@ def build(
         check_count(threads, "threads"),
     )
     characters = check_count(block_characters, "block_characters")
-    shown = check_flag(progress, "progress")
+    visible = check_flag(progress, "progress")
     if workers is not None:
         workers = check_count(workers, "workers")
+    if isinstance(gpus, bool) or not isinstance(gpus, (int, float)) or not 0 <= gpus < math.inf:
+        raise InputError(f"gpus must be a number of at least 0, not {shown(gpus)}.")
     stream = documents_of(documents)
     if not (folder / MANIFEST_NAME).exists():
         check_free(folder)
@@ -110,14 +113,14 @@ def build(
     blocks = BlockFolder(folder)
     with blocks.reserved(), blocks.witness() as witness:
         with (
-            progress_bar(shown, unit="char", unit_scale=True, desc="Scanning") as bar,
+            progress_bar(visible, unit="char", unit_scale=True, desc="Scanning") as bar,
             _Pool(job._replace(witness=witness), workers, gpus, blocks, bar) as pool,
         ):
             origin = pool.origin()
             existing = _existing(folder, origin)
             todo = cut(_each_once(stream), characters, origin)
             names = pool.scan(block for block in todo if not _is_committed(block, blocks, existing))
-        _commit(folder, origin, existing, blocks, names, shown)
+        _commit(folder, origin, existing, blocks, names, visible)
         blocks.remove()
     return S3Index.open(folder, job.host, codebook=job.codebook, **host_options)
 
