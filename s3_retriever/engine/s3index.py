@@ -28,6 +28,7 @@ from s3_retriever.paths import lasting
 from s3_retriever.processes import renew_after_fork
 from s3_retriever.progress import Bar, progress_bar
 from s3_retriever.recipe import Recipe
+from s3_retriever.remote import is_url
 from s3_retriever.search import (
     DocumentResult,
     Explanation,
@@ -188,7 +189,9 @@ class S3Index:
         downloaded: it is a folder, in the cache of the Hugging Face Hub, or has to be passed.
 
         Args:
-            path: Folder of the index.
+            path: Folder of the index; or its URL in object storage, such as `s3://bucket/folder`
+                (extra `remote`). From there the index is copied to the user's cache, as it is now,
+                and can only be read.
             host: The host, if it is elsewhere than when the index was made.
             codebook: The codebook, if it is elsewhere than when the index was made.
             host_options: For `Host.load`.
@@ -198,7 +201,11 @@ class S3Index:
                 made with another codebook.
             CodebookError: The codebook cannot be read.
         """
-        store = Store.open(check_path(path))
+        store = (
+            Store.open_url(path, progress=True)
+            if isinstance(path, str) and is_url(path)
+            else Store.open(check_path(path))
+        )
         origin = Origin.read(store)
         named, own_codebook = host is not None, codebook is not None
         host = origin.host if host is None else host_name(host)
@@ -281,7 +288,7 @@ class S3Index:
                 "S3Index.open(path), or create it with a path."
             )
         opening = self._opening or Opening(self.encoder.host, self.encoder.codebook, {})
-        return _open_again, (str(self.path), *opening.named())
+        return _open_again, (self._store.url or str(self.path), *opening.named())
 
     def _renew(self) -> None:
         self._loading = threading.Lock()
@@ -298,7 +305,7 @@ class S3Index:
 
     @property
     def path(self) -> Path | None:
-        """Folder of the index; None if it lives in memory."""
+        """Folder of the index, or of its local copy; None if it lives in memory."""
         return self._store.path
 
     def close(self) -> None:

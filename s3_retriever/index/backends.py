@@ -278,6 +278,32 @@ def _absolute(path: Path) -> Path:
         ) from error
 
 
+class MirrorBackend(DiskBackend):
+    """A local copy of an index in object storage, which is only read.
+
+    Args:
+        path: Folder of the copy.
+        url: Where the index is.
+    """
+
+    def __init__(self, path: Path, url: str) -> None:
+        super().__init__(path)
+        self.url = url
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Refuse to.
+
+        Raises:
+            IndexStoreError: Always.
+        """
+        raise IndexStoreError(
+            f"The index at {self.url} can only be read; change the index that it is a copy of, and "
+            "copy that there again."
+        )
+        yield
+
+
 def _filled(
     path: Path, manifest: Manifest, fill: Callable[[DiskFolder], SegmentEntry]
 ) -> tuple[Manifest, list[Path]]:

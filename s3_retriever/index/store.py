@@ -12,10 +12,17 @@ import numpy as np
 
 from s3_retriever.errors import IndexStoreError, InputError
 from s3_retriever.features import Layout
-from s3_retriever.index.backends import Backend, DiskBackend, MemoryBackend, new_manifest
+from s3_retriever.index.backends import (
+    Backend,
+    DiskBackend,
+    MemoryBackend,
+    MirrorBackend,
+    new_manifest,
+)
 from s3_retriever.index.copying import Part, write_index
 from s3_retriever.index.manifest import Manifest, SegmentEntry
 from s3_retriever.index.merging import Size, next_merge
+from s3_retriever.index.mirroring import forget, mirror
 from s3_retriever.index.segment import Segment
 from s3_retriever.index.segment_files import write_tombstones
 from s3_retriever.index.snapshot import Snapshot
@@ -86,10 +93,37 @@ class Store:
         store.snapshot()
         return store
 
+    @classmethod
+    def open_url(cls, url: str, *, progress: bool = False) -> Store:
+        """Open an index in object storage, as it is there now, to be read.
+
+        Args:
+            url: As in `mirroring.mirror`, which copies it to the user's cache.
+            progress: Whether a bar shows how far that is (only in a terminal).
+
+        Raises:
+            S3Error: As `mirror`.
+        """
+        folder = mirror(url, progress=progress)
+        try:
+            store = cls(MirrorBackend(folder, url))
+            store.snapshot()
+        except IndexStoreError:
+            # What is wrong may be wrong in the cache alone.
+            forget(folder)
+            store = cls(MirrorBackend(mirror(url, progress=progress), url))
+            store.snapshot()
+        return store
+
     @property
     def path(self) -> Path | None:
-        """The folder; None for an index in memory."""
+        """The folder, for an index in object storage that of its copy; None in memory."""
         return self._backend.path
+
+    @property
+    def url(self) -> str | None:
+        """Where the index is in object storage; None if it is not there."""
+        return self._backend.url if isinstance(self._backend, MirrorBackend) else None
 
     @property
     def manifest(self) -> Manifest:
