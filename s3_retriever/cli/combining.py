@@ -1,4 +1,4 @@
-"""`s3r merge` and `s3r split`."""
+"""`s3r merge`, `s3r split` and `s3r export`."""
 
 from __future__ import annotations
 
@@ -57,6 +57,23 @@ def split(
         raise typer.BadParameter("Name the new indexes with --into, or say how many with --parts.")
     for made in split_index(index, into or parts or 0):
         _show(made)
+
+
+def export(
+    index: options.IndexPath,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write, empty or new.")],
+) -> None:
+    """Write the sentences of an index as Parquet, for another engine; needs the extra export.
+
+    Each has its text, its document and its metadata, sparse vectors of its features and terms,
+    and a dense vector. The host is not loaded.
+    """
+    from s3_retriever.engine import S3Index, export_index
+
+    with S3Index.open(index) as opened:
+        file = export_index(opened, folder)
+        sentences = opened.stats()["sentences"]
+    results().print(f"{file}: {sentences:,} sentences.", soft_wrap=True)
 
 
 def _show(path: Path) -> None:

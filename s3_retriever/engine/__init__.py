@@ -11,13 +11,17 @@ from s3_retriever.engine.s3index import S3Index
 
 if TYPE_CHECKING:
     from s3_retriever.engine.compressor import Compressor
+    from s3_retriever.engine.exporting import QuestionVectors, export_index, question_vectors
 
 __all__ = [
     "Compressor",
+    "QuestionVectors",
     "S3Index",
+    "export_index",
     "find_codebook",
     "merge_indexes",
     "new_index",
+    "question_vectors",
     "shared_host",
     "split_index",
 ]
@@ -29,4 +33,9 @@ def __getattr__(name: str) -> object:
         from s3_retriever.engine.compressor import Compressor
 
         return Compressor
+    # Few programs export.
+    if name in ("QuestionVectors", "export_index", "question_vectors"):
+        from s3_retriever.engine import exporting
+
+        return getattr(exporting, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

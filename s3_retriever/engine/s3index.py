@@ -507,8 +507,8 @@ class S3Index:
             where: Metadata that documents must have, such as `{"year": 2024}` or
                 `{"year": {"$gte": 2020}}`, or a function of a document's metadata. Operators:
                 `$eq`, `$ne`, `$gt`, `$gte`, `$lt`, `$lte`, `$in`, `$nin`, `$contains`,
-                `$icontains`, `$not_contains`, `$exists`, `$and`, `$or` and `$not`. Applied before
-                ranking.
+                `$icontains`, `$not_contains`, `$exists`, `$and`, `$or` and `$not`;
+                `{"$ids": [...]}` searches these documents. Applied before ranking.
             order: `score`, best first, or `document`, as in the documents.
             unique: Whether a sentence that occurs in several places, such as overlapping chunks or
                 copies of a document, is returned once. White space is ignored.
@@ -612,6 +612,10 @@ class S3Index:
         check_string(tap, "tap")
         feature = check_count(feature, "feature", least=0)
         return firings(self._store.snapshot(), tap, feature, check_count(limit, "limit"))
+
+    def snapshot(self) -> Snapshot:
+        """The index as it is now; what is added or deleted later makes no difference to it."""
+        return self._store.snapshot()
 
     def stats(self) -> dict[str, Any]:
         """Sizes and settings, as JSON values."""
