@@ -87,7 +87,7 @@ def _at_url(url: str) -> Iterator[Document]:
 
 def _of_parquet(files: list[str], **options: Any) -> Iterator[Document]:
     # Reading takes no CPU of those that are counted: workers may hold all of them.
-    dataset = ray.data.read_parquet(files, ray_remote_args={"num_cpus": 0}, **options)
+    dataset = ray.data.read_parquet(files, num_cpus=0, **options)
     return _of_dataset(dataset)
 
 

@@ -311,7 +311,7 @@ class _TermReader:
         now = sentences < end
         self._pending = [(sentences[~now], hashes[~now], counts[~now])]
         now &= np.isin(sentences, live)
-        sentences, counts = sentences[now], counts[now].astype(np.float64)
+        sentences, hashes, counts = sentences[now], hashes[now], counts[now].astype(np.float64)
         lengths = self._segment.sentences["n_terms"][sentences].astype(np.float64)
         values = counts * (K1 + 1) / (counts + K1 * (1 - B + B * lengths / max(mean, 1.0)))
         keys = (sentences.astype(np.uint64) << np.uint64(32)) | (hashes & _TERM_MASK)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import ray
 from helpers.segments import tree
@@ -103,11 +107,13 @@ def interrupted(documents, after, error):
     raise error
 
 
+# Ray Data warns about its own settings.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*")
 def test_workers_make_the_index_that_one_process_makes(
     documents, model, expected, tmp_path, monkeypatch
 ):
-    """Although one of them is killed while it works."""
-    pools = []
+    """From a file that Ray reads, and although one of them is killed while it works."""
+    pools, killed = [], []
 
     class Watched(building._Pool):
         def __init__(self, *arguments):
@@ -117,23 +123,33 @@ def test_workers_make_the_index_that_one_process_makes(
     monkeypatch.setattr(building, "_Pool", Watched)
 
     def kill():
-        while not pools or pools[0]._origin is None:
+        until = time.monotonic() + 300
+        while (not pools or pools[0]._origin is None) and time.monotonic() < until:
             time.sleep(0.01)
         worker = pools[0]._actors[0]
-        process = ray.get(worker.__ray_call__.remote(lambda scanner: os.getpid()))
-        os.kill(process, signal.SIGKILL)
+        with suppress(ray.exceptions.RayError):
+            process = ray.get(worker.__ray_call__.remote(lambda scanner: os.getpid()))
+            os.kill(process, signal.SIGKILL)
+            killed.append(process)
 
+    rows = [
+        {"id": d.id, "text": d.text, "metadata": json.dumps(d.metadata), "unit": d.unit}
+        for d in documents
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "d.parquet", row_group_size=9)
     own = not ray.is_initialized()
     building.start_ray()
     killer = threading.Thread(target=kill)
     killer.start()
     try:
-        with build(documents, tmp_path / "many.s3r", model, workers=2) as index:
+        source = tmp_path / "d.parquet"
+        with build(source, tmp_path / "many.s3r", model, workers=2) as index:
             assert index.ids() == [document.id for document in documents]
     finally:
         killer.join()
         if own:
             ray.shutdown()
+    assert killed
     check_equal(tmp_path / "many.s3r", expected)
 
 

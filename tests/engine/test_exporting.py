@@ -27,7 +27,10 @@ QUESTION = "Who mends warm bread and 7 boats before dawn? Une boulangerie"
 
 @pytest.fixture(scope="module")
 def index():
-    """Of the embedded host, several segments, two languages, deletions, documents without text."""
+    """Of the embedded host: small blocks, two languages, deletions, documents without text."""
+    blocks = pytest.MonkeyPatch()
+    blocks.setattr("s3_retriever.index.postings.BLOCK_TOKENS", 30)
+    blocks.setattr("s3_retriever.index.lexical.BLOCK_ENTRIES", 7)
     with S3Index.create(device="cpu", dtype="float32") as index:
         index.add(
             [
@@ -40,6 +43,7 @@ def index():
         index.add([Document("La boulangerie est ouverte. Le pain est chaud.", "fr")])
         index.add([Document("Only this and gone.", "only")])
         index.delete(["gone", "only"])
+        blocks.undo()
         yield index
 
 
