@@ -33,8 +33,9 @@ from s3_retriever.types import check_count, check_flag, check_path, check_source
 
 # Some minutes of a CPU: the most that the death of a worker costs.
 BLOCK_CHARACTERS = 500_000
-# How often a block is begun again after its worker died.
-_RETRIES = 5
+# How often a block is begun again after its worker died, as machines that are lent may be taken
+# away now and then.
+_RETRIES = 25
 _TICK_SECONDS = 1.0
 
 
@@ -131,7 +132,8 @@ def _room(workers: int | None, threads: int, gpus: float, reserve: int) -> int:
     Raises:
         InputError: The cluster has no room for them.
     """
-    total = ray.cluster_resources()
+    cluster: Any = ray
+    total = cluster.cluster_resources()
     room = int((total.get("CPU", 0) - reserve) // threads)
     if gpus:
         room = min(room, int(total.get("GPU", 0) / gpus))
@@ -221,7 +223,8 @@ class _Pool:
     """
 
     def __init__(self, job: Job, size: int, gpus: float, blocks: BlockFolder, bar: Bar) -> None:
-        scanner = ray.remote(concurrency_groups={"progress": 1})(Scanner).options(
+        remote: Any = ray.remote(concurrency_groups={"progress": 1})  # type: ignore[call-overload]
+        scanner = remote(Scanner).options(
             num_cpus=job.threads, num_gpus=gpus, max_restarts=-1, max_task_retries=_RETRIES
         )
         self._blocks, self._bar = blocks, bar

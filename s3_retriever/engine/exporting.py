@@ -278,8 +278,9 @@ def _features(
     numbers, indices = numbers[kept], indices[kept]
     scoring = recipe.scoring
     power = scoring.length_power if isinstance(scoring, FeatureCoverage) else 0.0
-    values = segment.sentence_tokens[numbers].astype(np.float64) ** -power
-    return np.bincount(numbers - first, minlength=end - first)[live - first], indices, values
+    values: NDArray[np.float64] = segment.sentence_tokens[numbers].astype(np.float64) ** -power
+    sizes = np.bincount(numbers - first, minlength=end - first)[live - first]
+    return sizes.astype(np.int64), indices, values
 
 
 class _TermReader:
