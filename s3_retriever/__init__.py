@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     )
     from s3_retriever.codebook import Codebook
     from s3_retriever.document import Document
-    from s3_retriever.engine import Compressor, S3Index, new_index
+    from s3_retriever.engine import (
+        Compressor,
+        S3Index,
+        export_index,
+        merge_indexes,
+        new_index,
+        question_vectors,
+        split_index,
+    )
     from s3_retriever.errors import (
         CodebookError,
         HostError,
@@ -100,10 +108,14 @@ _MODULES = {
     "ZScore": "recipe",
     "calibrate": "calibration",
     "choose_taps": "calibration",
+    "export_index": "engine",
     "load_sae": "sae",
+    "merge_indexes": "engine",
     "new_index": "engine",
+    "question_vectors": "engine",
     "read_files": "files",
     "sails_init": "adapters",
+    "split_index": "engine",
 }
 
 __all__ = [
@@ -153,10 +165,14 @@ __all__ = [
     "__version__",
     "calibrate",
     "choose_taps",
+    "export_index",
     "load_sae",
+    "merge_indexes",
     "new_index",
+    "question_vectors",
     "read_files",
     "sails_init",
+    "split_index",
 ]
 
 

@@ -231,6 +231,37 @@ def memory(
 
 
 @app.command()
+def build(
+    characters: Annotated[
+        list[int] | None, _number("Characters to index; repeatable.", "1000000")
+    ] = None,
+    workers: Annotated[list[int] | None, _number("Workers; repeatable.", "1 and 2")] = None,
+    host: Host = "minilm",
+    codebook: CodebookFolder = None,
+    recipe: Annotated[str, _option("RECIPE", "default, paper, or a JSON file.")] = "default",
+    text: Annotated[
+        list[Path] | None, _option("FILE", f"Text to index: {_PLAIN_OR_JSON}", _LIBRARY)
+    ] = None,
+    out: OutFile = None,
+) -> None:
+    """Speed and memory of cluster.build, by workers of one thread; needs the extra ray."""
+    from s3_retriever.cli import options
+    from s3_retriever_bench.building import run_building
+    from s3_retriever_bench.tables import building_tables
+
+    figures = run_building(
+        characters or [1_000_000],
+        workers or [1, 2],
+        host=host,
+        codebook=codebook,
+        recipe=options.recipe(recipe) or "default",
+        texts=text or [],
+    )
+    _print(building_tables(figures))
+    _write_json(figures, out)
+
+
+@app.command()
 def serve(
     clients: Annotated[int, _number("Clients that search at once.")] = 32,
     seconds: Annotated[float, _option("S", "Seconds of load.", min=1.0)] = 60.0,

@@ -187,6 +187,24 @@ def memory_tables(figures: Figures) -> Iterator[Grid]:
     yield Grid("", ["tokens", "documents", "peak MiB", "index bytes/token", "tokens/s"], rows)
 
 
+def building_tables(figures: Figures) -> Iterator[Grid]:
+    """The table of `build`."""
+    rows = [
+        [
+            f"{row['workers']}",
+            f"{row['tokens']:,}",
+            f"{row['documents']:,}",
+            f"{row['seconds']:,.1f}",
+            f"{row['tokens_per_second']:,.0f}",
+            f"{row['driver_bytes'] / 2**20:,.0f}",
+            f"{(row['worker_bytes'] or 0) / 2**20:,.0f}",
+        ]
+        for row in figures["rows"]
+    ]
+    header = ["workers", "tokens", "documents", "seconds", "tokens/s", "driver MiB", "worker MiB"]
+    yield Grid("", header, rows)
+
+
 def serving_tables(figures: Figures) -> Iterator[Grid]:
     """The table of `serve`."""
     latency = figures["latency_ms"]
