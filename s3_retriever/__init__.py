@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from s3_retriever.sae import TopKSAE, load_sae
     from s3_retriever.search import DocumentResult, Explanation, Firings, Heat, Span
     from s3_retriever.server.client import RemoteIndex
+    from s3_retriever.turns import Turn, conversation
 
     __version__: str
 
@@ -97,9 +98,11 @@ _MODULES = {
     "TapChoice": "calibration",
     "TapRecipe": "recipe",
     "TopKSAE": "sae",
+    "Turn": "turns",
     "ZScore": "recipe",
     "calibrate": "calibration",
     "choose_taps": "calibration",
+    "conversation": "turns",
     "load_sae": "sae",
     "new_index": "engine",
     "read_files": "files",
@@ -149,10 +152,12 @@ __all__ = [
     "TapChoice",
     "TapRecipe",
     "TopKSAE",
+    "Turn",
     "ZScore",
     "__version__",
     "calibrate",
     "choose_taps",
+    "conversation",
     "load_sae",
     "new_index",
     "read_files",

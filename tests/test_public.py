@@ -18,8 +18,8 @@ PUBLIC = {
     "Interleave", "KVCodebook", "LabelledQuestion", "LongContext", "MaxToken", "Recipe",
     "Redundancy", "RelevanceRecipe", "RemoteIndex", "S3Error", "S3Index", "SailsReport",
     "ScannedContext", "SecondHop", "SentenceRecipe", "ServerError", "Span", "Tap", "TapChoice",
-    "TapRecipe", "TopKSAE", "ZScore", "__version__", "calibrate", "choose_taps", "load_sae",
-    "new_index", "read_files", "sails_init",
+    "TapRecipe", "TopKSAE", "Turn", "ZScore", "__version__", "calibrate", "choose_taps",
+    "conversation", "load_sae", "new_index", "read_files", "sails_init",
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from s3_retriever.answer.context import Context, is_last, pieces
 from s3_retriever.answer.generation import Answer, AnswerStream
-from s3_retriever.answer.prompt import DEFAULT_CONTEXT, Requests
+from s3_retriever.answer.prompt import Requests
 from s3_retriever.answer.scanned import MAX_NEW_TOKENS, ScannedContext
 from s3_retriever.codebook import Codebook
 from s3_retriever.document import Document
@@ -27,6 +27,7 @@ from s3_retriever.index.manifest import MANIFEST_NAME
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import Span
 from s3_retriever.types import (
+    DEFAULT_CONTEXT,
     ContextForm,
     check_choice,
     check_count,

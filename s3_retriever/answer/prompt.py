@@ -17,6 +17,7 @@ from s3_retriever.errors import HostError, InputError
 from s3_retriever.host import Host
 from s3_retriever.search import Span
 from s3_retriever.types import (
+    DEFAULT_CONTEXT,
     ContextForm,
     Mode,
     Where,
@@ -26,8 +27,6 @@ from s3_retriever.types import (
     check_text,
 )
 
-# What the spans of the evidence take along of the text around them.
-DEFAULT_CONTEXT: ContextForm = "passage"
 CHAT_PROMPT = "Answer the question from the context.\n\nContext:\n{context}\n\nQuestion: {question}"
 PLAIN_PROMPT = f"{CHAT_PROMPT}\nAnswer:"
 
@@ -177,6 +176,7 @@ class Request:
         min_relevance: As in `ScannedContext.compress`.
         mode: As in `S3Index.search`.
         where: As in `S3Index.search`.
+        context: What the spans of the evidence take along of the text around them.
 
     Raises:
         HostError: The host cannot generate.
@@ -194,6 +194,7 @@ class Request:
     min_relevance: float | None = None
     mode: Mode = "hybrid"
     where: Where | None = None
+    context: ContextForm = DEFAULT_CONTEXT
 
     def __post_init__(self) -> None:
         """Check everything that does not need the evidence."""
@@ -206,6 +207,7 @@ class Request:
             check_count(self.refresh, "refresh")
         check_share(self.min_relevance, "min_relevance")
         check_choice(self.mode, "mode", Mode)
+        check_choice(self.context, "context", ContextForm)
         if self._room is None:
             return
         facts = (
@@ -254,7 +256,7 @@ class Requests:
         host: The host.
         chat_options: Passed on to its chat template.
         refresh: The `refresh` of requests that have none of their own.
-        context: What the spans of the evidence take along of the text around them.
+        context: The `context` of requests that have none of their own.
     """
 
     host: Host
@@ -273,6 +275,7 @@ class Requests:
         options: Mapping[str, Any],
         mode: Mode = "hybrid",
         where: Where | None = None,
+        context: ContextForm | None = None,
     ) -> Request:
         """Make a request; the prompt is a template, all else as in `Request`.
 
@@ -290,4 +293,5 @@ class Requests:
             min_relevance,
             mode,
             where,
+            self.context if context is None else context,
         )

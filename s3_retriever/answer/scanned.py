@@ -13,7 +13,6 @@ from s3_retriever.answer.budget import default_token_budget
 from s3_retriever.answer.context import in_document
 from s3_retriever.answer.generation import Answer, AnswerStream, generate
 from s3_retriever.answer.prompt import (
-    DEFAULT_CONTEXT,
     Request,
     Requests,
     fit_evidence,
@@ -26,6 +25,7 @@ from s3_retriever.errors import InputError
 from s3_retriever.host import Host
 from s3_retriever.search import Span, knows_relevance
 from s3_retriever.types import (
+    DEFAULT_CONTEXT,
     ContextForm,
     Mode,
     Where,
@@ -117,6 +117,7 @@ class ScannedContext:
         token_budget: int | None = None,
         min_relevance: float | None = None,
         mode: Mode = "hybrid",
+        context: ContextForm | None = None,
     ) -> list[Span]:
         """Find the evidence for a question: M_S3 U M_BM25 U M_bias (S3-Attention, section 4).
 
@@ -129,6 +130,7 @@ class ScannedContext:
                 known; else 0, which leaves nothing out.
             mode: As in `S3Index.search`: `hybrid` uses all three, `s3` only M_S3 and `bm25` only
                 M_BM25.
+            context: As in `S3Index.search`; by default what `LongContext` was given.
 
         Returns:
             Spans in the context's order, with offsets into its documents; none if nothing is
@@ -137,10 +139,13 @@ class ScannedContext:
             and no sources.
 
         Raises:
-            InputError: The question is empty, a number is out of range, or the mode is unknown.
+            InputError: The question is empty, a number is out of range, or a name is unknown.
         """
         check_text(question, "question")
         check_choice(mode, "mode", Mode)
+        if context is None:
+            context = self._requests.context
+        check_choice(context, "context", ContextForm)
         check_share(min_relevance, "min_relevance")
         if token_budget is None:
             token_budget = default_token_budget(self._requests.host)
@@ -150,6 +155,7 @@ class ScannedContext:
             question,
             token_budget,
             lambda spans: tokenizer.count(join_evidence(spans)),
+            context,
             mode,
             min_relevance,
         )
@@ -165,6 +171,7 @@ class ScannedContext:
         prompt: str | None = None,
         mode: Mode = "hybrid",
         where: Where | None = None,
+        context: ContextForm | None = None,
         **generation: Any,
     ) -> Answer:
         """Let the host answer a question from the evidence for it.
@@ -181,6 +188,7 @@ class ScannedContext:
             prompt: A text with `{context}` and `{question}`.
             mode: As in `S3Index.search`.
             where: Metadata that the documents of the evidence must have, as in `S3Index.search`.
+            context: As in `compress`.
             generation: Passed on to the model's `generate`, such as `do_sample=True`; decoding is
                 greedy by default.
 
@@ -205,6 +213,7 @@ class ScannedContext:
                 generation,
                 mode,
                 where,
+                context,
             )
         )
 
@@ -219,6 +228,7 @@ class ScannedContext:
         prompt: str | None = None,
         mode: Mode = "hybrid",
         where: Where | None = None,
+        context: ContextForm | None = None,
         **generation: Any,
     ) -> AnswerStream:
         """Like `answer`, but yields the text while it is generated, and has the answer at the end.
@@ -235,6 +245,7 @@ class ScannedContext:
             generation,
             mode,
             where,
+            context,
         )
         return self.stream_to(request)
 
@@ -279,6 +290,7 @@ class ScannedContext:
             question,
             request.evidence_tokens,
             lambda spans: len(request.ids(spans)) - request.overhead,
+            request.context,
             mode,
             request.min_relevance,
             where,
@@ -297,6 +309,7 @@ class ScannedContext:
         question: str,
         token_budget: int,
         count: Callable[[Sequence[Span]], int],
+        context: ContextForm,
         mode: Mode = "hybrid",
         min_relevance: float | None = None,
         where: Where | None = None,
@@ -317,7 +330,7 @@ class ScannedContext:
             min_relevance=floor,
             where=where,
             order="document",
-            context=self._requests.context,
+            context=context,
         )
         return fit_evidence([in_document(span) for span in spans], count, token_budget)
 

@@ -44,6 +44,7 @@ from s3_retriever.search import (
 )
 from s3_retriever.text import TEXT_ANALYSIS
 from s3_retriever.types import (
+    DEFAULT_CONTEXT,
     ContextForm,
     GroupBy,
     Mode,
@@ -483,7 +484,7 @@ class S3Index:
         recipe: str | Recipe | None = None,
         group_by: GroupBy | None = None,
         spans_per_document: int | None = None,
-        context: ContextForm = "sentence",
+        context: ContextForm = DEFAULT_CONTEXT,
         **_unknown: NoReturn,
     ) -> list[Span] | list[DocumentResult]:
         """Find the spans that answer a question, or the documents that have them.

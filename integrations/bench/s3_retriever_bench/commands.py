@@ -449,7 +449,10 @@ def longcontext(
     method: Annotated[
         list[str] | None,
         _option(
-            "NAME", "full, truncation, bm25, dense, s3, hybrid or hybrid-minilm; repeatable.", "all"
+            "NAME",
+            "full, truncation, bm25, dense, s3, hybrid or hybrid-minilm, the last two also with a "
+            "form of evidence, such as hybrid-section; repeatable.",
+            "all, in the default form",
         ),
     ] = None,
     token_budget: Annotated[
@@ -461,6 +464,13 @@ def longcontext(
     max_context_tokens: Annotated[
         int | None, _number("Skip questions about longer contexts.", "none skipped")
     ] = None,
+    kl: Annotated[
+        bool,
+        typer.Option(
+            "--kl/--no-kl",
+            help="Read whole contexts, too, to see how far evidence changes what the host expects.",
+        ),
+    ] = True,
     needle: Annotated[
         bool, typer.Option("--needle/--no-needle", help="Look for needles in haystacks, too.")
     ] = True,
@@ -500,6 +510,7 @@ def longcontext(
         paragraphs=paragraphs,
         questions=questions,
         max_context_tokens=max_context_tokens,
+        kl=kl,
         needle=needle,
         lengths=needle_tokens or [],
         depths=needle_depth or [],

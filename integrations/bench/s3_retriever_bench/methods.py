@@ -312,6 +312,7 @@ METHODS: Mapping[str, Callable[[Resources, Sequence[Document]], Searcher]] = {
     "s3": partial(_indexed, "s3", "default"),
     "hybrid": partial(_indexed, "hybrid", "default"),
     "hybrid-passage": partial(_indexed, "hybrid", "default", context="passage"),
+    "hybrid-neighbours": partial(_indexed, "hybrid", "default", context="neighbours"),
     "hybrid-section": partial(_indexed, "hybrid", "default", context="section"),
     "s3-paper": partial(_indexed, "s3", "paper"),
     "s3-paper-literal": partial(_indexed, "s3", "paper-literal"),

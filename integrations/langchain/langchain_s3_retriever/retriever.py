@@ -19,7 +19,15 @@ from langchain_s3_retriever.documents import (
     to_parent,
 )
 from langchain_s3_retriever.settings import Count, Share, is_blank
-from s3_retriever.types import ContextForm, GroupBy, Mode, Order, Where, refuse_arguments
+from s3_retriever.types import (
+    DEFAULT_CONTEXT,
+    ContextForm,
+    GroupBy,
+    Mode,
+    Order,
+    Where,
+    refuse_arguments,
+)
 
 if TYPE_CHECKING:
     from langchain_core.callbacks import (
@@ -130,7 +138,7 @@ class S3Retriever(BaseRetriever):
     """`document` returns whole documents, ranked by all of their evidence."""
     spans_per_document: Count = None
     """Maximum number of spans of a document; None for no limit, or 3 with `group_by`."""
-    context: ContextForm = "sentence"
+    context: ContextForm = DEFAULT_CONTEXT
     """What a span takes along of the text around it: `sentence`, `passage` or `section`."""
 
     @model_validator(mode="before")
