@@ -70,7 +70,7 @@ def quality(
         _option(
             "SET",
             "Question set: a JSON Lines file, or hotpotqa, 2wikimultihopqa, musique, fairytaleqa, "
-            "qmsum or scifact from the Hub; repeatable.",
+            "qmsum or scifact from the Hub, or dialogues, which are made up; repeatable.",
         ),
     ],
     host: Host = "minilm",

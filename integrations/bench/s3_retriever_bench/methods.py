@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 
 import numpy as np
 
-from s3_retriever import Codebook, Document, Host, InputError, Recipe, S3Index, Span
+from s3_retriever import (
+    Codebook,
+    Document,
+    Host,
+    InputError,
+    Recipe,
+    S3Index,
+    Span,
+    Turn,
+    conversation,
+)
 from s3_retriever.calibration.question_sets import Piece
 from s3_retriever.encoder import CachingEncoder, Encoder
 from s3_retriever.encoder.words import WordsEncoder
@@ -47,6 +58,11 @@ _MANY = 500
 _DEPTH = 1_000
 # The constant of LangChain's EnsembleRetriever.
 _RANK_CONSTANT = 60
+# A turn of a transcript, and how many of them make one.
+_TURN = re.compile(
+    r"^(?:\[(?P<time>[^\]\n]+)\] )?(?P<speaker>[^:\n]{1,60}): (?P<text>.+)$", re.MULTILINE
+)
+_LEAST_TURNS = 2
 # Chunks that the compressor gets from the vector store.
 _CHUNKS = 20
 
@@ -147,13 +163,54 @@ class _IndexSearcher(Searcher):
         )
 
     def ranked(self, question: str, count: int) -> Sequence[Span]:
-        return self._index.search(question, count, mode=self._mode)
+        return self._index.search(question, count, mode=self._mode, context=self._context)
 
     def size(self) -> int:
         return int(self._index.stats()["bytes"])
 
     def close(self) -> None:
         self._index.close()
+
+
+class _Turns(Searcher):
+    """`hybrid` over transcripts (`speaker: text`, one line per turn) whose turns are documents.
+
+    A document without such lines stays whole.
+    """
+
+    def __init__(self, shared: Resources, documents: Sequence[Document]) -> None:
+        self._places: dict[str, tuple[str, int]] = {}
+        turns = [turn for document in documents for turn in self._turns(document)]
+        self._searcher = _indexed("hybrid", "default", shared, turns)
+
+    def _turns(self, document: Document) -> Iterator[Document]:
+        """A document's turns; keeps where each begins."""
+        found = list(_TURN.finditer(document.text))
+        spoken = (Turn(turn["text"], turn["speaker"], turn["time"]) for turn in found)
+        parts = list(conversation(spoken, title=document.title, id=document.id))
+        if len(parts) < _LEAST_TURNS:
+            found, parts = [], [document]
+            self._places[document.id] = document.id, 0
+        for part in parts:
+            if found:
+                start = found[int(part.metadata["turn"]) - 1].start("text")
+                self._places[part.id] = document.id, start
+            yield part
+
+    def search(self, question: str, budget: int) -> Sequence[Passage]:
+        pieces = self._searcher.search(question, budget)
+        return [self._placed(piece) for piece in pieces]
+
+    def _placed(self, piece: Piece) -> Passage:
+        document_id, shift = self._places[piece.document_id]
+        start, end = piece.start + shift, piece.end + shift
+        return Passage(document_id, start, end, piece.tokens, piece.text, "")
+
+    def size(self) -> int:
+        return self._searcher.size()
+
+    def close(self) -> None:
+        self._searcher.close()
 
 
 class _Ensemble(Searcher):
@@ -230,7 +287,9 @@ class _Compressed(Searcher):
             Document(self._passages[n].text, str(n), {"title": self._passages[n].title})
             for n in numbers
         ]
-        spans = self._compressor.compress(question, documents, token_budget=budget)
+        spans = self._compressor.compress(
+            question, documents, token_budget=budget, context="sentence"
+        )
         return [_within(self._passages[int(span.document_id)], span) for span in spans]
 
     def size(self) -> int:
@@ -314,6 +373,7 @@ METHODS: Mapping[str, Callable[[Resources, Sequence[Document]], Searcher]] = {
     "hybrid-passage": partial(_indexed, "hybrid", "default", context="passage"),
     "hybrid-neighbours": partial(_indexed, "hybrid", "default", context="neighbours"),
     "hybrid-section": partial(_indexed, "hybrid", "default", context="section"),
+    "hybrid-turns": _Turns,
     "s3-paper": partial(_indexed, "s3", "paper"),
     "s3-paper-literal": partial(_indexed, "s3", "paper-literal"),
     "hybrid-paper": partial(_indexed, "hybrid", "paper"),
