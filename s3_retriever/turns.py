@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import date, datetime, timezone
 from typing import Any
 
@@ -62,6 +62,9 @@ class Turn:
             )
 
 
+_FIELDS = tuple(each.name for each in fields(Turn))
+
+
 def conversation(
     turns: Iterable[Turn | Mapping[str, Any]],
     *,
@@ -107,14 +110,19 @@ def _documents(turns: Iterable[Any], title: str, name: str) -> Iterator[Document
 
 
 def _turn(item: Any, number: int) -> Turn:
+    if isinstance(item, Turn):
+        return item
+    if not isinstance(item, Mapping):
+        kind = type(item).__name__
+        raise InputError(f"Turn {number} must be a Turn or a mapping, not {kind}.")
+    unknown = [key for key in item if key not in _FIELDS]
+    if unknown or item.get("text") is None:
+        what = f"the unknown field {shown(unknown[0])}" if unknown else "no text"
+        raise InputError(f"Turn {number} has {what}; a turn has {', '.join(_FIELDS)}.")
     try:
-        if isinstance(item, Turn):
-            return item
-        if isinstance(item, Mapping):
-            return Turn(**item)
-    except (InputError, TypeError) as error:
+        return Turn(**{key: value for key, value in item.items() if value is not None})
+    except InputError as error:
         raise InputError(f"Turn {number} cannot be used: {error}") from None
-    raise InputError(f"Turn {number} is a {type(item).__name__}, not a Turn or a mapping.")
 
 
 def described(turn: Turn, before: Turn | None = None, title: str = "") -> dict[str, Any]:
@@ -129,9 +137,9 @@ def described(turn: Turn, before: Turn | None = None, title: str = "") -> dict[s
     heading = ", ".join(filter(None, (" ".join(turn.speaker.split()), said)))
     asked = _asked(before) if before is not None and before.speaker != turn.speaker else ""
     heading = "; ".join(filter(None, (heading, asked and f"asked: {asked}")))
-    named = {"speaker": turn.speaker, "time": time}
-    known = {key: value for key, value in named.items() if value not in ("", None)}
-    return {**known, "title": ": ".join(filter(None, (" ".join(title.split()), heading)))}
+    heading = ": ".join(filter(None, (" ".join(title.split()), heading)))
+    named = {"speaker": turn.speaker, "time": time, "title": heading}
+    return {key: value for key, value in named.items() if value not in ("", None)}
 
 
 def _asked(turn: Turn) -> str:

@@ -29,10 +29,11 @@ _TITLES = ("title", "name", "subject", "topic")
 _NAMES = ("nickname", "display_name", "real_name", "name", "username")
 # Items or lines at the beginning that show whether a file is a chat.
 _TRIED = 20
-# `[12/05/2023, 10:31:07] Ann: text`, `12.05.23, 10:31 - Ann: text` or `2023-05-12 10:31 Ann: text`.
+# `[12/05/2023, 10:31:07] Ann: text` or `12.05.23, 10:31 - Ann: text`. Logs have no comma there.
 _STAMP = re.compile(
-    r"[\u200e\u200f]?\[?(?P<time>\d{1,4}[-./]\d{1,2}[-./]\d{1,4},?[ \u202f\xa0]"
-    r"\d{1,2}[:.]\d{2}(?:[:.]\d{2})?(?:[ \u202f\xa0]?[AaPp]\.?[Mm]\.?)?)\]?(?: [-\u2013])? "
+    r"[\u200e\u200f]?(?P<open>\[)?"
+    r"(?P<time>\d{1,4}[-./]\d{1,2}[-./]\d{1,4},[ \u202f\xa0]\d{1,2}[:.]\d{2}(?:[:.]\d{2})?"
+    r"(?:[ \u202f\xa0]?[AaPp]\.?[Mm]\.?)?)(?(open)\]| [-\u2013]) "
     r"(?:(?P<speaker>[^:\n]{1,80}): ?(?P<text>.*))?"
 )
 
@@ -168,7 +169,7 @@ def _content(
     own_id: str = "",
 ) -> Content:
     known = described(turn, before, title)
-    heading = known.pop("title")
+    heading = known.pop("title", "")
     return Content(turn.text, heading, metadata={**metadata, **known}, part=str(number), id=own_id)
 
 
