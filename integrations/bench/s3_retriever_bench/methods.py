@@ -58,11 +58,10 @@ _MANY = 500
 _DEPTH = 1_000
 # The constant of LangChain's EnsembleRetriever.
 _RANK_CONSTANT = 60
-# A turn of a transcript, and how many of them make one.
+# A turn of a transcript.
 _TURN = re.compile(
     r"^(?:\[(?P<time>[^\]\n]+)\] )?(?P<speaker>[^:\n]{1,60}): (?P<text>.+)$", re.MULTILINE
 )
-_LEAST_TURNS = 2
 # Chunks that the compressor gets from the vector store.
 _CHUNKS = 20
 
@@ -173,33 +172,31 @@ class _IndexSearcher(Searcher):
 
 
 class _Turns(Searcher):
-    """`hybrid` over transcripts (`speaker: text`, one line per turn) whose turns are documents.
+    """`hybrid` over transcripts (`speaker: text`, a line per turn) whose turns are documents.
 
-    A document without such lines stays whole.
+    Any other document stays whole.
     """
 
     def __init__(self, shared: Resources, documents: Sequence[Document]) -> None:
+        # The document that a turn is from, and where the turn begins.
         self._places: dict[str, tuple[str, int]] = {}
         turns = [turn for document in documents for turn in self._turns(document)]
         self._searcher = _indexed("hybrid", "default", shared, turns)
 
     def _turns(self, document: Document) -> Iterator[Document]:
-        """A document's turns; keeps where each begins."""
         found = list(_TURN.finditer(document.text))
-        spoken = (Turn(turn["text"], turn["speaker"], turn["time"]) for turn in found)
-        parts = list(conversation(spoken, title=document.title, id=document.id))
-        if len(parts) < _LEAST_TURNS:
-            found, parts = [], [document]
+        if len(found) < max(2, len(document.text.splitlines())):
             self._places[document.id] = document.id, 0
-        for part in parts:
-            if found:
-                start = found[int(part.metadata["turn"]) - 1].start("text")
-                self._places[part.id] = document.id, start
+            yield document
+            return
+        spoken = (Turn(turn["text"], turn["speaker"], turn["time"]) for turn in found)
+        for part in conversation(spoken, title=document.title, id=document.id):
+            start = found[int(part.metadata["turn"]) - 1].start("text")
+            self._places[part.id] = document.id, start
             yield part
 
     def search(self, question: str, budget: int) -> Sequence[Passage]:
-        pieces = self._searcher.search(question, budget)
-        return [self._placed(piece) for piece in pieces]
+        return [self._placed(piece) for piece in self._searcher.search(question, budget)]
 
     def _placed(self, piece: Piece) -> Passage:
         document_id, shift = self._places[piece.document_id]
