@@ -25,6 +25,7 @@ Order = Literal["score", "document"]
 GroupBy = Literal["document"]
 # What a span takes along of the text around it; see `search.context`.
 ContextForm = Literal["sentence", "passage", "neighbours", "section"]
+# The same for searches, answers, compressors and integrations; see docs/research-log.md.
 DEFAULT_CONTEXT: ContextForm = "sentence"
 # What evidence is made of: sentences, or lines that are never cut or joined.
 Unit = Literal["sentence", "line"]

@@ -60,7 +60,7 @@ class LongContext:
             and what is written so far, and go on with that evidence. By default an answer has the
             evidence for its question alone.
         context: What the spans of the evidence take along of the text around them: `sentence`,
-            `passage` or `section`, as in `S3Index.search`.
+            `passage`, `neighbours` or `section`, as in `S3Index.search`.
         chat_options: Passed on to the tokenizer's chat template, such as
             `{"enable_thinking": False}`.
         host_options: For `Host.load` of the host, such as `device="cuda"`.

@@ -514,7 +514,8 @@ class S3Index:
             context: What a span takes along of the text around it, if the budget has room for it.
                 `sentence`: nothing. `passage`: the sentence before, if this one begins with a word
                 such as "he" or "this" (in English), and the little that lies between two spans.
-                `section`: its paragraph, or 128 tokens of it. Spans that touch become one.
+                `neighbours`: sentences on both sides, up to 64 tokens. `section`: its paragraph, or
+                128 tokens of it. Spans that touch become one.
 
         Returns:
             Spans that do not overlap, or documents with such spans; fewer than asked for if there

@@ -171,29 +171,22 @@ class _IndexSearcher(Searcher):
         self._index.close()
 
 
-class _Turns(Searcher):
-    """`hybrid` over transcripts (`speaker: text`, a line per turn) whose turns are documents.
+# The parts of a document, as documents, and where each begins in it.
+Parts = Callable[[Document, OffsetTokenizer], Iterator[tuple[Document, int]]]
 
-    Any other document stays whole.
-    """
 
-    def __init__(self, shared: Resources, documents: Sequence[Document]) -> None:
-        # The document that a turn is from, and where the turn begins.
+class _InParts(Searcher):
+    """`hybrid` over documents whose parts are indexed as documents of their own."""
+
+    def __init__(self, parts: Parts, shared: Resources, documents: Sequence[Document]) -> None:
+        # The document that a part is from, and where the part begins.
         self._places: dict[str, tuple[str, int]] = {}
-        turns = [turn for document in documents for turn in self._turns(document)]
-        self._searcher = _indexed("hybrid", "default", shared, turns)
-
-    def _turns(self, document: Document) -> Iterator[Document]:
-        found = list(_TURN.finditer(document.text))
-        if len(found) < max(2, len(document.text.splitlines())):
-            self._places[document.id] = document.id, 0
-            yield document
-            return
-        spoken = (Turn(turn["text"], turn["speaker"], turn["time"]) for turn in found)
-        for part in conversation(spoken, title=document.title, id=document.id):
-            start = found[int(part.metadata["turn"]) - 1].start("text")
-            self._places[part.id] = document.id, start
-            yield part
+        indexed = []
+        for document in documents:
+            for part, start in parts(document, shared.tokenizer):
+                self._places[part.id] = document.id, start
+                indexed.append(part)
+        self._searcher = _indexed("hybrid", "default", shared, indexed)
 
     def search(self, question: str, budget: int) -> Sequence[Passage]:
         return [self._placed(piece) for piece in self._searcher.search(question, budget)]
@@ -208,6 +201,23 @@ class _Turns(Searcher):
 
     def close(self) -> None:
         self._searcher.close()
+
+
+def _turns(document: Document, _: OffsetTokenizer) -> Iterator[tuple[Document, int]]:
+    """The turns of a transcript (`speaker: text`, a line per turn); any other document whole."""
+    found = list(_TURN.finditer(document.text))
+    if len(found) < max(2, len(document.text.splitlines())):
+        yield document, 0
+        return
+    spoken = (Turn(turn["text"], turn["speaker"], turn["time"]) for turn in found)
+    for part in conversation(spoken, title=document.title, id=document.id):
+        yield part, found[int(part.metadata["turn"]) - 1].start("text")
+
+
+def _sections(document: Document, tokenizer: OffsetTokenizer) -> Iterator[tuple[Document, int]]:
+    """Runs of whole sentences of up to 254 tokens."""
+    for part in chunks(document, tokenizer):
+        yield Document(part.text, f"{document.id}#{part.start}", document.metadata), part.start
 
 
 class _Ensemble(Searcher):
@@ -370,7 +380,8 @@ METHODS: Mapping[str, Callable[[Resources, Sequence[Document]], Searcher]] = {
     "hybrid-passage": partial(_indexed, "hybrid", "default", context="passage"),
     "hybrid-neighbours": partial(_indexed, "hybrid", "default", context="neighbours"),
     "hybrid-section": partial(_indexed, "hybrid", "default", context="section"),
-    "hybrid-turns": _Turns,
+    "hybrid-turns": partial(_InParts, _turns),
+    "hybrid-sections": partial(_InParts, _sections),
     "s3-paper": partial(_indexed, "s3", "paper"),
     "s3-paper-literal": partial(_indexed, "s3", "paper-literal"),
     "hybrid-paper": partial(_indexed, "hybrid", "paper"),

@@ -81,7 +81,7 @@ class S3Compressor(BaseDocumentCompressor):
     order: Order = "score"
     """`score`, best first, or `document`, as in the documents."""
     context: ContextForm = DEFAULT_CONTEXT
-    """What a span takes along of the text around it: `sentence`, `passage` or `section`."""
+    """What a span takes along of the text around it, as in `S3Index.search`."""
     host: str | Host = "minilm"
     """`minilm`, a local folder, a model id on the Hugging Face Hub, or a loaded host."""
     codebook: str | Path | Codebook | None = None

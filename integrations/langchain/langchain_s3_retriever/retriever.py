@@ -59,8 +59,8 @@ class SearchOptions(TypedDict, total=False):
         group_by: `document` returns whole documents, ranked by all of their evidence.
         spans_per_document: Maximum number of spans of a document; None for no limit, or 3 with
             `group_by`.
-        context: What a span takes along of the text around it: `sentence`, `passage` or `section`,
-            as in `S3Index.search`.
+        context: What a span takes along of the text around it: `sentence`, `passage`, `neighbours`
+            or `section`, as in `S3Index.search`.
     """
 
     k: int | None
@@ -139,7 +139,7 @@ class S3Retriever(BaseRetriever):
     spans_per_document: Count = None
     """Maximum number of spans of a document; None for no limit, or 3 with `group_by`."""
     context: ContextForm = DEFAULT_CONTEXT
-    """What a span takes along of the text around it: `sentence`, `passage` or `section`."""
+    """What a span takes along of the text around it, as in `S3Index.search`."""
 
     @model_validator(mode="before")
     @classmethod

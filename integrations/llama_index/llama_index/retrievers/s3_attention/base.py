@@ -86,8 +86,8 @@ class S3Retriever(BaseRetriever):
             spans.
         spans_per_node: Maximum number of spans of a node; no limit by default, or 3 with
             `group_by`.
-        context: What a span takes along of the text around it: `sentence`, `passage` or `section`,
-            as in `S3Index.search`.
+        context: What a span takes along of the text around it: `sentence`, `passage`, `neighbours`
+            or `section`, as in `S3Index.search`.
         docstore: The docstore that `refresh` reads.
         callback_manager: As for every retriever of LlamaIndex.
         object_map: Objects that index nodes refer to, by `index_id`.
