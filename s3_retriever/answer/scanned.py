@@ -323,16 +323,23 @@ class ScannedContext:
                     question, 1, mode=mode, min_relevance=floor
                 )
                 return whole if relevant else []
-        spans = self._index.search(
-            question,
-            mode=mode,
-            token_budget=token_budget,
-            min_relevance=floor,
-            where=where,
-            order="document",
-            context=context,
-        )
-        return fit_evidence([in_document(span) for span in spans], count, token_budget)
+        room = token_budget
+        while True:
+            found = self._index.search(
+                question,
+                mode=mode,
+                token_budget=room,
+                min_relevance=floor,
+                where=where,
+                order="document",
+                context=context,
+            )
+            spans = [in_document(span) for span in found]
+            surplus = count(spans) - token_budget
+            # To drop a sentence loses little; to drop a wider span may lose most of the evidence.
+            if surplus <= 0 or surplus >= room or context == "sentence":
+                return fit_evidence(spans, count, token_budget)
+            room -= surplus
 
     def _floor(self, min_relevance: float | None, mode: Mode) -> float:
         """The lowest relevance of evidence."""
