@@ -60,7 +60,7 @@ _DEPTH = 1_000
 _RANK_CONSTANT = 60
 # A turn of a transcript.
 _TURN = re.compile(
-    r"^(?:\[(?P<time>[^\]\n]+)\] )?(?P<speaker>[^:\n]{1,60}): (?P<text>.+)$", re.MULTILINE
+    r"^(?:\[(?P<time>[^\]\n]+)\] )?(?P<speaker>[^:\n]{1,100}): ?(?P<text>.*)$", re.MULTILINE
 )
 # Chunks that the compressor gets from the vector store.
 _CHUNKS = 20
