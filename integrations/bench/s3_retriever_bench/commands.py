@@ -70,7 +70,7 @@ def quality(
         _option(
             "SET",
             "Question set: a JSON Lines file, or hotpotqa, 2wikimultihopqa, musique, fairytaleqa, "
-            "qmsum or scifact from the Hub; repeatable.",
+            "qmsum or scifact from the Hub, or dialogues, which are made up; repeatable.",
         ),
     ],
     host: Host = "minilm",
@@ -528,8 +528,9 @@ def longcontext(
         list[str] | None,
         _option(
             "NAME",
-            "full, truncation, bm25, dense, s3, hybrid, hybrid-minilm or hybrid-cache; repeatable.",
-            "all but hybrid-cache",
+            "full, truncation, bm25, dense, s3, hybrid, hybrid-minilm or hybrid-cache; hybrid and "
+            "hybrid-minilm also with a form of evidence, such as hybrid-section; repeatable.",
+            "all but hybrid-cache, in the default form",
         ),
     ] = None,
     token_budget: Annotated[
@@ -541,6 +542,13 @@ def longcontext(
     max_context_tokens: Annotated[
         int | None, _number("Skip questions about longer contexts.", "none skipped")
     ] = None,
+    kl: Annotated[
+        bool,
+        typer.Option(
+            "--kl/--no-kl",
+            help="Read whole contexts, too, to see how far evidence changes what the host expects.",
+        ),
+    ] = True,
     needle: Annotated[
         bool, typer.Option("--needle/--no-needle", help="Look for needles in haystacks, too.")
     ] = True,
@@ -581,6 +589,7 @@ def longcontext(
         paragraphs=paragraphs,
         questions=questions,
         max_context_tokens=max_context_tokens,
+        kl=kl,
         needle=needle,
         lengths=needle_tokens or [],
         depths=needle_depth or [],
