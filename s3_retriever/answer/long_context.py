@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from s3_retriever.answer.context import Context, is_last, pieces
 from s3_retriever.answer.generation import Answer, AnswerStream
-from s3_retriever.answer.prompt import DEFAULT_CONTEXT, Requests
+from s3_retriever.answer.prompt import Requests
 from s3_retriever.answer.scanned import MAX_NEW_TOKENS, ScannedContext
 from s3_retriever.codebook import Codebook
 from s3_retriever.document import Document
@@ -27,6 +27,7 @@ from s3_retriever.index.manifest import MANIFEST_NAME
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import Span
 from s3_retriever.types import (
+    DEFAULT_CONTEXT,
     ContextForm,
     check_choice,
     check_count,
@@ -65,7 +66,7 @@ class LongContext:
             and what is written so far, and go on with that evidence. By default an answer has the
             evidence for its question alone.
         context: What the spans of the evidence take along of the text around them: `sentence`,
-            `passage` or `section`, as in `S3Index.search`.
+            `passage`, `neighbours` or `section`, as in `S3Index.search`.
         evidence: `text`: the host reads the evidence for each answer. `cache`: it reads the whole
             context once more while it is scanned, keeps its keys and values in memory as codes, and
             goes on from those of the evidence, which is faster and less exact; see

@@ -17,6 +17,7 @@ from s3_retriever.errors import HostError, InputError
 from s3_retriever.host import Host
 from s3_retriever.search import Span
 from s3_retriever.types import (
+    DEFAULT_CONTEXT,
     ContextForm,
     Mode,
     Where,
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
     from s3_retriever.answer.evidence_cache import EvidenceCache
 
-# What the spans of the evidence take along of the text around them.
-DEFAULT_CONTEXT: ContextForm = "passage"
 CHAT_PROMPT = "Answer the question from the context.\n\nContext:\n{context}\n\nQuestion: {question}"
 PLAIN_PROMPT = f"{CHAT_PROMPT}\nAnswer:"
 
@@ -204,6 +203,7 @@ class Request:
         mode: As in `S3Index.search`.
         where: As in `S3Index.search`.
         memory: What the host cached of the context; None to read the evidence.
+        context: What the spans of the evidence take along of the text around them.
 
     Raises:
         HostError: The host cannot generate.
@@ -221,6 +221,7 @@ class Request:
     min_relevance: float | None = None
     mode: Mode = "hybrid"
     where: Where | None = None
+    context: ContextForm = DEFAULT_CONTEXT
     memory: EvidenceCache | None = None
 
     def __post_init__(self) -> None:
@@ -234,6 +235,7 @@ class Request:
             check_count(self.refresh, "refresh")
         check_share(self.min_relevance, "min_relevance")
         check_choice(self.mode, "mode", Mode)
+        check_choice(self.context, "context", ContextForm)
         if self._room is None:
             return
         facts = (
@@ -293,7 +295,7 @@ class Requests:
         host: The host.
         chat_options: Passed on to its chat template.
         refresh: The `refresh` of requests that have none of their own.
-        context: What the spans of the evidence take along of the text around them.
+        context: The `context` of requests that have none of their own.
     """
 
     host: Host
@@ -312,6 +314,7 @@ class Requests:
         options: Mapping[str, Any],
         mode: Mode = "hybrid",
         where: Where | None = None,
+        context: ContextForm | None = None,
     ) -> Request:
         """Make a request; the prompt is a template, all else as in `Request`.
 
@@ -329,4 +332,5 @@ class Requests:
             min_relevance,
             mode,
             where,
+            self.context if context is None else context,
         )

@@ -13,7 +13,6 @@ from s3_retriever.answer.budget import default_token_budget
 from s3_retriever.answer.context import in_document
 from s3_retriever.answer.generation import Answer, AnswerStream, generate
 from s3_retriever.answer.prompt import (
-    DEFAULT_CONTEXT,
     Request,
     Requests,
     fit_evidence,
@@ -26,6 +25,7 @@ from s3_retriever.errors import InputError
 from s3_retriever.host import Host
 from s3_retriever.search import Span, knows_relevance
 from s3_retriever.types import (
+    DEFAULT_CONTEXT,
     ContextForm,
     Mode,
     Where,
@@ -127,6 +127,7 @@ class ScannedContext:
         token_budget: int | None = None,
         min_relevance: float | None = None,
         mode: Mode = "hybrid",
+        context: ContextForm | None = None,
     ) -> list[Span]:
         """Find the evidence for a question: M_S3 U M_BM25 U M_bias (S3-Attention, section 4).
 
@@ -139,6 +140,7 @@ class ScannedContext:
                 known; else 0, which leaves nothing out.
             mode: As in `S3Index.search`: `hybrid` uses all three, `s3` only M_S3 and `bm25` only
                 M_BM25.
+            context: As in `S3Index.search`; by default what `LongContext` was given.
 
         Returns:
             Spans in the context's order, with offsets into its documents; none if nothing is
@@ -147,10 +149,13 @@ class ScannedContext:
             and no sources.
 
         Raises:
-            InputError: The question is empty, a number is out of range, or the mode is unknown.
+            InputError: The question is empty, a number is out of range, or a name is unknown.
         """
         check_text(question, "question")
         check_choice(mode, "mode", Mode)
+        if context is None:
+            context = self._requests.context
+        check_choice(context, "context", ContextForm)
         check_share(min_relevance, "min_relevance")
         if token_budget is None:
             token_budget = default_token_budget(self._requests.host)
@@ -160,6 +165,7 @@ class ScannedContext:
             question,
             token_budget,
             lambda spans: tokenizer.count(join_evidence(spans)),
+            context,
             mode,
             min_relevance,
         )
@@ -175,6 +181,7 @@ class ScannedContext:
         prompt: str | None = None,
         mode: Mode = "hybrid",
         where: Where | None = None,
+        context: ContextForm | None = None,
         **generation: Any,
     ) -> Answer:
         """Let the host answer a question from the evidence for it.
@@ -191,6 +198,7 @@ class ScannedContext:
             prompt: A text with `{context}` and `{question}`.
             mode: As in `S3Index.search`.
             where: Metadata that the documents of the evidence must have, as in `S3Index.search`.
+            context: As in `compress`.
             generation: Passed on to the model's `generate`, such as `do_sample=True`; decoding is
                 greedy by default.
 
@@ -215,6 +223,7 @@ class ScannedContext:
                 generation,
                 mode,
                 where,
+                context,
             )
         )
 
@@ -229,6 +238,7 @@ class ScannedContext:
         prompt: str | None = None,
         mode: Mode = "hybrid",
         where: Where | None = None,
+        context: ContextForm | None = None,
         **generation: Any,
     ) -> AnswerStream:
         """Like `answer`, but yields the text while it is generated, and has the answer at the end.
@@ -245,6 +255,7 @@ class ScannedContext:
             generation,
             mode,
             where,
+            context,
         )
         return self.stream_to(request)
 
@@ -291,6 +302,7 @@ class ScannedContext:
             question,
             request.evidence_tokens,
             lambda spans: len(request.ids(spans)) - request.overhead,
+            request.context,
             mode,
             request.min_relevance,
             where,
@@ -309,6 +321,7 @@ class ScannedContext:
         question: str,
         token_budget: int,
         count: Callable[[Sequence[Span]], int],
+        context: ContextForm,
         mode: Mode = "hybrid",
         min_relevance: float | None = None,
         where: Where | None = None,
@@ -322,16 +335,23 @@ class ScannedContext:
                     question, 1, mode=mode, min_relevance=floor
                 )
                 return whole if relevant else []
-        spans = self._index.search(
-            question,
-            mode=mode,
-            token_budget=token_budget,
-            min_relevance=floor,
-            where=where,
-            order="document",
-            context=self._requests.context,
-        )
-        return fit_evidence([in_document(span) for span in spans], count, token_budget)
+        room = token_budget
+        while True:
+            found = self._index.search(
+                question,
+                mode=mode,
+                token_budget=room,
+                min_relevance=floor,
+                where=where,
+                order="document",
+                context=context,
+            )
+            spans = [in_document(span) for span in found]
+            surplus = count(spans) - token_budget
+            # To drop a sentence loses little; to drop a wider span may lose most of the evidence.
+            if surplus <= 0 or surplus >= room or context == "sentence":
+                return fit_evidence(spans, count, token_budget)
+            room -= surplus
 
     def _floor(self, min_relevance: float | None, mode: Mode) -> float:
         """The lowest relevance of evidence."""

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, TypedDict, overload
 
-from typing_extensions import Unpack
+from typing_extensions import Self, Unpack
 
 from s3_retriever.codebook.files import local_folder, read_codebook_file
 from s3_retriever.display import error_html, index_html
@@ -28,6 +28,7 @@ from s3_retriever.paths import lasting
 from s3_retriever.processes import renew_after_fork
 from s3_retriever.progress import Bar, progress_bar
 from s3_retriever.recipe import Recipe
+from s3_retriever.remote import is_url
 from s3_retriever.search import (
     DocumentResult,
     Explanation,
@@ -44,6 +45,7 @@ from s3_retriever.search import (
 )
 from s3_retriever.text import TEXT_ANALYSIS
 from s3_retriever.types import (
+    DEFAULT_CONTEXT,
     ContextForm,
     GroupBy,
     Mode,
@@ -188,7 +190,9 @@ class S3Index:
         downloaded: it is a folder, in the cache of the Hugging Face Hub, or has to be passed.
 
         Args:
-            path: Folder of the index.
+            path: Folder of the index; or its URL in object storage, such as `s3://bucket/folder`
+                (extra `remote`). From there the index is copied to the user's cache, as it is now,
+                and can only be read.
             host: The host, if it is elsewhere than when the index was made.
             codebook: The codebook, if it is elsewhere than when the index was made.
             host_options: For `Host.load`.
@@ -198,50 +202,12 @@ class S3Index:
                 made with another codebook.
             CodebookError: The codebook cannot be read.
         """
-        store = Store.open(check_path(path))
-        origin = Origin.read(store)
-        named, own_codebook = host is not None, codebook is not None
-        host = origin.host if host is None else host_name(host)
-        # The host and the codebook may be loaded later, from another working directory.
-        if isinstance(host, str):
-            host = lasting(host)
-        if isinstance(codebook, (str, os.PathLike)):
-            codebook = lasting(check_source(codebook, "codebook"))
-        elif codebook is not None:
-            from s3_retriever.codebook import Codebook
-
-            check_type(codebook, Codebook, "codebook")
-        # Such an index may be made with `LongContext(..., fallback="bm25")`, without a codebook.
-        words_only = not origin.recipe.taps and origin.recipe.sentence is None
-        if codebook is None and not words_only:
-            # Where there is none any more, BM25 works; whatever needs the host raises this again.
-            with suppress(CodebookError):
-                codebook = codebook_name(host, origin.codebook_source)
-        if codebook is not None:
-            _check_codebook(store, origin, codebook)
-
-        def load() -> Encoder:
-            from s3_retriever.encoder import Encoder
-            from s3_retriever.encoder.words import WordsEncoder
-
-            options = host_options
-            if isinstance(host, str):
-                # The Hub is asked for what the user names, never for what the index names.
-                shape = {"window": origin.window, "overlap": origin.overlap}
-                options = shape | {"local_files_only": not named} | host_options
-            if words_only:
-                words = WordsEncoder(words_host(host, options))
-                if words.identity == origin.codebook:
-                    return words
-            book = find_codebook(
-                host, codebook or origin.codebook_source, local_files_only=not own_codebook
-            )
-            book.check(origin.recipe)
-            encoder = Encoder(shared_host(host, book, options), book)
-            origin.check_codebook(store.path, encoder.identity)
-            return encoder
-
-        return cls(store, load, origin.recipe, Opening(host, codebook, host_options))
+        store = (
+            Store.open_url(path, progress=True)
+            if isinstance(path, str) and is_url(path)
+            else Store.open(check_path(path))
+        )
+        return cls(store, *opened(store, host, codebook, host_options))
 
     @property
     def encoder(self) -> Encoder:
@@ -281,12 +247,12 @@ class S3Index:
                 "S3Index.open(path), or create it with a path."
             )
         opening = self._opening or Opening(self.encoder.host, self.encoder.codebook, {})
-        return _open_again, (str(self.path), *opening.named())
+        return _open_again, (self._store.url or str(self.path), *opening.named())
 
     def _renew(self) -> None:
         self._loading = threading.Lock()
 
-    def __enter__(self) -> S3Index:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -298,7 +264,7 @@ class S3Index:
 
     @property
     def path(self) -> Path | None:
-        """Folder of the index; None if it lives in memory."""
+        """Folder of the index, or of its local copy; None if it lives in memory."""
         return self._store.path
 
     def close(self) -> None:
@@ -483,7 +449,7 @@ class S3Index:
         recipe: str | Recipe | None = None,
         group_by: GroupBy | None = None,
         spans_per_document: int | None = None,
-        context: ContextForm = "sentence",
+        context: ContextForm = DEFAULT_CONTEXT,
         **_unknown: NoReturn,
     ) -> list[Span] | list[DocumentResult]:
         """Find the spans that answer a question, or the documents that have them.
@@ -500,8 +466,8 @@ class S3Index:
             where: Metadata that documents must have, such as `{"year": 2024}` or
                 `{"year": {"$gte": 2020}}`, or a function of a document's metadata. Operators:
                 `$eq`, `$ne`, `$gt`, `$gte`, `$lt`, `$lte`, `$in`, `$nin`, `$contains`,
-                `$icontains`, `$not_contains`, `$exists`, `$and`, `$or` and `$not`. Applied before
-                ranking.
+                `$icontains`, `$not_contains`, `$exists`, `$and`, `$or` and `$not`;
+                `{"$ids": [...]}` searches these documents. Applied before ranking.
             order: `score`, best first, or `document`, as in the documents.
             unique: Whether a sentence that occurs in several places, such as overlapping chunks or
                 copies of a document, is returned once. White space is ignored.
@@ -513,7 +479,8 @@ class S3Index:
             context: What a span takes along of the text around it, if the budget has room for it.
                 `sentence`: nothing. `passage`: the sentence before, if this one begins with a word
                 such as "he" or "this" (in English), and the little that lies between two spans.
-                `section`: its paragraph, or 128 tokens of it. Spans that touch become one.
+                `neighbours`: sentences on both sides, up to 64 tokens. `section`: its paragraph, or
+                128 tokens of it. Spans that touch become one.
 
         Returns:
             Spans that do not overlap, or documents with such spans; fewer than asked for if there
@@ -546,12 +513,25 @@ class S3Index:
             min_relevance = MIN_RELEVANCE if floor else 0.0
         if k is None and token_budget is None:
             token_budget = DEFAULT_TOKEN_BUDGET
+        limits = Limits(k, token_budget, min_relevance, order, unique, spans_per_document, context)
+        return self._found(question, chosen, limits, mode, where, group_by)
+
+    def _found(
+        self,
+        question: str,
+        recipe: Recipe,
+        limits: Limits,
+        mode: Mode,
+        where: Where | None,
+        group_by: GroupBy | None,
+    ) -> list[Span] | list[DocumentResult]:
+        """What a search finds whose arguments were checked."""
         return search(
             self._snapshot(mode),
             question,
-            chosen,
+            recipe,
             None if mode == "bm25" else self.encoder,
-            Limits(k, token_budget, min_relevance, order, unique, spans_per_document, context),
+            limits,
             mode=mode,
             where=where,
             group_by=group_by,
@@ -605,6 +585,10 @@ class S3Index:
         check_string(tap, "tap")
         feature = check_count(feature, "feature", least=0)
         return firings(self._store.snapshot(), tap, feature, check_count(limit, "limit"))
+
+    def snapshot(self) -> Snapshot:
+        """The index as it is now; what is added or deleted later makes no difference to it."""
+        return self._store.snapshot()
 
     def stats(self) -> dict[str, Any]:
         """Sizes and settings, as JSON values."""
@@ -712,6 +696,65 @@ class Opening(NamedTuple):
         if isinstance(codebook, (str, Path)):
             codebook = lasting(str(codebook))
         return Opening(host and lasting(host), codebook, options)
+
+
+def opened(
+    store: Store,
+    host: str | Host | None,
+    codebook: str | Path | Codebook | None,
+    host_options: dict[str, Any],
+) -> tuple[Callable[[], Encoder], Recipe, Opening]:
+    """What an index needs besides its store, from the manifest and as `S3Index.open` is asked.
+
+    Returns:
+        What loads the encoder, the recipe, and what opens the index again.
+
+    Raises:
+        S3Error: As `S3Index.open`.
+    """
+    origin = Origin.read(store)
+    named, own_codebook = host is not None, codebook is not None
+    host = origin.host if host is None else host_name(host)
+    # The host and the codebook may be loaded later, from another working directory.
+    if isinstance(host, str):
+        host = lasting(host)
+    if isinstance(codebook, (str, os.PathLike)):
+        codebook = lasting(check_source(codebook, "codebook"))
+    elif codebook is not None:
+        from s3_retriever.codebook import Codebook
+
+        check_type(codebook, Codebook, "codebook")
+    # Such an index may be made with `LongContext(..., fallback="bm25")`, without a codebook.
+    words_only = not origin.recipe.taps and origin.recipe.sentence is None
+    if codebook is None and not words_only:
+        # Where there is none any more, BM25 works; whatever needs the host raises this again.
+        with suppress(CodebookError):
+            codebook = codebook_name(host, origin.codebook_source)
+    if codebook is not None:
+        _check_codebook(store, origin, codebook)
+
+    def load() -> Encoder:
+        from s3_retriever.encoder import Encoder
+        from s3_retriever.encoder.words import WordsEncoder
+
+        options = host_options
+        if isinstance(host, str):
+            # The Hub is asked for what the user names, never for what the index names.
+            shape = {"window": origin.window, "overlap": origin.overlap}
+            options = shape | {"local_files_only": not named} | host_options
+        if words_only:
+            words = WordsEncoder(words_host(host, options))
+            if words.identity == origin.codebook:
+                return words
+        book = find_codebook(
+            host, codebook or origin.codebook_source, local_files_only=not own_codebook
+        )
+        book.check(origin.recipe)
+        encoder = Encoder(shared_host(host, book, options), book)
+        origin.check_codebook(store.path, encoder.identity)
+        return encoder
+
+    return load, origin.recipe, Opening(host, codebook, host_options)
 
 
 def _open_again(path: str, host: str, codebook: Any, options: dict[str, Any]) -> S3Index:

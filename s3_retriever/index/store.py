@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,17 @@ import numpy as np
 
 from s3_retriever.errors import IndexStoreError, InputError
 from s3_retriever.features import Layout
-from s3_retriever.index.backends import Backend, DiskBackend, MemoryBackend, new_manifest
+from s3_retriever.index.backends import (
+    Backend,
+    DiskBackend,
+    MemoryBackend,
+    MirrorBackend,
+    new_manifest,
+)
+from s3_retriever.index.copying import Part, write_index
 from s3_retriever.index.manifest import Manifest, SegmentEntry
 from s3_retriever.index.merging import Size, next_merge
+from s3_retriever.index.mirroring import forget, mirror
 from s3_retriever.index.segment import Segment
 from s3_retriever.index.segment_files import write_tombstones
 from s3_retriever.index.snapshot import Snapshot
@@ -24,6 +32,8 @@ from s3_retriever.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
+# Which of an index's segments are read.
+Share = Callable[[Sequence[SegmentEntry]], Sequence[SegmentEntry]]
 _NAMED_IDS = 3
 
 
@@ -42,10 +52,13 @@ class Store:
 
     Args:
         backend: Where the index is kept.
+        share: Chooses the segments that snapshots have, so that several processes can each read a
+            part of an index; by default all. A store with a share is not written to.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, share: Share | None = None) -> None:
         self._backend = backend
+        self._share = share
         self._snapshot = Snapshot(-1, [])
         self._closed = False
 
@@ -75,20 +88,51 @@ class Store:
         return cls(DiskBackend(path))
 
     @classmethod
-    def open(cls, path: Path) -> Store:
+    def open(cls, path: Path, share: Share | None = None) -> Store:
         """Open an index; nothing is written, and a read-only folder will do.
+
+        Args:
+            path: Its folder.
+            share: As in the class.
 
         Raises:
             IndexStoreError: There is no index at `path`, it is damaged, or of another schema.
         """
-        store = cls(DiskBackend(path))
+        store = cls(DiskBackend(path), share)
         store.snapshot()
+        return store
+
+    @classmethod
+    def open_url(cls, url: str, *, progress: bool = False) -> Store:
+        """Open an index in object storage, as it is there now, to be read.
+
+        Args:
+            url: As in `mirroring.mirror`, which copies it to the user's cache.
+            progress: Whether a bar shows how far that is (only in a terminal).
+
+        Raises:
+            S3Error: As `mirror`.
+        """
+        folder = mirror(url, progress=progress)
+        try:
+            store = cls(MirrorBackend(folder, url))
+            store.snapshot()
+        except IndexStoreError:
+            # What is wrong may be wrong in the cache alone.
+            forget(folder)
+            store = cls(MirrorBackend(mirror(url, progress=progress), url))
+            store.snapshot()
         return store
 
     @property
     def path(self) -> Path | None:
-        """The folder; None for an index in memory."""
+        """The folder, for an index in object storage that of its copy; None in memory."""
         return self._backend.path
+
+    @property
+    def url(self) -> str | None:
+        """Where the index is in object storage; None if it is not there."""
+        return self._backend.url if isinstance(self._backend, MirrorBackend) else None
 
     @property
     def manifest(self) -> Manifest:
@@ -159,14 +203,14 @@ class Store:
             IndexStoreError: Layout or text analysis are not those of the index, someone else is
                 writing, or the folder cannot be written.
         """
-        with self._backend.writing():
+        with self._writing():
             manifest, snapshot = self.manifest, self.snapshot()
             _check_text_analysis(manifest, text_analysis or {})
             snapshot.check_layout(layout)
             taken = None if replace else snapshot.__contains__
             with self._draft(layout, taken) as writer:
                 yield writer
-                if not writer.ids:
+                if not writer.n_documents:
                     return
                 entry = self._publish(writer)
             kept = self._without(snapshot, writer.ids)
@@ -188,7 +232,7 @@ class Store:
             IndexStoreError: Someone else is writing, or the folder cannot be written.
         """
         wanted = set(ids)
-        with self._backend.writing():
+        with self._writing():
             snapshot = self.snapshot()
             named = {name: snapshot.named(name) for name in wanted}
             unknown = [name for name, document_id in named.items() if document_id is None]
@@ -210,7 +254,7 @@ class Store:
             IndexStoreError: Someone else is writing, the folder cannot be written, or a segment
                 is damaged.
         """
-        with self._backend.writing():
+        with self._writing():
             segments = self.snapshot().segments
             if len(segments) + sum(segment.live is not None for segment in segments) > 1:
                 self._merge(slice(0, len(segments)), progress)
@@ -224,17 +268,24 @@ class Store:
         Raises:
             IndexStoreError: `path` is in use or cannot be written, or this index is damaged.
         """
-        manifest, snapshot = self.manifest, self.snapshot()
-        # Damaged content must not get a new, valid checksum.
-        self._backend.refuse_damage(manifest.segments)
-        copy = Store.create(path, manifest.origin, manifest.text_analysis)
-        if not snapshot.n_documents:
-            return
-        entry = snapshot.segments[0].entry
-        with copy._backend.writing(), copy._draft(entry.layout) as writer:
-            for segment in snapshot.segments:
-                writer.copy_live(segment)
-            copy._commit([copy._publish(writer)])
+        parts = [Part(segment) for segment in self.intact().segments]
+        write_index(path, self.manifest.origin, self.manifest.text_analysis, parts)
+
+    def intact(self, *, progress: bool = False) -> Snapshot:
+        """The index as it is now, all files compared with their checksums, to copy from.
+
+        Damaged content must not get a new, valid checksum.
+
+        Args:
+            progress: Whether a bar shows how far it is (only in a terminal).
+
+        Raises:
+            IndexStoreError: As `snapshot`, or files are damaged.
+        """
+        snapshot = self.snapshot()
+        entries = [segment.entry for segment in snapshot.segments]
+        self._backend.refuse_damage(entries, progress=progress)
+        return snapshot
 
     def verify(self, *, progress: bool = False) -> Verification:
         """Read every file and compare it with its checksum; in memory there is nothing to do.
@@ -258,16 +309,20 @@ class Store:
 
     def shared(self) -> Store:
         """Another store of the same index; closing one of an index in memory empties both."""
-        store = Store(self._backend)
+        store = Store(self._backend, self._share)
         store._closed = self._closed
         return store
+
+    def _writing(self) -> AbstractContextManager[None]:
+        assert self._share is None, "a part of an index is not written to"
+        return self._backend.writing()
 
     def _read(self, manifest: Manifest) -> Snapshot:
         # Segments that did not change stay open.
         opened = {segment.name: segment for segment in self._snapshot.segments}
         segments = []
         try:
-            for entry in manifest.segments:
+            for entry in self._share(manifest.segments) if self._share else manifest.segments:
                 segment = opened.get(entry.name)
                 if segment is None or segment.entry != entry:
                     segment = self._backend.open_segment(entry, segment)

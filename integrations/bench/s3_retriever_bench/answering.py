@@ -200,19 +200,28 @@ class Asked:
         sample: The question.
         context: Its context.
         answerer: Answers; None if the host cannot generate.
+        kl: Whether the host reads the whole context, too, to compare with what it expects after it.
     """
 
-    def __init__(self, sample: Sample, context: ReadContext, answerer: Answerer | None) -> None:
+    def __init__(
+        self,
+        sample: Sample,
+        context: ReadContext,
+        answerer: Answerer | None,
+        *,
+        kl: bool = True,
+    ) -> None:
         self._sample = sample
         self._context = context
         self._answerer = answerer
+        self._kl = kl
         self._replies: dict[str, Reply] = {}
 
     def measure(self, method: str, budgets: Sequence[int]) -> dict[str, Any]:
         """Ask with a method.
 
         Args:
-            method: A name from `evidence.METHODS`.
+            method: A name from `evidence.METHODS` or `evidence.FORMS`.
             budgets: Tokens of evidence.
 
         Returns:
@@ -221,8 +230,9 @@ class Asked:
             `recall` (1 if it contains a gold answer's words, else 0; None if the context does
             not) and, if the host answers, `answer`, `score`, `contained` (1 if the answer
             contains a gold answer's words, else 0; None if that is a yes or a no), `nll`, `kl`
-            (None if the whole context is too long), `first_token_seconds` from the evidence to
-            the first new token and `peak_bytes` of everything; or `failed`, why it was not asked.
+            (None if the whole context is too long or not read), `first_token_seconds` from the
+            evidence to the first new token and `peak_bytes` of everything; or `failed`, why it was
+            not asked.
         """
         prepared = self._context.prepare(method)
         named = {"full": 0} if method == "full" else {str(budget): budget for budget in budgets}
@@ -289,7 +299,9 @@ class Asked:
 
     @cached_property
     def _whole(self) -> Belief | None:
-        """What the host expects after the whole context; None if that is too long."""
+        """What the host expects after the whole context; None if that is too long or not read."""
+        if not self._kl:
+            return None
         return self._reply(f"{self._sample.before}{self._sample.context}").belief
 
 

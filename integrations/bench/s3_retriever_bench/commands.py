@@ -1,8 +1,8 @@
 """The commands `s3r bench ...`.
 
 `quality`, `retrieval` and `longcontext` measure users' own data and hosts, `cache` and `adapt` the
-other methods; `speed`, `memory`, `startup`, `serve`, `inference` and `frameworks` check what this
-project claims. Each imports its benchmark when it runs, to keep the command line quick.
+other methods; `speed`, `memory`, `startup`, `serve`, `cluster`, `inference` and `frameworks` check
+what this project claims. Each imports its benchmark when it runs, to keep the command line quick.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def quality(
         _option(
             "SET",
             "Question set: a JSON Lines file, or hotpotqa, 2wikimultihopqa, musique, fairytaleqa, "
-            "qmsum or scifact from the Hub; repeatable.",
+            "qmsum or scifact from the Hub, or dialogues, which are made up; repeatable.",
         ),
     ],
     host: Host = "minilm",
@@ -231,6 +231,37 @@ def memory(
 
 
 @app.command()
+def build(
+    characters: Annotated[
+        list[int] | None, _number("Characters to index; repeatable.", "1000000")
+    ] = None,
+    workers: Annotated[list[int] | None, _number("Workers; repeatable.", "1 and 2")] = None,
+    host: Host = "minilm",
+    codebook: CodebookFolder = None,
+    recipe: Annotated[str, _option("RECIPE", "default, paper, or a JSON file.")] = "default",
+    text: Annotated[
+        list[Path] | None, _option("FILE", f"Text to index: {_PLAIN_OR_JSON}", _LIBRARY)
+    ] = None,
+    out: OutFile = None,
+) -> None:
+    """Speed and memory of cluster.build, by workers of one thread; needs the extra ray."""
+    from s3_retriever.cli import options
+    from s3_retriever_bench.building import run_building
+    from s3_retriever_bench.tables import building_tables
+
+    figures = run_building(
+        characters or [1_000_000],
+        workers or [1, 2],
+        host=host,
+        codebook=codebook,
+        recipe=options.recipe(recipe) or "default",
+        texts=text or [],
+    )
+    _print(building_tables(figures))
+    _write_json(figures, out)
+
+
+@app.command()
 def serve(
     clients: Annotated[int, _number("Clients that search at once.")] = 32,
     seconds: Annotated[float, _option("S", "Seconds of load.", min=1.0)] = 60.0,
@@ -267,6 +298,45 @@ def serve(
     _write_json(figures, out)
     if wrong := [*figures["first_errors"], *figures["first_uncommitted"]]:
         raise S3Error(f"The server failed under load: {wrong[0]}")
+
+
+@app.command()
+def cluster(
+    tokens: Annotated[int, _number("Tokens of the index.")] = 1_000_000,
+    shards: Annotated[int, _number("Workers that share it.")] = 4,
+    clients: Annotated[int, _number("Searches at once.")] = 8,
+    seconds: Annotated[float, _option("S", "Seconds of load.", min=1.0)] = 20.0,
+    kills: Annotated[int, _number("Workers to kill during searches.", least=0)] = 25,
+    host: Host = "minilm",
+    codebook: CodebookFolder = None,
+    text: Annotated[
+        list[Path] | None, _option("FILE", f"Text to index: {_PLAIN_OR_JSON}", _LIBRARY)
+    ] = None,
+    ask: Ask = None,
+    questions: Annotated[int, _number("Maximum questions.")] = 50,
+    out: OutFile = None,
+) -> None:
+    """A sharded index on Ray beside one index; fails if a result differs or is lost."""
+    from s3_retriever_bench.cluster import run_cluster
+    from s3_retriever_bench.tables import cluster_tables
+
+    figures = run_cluster(
+        tokens=tokens,
+        shards=shards,
+        clients=clients,
+        seconds=seconds,
+        kills=kills,
+        host=host,
+        codebook=codebook,
+        texts=text or [],
+        ask=ask,
+        questions=questions,
+    )
+    _print(cluster_tables(figures))
+    _write_json(figures, out)
+    killed = figures["kills"]
+    if figures["search"]["different"] or killed["wrong"] or killed["errors"]:
+        raise S3Error("Results of the sharded index differ from those of one index, or are lost.")
 
 
 @app.command()
@@ -458,8 +528,9 @@ def longcontext(
         list[str] | None,
         _option(
             "NAME",
-            "full, truncation, bm25, dense, s3, hybrid, hybrid-minilm or hybrid-cache; repeatable.",
-            "all but hybrid-cache",
+            "full, truncation, bm25, dense, s3, hybrid, hybrid-minilm or hybrid-cache; hybrid and "
+            "hybrid-minilm also with a form of evidence, such as hybrid-section; repeatable.",
+            "all but hybrid-cache, in the default form",
         ),
     ] = None,
     token_budget: Annotated[
@@ -471,6 +542,13 @@ def longcontext(
     max_context_tokens: Annotated[
         int | None, _number("Skip questions about longer contexts.", "none skipped")
     ] = None,
+    kl: Annotated[
+        bool,
+        typer.Option(
+            "--kl/--no-kl",
+            help="Read whole contexts, too, to see how far evidence changes what the host expects.",
+        ),
+    ] = True,
     needle: Annotated[
         bool, typer.Option("--needle/--no-needle", help="Look for needles in haystacks, too.")
     ] = True,
@@ -511,6 +589,7 @@ def longcontext(
         paragraphs=paragraphs,
         questions=questions,
         max_context_tokens=max_context_tokens,
+        kl=kl,
         needle=needle,
         lengths=needle_tokens or [],
         depths=needle_depth or [],
@@ -650,13 +729,16 @@ def adapt(
     quick: Annotated[
         bool, typer.Option("--quick", help="1 seed, 8 steps, 16 prompts of each kind.")
     ] = False,
+    only_start: Annotated[
+        int | None, _number("Train nothing; time the starts with N examples a side.", "not set")
+    ] = None,
     split: Annotated[Split, _option("SPLIT", "Prompts: test, dev (for tuning) or all.")] = "test",
     out: OutFolder = None,
     fresh: Fresh = False,
 ) -> None:
     """Adapters: refusals learnt in a few steps by SAILS, other LoRA starts and full training."""
-    from s3_retriever_bench.adapt_tables import adapt_tables
-    from s3_retriever_bench.adapting import STARTS, Plan, run_adapt
+    from s3_retriever_bench.adapt_tables import adapt_tables, starting_table
+    from s3_retriever_bench.adapting import STARTS, Plan, run_adapt, run_starting
     from s3_retriever_bench.behaviour import Sources
     from s3_retriever_bench.report import write_adapt
 
@@ -680,6 +762,10 @@ def adapt(
         folder=out,
         fresh=fresh,
     )
+    if only_start is not None:
+        remark = f"sails compares {only_start} examples on each side."
+        _print([starting_table(run_starting(plan, only_start))], remark)
+        return
     figures = run_adapt(plan)
     _print(adapt_tables(figures))
     if out is not None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from s3_retriever import Codebook, Document, Host, KVCodebook, LongContext, ScannedContext, Span
 from s3_retriever.answer.evidence_cache import EvidenceCache
 from s3_retriever.answer.prompt import join_evidence
 from s3_retriever.encoder.words import WordsEncoder
 from s3_retriever.host.source import MINILM
-from s3_retriever.types import Mode
+from s3_retriever.types import ContextForm, Mode
 from s3_retriever_bench.clock import Cost, metered
 from s3_retriever_bench.longbench import join_documents
 from s3_retriever_bench.passages import Passage, chunks, cut_all, fill_and_cut
@@ -32,6 +32,12 @@ _SCANS: Mapping[str, tuple[str, Mode]] = {
 # As `hybrid`, but the host reads the context once more, and then not the evidence.
 CACHED = "hybrid-cache"
 METHODS = ("full", "truncation", "bm25", "dense", "s3", "hybrid", "hybrid-minilm")
+# The same evidence in a form other than the default: the method and the form.
+FORMS: Mapping[str, tuple[str, ContextForm]] = {
+    f"{method}-{form}": (method, form)
+    for method in ("hybrid", "hybrid-minilm")
+    for form in get_args(ContextForm)
+}
 
 
 class Tools:
@@ -134,6 +140,7 @@ class ReadContext:
         if method == "dense":
             _ = self._dense
             return self._costs["dense"]
+        method, _ = FORMS.get(method, (method, None))
         if method in _SCANS:
             reader, _ = _SCANS[method]
             self._scanned(reader)
@@ -144,7 +151,7 @@ class ReadContext:
         """What a method keeps of the context for a question.
 
         Args:
-            method: A name from `METHODS`.
+            method: A name from `METHODS` or `FORMS`.
             question: Any text.
             budget: Maximum tokens of the host; `full` ignores it.
 
@@ -163,8 +170,11 @@ class ReadContext:
 
     def spans(self, method: str, question: str, budget: int) -> list[Span]:
         """The evidence of a method that scans."""
+        method, form = FORMS.get(method, (method, None))
         reader, mode = _SCANS[method]
-        return self._scanned(reader).compress(question, token_budget=budget, mode=mode)
+        return self._scanned(reader).compress(
+            question, token_budget=budget, mode=mode, context=form
+        )
 
     @property
     def memory(self) -> EvidenceCache:

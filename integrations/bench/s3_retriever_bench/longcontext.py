@@ -34,10 +34,11 @@ from s3_retriever.types import Split
 from s3_retriever_bench.answering import Answerer, Asked
 from s3_retriever_bench.claims import check, longcontext_claims
 from s3_retriever_bench.corpus import source_files, text_of
-from s3_retriever_bench.evidence import CACHED, METHODS, ReadContext, Tools
+from s3_retriever_bench.evidence import CACHED, FORMS, METHODS, ReadContext, Tools
 from s3_retriever_bench.longbench import TASKS, Sample, choose, read_samples
 from s3_retriever_bench.storage import Store, machine, text_digest, versions
 
+_ALL_METHODS = (*METHODS, CACHED, *FORMS)
 _BUDGETS = (512, 1024, 2048)
 _LENGTHS = (4_096, 8_192, 16_384, 32_768, 65_536)
 _DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -99,6 +100,7 @@ class Plan:
     paragraphs: int = 60
     questions: int | None = None
     max_context_tokens: int | None = None
+    kl: bool = True
     needle: bool = True
     lengths: Sequence[int] = ()
     depths: Sequence[float] = ()
@@ -111,10 +113,9 @@ class Plan:
     def __post_init__(self) -> None:
         """Refuse what cannot be measured, sort, and set defaults."""
         for name in self.methods:
-            if name not in (*METHODS, CACHED):
-                raise InputError(
-                    f"There is no method {name!r}; choose from {', '.join((*METHODS, CACHED))}."
-                )
+            if name not in _ALL_METHODS:
+                allowed = ", ".join(_ALL_METHODS)
+                raise InputError(f"There is no method {name!r}; choose from {allowed}.")
         if CACHED in self.methods and self.needle:
             raise InputError(f"Method {CACHED!r} is measured on questions alone; add --no-needle.")
         if not all(0 <= depth <= 1 for depth in self.depths):
@@ -124,7 +125,7 @@ class Plan:
                 "There is nothing to measure; give questions with --data or --task, or omit "
                 "--no-needle."
             )
-        chosen = [name for name in (*METHODS, CACHED) if name in (self.methods or METHODS)]
+        chosen = [name for name in _ALL_METHODS if name in (self.methods or METHODS)]
         object.__setattr__(self, "methods", tuple(chosen))
         object.__setattr__(self, "budgets", tuple(sorted(set(self.budgets or _BUDGETS))))
         object.__setattr__(self, "lengths", tuple(sorted(set(self.lengths or _LENGTHS))))
@@ -160,7 +161,7 @@ def run_longcontext(plan: Plan) -> dict[str, Any]:
     model = LongContext(plan.host, codebook=book, fallback=None if book else "bm25")
     host = model.host
     answerer = _answerer(host)
-    methods = [name for name in plan.methods if answerer or name not in _FOR_DECODERS]
+    methods = [name for name in plan.methods if answerer or _plain(name) not in _FOR_DECODERS]
     if not methods:
         raise InputError(
             f"Host {plan.host!r} cannot generate, which all chosen methods need; choose another "
@@ -192,6 +193,11 @@ def run_longcontext(plan: Plan) -> dict[str, Any]:
     return figures | {"claims": check(longcontext_claims(figures))}
 
 
+def _plain(method: str) -> str:
+    """A method without the form of its evidence."""
+    return FORMS[method][0] if method in FORMS else method
+
+
 def _fitting(samples: Sequence[Sample], limit: int | None, host: Host) -> Sequence[Sample]:
     """The samples whose contexts have at most `limit` tokens of a host, if there is a limit."""
     if limit is None:
@@ -206,7 +212,7 @@ def _codebook(plan: Plan) -> Codebook | None:
     try:
         return find_codebook(plan.host, plan.codebook)
     except CodebookError:
-        if plan.codebook is not None or {"s3", "hybrid"} & set(plan.methods):
+        if plan.codebook is not None or {"s3", "hybrid"} & set(map(_plain, plan.methods)):
             raise
         return None
 
@@ -249,6 +255,8 @@ def _settings(plan: Plan, host: Host, book: Codebook | None) -> dict[str, Any]:
         "split": plan.split,
         "paragraphs": plan.paragraphs,
         "seed": plan.seed,
+        # Runs from before the option have read the whole context.
+        **({} if plan.kl else {"kl": False}),
     }
 
 
@@ -290,7 +298,7 @@ class _Run:
         """Ask questions about one context with each method."""
         with ReadContext(samples[0].documents, self._tools) as context:
             for sample in samples:
-                asked = Asked(sample, context, self._answerer)
+                asked = Asked(sample, context, self._answerer, kl=self._plan.kl)
                 for method, answers in parts.items():
                     bar.set_postfix_str(f"{sample.task.name}, {method}")
                     answers.append(self._question(sample, asked, method))
@@ -333,7 +341,7 @@ class _Run:
     def _warmed_up(self) -> bool:
         """Let every method read and answer once, because first runs load, compile and allocate."""
         with ReadContext(_WARM_UP.documents, self._tools) as context:
-            asked = Asked(_WARM_UP, context, self._answerer)
+            asked = Asked(_WARM_UP, context, self._answerer, kl=self._plan.kl)
             for method in self._methods:
                 asked.measure(method, [_WARM_UP_BUDGET])
         return True
