@@ -109,8 +109,6 @@ def decode(
         options["min_new_tokens"] = max(options["min_new_tokens"] - written, 0)
     prompt = torch.tensor([ids], device=host.device)
     causal: Any = host.causal
-    if cache is not None:
-        options[cache_argument(causal)] = cache
     settings = _settings(host)
     try:
         # Settings go into the configuration; `update` returns the other arguments of `generate`.
@@ -118,6 +116,10 @@ def decode(
         settings.return_dict_in_generate = False
         if (settings.num_return_sequences or 1) != 1:
             raise ValueError("an answer is a single text, so num_return_sequences must be 1")
+        if cache is not None:
+            if (settings.num_beams or 1) > 1:
+                cache.batch_repeat_interleave(settings.num_beams)
+            arguments[cache_argument(causal)] = cache
         criteria = StoppingCriteriaList([*(arguments.pop("stopping_criteria", None) or ()), *own])
         # The lock keeps the taps of other threads off the modules.
         with host.lock, torch.inference_mode():

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 CHAT_PROMPT = "Answer the question from the context.\n\nContext:\n{context}\n\nQuestion: {question}"
 PLAIN_PROMPT = f"{CHAT_PROMPT}\nAnswer:"
 
-# Placeholder for the user's message while the chat template is rendered, and for the context.
+# Placeholder for the user's message while the chat template is rendered.
 _MESSAGE = "S3-USER-MESSAGE"
 
 
@@ -124,15 +124,20 @@ class Prompt:
         Raises:
             InputError: The template names the context more than once.
         """
-        text = self._template.format(context=_MESSAGE, question=question)
-        before, *rest = text.split(_MESSAGE)
-        if len(rest) != 1:
+        sides = [""]
+        for text, name, _, _ in Formatter().parse(self._template):
+            sides[-1] += text
+            if name == "question":
+                sides[-1] += question
+            elif name == "context":
+                sides.append("")
+        if len(sides) != 2:
             raise InputError(
-                'A prompt for evidence="cache" has {context} once; write it once, or use '
-                'evidence="text".'
+                'With evidence="cache" a prompt names {context} only once; leave the rest out, or '
+                'use evidence="text".'
             )
         ids = self._tokenizer.ids
-        return [*self._before, *ids(before)], [*ids(rest[0]), *self._after]
+        return [*self._before, *ids(sides[0])], [*ids(sides[1]), *self._after]
 
     def ids(self, context: str, question: str) -> list[int]:
         """Token ids of the prompt."""

@@ -116,6 +116,8 @@ def test_answers_come_from_the_cache(tiny_llama, context):
         assert answer.evidence
         again = scanned.stream(question, token_budget=60, max_new_tokens=6, min_new_tokens=6)
         assert "".join(again) == answer.text
+        beams = scanned.answer(question, token_budget=60, max_new_tokens=6, num_beams=2)
+        assert beams.new_tokens
         refreshed = scanned.answer(question, token_budget=60, max_new_tokens=6, refresh=2)
         assert refreshed.prompt_tokens
         assert scanned.memory.tokens > scanned.tokens
@@ -156,7 +158,7 @@ def test_folders_keep_no_cache(host, book, tmp_path):
 
 def test_a_prompt_that_names_the_context_twice(host, book):
     model = LongContext(host, fallback="bm25", evidence="cache", kv_codebook=book)
-    with pytest.raises(InputError, match="once"):
+    with pytest.raises(InputError, match="only once"):
         model.answer(
             "Who sings?", "A baker sings.", prompt="{context} {context} {question}", progress=False
         )
@@ -164,6 +166,12 @@ def test_a_prompt_that_names_the_context_twice(host, book):
 
 def test_documents_with_the_same_id(host, book):
     memory = EvidenceCache(host, book)
+    same = Document("A baker sings.", "a")
+    assert len(list(memory.reading([same, same]))) == 2
+    once = memory.tokens
+    memory = EvidenceCache(host, book)
+    list(memory.reading([same]))
+    assert once == memory.tokens
     documents = [Document("A baker sings.", "a"), Document("A nurse sings.", "a")]
     with pytest.raises(InputError, match="Two documents of the context have the id 'a'"):
         list(memory.reading(documents))

@@ -557,6 +557,7 @@ def test_words_need_no_codebook_and_features_do(tiny_llama, questions):
     ("arguments", "why"),
     [
         (["--method", "rag"], "There is no method 'rag'; choose from full, truncation"),
+        (["--method", "hybrid-cache"], "is measured on questions alone; add --no-needle"),
         (["--needle-depth", "2"], "depth must be from 0"),
         (["--no-needle"], "There is nothing to measure; give questions with --data or --task"),
         (["--method", "full"], "choose another method with --method, or a causal host"),
