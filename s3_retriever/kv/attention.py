@@ -16,7 +16,6 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from s3_retriever.kv.atoms import Atoms, Codes
-from s3_retriever.kv.threads import share
 
 if TYPE_CHECKING:
     from s3_retriever.kv.layer import AtomLayer
@@ -153,21 +152,19 @@ def _score_codes(layer: AtomLayer, queries: Tensor, scores: Tensor) -> None:
     near, far = rotary.tables(max(len(codes) - min(paddings), max(paddings)))
     score_keys = key_scorer(atoms.size, near.shape[2])
 
-    def score(row: int, heads: slice) -> None:
+    for row, padding in enumerate(paddings):
         score_keys(
-            queries[row, heads].numpy(),
-            codes.atoms[row, heads].numpy(),
-            steps[row, heads].numpy(),
+            queries[row].numpy(),
+            codes.atoms[row].numpy(),
+            steps[row].numpy(),
             atoms.index_bits,
             atoms.dictionary.numpy(),
-            atoms.centres[heads].numpy(),
+            atoms.centres.numpy(),
             near.numpy(),
             far.numpy(),
-            paddings[row],
-            scores[row, heads].numpy(),
+            padding,
+            scores[row].numpy(),
         )
-
-    share(score, codes)
 
 
 def _sum_values(atoms: Atoms, codes: Codes, attention: Tensor) -> Tensor:
@@ -177,17 +174,14 @@ def _sum_values(atoms: Atoms, codes: Codes, attention: Tensor) -> Tensor:
     steps = atoms.step_sizes(codes)
     batch, heads, queries, _ = attention.shape
     sums = attention.new_zeros(batch, heads, -(-queries // 4), atoms.features, 4)
-
-    def add(row: int, heads: slice) -> None:
+    for row in range(batch):
         sum_value_weights(
-            attention[row, heads].numpy(),
-            codes.atoms[row, heads].numpy(),
-            steps[row, heads].numpy(),
+            attention[row].numpy(),
+            codes.atoms[row].numpy(),
+            steps[row].numpy(),
             atoms.index_bits,
-            sums[row, heads].numpy(),
+            sums[row].numpy(),
         )
-
-    share(add, codes)
     # Each four queries side by side, one after another.
     values = (sums.transpose(3, 4) @ atoms.dictionary).flatten(2, 3)[:, :, :queries]
     return values + attention.sum(-1, keepdim=True) * atoms.centres[:, None]

@@ -9,7 +9,7 @@ import torch
 from helpers.caches import MODELS, PROMPT, generate, logits, padded, random_codebook, tiny_model
 from transformers import AttentionInterface
 
-from s3_retriever.kv import AtomCache, threads
+from s3_retriever.kv import AtomCache
 from s3_retriever.kv.layer import AtomLayer
 
 SETTINGS = {"key_k": 3, "value_k": 5, "recent": 20, "sinks": 4}
@@ -74,15 +74,6 @@ def test_positions_that_begin_elsewhere(first):
                 output = model(ids, position_ids=positions, cache=cache)
         found.append(output.logits[:, -1])
     torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
-
-
-def test_threads_change_nothing(monkeypatch):
-    model = on_codes("llama")
-    codebook = random_codebook(model)
-    expected = steps(model, codebook, (90, 40))
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    monkeypatch.setattr(threads, "_FEW", 0)
-    assert torch.equal(steps(model, codebook, (90, 40)), expected)
 
 
 def test_a_wrapped_attention_hands_arguments_on_by_place():
