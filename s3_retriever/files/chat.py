@@ -27,6 +27,9 @@ _LISTS = (
 )
 _TITLES = ("title", "name", "subject", "topic")
 _NAMES = ("nickname", "display_name", "real_name", "name", "username")
+# What a chat has near its beginning, in characters.
+_NAMED = re.compile(rf'"(?:{"|".join((*_SPEAKERS, *_AUTHORS))})"')
+_HEAD = 65_536
 # Items or lines at the beginning that show whether a file is a chat.
 _TRIED = 20
 # `[12/05/2023, 10:31:07] Ann: text` or `12.05.23, 10:31 - Ann: text`. Logs have no comma there.
@@ -52,10 +55,8 @@ def read_chat(text: str) -> list[Content | UnreadableError] | None:
     Returns:
         The messages, and errors for items that are not objects; None if it is not a chat.
     """
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
+    # Most JSON is no chat, and to parse it takes several times its size.
+    value = _parsed(text) if _NAMED.search(text, 0, _HEAD) else None
     title = ""
     if isinstance(value, dict):
         title = next((value[key] for key in _TITLES if isinstance(value.get(key), str)), "")
@@ -174,7 +175,7 @@ def _content(
 
 
 def _parsed(line: str) -> Any:
-    """A line as a JSON value; None if it is not JSON."""
+    """A text as a JSON value; None if it is not JSON."""
     try:
         return json.loads(line)
     except (ValueError, RecursionError):

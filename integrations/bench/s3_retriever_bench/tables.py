@@ -453,11 +453,8 @@ def _question_tables(summary: LongContextSummary) -> Iterator[Grid]:
         means = partial(_mean, summary, measure)
         yield _by_budget(title, summary, summary.compared(measure), means)
     lead = next((name for name in summary.methods if name.startswith("hybrid")), None)
-    for measure in measures if lead else ():
-        what = f"{MEASURES[measure]} of {lead} less that of others"
-        names = [name for name in summary.compared(measure) if name != lead]
-        gains = partial(_lead_gain, summary, lead, measure)
-        yield _by_budget(f"All tasks: {what}, paired (95 % interval)", summary, names, gains)
+    if lead is not None:
+        yield from _gains(summary, lead)
     for measure in measures:
         yield _by_task(summary, measure)
     yield _costs(summary)
@@ -471,6 +468,14 @@ def _question_tables(summary: LongContextSummary) -> Iterator[Grid]:
     ]
     if failures:
         yield Grid("Not measured", ["method", "questions", "why"], failures)
+
+
+def _gains(summary: LongContextSummary, lead: str) -> Iterator[Grid]:
+    for measure in summary.measured():
+        what = f"{MEASURES[measure]} of {lead} less that of others"
+        names = [name for name in summary.compared(measure) if name != lead]
+        gains = partial(_lead_gain, summary, lead, measure)
+        yield _by_budget(f"All tasks: {what}, paired (95 % interval)", summary, names, gains)
 
 
 def _by_task(summary: LongContextSummary, measure: Measure) -> Grid:
