@@ -27,9 +27,9 @@ from s3_retriever.index.manifest import MANIFEST_NAME
 from s3_retriever.paths import lasting
 from s3_retriever.progress import Bar, progress_bar
 from s3_retriever.recipe import Recipe
-from s3_retriever.remote import is_url
+from s3_retriever.remote import local_path
 from s3_retriever.text import TEXT_ANALYSIS
-from s3_retriever.types import check_count, check_flag, check_path, check_source, shown
+from s3_retriever.types import check_count, check_flag, check_source, shown
 
 # Some minutes of a CPU: the most that the death of a worker costs.
 BLOCK_CHARACTERS = 500_000
@@ -85,9 +85,7 @@ def build(
         IndexStoreError: Another build is at work on `path`, not all machines see it, a block is
             damaged, or the disk refuses.
     """
-    if is_url(path):
-        raise InputError(f"{path} is a URL; build on a folder that all machines share, then copy.")
-    folder = check_path(path).absolute()
+    folder = local_path(path).absolute()
     if not isinstance(host_name(host), str):
         raise InputError("Workers load the host themselves; give its name, not a loaded one.")
     job = Job(
