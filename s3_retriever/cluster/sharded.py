@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 import time
 import uuid
@@ -20,7 +21,7 @@ from ray.exceptions import (
     RayTaskError,
 )
 
-from s3_retriever.cluster.shard import SearchGoneError, Shard, Share, State
+from s3_retriever.cluster.shard import SearchGoneError, Shard, Share, State, packed
 from s3_retriever.document import Document, as_documents
 from s3_retriever.engine.s3index import Found, S3Index, document_ids, opened
 from s3_retriever.errors import IndexStoreError, InputError, ServerError, brief
@@ -398,11 +399,22 @@ class ShardedIndex(S3Index):
         return Request(Query(question, encoded, recipe, mode, languages), limits, where, group_by)
 
     def _searched(self, request: Request, lead: Callable[[_Session], _T]) -> _T:
-        """Lead a search, again if a worker was lost or its index changed under way."""
+        """Lead a search, again if a worker was lost or its index changed under way.
+
+        Raises:
+            InputError: `where` is a function that cannot be sent.
+        """
+        try:
+            wanted = ray.cloudpickle.dumps(request)
+        except (TypeError, ValueError, pickle.PicklingError) as error:
+            raise InputError(
+                f"The function given as where cannot be sent to workers ({brief(error)}); write "
+                "where as a mapping."
+            ) from error
 
         def attempt(deadline: float) -> _T:
             workers = [shard.lend() for shard in self._shards]
-            session = _Session(workers, request, deadline)
+            session = _Session(workers, wanted, deadline)
             try:
                 return lead(session)
             finally:
@@ -514,17 +526,8 @@ class _Worker:
         return ray.remote(Shard).options(**wanted).remote(str(path), share)
 
     def send(self, method: str, *arguments: Any) -> Any:
-        """Call a method of the shard; returns a reference to the result.
-
-        Raises:
-            InputError: An argument cannot be sent.
-        """
-        try:
-            return getattr(self._actor, method).remote(*arguments)
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                f"This cannot be sent to workers ({brief(error)}); write where as a mapping."
-            ) from error
+        """Call a method of the shard; returns a reference to the result."""
+        return getattr(self._actor, method).remote(*arguments)
 
     def ended_since(self) -> list[str]:
         """The searches that are over, to tell it now."""
@@ -580,7 +583,7 @@ class _Workers:
 class _Session:
     """One search on all shards; `search.gathering.Parts`."""
 
-    def __init__(self, workers: Sequence[_Worker], request: Request, deadline: float) -> None:
+    def __init__(self, workers: Sequence[_Worker], request: bytes, deadline: float) -> None:
         self._workers = workers
         self._request = request
         self._deadline = deadline
@@ -590,24 +593,38 @@ class _Session:
     def call(self, method: str, arguments: Mapping[int, tuple[Any, ...]]) -> dict[int, Any]:
         """Call a method of the searches on some parts."""
         workers = [self._workers[place] for place in arguments]
-        if self._begun:
-            refs = [
-                worker.send("step", self._name, method, each)
-                for worker, each in zip(workers, arguments.values(), strict=True)
-            ]
-            return dict(zip(arguments, _gathered(workers, refs, self._deadline), strict=True))
-        self._begun = True
-        request = self._request
+        if not self._begun:
+            ((_, first), *_) = arguments.values()
+            return dict(zip(arguments, self._begin(first), strict=True))
+        # What all get alike is pickled once.
+        shared = {id(each): packed(each) for each in arguments.values()}
         refs = [
-            worker.send("begin", self._name, request, first, worker.ended_since())
-            for worker, (_, first) in zip(workers, arguments.values(), strict=True)
+            worker.send("step", self._name, method, shared[id(each)])
+            for worker, each in zip(workers, arguments.values(), strict=True)
         ]
         replies = _gathered(workers, refs, self._deadline)
+        return {
+            place: pickle.loads(reply)  # noqa: S301
+            for place, reply in zip(arguments, replies, strict=True)
+        }
+
+    def _begin(self, first: int) -> list[Any]:
+        """Begin the search on all shards; gives their replies."""
+        self._begun = True
+        refs = [
+            worker.send("begin", self._name, self._request, first, worker.ended_since())
+            for worker in self._workers
+        ]
         states: dict[str, State] = {}
-        for worker, (state, _) in zip(workers, replies, strict=True):
+        replies = []
+        for worker, packed_ in zip(
+            self._workers, _gathered(self._workers, refs, self._deadline), strict=True
+        ):
+            state, reply = pickle.loads(packed_)  # noqa: S301
             if states.setdefault(state.index, state) != state:
                 raise _LostError(worker, "its index is being changed")
-        return dict(zip(arguments, (reply for _, reply in replies), strict=True))
+            replies.append(reply)
+        return replies
 
     def end(self) -> None:
         """Let the workers forget the search when the next one begins."""

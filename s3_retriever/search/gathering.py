@@ -120,7 +120,7 @@ class _Merged(Generic[_Rows]):
     def __init__(self, parts: Parts, method: str, best: Sequence[_Rows]) -> None:
         self._parts = parts
         self._method = method
-        self._first = best
+        self._first: Sequence[_Rows] = best
 
     def __iter__(self) -> Iterator[list[tuple[int, int, _Rows]]]:
         """Places, positions in rows, and the rows, as many at once as are known to be next."""

@@ -258,7 +258,7 @@ def test_a_part_of_an_index_opens_its_own_segments_only(made):
 
 
 def test_searches_that_nobody_ended_are_forgotten(made):
-    from s3_retriever.cluster.shard import SearchGoneError, Shard, Share
+    from s3_retriever.cluster.shard import SearchGoneError, Shard, Share, packed
     from s3_retriever.search import Limits
     from s3_retriever.search.part import Request
     from s3_retriever.search.pipeline import Query
@@ -266,10 +266,10 @@ def test_searches_that_nobody_ended_are_forgotten(made):
     shard = Shard(str(made[0][0]), Share(0, 1))
     query = Query(QUESTION, None, Recipe(taps={}), "bm25", frozenset({"en"}))
     for number in range(80):
-        shard.begin(str(number), Request(query, Limits()), 1)
+        shard.begin(str(number), packed(Request(query, Limits())), 1)
     assert len(shard._searches) <= 64
     with pytest.raises(SearchGoneError):
-        shard.step("0", "rows", (1,))
+        shard.step("0", "rows", packed((1,)))
 
 
 def test_closed_indexes_say_so(cluster, made):
