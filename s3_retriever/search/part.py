@@ -14,7 +14,7 @@ from s3_retriever.errors import InputError
 from s3_retriever.index import Snapshot
 from s3_retriever.search.documents import DocumentsHere, best_documents, document_scores
 from s3_retriever.search.explanation import Explanation, Peak, bridge_span, explain_here
-from s3_retriever.search.filtering import admitted
+from s3_retriever.search.filtering import Unknown, admitted
 from s3_retriever.search.heat import Heat, heat
 from s3_retriever.search.judging import Measures, Verdict, judged, measured
 from s3_retriever.search.parts import Ask, Steps
@@ -91,6 +91,7 @@ class Ranked:
         measures: What it adds to the judgement.
         n_shares: How many features and terms the question has.
         repeatable: Whether repetition costs nothing.
+        unknown: What the filter names that its documents do not have.
         best: The first of its best sentences, or documents.
     """
 
@@ -98,6 +99,7 @@ class Ranked:
     measures: Measures
     n_shares: int
     repeatable: bool
+    unknown: Unknown
     best: Rows | DocumentRows
 
 
@@ -132,6 +134,7 @@ class PartSearch:
             measures=self._measures,
             n_shares=self._ranking.n_shares,
             repeatable=self._ranking.coactivation is None,
+            unknown=self._unknown,
             best=best,
         )
 
@@ -215,7 +218,8 @@ class PartSearch:
             return None
 
     def _ranked(self, snapshot: Snapshot, request: Request) -> Steps[None]:
-        allowed = admitted(snapshot, request.where)
+        allowed = admitted(snapshot, request.where, warn=False)
+        self._unknown = Unknown.of(snapshot, request.where)
         ranking: Ranking = yield from rank_steps(snapshot, request.query, allowed)
         self._ranking, self._measures = measured(ranking, request.query.recipe)
         self._view = Here(self._ranking, request.limits.context)
