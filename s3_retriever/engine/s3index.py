@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, TypedDict, overload
 
-from typing_extensions import Unpack
+from typing_extensions import Self, Unpack
 
 from s3_retriever.codebook.files import local_folder, read_codebook_file
 from s3_retriever.display import error_html, index_html
@@ -206,49 +206,7 @@ class S3Index:
             if isinstance(path, str) and is_url(path)
             else Store.open(check_path(path))
         )
-        origin = Origin.read(store)
-        named, own_codebook = host is not None, codebook is not None
-        host = origin.host if host is None else host_name(host)
-        # The host and the codebook may be loaded later, from another working directory.
-        if isinstance(host, str):
-            host = lasting(host)
-        if isinstance(codebook, (str, os.PathLike)):
-            codebook = lasting(check_source(codebook, "codebook"))
-        elif codebook is not None:
-            from s3_retriever.codebook import Codebook
-
-            check_type(codebook, Codebook, "codebook")
-        # Such an index may be made with `LongContext(..., fallback="bm25")`, without a codebook.
-        words_only = not origin.recipe.taps and origin.recipe.sentence is None
-        if codebook is None and not words_only:
-            # Where there is none any more, BM25 works; whatever needs the host raises this again.
-            with suppress(CodebookError):
-                codebook = codebook_name(host, origin.codebook_source)
-        if codebook is not None:
-            _check_codebook(store, origin, codebook)
-
-        def load() -> Encoder:
-            from s3_retriever.encoder import Encoder
-            from s3_retriever.encoder.words import WordsEncoder
-
-            options = host_options
-            if isinstance(host, str):
-                # The Hub is asked for what the user names, never for what the index names.
-                shape = {"window": origin.window, "overlap": origin.overlap}
-                options = shape | {"local_files_only": not named} | host_options
-            if words_only:
-                words = WordsEncoder(words_host(host, options))
-                if words.identity == origin.codebook:
-                    return words
-            book = find_codebook(
-                host, codebook or origin.codebook_source, local_files_only=not own_codebook
-            )
-            book.check(origin.recipe)
-            encoder = Encoder(shared_host(host, book, options), book)
-            origin.check_codebook(store.path, encoder.identity)
-            return encoder
-
-        return cls(store, load, origin.recipe, Opening(host, codebook, host_options))
+        return cls(store, *opened(store, host, codebook, host_options))
 
     @property
     def encoder(self) -> Encoder:
@@ -293,7 +251,7 @@ class S3Index:
     def _renew(self) -> None:
         self._loading = threading.Lock()
 
-    def __enter__(self) -> S3Index:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -553,12 +511,25 @@ class S3Index:
             min_relevance = MIN_RELEVANCE if floor else 0.0
         if k is None and token_budget is None:
             token_budget = DEFAULT_TOKEN_BUDGET
+        limits = Limits(k, token_budget, min_relevance, order, unique, spans_per_document, context)
+        return self._found(question, chosen, limits, mode, where, group_by)
+
+    def _found(
+        self,
+        question: str,
+        recipe: Recipe,
+        limits: Limits,
+        mode: Mode,
+        where: Where | None,
+        group_by: GroupBy | None,
+    ) -> list[Span] | list[DocumentResult]:
+        """What a search finds whose arguments were checked."""
         return search(
             self._snapshot(mode),
             question,
-            chosen,
+            recipe,
             None if mode == "bm25" else self.encoder,
-            Limits(k, token_budget, min_relevance, order, unique, spans_per_document, context),
+            limits,
             mode=mode,
             where=where,
             group_by=group_by,
@@ -723,6 +694,65 @@ class Opening(NamedTuple):
         if isinstance(codebook, (str, Path)):
             codebook = lasting(str(codebook))
         return Opening(host and lasting(host), codebook, options)
+
+
+def opened(
+    store: Store,
+    host: str | Host | None,
+    codebook: str | Path | Codebook | None,
+    host_options: dict[str, Any],
+) -> tuple[Callable[[], Encoder], Recipe, Opening]:
+    """What an index needs besides its store, from the manifest and as `S3Index.open` is asked.
+
+    Returns:
+        What loads the encoder, the recipe, and what opens the index again.
+
+    Raises:
+        S3Error: As `S3Index.open`.
+    """
+    origin = Origin.read(store)
+    named, own_codebook = host is not None, codebook is not None
+    host = origin.host if host is None else host_name(host)
+    # The host and the codebook may be loaded later, from another working directory.
+    if isinstance(host, str):
+        host = lasting(host)
+    if isinstance(codebook, (str, os.PathLike)):
+        codebook = lasting(check_source(codebook, "codebook"))
+    elif codebook is not None:
+        from s3_retriever.codebook import Codebook
+
+        check_type(codebook, Codebook, "codebook")
+    # Such an index may be made with `LongContext(..., fallback="bm25")`, without a codebook.
+    words_only = not origin.recipe.taps and origin.recipe.sentence is None
+    if codebook is None and not words_only:
+        # Where there is none any more, BM25 works; whatever needs the host raises this again.
+        with suppress(CodebookError):
+            codebook = codebook_name(host, origin.codebook_source)
+    if codebook is not None:
+        _check_codebook(store, origin, codebook)
+
+    def load() -> Encoder:
+        from s3_retriever.encoder import Encoder
+        from s3_retriever.encoder.words import WordsEncoder
+
+        options = host_options
+        if isinstance(host, str):
+            # The Hub is asked for what the user names, never for what the index names.
+            shape = {"window": origin.window, "overlap": origin.overlap}
+            options = shape | {"local_files_only": not named} | host_options
+        if words_only:
+            words = WordsEncoder(words_host(host, options))
+            if words.identity == origin.codebook:
+                return words
+        book = find_codebook(
+            host, codebook or origin.codebook_source, local_files_only=not own_codebook
+        )
+        book.check(origin.recipe)
+        encoder = Encoder(shared_host(host, book, options), book)
+        origin.check_codebook(store.path, encoder.identity)
+        return encoder
+
+    return load, origin.recipe, Opening(host, codebook, host_options)
 
 
 def _open_again(path: str, host: str, codebook: Any, options: dict[str, Any]) -> S3Index:

@@ -166,9 +166,9 @@ class Snapshot:
         return slice(start, start + int(row["n_sentences"]))
 
     @cached_property
-    def mean_terms(self) -> float:
-        """Mean length of the live sentences in terms, 0 if there are none."""
-        return float(self.column("n_terms")[self.live].mean()) if self.n_sentences else 0.0
+    def n_terms(self) -> int:
+        """Number of terms of the live sentences."""
+        return int(self.column("n_terms")[self.live].sum(dtype=np.int64))
 
     def locate(self, number: int) -> tuple[int, Segment, int]:
         """A sentence's segment, as its index in the snapshot and itself, and the ordinal there."""

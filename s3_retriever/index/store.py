@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ from s3_retriever.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
+# Which of an index's segments are read.
+Share = Callable[[Sequence[SegmentEntry]], Sequence[SegmentEntry]]
 _NAMED_IDS = 3
 
 
@@ -50,10 +52,13 @@ class Store:
 
     Args:
         backend: Where the index is kept.
+        share: Chooses the segments that snapshots have, so that several processes can each read a
+            part of an index; by default all. A store with a share is not written to.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, share: Share | None = None) -> None:
         self._backend = backend
+        self._share = share
         self._snapshot = Snapshot(-1, [])
         self._closed = False
 
@@ -83,13 +88,17 @@ class Store:
         return cls(DiskBackend(path))
 
     @classmethod
-    def open(cls, path: Path) -> Store:
+    def open(cls, path: Path, share: Share | None = None) -> Store:
         """Open an index; nothing is written, and a read-only folder will do.
+
+        Args:
+            path: Its folder.
+            share: As in the class.
 
         Raises:
             IndexStoreError: There is no index at `path`, it is damaged, or of another schema.
         """
-        store = cls(DiskBackend(path))
+        store = cls(DiskBackend(path), share)
         store.snapshot()
         return store
 
@@ -194,7 +203,7 @@ class Store:
             IndexStoreError: Layout or text analysis are not those of the index, someone else is
                 writing, or the folder cannot be written.
         """
-        with self._backend.writing():
+        with self._writing():
             manifest, snapshot = self.manifest, self.snapshot()
             _check_text_analysis(manifest, text_analysis or {})
             snapshot.check_layout(layout)
@@ -223,7 +232,7 @@ class Store:
             IndexStoreError: Someone else is writing, or the folder cannot be written.
         """
         wanted = set(ids)
-        with self._backend.writing():
+        with self._writing():
             snapshot = self.snapshot()
             named = {name: snapshot.named(name) for name in wanted}
             unknown = [name for name, document_id in named.items() if document_id is None]
@@ -245,7 +254,7 @@ class Store:
             IndexStoreError: Someone else is writing, the folder cannot be written, or a segment
                 is damaged.
         """
-        with self._backend.writing():
+        with self._writing():
             segments = self.snapshot().segments
             if len(segments) + sum(segment.live is not None for segment in segments) > 1:
                 self._merge(slice(0, len(segments)), progress)
@@ -300,16 +309,20 @@ class Store:
 
     def shared(self) -> Store:
         """Another store of the same index; closing one of an index in memory empties both."""
-        store = Store(self._backend)
+        store = Store(self._backend, self._share)
         store._closed = self._closed
         return store
+
+    def _writing(self) -> AbstractContextManager[None]:
+        assert self._share is None, "a part of an index is not written to"
+        return self._backend.writing()
 
     def _read(self, manifest: Manifest) -> Snapshot:
         # Segments that did not change stay open.
         opened = {segment.name: segment for segment in self._snapshot.segments}
         segments = []
         try:
-            for entry in manifest.segments:
+            for entry in self._share(manifest.segments) if self._share else manifest.segments:
                 segment = opened.get(entry.name)
                 if segment is None or segment.entry != entry:
                     segment = self._backend.open_segment(entry, segment)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -10,10 +11,13 @@ from numpy.typing import NDArray
 
 from s3_retriever.features import HeadQueries
 from s3_retriever.index import Snapshot
+from s3_retriever.search.parts import Steps, add_up, apart, together
 from s3_retriever.types import Scores
 
 # Queries that meet all keys at once; their logits take 256 bytes for every token.
 _QUERIES_AT_ONCE = 64
+# Keys of a block.
+_KEYS_AT_ONCE = 256
 
 
 class HeadAttention:
@@ -41,9 +45,10 @@ class HeadAttention:
         self._lengths = lengths
         self._scores = np.zeros(int(lengths.sum()))
         # By head, the maximum and the sum of the exponentials of each query of the question.
-        self._norms: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
-        for head, asked in queries.items():
-            self._add(head, asked)
+        self._norms: dict[str, tuple[NDArray[np.float32], NDArray[np.float64]]] = {
+            head: (np.zeros(len(asked.factors), np.float32), np.ones(len(asked.factors)))
+            for head, asked in queries.items()
+        }
 
     def sentences(self) -> Scores:
         """The score of each sentence of the snapshot [n]; 0 for those that are not scored.
@@ -84,24 +89,50 @@ class HeadAttention:
             found[head] = (tokens, shares)
         return found
 
-    def _add(self, head: str, asked: HeadQueries) -> None:
-        """Add a head's attention to the scores of the tokens."""
-        queries, count = asked.factors, len(asked.factors)
-        highest, total = np.zeros(count, dtype=np.float32), np.ones(count, dtype=np.float32)
-        self._norms[head] = highest, total
-        if not self._scores.size:
-            return
-        keys = np.concatenate(list(self._keys(head)))
-        sinks = ~keys.any(axis=1)
-        for first in range(0, count, _QUERIES_AT_ONCE):
-            part = slice(first, first + _QUERIES_AT_ONCE)
-            logits = _logits(keys, queries[part])
-            logits[sinks] = -np.inf
-            highest[part] = np.maximum(logits.max(axis=0), np.finfo(np.float32).min)
-            logits -= highest[part]
-            attention = np.exp(logits, out=logits)
-            total[part] = np.maximum(attention.sum(axis=0), np.finfo(np.float32).tiny)
-            self._scores += attention @ (1 / total[part] / count)
+    def attend(self) -> Steps[None]:
+        """Score the tokens; before that, all scores are 0."""
+        for batch in self._batches():
+            yield from self._add(batch)
+
+    def _batches(self) -> Iterator[list[tuple[str, slice]]]:
+        """The queries of all heads, as many at once as memory allows."""
+        batch: list[tuple[str, slice]] = []
+        room = _QUERIES_AT_ONCE
+        for head, asked in self._queries.items():
+            start, count = 0, len(asked.factors)
+            while start < count:
+                part = slice(start, min(start + room, count))
+                batch.append((head, part))
+                room -= part.stop - start
+                start = part.stop
+                if room == 0:
+                    yield batch
+                    batch, room = [], _QUERIES_AT_ONCE
+        if batch:
+            yield batch
+
+    def _add(self, batch: Sequence[tuple[str, slice]]) -> Steps[None]:
+        """Add the attention of some queries to the scores of the tokens."""
+        from s3_retriever.search.kernels import add_weighted, column_sums
+
+        rows = []
+        for head, part in batch:
+            keys = np.concatenate(list(self._keys(head)))
+            logits = _logits(keys, self._queries[head].factors[part])
+            logits[~keys.any(axis=1)] = -np.inf
+            rows.append(logits)
+        least = np.finfo(np.float32).min
+        own = [logits.max(axis=0, initial=least) for logits in rows]
+        highest = yield from together(_highest, own)
+        for logits, peak in zip(rows, highest, strict=True):
+            logits -= peak
+            np.exp(logits, out=logits)
+        totals = yield from together(add_up, [column_sums(attention) for attention in rows])
+        for (head, part), attention, peak, total in zip(batch, rows, highest, totals, strict=True):
+            all_highest, all_totals = self._norms[head]
+            all_highest[part] = peak
+            all_totals[part] = np.maximum(total, np.finfo(np.float32).tiny)
+            add_weighted(attention, 1 / all_totals[part] / len(all_totals), self._scores)
 
     def _keys(self, head: str) -> Iterator[NDArray[np.uint8]]:
         """The keys of the scored sentences, segment by segment."""
@@ -120,27 +151,57 @@ class HeadAttention:
 
 
 def _logits(keys: NDArray[np.uint8], queries: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The logit of each key [n, bytes] and query [q, axes], but for a constant: [n, q]."""
-    low = (keys & 15).astype(np.float32)
-    high = (keys >> 4).astype(np.float32)
-    logits: NDArray[np.float32] = low @ queries[:, ::2].T
-    logits += high @ queries[:, 1::2].T
+    """The logit of each key [n, bytes] and query [q, axes], but for a constant: [n, q].
+
+    Blocks of one size stay in the processor's cache, and give a key the same logit wherever it is:
+    BLAS adds up matrices of other shapes in another order.
+    """
+    even, odd = np.ascontiguousarray(queries[:, ::2].T), np.ascontiguousarray(queries[:, 1::2].T)
+    low, high = np.zeros((2, _KEYS_AT_ONCE, keys.shape[1]), dtype=np.float32)
+    logits = np.empty((len(keys), len(queries)), dtype=np.float32)
+    for first in range(0, len(keys), _KEYS_AT_ONCE):
+        block = keys[first : first + _KEYS_AT_ONCE]
+        low[: len(block)] = block & 15
+        high[: len(block)] = block >> 4
+        products = low @ even
+        products += high @ odd
+        logits[first : first + len(block)] = products[: len(block)]
     return logits
 
 
-def best_sentences(snapshot: Snapshot, scores: Scores, tokens: int) -> NDArray[np.bool_]:
+def _highest(parts: Sequence[Sequence[NDArray[np.float32]]]) -> list[NDArray[np.float32]]:
+    return [np.max(columns, axis=0) for columns in zip(*parts, strict=True)]
+
+
+def best_sentences(snapshot: Snapshot, scores: Scores, tokens: int) -> Steps[NDArray[np.bool_]]:
     """The best sentences that have no more than a number of tokens together, bool [n].
 
     Args:
         snapshot: Has the sentences.
         scores: float64 [n]; -inf for sentences that may not be taken.
-        tokens: Most tokens.
+        tokens: Most tokens of all parts together.
     """
-    possible = scores > -np.inf
-    lengths = snapshot.column("n_tokens").astype(np.int64)
-    if int(lengths[possible].sum()) <= tokens:
-        return possible
-    order = np.argsort(-scores, kind="stable")
+    possible = np.flatnonzero(scores > -np.inf)
+    lengths = snapshot.column("n_tokens")[possible].astype(np.int64)
+    order = np.arange(len(possible))
+    if int(lengths.sum()) > tokens:
+        order = np.argsort(-scores[possible], kind="stable")
+        # The first that is too much bars what is worse in other parts.
+        order = order[: int(np.searchsorted(np.cumsum(lengths[order]), tokens, side="right")) + 1]
+    known = (scores[possible[order]], lengths[order])
+    taken = yield from apart(partial(_within, tokens), known)
     chosen = np.zeros(len(scores), dtype=np.bool_)
-    chosen[order[np.cumsum(lengths[order]) <= tokens]] = True
-    return chosen & possible
+    chosen[possible[order[taken]]] = True
+    return chosen
+
+
+def _within(
+    tokens: int, parts: Sequence[tuple[Scores, NDArray[np.int64]]]
+) -> list[NDArray[np.bool_]]:
+    """Which of the parts' sentences, given by score and length, are among the best of all."""
+    scores = np.concatenate([scores for scores, _ in parts])
+    lengths = np.concatenate([lengths for _, lengths in parts])
+    order = np.argsort(-scores, kind="stable")
+    taken = np.zeros(len(scores), dtype=np.bool_)
+    taken[order[np.cumsum(lengths[order]) <= tokens]] = True
+    return np.split(taken, np.cumsum([len(scores) for scores, _ in parts])[:-1])

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Set as AbstractSet
 
 from s3_retriever.index import Segment, Snapshot
 from s3_retriever.types import ContextForm
@@ -45,19 +43,19 @@ class Surroundings:
         # By the first sentence of a document: to find it takes the whole text.
         self._separators: dict[int, re.Pattern[str]] = {}
 
-    def around(self, number: int, covered: NDArray[np.bool_]) -> tuple[int, int]:
+    def around(self, number: int, covered: AbstractSet[int]) -> tuple[int, int]:
         """The first and last sentence of the run that a sentence is widened to.
 
         Args:
             number: A sentence that is not covered.
-            covered: Which sentences are part of chosen runs, bool [n]; a run has none of them.
+            covered: Sentences that are part of chosen runs; a run has none of them.
         """
         if self.form == "sentence":
             return number, number
         document = self._snapshot.document_of(number)
         if self.form == "passage":
             first = last = number
-            if first > document.start and not covered[first - 1] and self._points_back(number):
+            if first > document.start and first - 1 not in covered and self._points_back(number):
                 first -= 1
         else:
             first, last = self._section(number, document, covered)
@@ -70,7 +68,7 @@ class Surroundings:
         _, segment, ordinal = self._snapshot.locate(number)
         return _POINTS_BACK.match(segment.text(ordinal, ordinal)) is not None
 
-    def _section(self, number: int, document: slice, covered: NDArray[np.bool_]) -> tuple[int, int]:
+    def _section(self, number: int, document: slice, covered: AbstractSet[int]) -> tuple[int, int]:
         """A sentence with its neighbours, one after another, while they are of its paragraph."""
         _, segment, ordinal = self._snapshot.locate(number)
         shift = number - ordinal
@@ -85,7 +83,7 @@ class Surroundings:
             growing = False
             for after in (True, False):
                 at = last + 1 if after else first - 1
-                inside = document.start <= at < document.stop and not covered[at]
+                inside = document.start <= at < document.stop and at not in covered
                 if not inside or size + int(self._tokens[at]) > _SECTION:
                     continue
                 if _between(segment, min(at, last) - shift, ends):
@@ -96,20 +94,20 @@ class Surroundings:
         return first, last
 
     def _joined(
-        self, first: int, last: int, document: slice, covered: NDArray[np.bool_]
+        self, first: int, last: int, document: slice, covered: AbstractSet[int]
     ) -> tuple[int, int]:
         """A run, widened to a covered sentence on either side if little lies between."""
         room, at = _GAP, first - 1
-        while at >= document.start and not covered[at] and self._tokens[at] <= room:
+        while at >= document.start and at not in covered and self._tokens[at] <= room:
             room -= int(self._tokens[at])
             at -= 1
-        if at >= document.start and covered[at]:
+        if at >= document.start and at in covered:
             first = at + 1
         room, at = _GAP, last + 1
-        while at < document.stop and not covered[at] and self._tokens[at] <= room:
+        while at < document.stop and at not in covered and self._tokens[at] <= room:
             room -= int(self._tokens[at])
             at += 1
-        if at < document.stop and covered[at]:
+        if at < document.stop and at in covered:
             last = at - 1
         return first, last
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +13,11 @@ from s3_retriever.display import explanation_html
 from s3_retriever.errors import InputError
 from s3_retriever.features import TapFeatures
 from s3_retriever.index import Segment, Snapshot
-from s3_retriever.recipe import MaxToken, Recipe, Redundancy
-from s3_retriever.search.ranking import Ranking
-from s3_retriever.search.relevance import Relevance
+from s3_retriever.recipe import MaxToken, Recipe
+from s3_retriever.search.ranking import Bridge, Ranking
 from s3_retriever.search.selection import (
+    Candidates,
+    Here,
     Limits,
     Pick,
     Span,
@@ -144,6 +146,41 @@ def explain(
     Raises:
         InputError: The span is not in the snapshot.
     """
+    explanation, peak = explain_here(ranking, question_tokens, span, recipe)
+    bridge = None
+    if peak.bridge is not None and peak.bridge.number is not None:
+        bridge = bridge_span(ranking, peak.bridge.number)
+    contributions = {**explanation.contributions, **lost(recipe, Here(ranking), peak)}
+    return replace(explanation, contributions=contributions, bridge=bridge)
+
+
+class Peak(NamedTuple):
+    """The best sentence of a span.
+
+    Attributes:
+        number: Its number.
+        score: Its score.
+        share: What of it the question's features and terms add; 0 if redundancy costs nothing.
+        bridge: The bridge that adds most to it; None if none does.
+    """
+
+    number: int
+    score: float
+    share: float
+    bridge: Bridge | None
+
+
+def explain_here(
+    ranking: Ranking, question_tokens: Sequence[str], span: Span, recipe: Recipe
+) -> tuple[Explanation, Peak]:
+    """Explain a span of a part of a collection, but for its bridge and its redundancy.
+
+    Returns:
+        The explanation, and the span's best sentence.
+
+    Raises:
+        InputError: The span is not in the part.
+    """
     coactivation, question = ranking.coactivation, ranking.question
     assert coactivation is not None
     assert question is not None
@@ -170,15 +207,18 @@ def explain(
         )
     total = sum(share.share for share in shares) or 1.0
     shares = [replace(share, share=share.share / total) for share in shares]
-    return Explanation(
+    explanation = Explanation(
         span=span,
-        contributions=_contributions(ranking, recipe, best),
-        bridge=_bridge(ranking, recipe, best),
+        contributions={name: float(part[best]) for name, part in ranking.contributions.items()},
+        bridge=None,
         features=tuple(sorted(shares, key=lambda share: -share.share)),
         terms=_term_shares(ranking, rows.start, rows.stop - 1),
         attention=_attention_shares(ranking, place, rows, question_tokens),
         tokens=tuple(around[position] for position in range(*token_range(segment, first, last))),
     )
+    share = 0.0 if recipe.redundancy is None else float(ranking.shares(np.array([best])).sum())
+    bridge = None if ranking.hop is None else ranking.hop.leaders.get(best)
+    return explanation, Peak(best, float(ranking.scores[best]), share, bridge)
 
 
 def _locate(snapshot: Snapshot, span: Span) -> tuple[int, Segment, int, int]:
@@ -204,47 +244,48 @@ def _locate(snapshot: Snapshot, span: Span) -> tuple[int, Segment, int, int]:
             and table[last]["end"] == span.end
         ):
             return snapshot.segments.index(segment), segment, begin + first, begin + last
-    raise InputError(
+    raise not_here(span)
+
+
+def not_here(span: Span) -> InputError:
+    """The error that a span is not in an index."""
+    return InputError(
         f"The span {span.id} is not in this index any more; search again and explain a span "
         "of that search."
     )
 
 
-def _contributions(ranking: Ranking, recipe: Recipe, number: int) -> dict[Contribution, float]:
-    """The contributions that add up to a sentence's score."""
-    contributions = {name: float(part[number]) for name, part in ranking.contributions.items()}
-    if recipe.redundancy is not None:
-        contributions["redundancy"] = _lost(ranking, recipe, recipe.redundancy, number)
-    return contributions
+def bridge_span(ranking: Ranking, number: int) -> Span:
+    """The span that a bridge of the second hop is in the first pass."""
+    assert ranking.hop is not None
+    first = replace(ranking.hop.first, spreads=ranking.spreads, relevance=ranking.relevance)
+    chosen = Pick(number, number, number, float(first.scores[number]))
+    return replace(span_of(first, chosen), relevance=ranking.relevance_of(number))
 
 
-def _bridge(ranking: Ranking, recipe: Recipe, number: int) -> Span | None:
-    """The span through which the second hop came to a sentence; None if the hop adds nothing."""
-    bridge = None if ranking.hop is None else ranking.hop.leader(number)
-    if ranking.hop is None or bridge is None:
-        return None
-    first = ranking.hop.first
-    chosen = Pick(bridge, bridge, bridge, float(first.scores[bridge]))
-    return span_of(first, chosen, Relevance(ranking, recipe)[bridge])
-
-
-def _lost(ranking: Ranking, recipe: Recipe, redundancy: Redundancy, number: int) -> float:
+def lost(recipe: Recipe, view: Candidates, peak: Peak) -> dict[Contribution, float]:
     """What redundancy took off a sentence's score when it was chosen, 0 or less.
 
     Spans are chosen again until this sentence is. A sentence that never is, because the result
     already has its text, has lost nothing.
+
+    Args:
+        recipe: How repetition is discounted.
+        view: All sentences that may be chosen.
+        peak: The sentence, numbered as there.
     """
-    share = float(ranking.shares(np.array([number])).sum())
-    if share == 0:
-        return 0.0
-    score = float(ranking.scores[number])
-    lowest = score - (1.0 - redundancy.floor) * share
-    for chosen in pick(order_of(ranking, recipe), Limits(), radius=recipe.advanced.radius):
-        if chosen.first <= number <= chosen.last:
-            return chosen.score - score
+    if recipe.redundancy is None:
+        return {}
+    loss = 0.0
+    lowest = peak.score - (1.0 - recipe.redundancy.floor) * peak.share
+    radius = recipe.advanced.radius
+    for chosen in pick(order_of(view, recipe), view, Limits(), radius=radius) if peak.share else ():
+        if chosen.first <= peak.number <= chosen.last:
+            loss = chosen.score - peak.score
+            break
         if chosen.score < lowest:
             break
-    return 0.0
+    return {"redundancy": loss}
 
 
 def _around_peak(scores: Scores, segment: Segment, sentence: int, kernel: int) -> tuple[int, int]:

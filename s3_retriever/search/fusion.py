@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial, reduce
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from s3_retriever.search.parts import Steps, alone, apart, together
 from s3_retriever.types import Scores
 
 _Key = TypeVar("_Key", bound=str)
@@ -17,21 +20,52 @@ _Key = TypeVar("_Key", bound=str)
 _EQUAL = 1e-12
 # Digits after the point that count: the last ones of a sum depend on the processor.
 DIGITS = 9
+# Candidates that a part tells of, as a multiple of what a signal adds; many more are tied.
+_MANY = 16
 # Length of the runs whose maxima `nth_largest` looks at first.
 _RUN = 64
 
 
-def moments(scores: Scores, chosen: NDArray[np.bool_]) -> tuple[float, float]:
-    """Mean and standard deviation over the chosen entries; both 0 if there are none.
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How scores spread.
 
-    The deviation of scores that are all equal is exactly 0, whatever the rounding.
+    Attributes:
+        count: How many there are.
+        mean: Their mean.
+        squares: Sum of the squared differences from the mean.
     """
-    # numba takes a while to load, and only searches need it.
-    from s3_retriever.search.kernels import mean_and_variance
 
-    mean, variance = mean_and_variance(scores, chosen)
-    deviation = math.sqrt(variance)
-    return mean, deviation if deviation > _EQUAL * abs(mean) else 0.0
+    count: int
+    mean: float
+    squares: float
+
+    @classmethod
+    def of(cls, scores: Scores, chosen: NDArray[np.bool_]) -> Spread:
+        """The spread of the chosen entries."""
+        # numba takes a while to load, and only searches need it.
+        from s3_retriever.search.kernels import mean_and_variance
+
+        count, mean, variance = mean_and_variance(scores, chosen)
+        return cls(int(count), float(mean), float(variance) * int(count))
+
+    def __add__(self, other: Spread) -> Spread:
+        """The spread of both together (Chan, Golub and LeVeque, 1979)."""
+        if not (self.count and other.count):
+            return self if self.count else other
+        count = self.count + other.count
+        apart = other.mean - self.mean
+        return Spread(
+            count,
+            self.mean + apart * other.count / count,
+            self.squares + other.squares + apart**2 * self.count * other.count / count,
+        )
+
+    @property
+    def deviation(self) -> float:
+        """The standard deviation; exactly 0 if all are equal, whatever the rounding."""
+        deviation = math.sqrt(self.squares / self.count) if self.count else 0.0
+        return deviation if deviation > _EQUAL * abs(self.mean) else 0.0
 
 
 def extremes(scores: Scores, chosen: NDArray[np.bool_]) -> tuple[int, float, float]:
@@ -44,8 +78,22 @@ def extremes(scores: Scores, chosen: NDArray[np.bool_]) -> tuple[int, float, flo
 
 def standardise(scores: Scores, chosen: NDArray[np.bool_]) -> Scores:
     """Z-scores [n] over the chosen entries; the others are computed on the same scale."""
-    mean, deviation = moments(scores, chosen)
-    return (scores - mean) / deviation if deviation > 0 else np.zeros_like(scores)
+    spread = Spread.of(scores, chosen)
+    if spread.deviation == 0:
+        return np.zeros_like(scores)
+    return np.asarray((scores - spread.mean) / spread.deviation)
+
+
+class Weighed(NamedTuple, Generic[_Key]):
+    """What signals contribute.
+
+    Attributes:
+        contributions: By signal, float64 [n].
+        lowest: By signal, the lowest contribution of any entry.
+    """
+
+    contributions: dict[_Key, Scores]
+    lowest: dict[_Key, float]
 
 
 def weigh(
@@ -54,6 +102,16 @@ def weigh(
     chosen: NDArray[np.bool_],
     candidates: int,
 ) -> dict[_Key, Scores]:
+    """What each signal contributes in a collection of one part; see `weigh_steps`."""
+    return alone(weigh_steps(raw_scores, weights, chosen, candidates)).contributions
+
+
+def weigh_steps(
+    raw_scores: Mapping[_Key, Scores],
+    weights: Mapping[_Key, float],
+    chosen: NDArray[np.bool_],
+    candidates: int,
+) -> Steps[Weighed[_Key]]:
     """What each signal contributes: its standardised scores times its weight (1 by default).
 
     Scores are standardised over the candidates, the best few of every signal: in a large index,
@@ -68,38 +126,167 @@ def weigh(
             tied with the first entry below.
 
     Returns:
-        By signal, float64 [n]; entries that do not count get the lowest contribution.
+        Contributions by signal; entries that do not count get the lowest.
     """
-    few = np.count_nonzero(chosen) <= candidates
-    among = chosen.copy() if few else np.zeros_like(chosen)
-    contributions = {}
-    for signal, scores in raw_scores.items():
-        masked = np.where(chosen, scores, -np.inf)
-        floor = _lowest(scores[chosen]) if few else _floor(masked, candidates)
-        among |= masked > floor
-        contributions[signal] = np.maximum(masked, floor, out=masked)
-    for signal, contribution in contributions.items():
-        mean, deviation = moments(contribution, among)
-        if deviation == 0:
-            # All candidates are equal, so the spread comes from all entries.
-            mean, deviation = moments(contribution, chosen)
-        contribution -= mean
-        contribution *= weights.get(signal, 1.0) / deviation if deviation > 0 else 0.0
-    return contributions
+    masked = {signal: np.where(chosen, each, -np.inf) for signal, each in raw_scores.items()}
+    own = _Best.of(list(masked.values()), int(np.count_nonzero(chosen)), candidates)
+    floors, spreads = yield from together(partial(_standards, candidates), own)
+    for scores, floor in zip(masked.values(), floors.lowest, strict=True):
+        np.maximum(scores, floor, out=scores)
+    if spreads is None:
+        among = chosen if floors.few else np.zeros_like(chosen)
+        for scores, floor in zip(masked.values(), floors.lowest, strict=True):
+            among = among | (scores > floor)
+        spreads = yield from _spreads(list(masked.values()), among)
+    if any(spread.deviation == 0 for spread in spreads):
+        # All candidates are equal, so the spread comes from all entries.
+        every = yield from _spreads(list(masked.values()), chosen)
+        spreads = [own if own.deviation else all_ for own, all_ in zip(spreads, every, strict=True)]
+    lowest = {}
+    for (signal, scores), floor, spread in zip(masked.items(), floors.lowest, spreads, strict=True):
+        factor = weights.get(signal, 1.0) / spread.deviation if spread.deviation > 0 else 0.0
+        scores -= spread.mean
+        scores *= factor
+        lowest[signal] = (floor - spread.mean) * factor
+    return Weighed(masked, lowest)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Best:
+    """What a part knows of the candidates.
+
+    Attributes:
+        count: How many entries count.
+        best: By signal, the best scores as many as candidates, and the next lower one.
+        floors: By signal, a score that no candidate is at or below, whatever the other parts have,
+            unless they have lower floors.
+        candidates: The scores [signals, m] of all entries above any of these; None for too many.
+    """
+
+    count: int
+    best: list[Scores]
+    floors: list[float]
+    candidates: NDArray[np.float64] | None
+
+    @classmethod
+    def of(cls, several: Sequence[Scores], count: int, candidates: int) -> _Best:
+        """What a part knows, given its scores by signal, -inf for entries that do not count."""
+        best = [_best(scores, candidates) for scores in several]
+        floors = [_floor(each, candidates) if count > candidates else -np.inf for each in best]
+        above = np.zeros(len(several[0]), dtype=np.bool_)
+        for scores, floor in zip(several, floors, strict=True):
+            above |= scores > floor
+        near = np.flatnonzero(above)
+        known = None
+        if len(near) <= _MANY * candidates:
+            known = np.array([scores[near] for scores in several])
+        return cls(count, best, floors, known)
+
+
+class _Floors(NamedTuple):
+    """Below what scores are noise.
+
+    Attributes:
+        few: Whether all entries are candidates.
+        lowest: By signal the highest score below the candidates; where there is nothing below, the
+            lowest score.
+    """
+
+    few: bool
+    lowest: list[float]
+
+
+def _best(scores: Scores, candidates: int) -> Scores:
+    """The `candidates` best scores, and the next lower one; -inf does not count."""
+    if len(scores) <= candidates:
+        return scores[scores > -np.inf]
+    least = nth_largest(scores, candidates - 1)
+    if least == -np.inf:
+        return scores[scores > -np.inf]
+    above = scores[scores > least]
+    below = float(np.where(scores < least, scores, -np.inf).max())
+    tied = np.full(candidates - len(above), least)
+    return np.concatenate([above, tied, [below] if below > -np.inf else []])
+
+
+def _floor(best: Scores, candidates: int) -> float:
+    """The highest score below the candidates, given the best; the lowest if there is none below."""
+    best = np.sort(best)
+    if len(best) < candidates:
+        return float(best[0]) if len(best) else 0.0
+    below = int(np.searchsorted(best, best[-candidates]))
+    return float(best[max(below - 1, 0)])
+
+
+def _standards(candidates: int, parts: Sequence[_Best]) -> tuple[_Floors, list[Spread] | None]:
+    """The floors, and the spread of the candidates of each signal where parts know enough."""
+    few = sum(part.count for part in parts) <= candidates
+    columns = [np.concatenate(each) for each in zip(*(part.best for part in parts), strict=True)]
+    lowest = [
+        float(best.min(initial=np.inf)) if few and len(best) else _floor(best, candidates)
+        for best in columns
+    ]
+    enough = all(
+        part.candidates is not None
+        and all(own <= floor for own, floor in zip(part.floors, lowest, strict=True))
+        for part in parts
+    )
+    if not enough:
+        return _Floors(few, lowest), None
+    floors = np.array(lowest)[:, None]
+    scores = np.concatenate([part.candidates for part in parts if part.candidates is not None], 1)
+    if not few:
+        scores = scores[:, (scores > floors).any(axis=0)]
+    scores = np.maximum(scores, floors)
+    every = np.ones(scores.shape[1], dtype=np.bool_)
+    return _Floors(few, lowest), [Spread.of(row, every) for row in scores]
+
+
+def _spreads(several: Sequence[Scores], chosen: NDArray[np.bool_]) -> Steps[list[Spread]]:
+    own = [Spread.of(scores, chosen) for scores in several]
+    return (yield from together(add_spreads, own))
+
+
+def add_spreads(parts: Sequence[Sequence[Spread]]) -> list[Spread]:
+    """The spreads of several scores over all parts, given those over each part."""
+    return [reduce(Spread.__add__, column) for column in zip(*parts, strict=True)]
 
 
 def interleave(raw_scores: Mapping[_Key, Scores], chosen: NDArray[np.bool_]) -> Scores:
+    """Scores of a collection of one part; see `interleave_steps`."""
+    return alone(interleave_steps(raw_scores, chosen))
+
+
+def interleave_steps(raw_scores: Mapping[_Key, Scores], chosen: NDArray[np.bool_]) -> Steps[Scores]:
     """Scores whose order takes the best of each signal in turn (M_S3 U M_BM25 of the paper).
 
     An entry scores the reciprocal of its best rank; ties go to the signal named first.
     """
+    orders, falling = [], []
+    for scores in raw_scores.values():
+        numbers = np.flatnonzero(chosen & (scores > 0))
+        positive = rounded(scores[numbers])
+        order = np.argsort(-positive, kind="stable")
+        orders.append(numbers[order])
+        falling.append(positive[order])
+    ranks = yield from apart(_ranks, falling)
     total = np.zeros(len(chosen))
     offsets = np.arange(len(raw_scores)) / max(len(raw_scores), 1)
-    for offset, scores in zip(offsets, raw_scores.values(), strict=True):
-        ranked = np.flatnonzero(chosen & (scores > 0))
-        order = ranked[np.argsort(-rounded(scores[ranked]), kind="stable")]
-        total[order] = np.maximum(total[order], 1.0 / (1.0 + np.arange(len(order)) + offset))
+    for offset, order, rank in zip(offsets, orders, ranks, strict=True):
+        total[order] = np.maximum(total[order], 1.0 / (1.0 + rank + offset))
     return total
+
+
+def _ranks(parts: Sequence[Sequence[Scores]]) -> list[list[NDArray[np.int64]]]:
+    """By part and signal the ranks of falling scores among those of all parts, from 0."""
+    by_signal = []
+    for columns in zip(*parts, strict=True):
+        scores = np.concatenate(columns)
+        ranks = np.arange(len(scores))
+        if len(columns) > 1:
+            ranks[np.argsort(-scores, kind="stable")] = np.arange(len(scores))
+        by_signal.append(np.split(ranks, np.cumsum([len(each) for each in columns])[:-1]))
+    return [list(ranks) for ranks in zip(*by_signal, strict=True)]
 
 
 def rounded(scores: Scores) -> Scores:
@@ -127,14 +314,3 @@ def nth_largest(scores: Scores, n: int) -> float:
 def _nth(scores: Scores, n: int) -> float:
     # numpy's partition takes fifteen times as long as its sort if most scores are equal.
     return float(np.sort(scores)[-n - 1])
-
-
-def _lowest(scores: Scores) -> float:
-    return float(scores.min()) if scores.size else 0.0
-
-
-def _floor(scores: Scores, candidates: int) -> float:
-    """The highest score below the candidates; their own lowest if there is nothing below."""
-    least = nth_largest(scores, candidates - 1)
-    below = float(np.where(scores < least, scores, -np.inf).max())
-    return below if below > -np.inf else least

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import reduce
+from dataclasses import dataclass, replace
+from functools import partial, reduce
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,21 +14,26 @@ from numpy.typing import NDArray
 from s3_retriever.document import title_of
 from s3_retriever.quantization import direction_of
 from s3_retriever.recipe import Recipe, SecondHop
-from s3_retriever.search.fusion import moments, nth_largest
-from s3_retriever.search.ranking import Hop, Ranking
-from s3_retriever.search.selection import BestFirst, Limits, pick
+from s3_retriever.search.fusion import Spread, add_spreads, nth_largest, rounded
+from s3_retriever.search.parts import Steps, add_up, apart, together
+from s3_retriever.search.ranking import Bridge, Hop, Ranking
+from s3_retriever.search.selection import BestFirst, Here, Limits, pick, span_id
 from s3_retriever.search.signals import (
     Coactivation,
+    FeatureCounts,
     FeatureWeights,
     QuestionTerm,
-    bm25_each,
     cosines,
     count_terms,
+    feature_frequencies,
+    find_terms,
+    gains_of,
+    united_terms,
 )
 from s3_retriever.types import Scores
 
 
-def add_hop(first: Ranking, question: str, recipe: Recipe, hop: SecondHop) -> Ranking:
+def add_hop(first: Ranking, question: str, recipe: Recipe, hop: SecondHop) -> Steps[Ranking]:
     """Raise the sentences of other documents that the best spans, the bridges, lead to.
 
     A bridge's features and terms come from the index; the host does not run again. The bridges
@@ -42,113 +48,236 @@ def add_hop(first: Ranking, question: str, recipe: Recipe, hop: SecondHop) -> Ra
     Returns:
         The ranking of both passes; the first pass itself if it has no spans to start from.
     """
-    best = islice(pick(BestFirst(first), Limits()), hop.bridges)
-    bridges = [_Bridge(first, each.peak) for each in best]
-    if not bridges:
+    view = Here(first)
+    best = islice(pick(BestFirst(view), view, Limits()), hop.bridges)
+    languages = first.sizes.languages
+    known = {} if first.terms is None else count_terms(question, languages)
+    own = [_lead(first, each.peak, recipe, known) for each in best]
+    leads = yield from apart(partial(_best_leads, hop.bridges), own)
+    if not leads:
         return first
-    scores = _second_pass(first, bridges, question, recipe, hop)
-    numbers = [bridge.number for bridge in bridges]
-    led = scores.max(axis=0)
-    added = led.copy()
-    added[numbers] = led.max()
-    led[numbers] = 0.0
-    return replace(
-        first,
-        scores=first.scores + added,
-        raw_scores={**first.raw_scores, "hop": led},
-        contributions={**first.contributions, "hop": added},
-        hop=Hop(first, tuple(numbers), scores),
+    passes = yield from _second_pass(first, leads, recipe, hop)
+    tops = [_tops(rows, first.eligible, hop.neighbours) for _, rows in passes]
+    weights = [weight for weight, _ in passes]
+    margins = yield from apart(
+        partial(_margins, hop.neighbours, weights), (first.snapshot.n_sentences, tops)
+    )
+    return _raised(first, leads, margins)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Lead:
+    """A sentence that the second pass may start from.
+
+    Attributes:
+        score: Its score in the first pass.
+        text: Its text, white space normalised.
+        bridge: What it is in its part.
+        document: Numbers of all sentences of its document; of none in other parts.
+        features: By tap, its features beyond the question's, weighted by the tokens they fire on.
+        terms: Terms of the sentence and its title beyond the question's, once each.
+        direction: Direction of its vector at right angles to the question's [axes]; None without
+            sentence vectors.
+    """
+
+    score: float
+    text: str
+    bridge: Bridge
+    document: slice
+    features: Mapping[str, FeatureWeights]
+    terms: Mapping[str, QuestionTerm]
+    direction: NDArray[np.float32] | None
+
+
+def _lead(first: Ranking, number: int, recipe: Recipe, known: Mapping[str, QuestionTerm]) -> _Lead:
+    assert first.coactivation is not None
+    _, segment, ordinal = first.snapshot.locate(number)
+    text = segment.text(ordinal, ordinal)
+    features = {}
+    for tap, part in first.coactivation.question.items():
+        # The index keeps no activations, so the count takes the place of their sum over tokens.
+        fires, tokens = segment.sentence_features(tap, ordinal)
+        new = ~np.isin(fires, part.features, kind="table")
+        weights = recipe.taps[tap].weight * tokens[new].astype(np.float64)
+        features[tap] = FeatureWeights(fires[new], weights)
+    terms: dict[str, QuestionTerm] = {}
+    direction = None
+    if first.terms is not None:
+        document = int(segment.sentences[ordinal]["document"])
+        title = title_of(segment.document(document).metadata)
+        counted = count_terms(f"{title} {text}", first.sizes.languages)
+        terms = {
+            name: term._replace(occurrences=1)
+            for name, term in counted.items()
+            if name not in known
+        }
+    elif first.question is not None and first.question.direction is not None:
+        (vector,) = segment.vectors(ordinal, ordinal + 1)
+        direction = _beyond(direction_of(vector), first.question.direction)
+    return _Lead(
+        score=float(first.scores[number]),
+        text=" ".join(text.split()),
+        bridge=Bridge(span_id(first, number), number),
+        document=first.snapshot.document_of(number),
+        features=features,
+        terms=terms,
+        direction=direction,
     )
 
 
-class _Bridge:
-    """A sentence that the second pass starts from.
+def _beyond(own: NDArray[np.float32], question: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The part of a direction at right angles to the question's, of unit length [axes]."""
+    beyond = own - (own @ question) * question
+    return np.asarray(beyond / max(float(np.linalg.norm(beyond)), 1e-9), dtype=np.float32)
 
-    Attributes:
-        number: Number of the sentence.
-        document: Numbers of all sentences of its document.
-    """
 
-    def __init__(self, first: Ranking, number: int) -> None:
-        _, self._segment, self._ordinal = first.snapshot.locate(number)
-        self._document = int(self._segment.sentences[self._ordinal]["document"])
-        self.number = number
-        self.document = first.snapshot.document_of(number)
-
-    def features(self, tap: str, known: NDArray[np.int64], weight: float) -> FeatureWeights:
-        """Features of the sentence beyond the known ones, weighted by the tokens they fire on."""
-        # The index keeps no activations, so the count takes the place of their sum over tokens.
-        features, tokens = self._segment.sentence_features(tap, self._ordinal)
-        new = ~np.isin(features, known, kind="table")
-        return FeatureWeights(features[new], weight * tokens[new].astype(np.float64))
-
-    def direction(self, question: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Direction of the sentence's vector at right angles to the question's [axes]."""
-        (vector,) = self._segment.vectors(self._ordinal, self._ordinal + 1)
-        own = direction_of(vector)
-        beyond = own - (own @ question) * question
-        return np.asarray(beyond / max(float(np.linalg.norm(beyond)), 1e-9), dtype=np.float32)
-
-    def terms(
-        self, known: Mapping[str, QuestionTerm], languages: frozenset[str]
-    ) -> dict[str, QuestionTerm]:
-        """Terms of the sentence and title beyond the known ones, once each."""
-        title = title_of(self._segment.document(self._document).metadata)
-        text = f"{title} {self._segment.text(self._ordinal, self._ordinal)}"
-        return {
-            name: term._replace(occurrences=1)
-            for name, term in count_terms(text, languages).items()
-            if name not in known
-        }
+def _best_leads(limit: int, parts: Sequence[Sequence[_Lead]]) -> list[list[_Lead]]:
+    """For each part the best leads of all, no text twice, those of other parts without a place."""
+    every = [(place, lead) for place, leads in enumerate(parts) for lead in leads]
+    best: dict[str, tuple[int, _Lead]] = {}
+    for place, lead in sorted(every, key=lambda each: -each[1].score):
+        if len(best) < limit:
+            best.setdefault(lead.text, (place, lead))
+    return [
+        [
+            lead
+            if owner == place
+            else replace(lead, bridge=lead.bridge._replace(number=None), document=slice(0, 0))
+            for owner, lead in best.values()
+        ]
+        for place in range(len(parts))
+    ]
 
 
 def _second_pass(
-    first: Ranking, bridges: Sequence[_Bridge], question: str, recipe: Recipe, hop: SecondHop
-) -> Scores:
-    """What each bridge adds to each sentence, float64 [bridges, n]."""
-    coactivations = [_coactivation(first, bridge, recipe, hop).sentences() for bridge in bridges]
-    passes = [(hop.weight, coactivations)]
+    first: Ranking, leads: Sequence[_Lead], recipe: Recipe, hop: SecondHop
+) -> Steps[list[tuple[float, list[Scores]]]]:
+    """The weight of each kind of score, and how every lead scores each sentence [n]."""
+    snapshot = first.snapshot
+    fires = [feature_frequencies(snapshot, lead.features) for lead in leads]
+    found = find_terms(snapshot, united_terms(lead.terms for lead in leads))
+    every, frequencies = yield from together(add_up, (fires, found.frequencies))
+    rows = [
+        Coactivation(
+            snapshot,
+            lead.features,
+            recipe,
+            hop.idf_power,
+            FeatureCounts(first.sizes.tokens, counts),
+        ).sentences()
+        for lead, counts in zip(leads, every, strict=True)
+    ]
+    passes = [(hop.weight, rows)]
     if first.terms is not None:
-        languages = first.snapshot.languages
-        known = count_terms(question, languages)
-        rows = bm25_each(first.snapshot, [bridge.terms(known, languages) for bridge in bridges])
+        gains = gains_of(snapshot, found, frequencies, first.sizes)
+        rows = gains.scores_of([lead.terms for lead in leads], len(snapshot))
         passes.append((hop.bm25_weight, rows))
-    elif hop.similarity_weight and first.question is not None:
-        direction = first.question.direction
-        if direction is not None:
-            rows = [cosines(first.snapshot, bridge.direction(direction)) for bridge in bridges]
+    elif hop.similarity_weight:
+        rows = [cosines(snapshot, lead.direction) for lead in leads if lead.direction is not None]
+        if rows:
             passes.append((hop.similarity_weight, rows))
-    total = np.zeros((len(bridges), len(first.scores)))
-    ineligible = np.flatnonzero(~first.eligible)
-    for weight, rows in passes:
-        for row, bridge in zip(rows, bridges, strict=True):
-            row[bridge.document] = 0.0
+    ineligible, dead = np.flatnonzero(~first.eligible), np.flatnonzero(~snapshot.live)
+    for _, rows in passes:
+        for row, lead in zip(rows, leads, strict=True):
+            row[lead.document] = 0.0
             row[ineligible] = 0.0
-        _add_margins(total, rows, weight, first.eligible, hop.neighbours)
-    return total
+            # Whether deleted sentences are still there makes no difference.
+            row[dead] = -np.inf
+    return passes
 
 
-def _coactivation(first: Ranking, bridge: _Bridge, recipe: Recipe, hop: SecondHop) -> Coactivation:
-    assert first.coactivation is not None
-    weights = {
-        tap: bridge.features(tap, part.features, recipe.taps[tap].weight)
-        for tap, part in first.coactivation.question.items()
-    }
-    return Coactivation(first.snapshot, weights, recipe, hop.idf_power)
+class _Tops(NamedTuple):
+    """What stands out in one kind of score in a part.
+
+    Attributes:
+        spread: That of the best score of each sentence with any lead.
+        rows: For every lead, the numbers of the sentences with the best scores, these scores, and
+            the scores that follow.
+    """
+
+    spread: Spread
+    rows: list[tuple[NDArray[np.int64], Scores, Scores]]
+
+
+def _tops(rows: Sequence[Scores], eligible: NDArray[np.bool_], neighbours: int) -> _Tops:
+    tops = []
+    for row in rows:
+        best, next_best = np.arange(len(row)), np.zeros(0)
+        if len(row) > neighbours:
+            least = nth_largest(row, neighbours)
+            best = np.flatnonzero(row > least)
+            next_best = np.full(neighbours + 1 - len(best), least)
+        tops.append((best, row[best], next_best))
+    return _Tops(Spread.of(reduce(np.maximum, rows), eligible), tops)
+
+
+class _Margins(NamedTuple):
+    """What the leads add.
+
+    Attributes:
+        added: For sentences of a part, by number, what each lead adds [leads].
+        most: The most that any lead adds to any sentence of any part.
+    """
+
+    added: dict[int, Scores]
+    most: float
+
+
+def _margins(
+    neighbours: int, weights: Sequence[float], parts: Sequence[tuple[int, Sequence[_Tops]]]
+) -> list[_Margins]:
+    """For each part the margins of each lead's best sentences over its next best, in deviations.
+
+    Args:
+        neighbours: How many sentences each lead may add to.
+        weights: Weight of each kind of score.
+        parts: For each part its number of live sentences and, by kind of score, what stands out.
+    """
+    added: list[dict[int, Scores]] = [{} for _ in parts]
+    if sum(size for size, _ in parts) > neighbours:
+        for weight, *tops in zip(weights, *(tops for _, tops in parts), strict=True):
+            _add_margins(added, neighbours, weight, tops)
+    most = max((float(each.max()) for part in added for each in part.values()), default=0.0)
+    return [_Margins(part, max(most, 0.0)) for part in added]
 
 
 def _add_margins(
-    total: Scores,
-    rows: Sequence[Scores],
-    weight: float,
-    chosen: NDArray[np.bool_],
-    neighbours: int,
+    added: Sequence[dict[int, Scores]], neighbours: int, weight: float, tops: Sequence[_Tops]
 ) -> None:
-    """Add the margins of each row's `neighbours` best over its next best, in deviations."""
-    _, deviation = moments(reduce(np.maximum, rows), chosen)
-    if deviation == 0 or total.shape[1] <= neighbours:
+    (spread,) = add_spreads([[each.spread] for each in tops])
+    if spread.deviation == 0:
         return
-    for bridge, row in enumerate(rows):
-        next_best = nth_largest(row, neighbours)
-        best = np.flatnonzero(row > next_best)
-        total[bridge, best] += weight * (row[best] - next_best) / deviation
+    leads = len(tops[0].rows)
+    for lead, rows in enumerate(zip(*(each.rows for each in tops), strict=True)):
+        scores = np.concatenate([each for _, *both in rows for each in both])
+        next_best = np.sort(scores)[-neighbours - 1]
+        for part, (numbers, best, _) in zip(added, rows, strict=True):
+            for number, score in zip(numbers.tolist(), best.tolist(), strict=True):
+                if score > next_best:
+                    own = part.setdefault(number, np.zeros(leads))
+                    own[lead] += weight * (score - next_best) / spread.deviation
+
+
+def _raised(first: Ranking, leads: Sequence[_Lead], margins: _Margins) -> Ranking:
+    """The first pass with what the leads add."""
+    led, scores = np.zeros(len(first.scores)), first.scores.copy()
+    bridges = tuple(lead.bridge for lead in leads)
+    leaders = {}
+    for number, each in margins.added.items():
+        best = int(each.argmax())
+        if each[best] > 0:
+            led[number] = each[best]
+            leaders[number] = bridges[best]
+    added = led.copy()
+    numbers = [bridge.number for bridge in bridges if bridge.number is not None]
+    added[numbers] = margins.most
+    led[numbers] = 0.0
+    raised = np.flatnonzero(added)
+    scores[raised] = rounded(scores[raised] + added[raised])
+    return replace(
+        first,
+        scores=scores,
+        raw_scores={**first.raw_scores, "hop": led},
+        contributions={**first.contributions, "hop": added},
+        hop=Hop(first, bridges, leaders),
+    )

@@ -10,8 +10,8 @@ from numba import njit
 
 # Sums may be taken in any order, which lets the compiler compute several at once.
 @njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"})
-def mean_and_variance(scores: Any, chosen: Any) -> tuple[float, float]:
-    """Mean and variance of the chosen scores; both 0 if there are none.
+def mean_and_variance(scores: Any, chosen: Any) -> tuple[int, float, float]:
+    """Number, mean and variance of the chosen scores; all 0 if there are none.
 
     `scores` is float64 [n], `chosen` bool [n].
     """
@@ -20,12 +20,12 @@ def mean_and_variance(scores: Any, chosen: Any) -> tuple[float, float]:
         count += chosen[i]
         total += scores[i] if chosen[i] else 0.0
     if count == 0:
-        return 0.0, 0.0
+        return 0, 0.0, 0.0
     mean, squares = total / count, 0.0
     for i in range(len(scores)):
         difference = scores[i] - mean if chosen[i] else 0.0
         squares += difference * difference
-    return mean, squares / count
+    return count, mean, squares / count
 
 
 @njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})
@@ -69,3 +69,33 @@ def exceeding(scores: Any, run: int, maxima: Any, bound: float) -> Any:
                     above[n] = scores[i]
                     n += 1
     return above[:n]
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "nsz", "contract"})
+def column_sums(rows: Any) -> Any:
+    """The sum of each column, float64 [m], of rows float32 [n, m]."""
+    sums = np.zeros(rows.shape[1])
+    for i in range(len(rows)):
+        for j in range(rows.shape[1]):
+            sums[j] += np.float64(rows[i, j])
+    return sums
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "nsz", "contract"})
+def add_weighted(rows: Any, weights: Any, scores: Any) -> None:
+    """Add to each score, float64 [n], its row's numbers, float32 [m], each times its weight [m]."""
+    for i in range(len(rows)):
+        total = 0.0
+        for j in range(rows.shape[1]):
+            total += np.float64(rows[i, j]) * weights[j]
+        scores[i] += total
+
+
+@njit(nogil=True, cache=True)
+def discount(scores: Any, lengths: Any, powers: Any, steps: float) -> None:
+    """Multiply each score, float64 [n], by the power for its sentence's length, and round it.
+
+    `lengths` is int64 [n], from 1 on; `powers` float64 [longest]; there are `steps` to 1.
+    """
+    for i in range(len(scores)):
+        scores[i] = np.rint(scores[i] * powers[lengths[i] - 1] * steps) / steps

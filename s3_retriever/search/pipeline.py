@@ -2,35 +2,50 @@
 
     filter ─► signals ─► fusion ─► second hop ─► documents ─► relevance ─► redundancy ─► spans
 
-Each stage is a function; its arithmetic is in a file of its own in this room.
+Each stage is a function; its arithmetic is in a file of its own in this room. A stage that depends
+on the whole collection asks all of its parts (`search.parts`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import reduce
-from typing import cast
+from itertools import accumulate, pairwise
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from s3_retriever.features import QuestionEncoder
+from s3_retriever.features import EncodedQuestion, QuestionEncoder
 from s3_retriever.index import Snapshot
 from s3_retriever.recipe import DocumentBoost, Interleave, Recipe, ZScore
 from s3_retriever.search.attention import HeadAttention, best_sentences
 from s3_retriever.search.documents import DocumentResult, select_documents
 from s3_retriever.search.filtering import admitted
-from s3_retriever.search.fusion import interleave, nth_largest, rounded, weigh
+from s3_retriever.search.fusion import (
+    Weighed,
+    interleave_steps,
+    nth_largest,
+    rounded,
+    weigh_steps,
+)
 from s3_retriever.search.hop import add_hop
+from s3_retriever.search.judging import judged, measured, verdict
+from s3_retriever.search.parts import Sizes, Steps, add_up, alone, apart, together
 from s3_retriever.search.ranking import Ranking
 from s3_retriever.search.selection import Limits, Span, select
 from s3_retriever.search.signals import (
     Coactivation,
+    FeatureCounts,
+    FeatureWeights,
+    FoundTerms,
     count_terms,
+    feature_frequencies,
+    find_terms,
+    gains_of,
     question_weights,
     similarity,
-    term_gains,
 )
 from s3_retriever.types import Contribution, GroupBy, Mode, Scores, Source, Where
 
@@ -87,38 +102,103 @@ def rank(
         mode: `s3`, `bm25` or `hybrid`. Mode `bm25` is one signal and one pass.
         allowed: Sentences that may be returned, bool [n].
     """
-    ranking = _raw_scores(snapshot, question, recipe, encoder, mode, allowed)
-    if mode == "bm25":
-        return replace(ranking, scores=rounded(ranking.raw_scores["bm25"]))
-    ranking = _fuse(ranking, recipe)
-    if recipe.hop is not None:
-        ranking = add_hop(ranking, question, recipe, recipe.hop)
-    if recipe.advanced.document_boost is not None and mode == "hybrid":
-        ranking = _boost_documents(ranking, recipe.advanced.document_boost)
-    return replace(ranking, scores=rounded(ranking.scores))
-
-
-def _raw_scores(
-    snapshot: Snapshot,
-    question: str,
-    recipe: Recipe,
-    encoder: QuestionEncoder | None,
-    mode: Mode,
-    allowed: NDArray[np.bool_],
-) -> Ranking:
-    """The first stage: every signal scores every sentence."""
-    raw_scores: dict[Source, Scores] = {}
-    encoded = coactivation = terms = None
+    encoded = None
     if mode != "bm25":
         assert encoder is not None
         encoded = encoder.question(question, recipe)
-        coactivation = Coactivation(snapshot, question_weights(encoded.features, recipe), recipe)
+    query = Query(question, encoded, recipe, mode, snapshot.languages)
+    ranking, own = measured(alone(rank_steps(snapshot, query, allowed)), recipe)
+    return judged(ranking, verdict([own]))
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A question as every part of a collection gets it.
+
+    Attributes:
+        question: The question.
+        encoded: What the host read of it; None in mode `bm25`.
+        recipe: How it is scored.
+        mode: `s3`, `bm25` or `hybrid`.
+        languages: Languages of the collection, the same for every part; if they are not those of
+            the parts together, the terms are looked up again.
+    """
+
+    question: str
+    encoded: EncodedQuestion | None
+    recipe: Recipe
+    mode: Mode
+    languages: frozenset[str]
+
+
+def rank_steps(snapshot: Snapshot, query: Query, allowed: NDArray[np.bool_]) -> Steps[Ranking]:
+    """Score all sentences of a part; see `rank`. They are not judged yet.
+
+    Every stage rounds the scores that it hands on: the next one starts from the same numbers,
+    however the parts were added up.
+    """
+    recipe, mode = query.recipe, query.mode
+    ranking = yield from _raw_scores(snapshot, query, allowed)
+    if mode == "bm25":
+        return replace(ranking, scores=rounded(ranking.raw_scores["bm25"]))
+    ranking = yield from _fuse(ranking, recipe)
+    if recipe.hop is not None:
+        ranking = yield from add_hop(ranking, query.question, recipe, recipe.hop)
+    if recipe.advanced.document_boost is not None and mode == "hybrid":
+        ranking = yield from _boost_documents(ranking, recipe.advanced.document_boost)
+    return ranking
+
+
+class _Counts(NamedTuple):
+    """What parts have of a question's features and terms.
+
+    Attributes:
+        sizes: Sizes of the part.
+        fires: By tap, on how many tokens each of the question's features fires.
+        terms: How many sentences have each of the question's terms.
+    """
+
+    sizes: Sizes
+    fires: Mapping[str, NDArray[np.int64]]
+    terms: NDArray[np.int64]
+
+
+def _counted(
+    snapshot: Snapshot, query: Query, weights: Mapping[str, FeatureWeights]
+) -> Steps[tuple[FoundTerms, _Counts]]:
+    """Look up a question's terms, and count them and its features in all parts."""
+    sizes, languages = Sizes.of(snapshot), query.languages
+    fires = feature_frequencies(snapshot, weights)
+    while True:
+        asked = {} if query.mode == "s3" else count_terms(query.question, languages)
+        found = find_terms(snapshot, asked)
+        counts = yield from together(_add, _Counts(sizes, fires, found.frequencies))
+        if counts.sizes.languages == languages:
+            return found, counts
+        languages = counts.sizes.languages
+
+
+def _add(parts: list[_Counts]) -> _Counts:
+    return _Counts(*add_up(parts))
+
+
+def _raw_scores(snapshot: Snapshot, query: Query, allowed: NDArray[np.bool_]) -> Steps[Ranking]:
+    """The first stage: every signal scores every sentence."""
+    recipe, encoded = query.recipe, query.encoded
+    raw_scores: dict[Source, Scores] = {}
+    coactivation = terms = None
+    weights = {} if encoded is None else question_weights(encoded.features, recipe)
+    found, counts = yield from _counted(snapshot, query, weights)
+    if encoded is not None:
+        fires = FeatureCounts(counts.sizes.tokens, counts.fires)
+        coactivation = Coactivation(snapshot, weights, recipe, counts=fires)
         raw_scores["s3"] = coactivation.sentences()
-    if mode != "s3":
-        terms = term_gains(snapshot, count_terms(question, snapshot.languages))
+    if query.mode != "s3":
+        terms = gains_of(snapshot, found, counts.terms, counts.sizes)
         raw_scores["bm25"] = terms.scores(len(snapshot))
-    if mode == "hybrid" and isinstance(recipe.fusion, Interleave) and recipe.fusion.edge_tokens:
-        raw_scores["edge"] = _edges(snapshot, allowed, recipe.fusion.edge_tokens)
+    fusion = recipe.fusion
+    if query.mode == "hybrid" and isinstance(fusion, Interleave) and fusion.edge_tokens:
+        raw_scores["edge"] = yield from _edges(snapshot, allowed, fusion.edge_tokens)
     matched = np.zeros(len(snapshot), dtype=np.bool_)
     for scores in raw_scores.values():
         matched |= scores > 0
@@ -128,16 +208,17 @@ def _raw_scores(
     attention = None
     if recipe.heads is not None and encoded is not None:
         scored = allowed
-        if snapshot.n_tokens > recipe.heads.candidates:
-            assert isinstance(recipe.fusion, ZScore)
-            others = _weigh(raw_scores, recipe, recipe.fusion, allowed)
-            total = np.where(allowed, reduce(np.add, others.values()), -np.inf)
-            scored = best_sentences(snapshot, total, recipe.heads.candidates)
+        if counts.sizes.tokens > recipe.heads.candidates:
+            others = (yield from _weigh(raw_scores, recipe, allowed)).contributions
+            total = np.where(allowed, rounded(reduce(np.add, others.values())), -np.inf)
+            scored = yield from best_sentences(snapshot, total, recipe.heads.candidates)
         attention = HeadAttention(snapshot, encoded.queries, scored)
+        yield from attention.attend()
         raw_scores["heads"] = attention.sentences()
         matched |= raw_scores["heads"] > 0
     return Ranking(
         snapshot=snapshot,
+        sizes=counts.sizes,
         scores=np.zeros(len(snapshot)),
         eligible=allowed & matched,
         raw_scores=raw_scores,
@@ -149,60 +230,75 @@ def _raw_scores(
     )
 
 
-def _edges(snapshot: Snapshot, allowed: NDArray[np.bool_], tokens: int) -> Scores:
+def _edges(snapshot: Snapshot, allowed: NDArray[np.bool_], tokens: int) -> Steps[Scores]:
     """1 for the sentences at the first and last `tokens` tokens (M_bias of the paper), else 0."""
     scores = np.zeros(len(snapshot))
     numbers = np.flatnonzero(allowed)
     sizes = snapshot.column("n_tokens")[numbers].astype(np.int64)
-    before = np.cumsum(sizes) - sizes
-    after = np.cumsum(sizes[::-1])[::-1] - sizes
+    earlier, later = yield from apart(_around, int(sizes.sum()))
+    before = earlier + np.cumsum(sizes) - sizes
+    after = later + np.cumsum(sizes[::-1])[::-1] - sizes
     scores[numbers[(before < tokens) | (after < tokens)]] = 1.0
     return scores
 
 
-def _fuse(ranking: Ranking, recipe: Recipe) -> Ranking:
+def _around(parts: list[int]) -> list[tuple[int, int]]:
+    """For each part how many tokens are before it and how many after it."""
+    bounds = [0, *accumulate(parts)]
+    return [(begin, bounds[-1] - end) for begin, end in pairwise(bounds)]
+
+
+def _fuse(ranking: Ranking, recipe: Recipe) -> Steps[Ranking]:
     """The second stage: signals become one score."""
     if isinstance(recipe.fusion, Interleave):
-        return replace(ranking, scores=interleave(ranking.raw_scores, ranking.eligible))
-    weighed = _weigh(ranking.raw_scores, recipe, recipe.fusion, ranking.eligible)
-    contributions = cast("dict[Contribution, Scores]", weighed)
-    # The second hop starts from the best of these.
+        scores = yield from interleave_steps(ranking.raw_scores, ranking.eligible)
+        return replace(ranking, scores=rounded(scores))
+    weighed = yield from _weigh(ranking.raw_scores, recipe, ranking.eligible)
+    contributions = cast("dict[Contribution, Scores]", weighed.contributions)
     scores = rounded(reduce(np.add, contributions.values()))
-    return replace(ranking, scores=scores, contributions=contributions)
+    return replace(ranking, scores=scores, contributions=contributions, lowest=weighed.lowest)
 
 
 def _weigh(
-    raw_scores: Mapping[Source, Scores], recipe: Recipe, fusion: ZScore, chosen: NDArray[np.bool_]
-) -> dict[Source, Scores]:
+    raw_scores: Mapping[Source, Scores], recipe: Recipe, chosen: NDArray[np.bool_]
+) -> Steps[Weighed[Source]]:
     """What each signal contributes with the weights of a recipe."""
+    fusion = recipe.fusion
+    assert isinstance(fusion, ZScore)
     weights: dict[Source, float] = {"bm25": fusion.bm25_weight}
     if recipe.sentence is not None:
         weights["sentence"] = recipe.sentence.weight
     if recipe.heads is not None:
         weights["heads"] = recipe.heads.weight
-    return weigh(raw_scores, weights, chosen, fusion.candidates)
+    return (yield from weigh_steps(raw_scores, weights, chosen, fusion.candidates))
 
 
-def _boost_documents(ranking: Ranking, boost: DocumentBoost) -> Ranking:
+def _boost_documents(ranking: Ranking, boost: DocumentBoost) -> Steps[Ranking]:
     """The fourth stage: sentences of the best documents gain their document's margin.
 
     A document scores what the best of its eligible sentences scores. All of its sentences gain its
     margin over the best document after the first `boost.best`.
     """
     starts = ranking.snapshot.document_starts
-    if len(starts) <= boost.best:
-        return ranking
     scores = np.where(ranking.eligible, ranking.scores, -np.inf)
-    documents = np.maximum.reduceat(scores, starts)
-    next_best = nth_largest(documents, boost.best)
-    if next_best == -np.inf:
+    documents = np.maximum.reduceat(scores, starts) if len(starts) else np.zeros(0)
+    best = documents
+    if len(documents) > boost.best:
+        least = nth_largest(documents, boost.best)
+        best = documents[documents > least]
+        best = np.append(best, np.full(boost.best + 1 - len(best), least))
+    every = np.sort((yield from together(np.concatenate, best)))
+    if len(every) <= boost.best or every[-boost.best - 1] == -np.inf:
         return ranking
-    added = np.zeros(len(scores))
+    next_best = every[-boost.best - 1]
+    added, scores = np.zeros(len(scores)), ranking.scores.copy()
     ends = np.append(starts[1:], len(scores))
     for document in np.flatnonzero(documents > next_best):
-        added[starts[document] : ends[document]] = boost.weight * (documents[document] - next_best)
+        own = slice(starts[document], ends[document])
+        added[own] = boost.weight * (documents[document] - next_best)
+        scores[own] = rounded(scores[own] + added[own])
     return replace(
         ranking,
-        scores=ranking.scores + added,
+        scores=scores,
         contributions={**ranking.contributions, "document": added},
     )

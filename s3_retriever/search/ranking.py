@@ -1,11 +1,11 @@
-"""`Ranking`: the scores of all sentences of a snapshot, and what they are made of."""
+"""`Ranking`: the scores of all sentences of a part, and what they are made of."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,17 +13,20 @@ from numpy.typing import NDArray
 from s3_retriever.features import EncodedQuestion
 from s3_retriever.index import Snapshot
 from s3_retriever.search.attention import HeadAttention
-from s3_retriever.search.fusion import moments
+from s3_retriever.search.fusion import DIGITS, Spread
+from s3_retriever.search.parts import Sizes
+from s3_retriever.search.relevance import Relevance
 from s3_retriever.search.signals import Coactivation, TermGains
 from s3_retriever.types import Contribution, Scores, Source
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Scores of all sentences of a snapshot.
+    """Scores of all sentences of a snapshot, which may be a part of the collection that is ranked.
 
     Attributes:
         snapshot: What is ranked.
+        sizes: Those of the collection.
         scores: float64 [n].
         eligible: Which sentences may be returned, bool [n].
         raw_scores: What each signal scores, before fusion, float64 [n].
@@ -34,9 +37,16 @@ class Ranking:
         terms: The source of the `bm25` signal; None in mode `s3`.
         attention: The source of the `heads` signal; None if the recipe does not score heads.
         hop: The second hop; None for a single pass.
+        lowest: The lowest contribution of each signal in the collection.
+        spreads: By signal, the spread of raw scores over all sentences that may be returned.
+        log_odds: Log-odds of each sentence against one drawn at random, float64 [n]; None for a
+            host whose log-odds are not known.
+        relevance: What relevance depends on besides a sentence's score and log-odds. Like the two
+            before, it is known once the scores are final.
     """
 
     snapshot: Snapshot
+    sizes: Sizes
     scores: Scores
     eligible: NDArray[np.bool_]
     raw_scores: Mapping[Source, Scores]
@@ -46,6 +56,16 @@ class Ranking:
     terms: TermGains | None = None
     attention: HeadAttention | None = None
     hop: Hop | None = None
+    lowest: Mapping[Source, float] = field(default_factory=dict)
+    spreads: Mapping[Source, Spread] = field(default_factory=dict)
+    log_odds: Scores | None = None
+    relevance: Relevance | None = None
+
+    def relevance_of(self, number: int) -> float:
+        """The relevance, 0 to 1, of a sentence that may be returned."""
+        assert self.relevance is not None
+        odds = None if self.log_odds is None else float(self.log_odds[number])
+        return self.relevance.of(float(self.scores[number]), odds)
 
     def sources(self, first: int, last: int) -> tuple[Source, ...]:
         """The signals by which these sentences are at least average, and their best signal.
@@ -60,10 +80,13 @@ class Ranking:
         for source, scores in self.raw_scores.items():
             highest = float(scores[first : last + 1].max())
             if highest > 0:
-                mean, deviation = self._moments[source]
-                standing[source] = (highest - mean) / deviation if deviation > 0 else 0.0
+                spread = self.spreads[source]
+                deviation = spread.deviation
+                standing[source] = (highest - spread.mean) / deviation if deviation > 0 else 0.0
         if "hop" in standing and len(standing) > 1 and not self._led(first, last):
             del standing["hop"]
+        # The average of equal scores is one of them, but for rounding.
+        standing = {source: round(z, DIGITS) for source, z in standing.items()}
         best = max(standing.values())
         return tuple(source for source, z in standing.items() if z >= 0 or z == best)
 
@@ -105,27 +128,26 @@ class Ranking:
     ) -> Scores:
         """Shares of a raw score [n, m] as shares of what it contributes above the lowest."""
         raw = self.raw_scores[source][numbers]
-        above = self.contributions[source][numbers] - self._lowest[source]
+        above = self.contributions[source][numbers] - self.lowest[source]
         factors = np.divide(above, raw, out=np.zeros_like(raw), where=raw > 0)
         return shares * factors[:, None]
-
-    @cached_property
-    def _lowest(self) -> dict[Source, float]:
-        sources: tuple[Source, ...] = ("s3", "bm25")
-        return {
-            source: float(self.contributions[source].min())
-            for source in sources
-            if source in self.contributions
-        }
 
     def _led(self, first: int, last: int) -> bool:
         others = [self.contributions[source] for source in self.raw_scores if source != "hop"]
         most = np.max([part[first : last + 1] for part in others], axis=0)
         return bool((self.raw_scores["hop"][first : last + 1] > most).any())
 
-    @cached_property
-    def _moments(self) -> dict[Source, tuple[float, float]]:
-        return {source: moments(s, self.eligible) for source, s in self.raw_scores.items()}
+
+class Bridge(NamedTuple):
+    """A sentence that the second hop starts from.
+
+    Attributes:
+        span_id: Id of the span that it is.
+        number: Its number, if it is of this part; else None.
+    """
+
+    span_id: str
+    number: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,15 +156,10 @@ class Hop:
 
     Attributes:
         first: The first pass.
-        bridges: Sentences that it started from, by number, best first.
-        scores: What each bridge adds to each sentence, float64 [bridges, n].
+        bridges: Sentences that it started from, best first.
+        leaders: For sentences that bridges lead to, by number, the bridge that adds most.
     """
 
     first: Ranking
-    bridges: tuple[int, ...]
-    scores: Scores
-
-    def leader(self, number: int) -> int | None:
-        """The bridge that adds most to a sentence; None if no bridge adds anything."""
-        best = int(self.scores[:, number].argmax())
-        return self.bridges[best] if self.scores[best, number] > 0 else None
+    bridges: tuple[Bridge, ...]
+    leaders: Mapping[int, Bridge]

@@ -9,12 +9,13 @@ IDF. Both are close to 0 for a sentence drawn at random.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 
 from s3_retriever.recipe import Recipe
-from s3_retriever.search.fusion import extremes
-from s3_retriever.search.ranking import Ranking
-from s3_retriever.types import Mode, Scores
+from s3_retriever.search.signals import TermGains
+from s3_retriever.types import Mode, Scores, Source
 
 # Log-odds of evidence against chance in mode `bm25`: of a sentence without a word of the question,
 # and what all of its words add. Fitted on development questions; see docs/research-log.md.
@@ -40,6 +41,7 @@ def knows_relevance(recipe: Recipe, mode: Mode) -> bool:
     return mode == "bm25" or (mode == "hybrid" and measured)
 
 
+@dataclass(frozen=True)
 class Relevance:
     """The relevance of the sentences of a ranking.
 
@@ -49,64 +51,68 @@ class Relevance:
     document, has little of its own; it shares in that of the best sentence, in proportion to its
     score.
 
-    Args:
-        ranking: Scores of all sentences.
-        recipe: Has the log-odds of its host.
+    Attributes:
+        count: How many sentences may be returned.
+        lowest: The score of what nothing scores.
+        highest: Their highest score.
+        log_odds: Their highest log-odds; None for a host whose log-odds are not known.
     """
 
-    def __init__(self, ranking: Ranking, recipe: Recipe) -> None:
-        self._ranking = ranking
-        self._recipe = recipe
+    count: int
+    lowest: float
+    highest: float
+    log_odds: float | None
 
-    def __getitem__(self, number: int) -> float:
-        """The relevance of a sentence that may be returned, 0 to 1."""
-        shared = self.best * self._share_of_best(number)
-        if self._log_odds is None:
-            return shared
-        return max(shared, self._relevance_at(float(self._log_odds[number])))
+    def of(self, score: float, log_odds: float | None) -> float:
+        """The relevance, 0 to 1, of a sentence with a score and log-odds."""
+        share = 1.0
+        if self.highest > self.lowest:
+            share = (score - self.lowest) / (self.highest - self.lowest)
+        shared = self.best * share
+        return shared if log_odds is None else max(shared, self._at(log_odds))
 
     @cached_property
     def best(self) -> float:
         """The highest relevance of the ranking; 1 for a host whose log-odds are not known."""
-        if self._log_odds is None:
+        if self.log_odds is None:
             return 1.0
-        count, _, highest = extremes(self._log_odds, self._ranking.eligible)
-        return self._relevance_at(highest) if count else 0.0
+        return self._at(self.log_odds) if self.count else 0.0
 
-    def _relevance_at(self, log_odds: float) -> float:
-        count, _, _ = self._extremes
-        return _logistic(log_odds - _INDEPENDENT * math.log(max(count, _FEWEST)))
+    def _at(self, log_odds: float) -> float:
+        return _logistic(log_odds - self._chance)
 
     @cached_property
-    def _log_odds(self) -> Scores | None:
-        """The log-odds of each sentence against a sentence drawn at random, float64 [n]."""
-        ranking, sentence = self._ranking, self._recipe.sentence
-        if ranking.coactivation is None:
-            assert ranking.terms is not None
-            return _NO_WORDS + _ALL_WORDS * ranking.terms.coverage(len(ranking.scores))
-        if sentence is None or sentence.relevance is None:
-            return None
-        known = sentence.relevance
-        log_odds = known.similarity * ranking.raw_scores["sentence"]
-        if ranking.terms is None:
-            log_odds += known.words * _UNKNOWN_COVERAGE
-        else:
-            log_odds += known.words * ranking.terms.coverage(len(log_odds))
-        log_odds += known.bias
-        return log_odds
+    def _chance(self) -> float:
+        return _INDEPENDENT * math.log(max(self.count, _FEWEST))
 
-    def _share_of_best(self, number: int) -> float:
-        """A sentence's score between what nothing scores, 0, and the best score, 1."""
-        _, lowest, highest = self._extremes
-        if not self._ranking.contributions:
-            lowest = 0.0  # scores that are not sums of z-scores have a zero of their own
-        if highest <= lowest:
-            return 1.0
-        return (float(self._ranking.scores[number]) - lowest) / (highest - lowest)
 
-    @cached_property
-    def _extremes(self) -> tuple[int, float, float]:
-        return extremes(self._ranking.scores, self._ranking.eligible)
+def log_odds(
+    raw_scores: Mapping[Source, Scores], terms: TermGains | None, recipe: Recipe, size: int
+) -> Scores | None:
+    """The log-odds of each sentence against a sentence drawn at random, float64 [n].
+
+    Args:
+        raw_scores: What each signal scores; those of mode `bm25` have no signal but that.
+        terms: The question's terms; None in mode `s3`.
+        recipe: Has the log-odds of its host.
+        size: Number of sentences.
+
+    Returns:
+        None for a host whose log-odds are not known.
+    """
+    if "s3" not in raw_scores:
+        assert terms is not None
+        return _NO_WORDS + _ALL_WORDS * terms.coverage(size)
+    if recipe.sentence is None or recipe.sentence.relevance is None:
+        return None
+    known = recipe.sentence.relevance
+    odds = known.similarity * raw_scores["sentence"]
+    if terms is None:
+        odds += known.words * _UNKNOWN_COVERAGE
+    else:
+        odds += known.words * terms.coverage(size)
+    odds += known.bias
+    return odds
 
 
 def _logistic(log_odds: float) -> float:

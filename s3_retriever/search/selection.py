@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush, heapreplace
 from itertools import islice
-from typing import Any, SupportsIndex, overload
+from typing import Any, Protocol, SupportsIndex, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from s3_retriever.display import span_html, spans_html
 from s3_retriever.index import Segment
@@ -18,7 +20,6 @@ from s3_retriever.recipe import Recipe, Redundancy
 from s3_retriever.search.context import Surroundings
 from s3_retriever.search.fusion import DIGITS, nth_largest
 from s3_retriever.search.ranking import Ranking
-from s3_retriever.search.relevance import Relevance
 from s3_retriever.text import size_in_tokens
 from s3_retriever.types import ContextForm, Contribution, Order, Scores, Source
 
@@ -140,37 +141,47 @@ def select(ranking: Ranking, recipe: Recipe, limits: Limits) -> SpanList:
         recipe: Gives the radius, and how repetition is discounted.
         limits: Where to stop.
     """
-    relevance = Relevance(ranking, recipe)
-    if relevance.best < limits.min_relevance:
-        return SpanList()
+    view = Here(ranking, limits.context)
+    return SpanList(span_of(ranking, chosen) for chosen in choose(view, recipe, limits))
+
+
+def choose(view: Candidates, recipe: Recipe, limits: Limits) -> list[Pick]:
+    """The runs of sentences that `select` chooses, in the order of the result.
+
+    Args:
+        view: The sentences that may be chosen.
+        recipe: Gives the radius, and how repetition is discounted.
+        limits: Where to stop.
+    """
+    if view.best_relevance < limits.min_relevance:
+        return []
     picked = pick(
-        order_of(ranking, recipe),
+        order_of(view, recipe),
+        view,
         limits,
         radius=recipe.advanced.radius,
-        wanted=lambda number: relevance[number] >= limits.min_relevance,
+        wanted=lambda number: view.relevance(number) >= limits.min_relevance,
     )
-    chosen = arranged(ranking, islice(picked, limits.k), limits)
-    return SpanList(span_of(ranking, span, relevance[span.peak]) for span in chosen)
+    return arranged(view, islice(picked, limits.k), limits)
 
 
-def arranged(ranking: Ranking, picks: Iterable[Pick], limits: Limits) -> list[Pick]:
+def arranged(view: Candidates, picks: Iterable[Pick], limits: Limits) -> list[Pick]:
     """Chosen runs in the order of the result; those that touch become one, if they may be wide."""
     chosen = list(picks)
     if limits.context != "sentence":
-        chosen = _united(ranking, chosen)
+        chosen = _united(view, chosen)
         chosen.sort(key=lambda each: -each.score)
     if limits.order == "document":
         chosen.sort(key=lambda each: each.first)
     return chosen
 
 
-def _united(ranking: Ranking, picks: Iterable[Pick]) -> list[Pick]:
+def _united(view: Candidates, picks: Iterable[Pick]) -> list[Pick]:
     """One run instead of each several that touch in a document, with the peak of the best."""
     united: list[Pick] = []
-    starts = ranking.snapshot.document_starts
     for each in sorted(picks, key=lambda each: each.first):
         before = united[-1] if united else None
-        begins = starts[np.searchsorted(starts, each.first, side="right") - 1] == each.first
+        begins = view.document_of(each.peak).start == each.first
         if before is None or before.last + 1 != each.first or begins:
             united.append(each)
             continue
@@ -179,47 +190,95 @@ def _united(ranking: Ranking, picks: Iterable[Pick]) -> list[Pick]:
     return united
 
 
-def order_of(ranking: Ranking, recipe: Recipe, within: slice | None = None) -> BestFirst:
-    """The order in which sentences are considered; mode `bm25`, a baseline, ignores redundancy.
+class Candidates(Protocol):
+    """Sentences that may be returned, by number, wherever they are: in this process or not."""
+
+    @property
+    def n_shares(self) -> int:
+        """How many features and terms the question has."""
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether repetition costs nothing: mode `bm25`, a baseline, ignores it."""
+
+    @property
+    def best_relevance(self) -> float:
+        """The highest relevance of any of them."""
+
+    def sorted(self) -> Iterator[NDArray[np.int64]]:
+        """Numbers by falling score, earlier ones first among equals: the best few, then more."""
+
+    def score(self, number: int) -> float:
+        """The score of a sentence."""
+
+    def relevance(self, number: int) -> float:
+        """The relevance of a sentence."""
+
+    def shares(self, numbers: NDArray[np.int64]) -> Scores:
+        """What each feature and term adds to sentences [n], ascending: [n, n_shares]."""
+
+    def document_of(self, number: int) -> slice:
+        """Numbers of all sentences of the document of a sentence."""
+
+    def widened(self, number: int, radius: int, covered: AbstractSet[int]) -> tuple[int, int]:
+        """The run that a sentence is widened to without covered ones.
+
+        Args:
+            number: The sentence.
+            radius: As in a recipe; 0 for what the form of evidence says.
+            covered: Sentences of chosen runs.
+        """
+
+    def tokens(self, first: int, last: int) -> int:
+        """What a sentence by itself, or a run that one was widened to, takes of a budget."""
+
+    def texts(self, first: int, last: int) -> list[str]:
+        """The texts of the sentences of such a run, white space normalised."""
+
+
+class Here(Candidates):
+    """The candidates of a ranking of this process.
 
     Args:
         ranking: Scores of all sentences.
-        recipe: How repetition is discounted.
-        within: Numbers of the sentences that are considered; None for all of them.
-    """
-    if recipe.redundancy is None or ranking.coactivation is None:
-        return BestFirst(ranking, within)
-    return LeastRedundant(ranking, recipe.redundancy, within)
-
-
-class BestFirst:
-    """Eligible sentences by falling score, earlier ones first among equals.
-
-    Args:
-        ranking: Scores of all sentences.
+        context: What a span takes along of the text around it.
         within: Numbers of the sentences to take, such as those of a document; None for all.
     """
 
-    def __init__(self, ranking: Ranking, within: slice | None = None) -> None:
-        self.ranking = ranking
+    def __init__(
+        self,
+        ranking: Ranking,
+        context: ContextForm = "sentence",
+        within: slice | None = None,
+    ) -> None:
+        self._ranking = ranking
+        self._surroundings = Surroundings(ranking.snapshot, context)
         self._within = within
 
-    def __iter__(self) -> Iterator[tuple[int, float]]:
-        """Numbers and scores."""
-        for numbers in self.sorted():
-            yield from zip(numbers.tolist(), self.ranking.scores[numbers].tolist(), strict=True)
+    @property
+    @override
+    def n_shares(self) -> int:
+        return self._ranking.n_shares
 
-    def take(self, number: int) -> None:
-        """Note that a sentence was chosen; the order does not depend on it here."""
+    @property
+    @override
+    def repeatable(self) -> bool:
+        return self._ranking.coactivation is None
 
+    @property
+    @override
+    def best_relevance(self) -> float:
+        assert self._ranking.relevance is not None
+        return self._ranking.relevance.best
+
+    @override
     def sorted(self) -> Iterator[NDArray[np.int64]]:
-        """Numbers by falling score, first the best few, then more."""
-        eligible = self.ranking.eligible
+        eligible = self._ranking.eligible
         if self._within is not None:
             numbers = self._within.start + np.flatnonzero(eligible[self._within])
             yield self._falling(numbers)
             return
-        scores = np.where(eligible, self.ranking.scores, -np.inf)
+        scores = np.where(eligible, self._ranking.scores, -np.inf)
         limit = np.inf
         for n in _SORTED:
             if n < len(scores):
@@ -229,27 +288,91 @@ class BestFirst:
         yield self._falling(np.flatnonzero(eligible & (scores <= limit)))
 
     def _falling(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        return numbers[np.argsort(-self.ranking.scores[numbers], kind="stable")]
+        return numbers[np.argsort(-self._ranking.scores[numbers], kind="stable")]
+
+    @override
+    def score(self, number: int) -> float:
+        return float(self._ranking.scores[number])
+
+    @override
+    def relevance(self, number: int) -> float:
+        return self._ranking.relevance_of(number)
+
+    @override
+    def shares(self, numbers: NDArray[np.int64]) -> Scores:
+        return self._ranking.shares(numbers)
+
+    @override
+    def document_of(self, number: int) -> slice:
+        return self._ranking.snapshot.document_of(number)
+
+    @override
+    def widened(self, number: int, radius: int, covered: AbstractSet[int]) -> tuple[int, int]:
+        if radius == 0:
+            return self._surroundings.around(number, covered)
+        eligible = self._ranking.eligible
+        return _widen(self._ranking, number, radius, lambda at: at in covered or not eligible[at])
+
+    @override
+    def tokens(self, first: int, last: int) -> int:
+        return _tokens(self._ranking, first, last)
+
+    @override
+    def texts(self, first: int, last: int) -> list[str]:
+        _, segment, start = self._ranking.snapshot.locate(first)
+        ordinals = range(start, start + last - first + 1)
+        return [" ".join(segment.text(ordinal, ordinal).split()) for ordinal in ordinals]
+
+
+def order_of(view: Candidates, recipe: Recipe) -> BestFirst:
+    """The order in which sentences are considered.
+
+    Args:
+        view: The sentences.
+        recipe: How repetition is discounted.
+    """
+    if recipe.redundancy is None or view.repeatable:
+        return BestFirst(view)
+    return LeastRedundant(view, recipe.redundancy)
+
+
+class BestFirst:
+    """Sentences by falling score, earlier ones first among equals.
+
+    Args:
+        view: The sentences.
+    """
+
+    def __init__(self, view: Candidates) -> None:
+        self.view = view
+
+    def __iter__(self) -> Iterator[tuple[int, float]]:
+        """Numbers and scores."""
+        for numbers in self.view.sorted():
+            for number in numbers.tolist():
+                yield number, self.view.score(number)
+
+    def take(self, number: int) -> None:
+        """Note that a sentence was chosen; the order does not depend on it here."""
 
 
 class LeastRedundant(BestFirst):
-    """Eligible sentences by falling score, discounted for what chosen sentences already cover.
+    """Sentences by falling score, discounted for what chosen sentences already cover.
 
     Scores only fall, so an earlier score is an upper bound, and only the sentence in front needs
     to be scored again (lazy greedy selection; Minoux, 1978).
 
     Args:
-        ranking: Scores of all sentences, fused by `ZScore`.
+        view: The sentences, whose scores are fused by `ZScore`.
         recipe: How repetition is discounted.
-        within: As in `BestFirst`.
     """
 
-    def __init__(self, ranking: Ranking, recipe: Redundancy, within: slice | None = None) -> None:
-        super().__init__(ranking, within)
+    def __init__(self, view: Candidates, recipe: Redundancy) -> None:
+        super().__init__(view)
         self._recipe = recipe
         # For sentences in the queue, what each feature and term of the question adds.
         self._shares: dict[int, Scores] = {}
-        self._left = np.ones(ranking.n_shares)
+        self._left = np.ones(view.n_shares)
         self._taken = 0
         # Negative scores, sentences, and how many were taken when the score was computed.
         self._queue: list[tuple[float, int, int]] = []
@@ -257,11 +380,17 @@ class LeastRedundant(BestFirst):
     def __iter__(self) -> Iterator[tuple[int, float]]:
         """Numbers, and scores as of now; can be iterated only once."""
         chunks = self._chunks()
-        chunk = next(chunks, None)
-        while self._queue or chunk is not None:
-            if chunk is not None and self._may_lead(chunk[0]):
-                self._look_up(chunk)
-                chunk = next(chunks, None)
+        chunk: NDArray[np.int64] | None = None
+        # What is not in the queue yet scores no more than this. None once there is nothing left.
+        bound: float | None = np.inf
+        while self._queue or bound is not None:
+            if bound is not None and (not self._queue or bound > -self._queue[0][0]):
+                if chunk is None:
+                    chunk = next(chunks, None)
+                    bound = None if chunk is None else self.view.score(int(chunk[0]))
+                else:
+                    self._look_up(chunk)
+                    bound, chunk = self.view.score(int(chunk[-1])), None
                 continue
             score, number, taken = self._queue[0]
             if taken == self._taken:
@@ -269,7 +398,7 @@ class LeastRedundant(BestFirst):
                 yield number, -score
                 del self._shares[number]
             else:
-                now = round(self._score(number) - self._lost(number), DIGITS)
+                now = round(self.view.score(number) - self._lost(number), DIGITS)
                 heapreplace(self._queue, (-now, number, self._taken))
 
     def take(self, number: int) -> None:
@@ -282,28 +411,22 @@ class LeastRedundant(BestFirst):
         """What the score of a sentence in the queue has lost by now."""
         return float(self._shares[number] @ (1.0 - self._left))
 
-    def _score(self, number: int) -> float:
-        return float(self.ranking.scores[number])
-
     def _chunks(self) -> Iterator[NDArray[np.int64]]:
-        for numbers in self.sorted():
+        for numbers in self.view.sorted():
             for start in range(0, len(numbers), _LOOKED_UP):
                 yield numbers[start : start + _LOOKED_UP]
-
-    def _may_lead(self, number: int) -> bool:
-        """Whether a sentence that is not in the queue yet may beat those that are."""
-        return not self._queue or self._score(number) > -self._queue[0][0]
 
     def _look_up(self, chunk: NDArray[np.int64]) -> None:
         """Queue sentences, with what they have of the question."""
         numbers = np.sort(chunk)
-        for number, shares in zip(numbers.tolist(), self.ranking.shares(numbers), strict=True):
+        for number, shares in zip(numbers.tolist(), self.view.shares(numbers), strict=True):
             self._shares[number] = shares
-            heappush(self._queue, (-self._score(number), number, 0))
+            heappush(self._queue, (-self.view.score(number), number, 0))
 
 
 def pick(
     best_first: BestFirst,
+    view: Candidates,
     limits: Limits,
     *,
     radius: int = 0,
@@ -314,15 +437,16 @@ def pick(
 
     Args:
         best_first: Sentences in the order in which they are considered.
+        view: What is known of them.
         limits: Where to stop; `k`, order and relevance are up to the caller.
         radius: As in a recipe.
         wanted: Whether a sentence may be a peak.
         said: The texts of sentences that were chosen before; gets those chosen now.
     """
-    chosen = _Chosen(best_first.ranking, limits, set() if said is None else said)
+    chosen = _Chosen(view, limits, set() if said is None else said)
     misses = 0
     for number, score in best_first:
-        if chosen.closed[number]:
+        if chosen.closed(number):
             continue
         if misses == _MISSES:
             break
@@ -331,14 +455,12 @@ def pick(
             continue
         if chosen.repeats(number):
             continue
-        first, last = _widen(best_first.ranking, number, radius, chosen.closed)
-        if radius == 0:
-            first, last = chosen.around(number)
+        first, last = chosen.around(number, radius)
         if not chosen.fits(first, last):
             misses += 1
             continue
         misses = 0
-        chosen.add(first, last)
+        chosen.add(number, first, last)
         best_first.take(number)
         yield Pick(first, last, number, score)
         if chosen.left == 0:
@@ -349,60 +471,55 @@ class _Chosen:
     """What is chosen so far, and what may still be.
 
     Args:
-        ranking: Scores of all sentences.
+        view: What is known of the sentences.
         limits: The budget, whether sentences are unique, and the most spans of a document.
         said: The texts of chosen sentences.
 
     Attributes:
-        closed: Which sentences cannot be chosen any more, bool [n].
         left: What is left of the budget; None without one.
     """
 
-    def __init__(self, ranking: Ranking, limits: Limits, said: set[str]) -> None:
-        self.closed = ~ranking.eligible
+    def __init__(self, view: Candidates, limits: Limits, said: set[str]) -> None:
         self.left = limits.token_budget
-        self._ranking = ranking
+        self._view = view
         self._limits = limits
         self._said = said
-        self._covered = np.zeros(len(self.closed), dtype=np.bool_)
-        self._surroundings = Surroundings(ranking.snapshot, limits.context)
+        self._covered: set[int] = set()
+        # By the first sentence of a document.
         self._spans: Counter[int] = Counter()
+
+    def closed(self, number: int) -> bool:
+        """Whether a sentence cannot be chosen any more."""
+        if number in self._covered:
+            return True
+        most = self._limits.spans_per_document
+        return most is not None and self._spans[self._view.document_of(number).start] >= most
 
     def repeats(self, number: int) -> bool:
         """Whether a chosen sentence has the same text, if sentences are unique."""
-        return self._limits.unique and self._said.issuperset(self._texts(number, number))
+        return self._limits.unique and self._said.issuperset(self._view.texts(number, number))
 
-    def around(self, number: int) -> tuple[int, int]:
-        """The run that a sentence is widened to; the sentence alone if the run is too long."""
-        run = self._surroundings.around(number, self._covered)
-        return run if self.fits(*run) else (number, number)
+    def around(self, number: int, radius: int) -> tuple[int, int]:
+        """The run that a sentence is widened to; without a radius, if it is too long, itself."""
+        run = self._view.widened(number, radius, self._covered)
+        return run if radius or self.fits(*run) else (number, number)
 
     def fits(self, first: int, last: int) -> bool:
         """Whether a run of sentences fits into what is left of the budget."""
-        return self.left is None or _tokens(self._ranking, first, last) <= self.left
+        return self.left is None or self._view.tokens(first, last) <= self.left
 
-    def add(self, first: int, last: int) -> None:
-        """Choose a run of sentences."""
+    def add(self, number: int, first: int, last: int) -> None:
+        """Choose a sentence and the run that it is widened to."""
         if self.left is not None:
-            self.left -= _tokens(self._ranking, first, last)
-        self.closed[first : last + 1] = True
-        self._covered[first : last + 1] = True
+            self.left -= self._view.tokens(first, last)
+        self._covered.update(range(first, last + 1))
         if self._limits.unique:
-            self._said.update(self._texts(first, last))
+            self._said.update(self._view.texts(first, last))
         if self._limits.spans_per_document is not None:
-            document = self._ranking.snapshot.document_of(first)
-            self._spans[document.start] += 1
-            if self._spans[document.start] == self._limits.spans_per_document:
-                self.closed[document] = True
-
-    def _texts(self, first: int, last: int) -> Iterator[str]:
-        """The texts of a run of sentences, white space normalised."""
-        _, segment, start = self._ranking.snapshot.locate(first)
-        for ordinal in range(start, start + last - first + 1):
-            yield " ".join(segment.text(ordinal, ordinal).split())
+            self._spans[self._view.document_of(number).start] += 1
 
 
-def span_of(ranking: Ranking, chosen: Pick, relevance: float) -> Span:
+def span_of(ranking: Ranking, chosen: Pick) -> Span:
     """The span that a run of sentences makes, with the relevance of its peak."""
     _, segment, first = ranking.snapshot.locate(chosen.first)
     last = first + chosen.last - chosen.first
@@ -411,11 +528,11 @@ def span_of(ranking: Ranking, chosen: Pick, relevance: float) -> Span:
     lost = chosen.score - float(ranking.scores[chosen.peak])
     if lost:
         contributions["redundancy"] = lost
-    bridge = None if ranking.hop is None else ranking.hop.leader(chosen.peak)
+    bridge = None if ranking.hop is None else ranking.hop.leaders.get(chosen.peak)
     return Span(
         text=segment.text(first, last),
         score=chosen.score,
-        relevance=relevance,
+        relevance=ranking.relevance_of(chosen.peak),
         document_id=row.id,
         start=int(segment.sentences[first]["start"]),
         end=int(segment.sentences[last]["end"]),
@@ -423,11 +540,11 @@ def span_of(ranking: Ranking, chosen: Pick, relevance: float) -> Span:
         metadata=row.metadata,
         tokens=_tokens(ranking, chosen.first, chosen.last),
         contributions=contributions,
-        bridge=None if bridge is None else _span_id(ranking, bridge),
+        bridge=None if bridge is None else bridge.span_id,
     )
 
 
-def _span_id(ranking: Ranking, number: int) -> str:
+def span_id(ranking: Ranking, number: int) -> str:
     """Id of the span that is one sentence."""
     _, segment, ordinal = ranking.snapshot.locate(number)
     sentence = segment.sentences[ordinal]
@@ -435,11 +552,11 @@ def _span_id(ranking: Ranking, number: int) -> str:
     return f"{row.id}:{sentence['start']}-{sentence['end']}"
 
 
-def _widen(ranking: Ranking, number: int, radius: int, taken: NDArray[np.bool_]) -> tuple[int, int]:
+def _widen(
+    ranking: Ranking, number: int, radius: int, taken: Callable[[int], bool]
+) -> tuple[int, int]:
     """The first and last sentence of the run within a radius of a sentence's peak token."""
     first = last = number
-    if radius == 0:
-        return first, last
     place, segment, peak = ranking.snapshot.locate(number)
     offset = int(ranking.snapshot.bounds[place])
     document = segment.documents[int(segment.sentences[peak]["document"])]
@@ -450,9 +567,9 @@ def _widen(ranking: Ranking, number: int, radius: int, taken: NDArray[np.bool_])
     def start_and_end() -> tuple[int, int]:
         return token_range(segment, first - offset, last - offset)
 
-    while first > low and not taken[first - 1] and start_and_end()[0] > position - radius:
+    while first > low and not taken(first - 1) and start_and_end()[0] > position - radius:
         first -= 1
-    while last < high and not taken[last + 1] and start_and_end()[1] <= position + radius:
+    while last < high and not taken(last + 1) and start_and_end()[1] <= position + radius:
         last += 1
     return first, last
 

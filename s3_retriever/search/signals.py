@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from s3_retriever.features import EncodedQuestion, TapFeatures
 from s3_retriever.index import Segment, Snapshot
 from s3_retriever.recipe import MaxToken, Recipe
+from s3_retriever.search.fusion import DIGITS, rounded
+from s3_retriever.search.parts import Sizes, Steps, add_up, together
 from s3_retriever.text import analyze_question, term_hash
 from s3_retriever.types import Scores
 
@@ -61,6 +63,8 @@ class Coactivation:
         question: Weights of the question's features, by tap name.
         recipe: Says how a sentence scores.
         idf_power: Exponent of the IDF; defaults to the recipe's.
+        counts: How often the features fire in the collection that the snapshot is a part of;
+            defaults to the snapshot by itself.
 
     Attributes:
         weights: By tap name, the weight of each feature with its IDF, float64 [f].
@@ -72,14 +76,17 @@ class Coactivation:
         question: Mapping[str, FeatureWeights],
         recipe: Recipe,
         idf_power: float | None = None,
+        counts: FeatureCounts | None = None,
     ) -> None:
         self.question = question
         self._scoring = recipe.scoring
         self._segments = snapshot.segments
         power = recipe.advanced.idf_power if idf_power is None else idf_power
+        tokens, fires = counts or FeatureCounts(
+            snapshot.n_tokens, feature_frequencies(snapshot, question)
+        )
         self.weights = {
-            tap: part.weights * _idf(snapshot, tap, part.features) ** power
-            for tap, part in question.items()
+            tap: part.weights * _idf(fires[tap], tokens) ** power for tap, part in question.items()
         }
 
     @property
@@ -105,7 +112,11 @@ class Coactivation:
         return scores
 
     def sentences(self) -> Scores:
-        """The score of each sentence of the snapshot [n], as `Recipe.scoring` says."""
+        """The score of each sentence of the snapshot [n], as `Recipe.scoring` says.
+
+        Scores are rounded: features are added up in an order that depends on the segment, and
+        copies of a sentence shall score the same.
+        """
         score = self._max_token if isinstance(self._scoring, MaxToken) else self._coverage
         parts = [
             score(place, segment)
@@ -117,17 +128,19 @@ class Coactivation:
     def _max_token(self, place: int, segment: Segment) -> Scores:
         """The best token of each sentence (S3-Attention's max within a span)."""
         first = segment.sentences["first_token"].astype(np.int64)
-        return np.asarray(np.maximum.reduceat(self.tokens[place], first))
+        return rounded(np.maximum.reduceat(self.tokens[place], first))
 
     def _coverage(self, _place: int, segment: Segment) -> Scores:
         """The distinct features of each sentence, long sentences discounted."""
+        from s3_retriever.search.kernels import discount
+
         scores = np.zeros(segment.n_sentences)
         for tap, part in self.question.items():
             segment.add_to_sentences(tap, part.features, self.weights[tap], scores)
         # Sentences are short: a few powers serve all of them.
         lengths = segment.sentence_tokens
         powers = self._discount(np.arange(1, int(lengths.max()) + 1))
-        scores *= powers[lengths - 1]
+        discount(scores, lengths, powers, 10.0**DIGITS)
         return scores
 
     def shares(self, place: int, ordinals: NDArray[np.int64]) -> Scores:
@@ -169,13 +182,34 @@ class Coactivation:
         return np.asarray(lengths.astype(np.float64) ** -self._scoring.length_power)
 
 
-def _idf(snapshot: Snapshot, tap: str, features: NDArray[np.int64]) -> Scores:
-    """`-log(share of the live tokens on which the feature fires)`, 0 if it never fires."""
-    frequency = np.zeros(len(features))
-    for segment in snapshot.segments:
-        frequency += segment.frequencies(tap, features)
-    share = frequency / max(snapshot.n_tokens, 1)
-    return -np.log(share, where=share > 0, out=np.zeros(len(features)))
+class FeatureCounts(NamedTuple):
+    """How often features fire.
+
+    Attributes:
+        tokens: Number of live tokens.
+        fires: By tap, on how many of them each of some features fires, int64 [f].
+    """
+
+    tokens: int
+    fires: Mapping[str, NDArray[np.int64]]
+
+
+def feature_frequencies(
+    snapshot: Snapshot, question: Mapping[str, FeatureWeights]
+) -> dict[str, NDArray[np.int64]]:
+    """By tap, on how many live tokens each feature of a question fires, int64 [f]."""
+    frequencies = {}
+    for tap, part in question.items():
+        frequencies[tap] = np.zeros(len(part.features), dtype=np.int64)
+        for segment in snapshot.segments:
+            frequencies[tap] += segment.frequencies(tap, part.features)
+    return frequencies
+
+
+def _idf(frequency: NDArray[np.int64], tokens: int) -> Scores:
+    """`-log(share of the live tokens on which a feature fires)`, 0 if it never fires."""
+    share = frequency / max(tokens, 1)
+    return -np.log(share, where=share > 0, out=np.zeros(len(share)))
 
 
 def smooth(scores: Scores, first_tokens: NDArray[np.int64], kernel: int) -> Scores:
@@ -276,7 +310,25 @@ class TermGains:
         """BM25 scores of all sentences [size]; 0 without a term of the question."""
         return np.bincount(self.numbers, self.gains, minlength=size).astype(np.float64, copy=False)
 
-    def documents(self, snapshot: Snapshot) -> Scores:
+    def scores_of(self, several: Sequence[Mapping[str, QuestionTerm]], size: int) -> list[Scores]:
+        """BM25 scores of all sentences [size] for each of several questions.
+
+        Args:
+            several: The questions' terms, of which `terms` are the union, with one occurrence.
+            size: Number of sentences.
+        """
+        rows = []
+        for counted in several:
+            counts = np.array(
+                [counted[name].occurrences if name in counted else 0 for name in self.terms],
+                dtype=np.float64,
+            )
+            weighted = self.gains * counts[self.which]
+            scores = np.bincount(self.numbers, weighted, minlength=size)
+            rows.append(scores.astype(np.float64, copy=False))
+        return rows
+
+    def documents(self, snapshot: Snapshot, sizes: Sizes) -> Steps[Scores]:
         """BM25 of whole documents, float64 [documents], as `Snapshot.document_starts` lists them.
 
         A title counts once for every sentence, as in the sentences' own scores. Deleted documents
@@ -284,6 +336,7 @@ class TermGains:
 
         Args:
             snapshot: What the terms were looked up in.
+            sizes: Those of the collection that it is a part of.
         """
         starts = snapshot.document_starts
         size = len(self.terms)
@@ -291,10 +344,11 @@ class TermGains:
         pairs, inverse = np.unique(documents * size + self.which, return_inverse=True)
         documents, which = np.divmod(pairs, max(size, 1))
         counts = np.bincount(inverse, self.counts, minlength=len(pairs))
-        weights = self.occurrences * _term_idf(which, size, snapshot.n_documents)
+        frequency = yield from together(add_up, np.bincount(which, minlength=size))
+        weights = self.occurrences * _term_idf(frequency, sizes.documents)
         terms = np.where(snapshot.live, snapshot.column("n_terms"), 0)
-        lengths = np.add.reduceat(terms, starts).astype(np.float64)
-        mean = float(lengths.sum()) / max(snapshot.n_documents, 1)
+        lengths = np.add.reduceat(terms, starts).astype(np.float64) if len(starts) else np.zeros(0)
+        mean = sizes.terms / max(sizes.documents, 1)
         gains = _bm25(weights[which], counts, lengths[documents], mean)
         return np.bincount(documents, gains, minlength=len(starts)).astype(np.float64, copy=False)
 
@@ -335,7 +389,45 @@ def count_terms(text: str, languages: frozenset[str] | None = None) -> dict[str,
     return counted
 
 
+@dataclass(frozen=True, slots=True)
+class FoundTerms:
+    """Where terms of a question are.
+
+    Attributes:
+        counted: The question's terms, t of them, with n names in all.
+        numbers: Live sentences, int64 [m].
+        found: Which name each of them has, int64 [m].
+        counts: How often, int64 [m].
+    """
+
+    counted: Mapping[str, QuestionTerm]
+    numbers: NDArray[np.int64]
+    found: NDArray[np.int64]
+    counts: NDArray[np.int64]
+
+    @property
+    def frequencies(self) -> NDArray[np.int64]:
+        """How many sentences have each name, int64 [n]."""
+        names = sum(len(term.alternatives) for term in self.counted.values())
+        return np.bincount(self.found, minlength=names)
+
+
+def find_terms(snapshot: Snapshot, counted: Mapping[str, QuestionTerm]) -> FoundTerms:
+    """Look up a question's terms; deleted sentences have none."""
+    names = [name for term in counted.values() for name in sorted(term.alternatives)]
+    hashes = np.array([term_hash(name) for name in names], dtype=np.uint64)
+    return FoundTerms(counted, *_live_postings(snapshot, hashes))
+
+
 def term_gains(snapshot: Snapshot, counted: Mapping[str, QuestionTerm]) -> TermGains:
+    """BM25 of a question, term by term, in a snapshot by itself; see `gains_of`."""
+    found = find_terms(snapshot, counted)
+    return gains_of(snapshot, found, found.frequencies, Sizes.of(snapshot))
+
+
+def gains_of(
+    snapshot: Snapshot, found: FoundTerms, frequencies: NDArray[np.int64], sizes: Sizes
+) -> TermGains:
     """BM25 of a question, term by term (Lucene's variant, whose IDF is never negative).
 
     A term is as frequent as all of its alternatives together: words that languages share do not
@@ -343,37 +435,34 @@ def term_gains(snapshot: Snapshot, counted: Mapping[str, QuestionTerm]) -> TermG
 
     Args:
         snapshot: What is scored; deleted sentences enter no statistic.
-        counted: The question's terms.
+        found: Where the question's terms are in it.
+        frequencies: How many sentences of the collection have each name, int64 [n].
+        sizes: Those of the collection.
     """
-    names = [name for term in counted.values() for name in sorted(term.alternatives)]
-    sizes = np.array([len(term.alternatives) for term in counted.values()], dtype=np.int64)
-    hashes = np.array([term_hash(name) for name in names], dtype=np.uint64)
-    numbers, found, counts = _live_postings(snapshot, hashes)
-    owners = np.repeat(np.arange(len(counted)), sizes)
-    which = owners[found]
-    idf = _term_idf(which, len(counted), snapshot.n_sentences)
+    counted = found.counted
+    alternatives = [len(term.alternatives) for term in counted.values()]
+    owners = np.repeat(np.arange(len(counted)), np.array(alternatives, dtype=np.int64))
+    which = owners[found.found]
+    idf = _term_idf(np.bincount(owners, frequencies, minlength=len(counted)), sizes.sentences)
     occurrences = np.array([term.occurrences for term in counted.values()], dtype=np.float64)
     weights = idf * occurrences
-    lengths = snapshot.column("n_terms")[numbers].astype(np.float64)
-    gains = _bm25(weights[which], counts, lengths, snapshot.mean_terms)
-    wholes = _wholes(counted.values(), idf)[found]
-    several = np.bincount(owners[np.bincount(found, minlength=len(names)) > 0])[which] > 1
+    lengths = snapshot.column("n_terms")[found.numbers].astype(np.float64)
+    languages = np.bincount(owners[frequencies > 0], minlength=len(counted))
     return TermGains(
         terms=tuple(counted),
-        numbers=numbers,
+        numbers=found.numbers,
         which=which,
-        counts=counts,
+        counts=found.counts,
         occurrences=occurrences,
-        gains=gains,
+        gains=_bm25(weights[which], found.counts, lengths, sizes.mean_terms),
         idf=idf,
-        several=several,
-        wholes=wholes,
+        several=languages[which] > 1,
+        wholes=_wholes(counted.values(), idf)[found.found],
     )
 
 
-def _term_idf(which: NDArray[np.int64], size: int, total: int) -> Scores:
-    """IDF of each of `size` terms, given the term of each sentence or document that has it."""
-    frequency = np.bincount(which, minlength=size)
+def _term_idf(frequency: NDArray[Any], total: int) -> Scores:
+    """IDF of terms that so many of all sentences or documents have."""
     return np.asarray(np.log1p((total - frequency + 0.5) / (frequency + 0.5)))
 
 
@@ -410,22 +499,17 @@ def bm25_each(snapshot: Snapshot, several: Sequence[Mapping[str, QuestionTerm]])
 
     The terms of all questions are looked up at once.
     """
+    return term_gains(snapshot, united_terms(several)).scores_of(several, len(snapshot))
+
+
+def united_terms(several: Iterable[Mapping[str, QuestionTerm]]) -> dict[str, QuestionTerm]:
+    """The terms of several questions, once each."""
     every: dict[str, QuestionTerm] = {}
     for counted in several:
         for name, term in counted.items():
             known = every[name].alternatives if name in every else frozenset[str]()
             every[name] = QuestionTerm(1, known | term.alternatives)
-    gains = term_gains(snapshot, every)
-    rows = []
-    for counted in several:
-        counts = np.array(
-            [counted[name].occurrences if name in counted else 0 for name in every],
-            dtype=np.float64,
-        )
-        weighted = gains.gains * counts[gains.which]
-        scores = np.bincount(gains.numbers, weighted, minlength=len(snapshot))
-        rows.append(scores.astype(np.float64, copy=False))
-    return rows
+    return every
 
 
 def _live_postings(

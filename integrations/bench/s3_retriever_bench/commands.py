@@ -1,8 +1,8 @@
 """The commands `s3r bench ...`.
 
 `quality`, `retrieval` and `longcontext` measure users' own data and hosts, `cache` and `adapt` the
-other methods; `speed`, `memory`, `startup`, `serve`, `inference` and `frameworks` check what this
-project claims. Each imports its benchmark when it runs, to keep the command line quick.
+other methods; `speed`, `memory`, `startup`, `serve`, `cluster`, `inference` and `frameworks` check
+what this project claims. Each imports its benchmark when it runs, to keep the command line quick.
 """
 
 from __future__ import annotations
@@ -298,6 +298,45 @@ def serve(
     _write_json(figures, out)
     if wrong := [*figures["first_errors"], *figures["first_uncommitted"]]:
         raise S3Error(f"The server failed under load: {wrong[0]}")
+
+
+@app.command()
+def cluster(
+    tokens: Annotated[int, _number("Tokens of the index.")] = 1_000_000,
+    shards: Annotated[int, _number("Workers that share it.")] = 4,
+    clients: Annotated[int, _number("Searches at once.")] = 8,
+    seconds: Annotated[float, _option("S", "Seconds of load.", min=1.0)] = 20.0,
+    kills: Annotated[int, _number("Workers to kill during searches.", least=0)] = 25,
+    host: Host = "minilm",
+    codebook: CodebookFolder = None,
+    text: Annotated[
+        list[Path] | None, _option("FILE", f"Text to index: {_PLAIN_OR_JSON}", _LIBRARY)
+    ] = None,
+    ask: Ask = None,
+    questions: Annotated[int, _number("Maximum questions.")] = 50,
+    out: OutFile = None,
+) -> None:
+    """A sharded index on Ray beside one index; fails if a result differs or is lost."""
+    from s3_retriever_bench.cluster import run_cluster
+    from s3_retriever_bench.tables import cluster_tables
+
+    figures = run_cluster(
+        tokens=tokens,
+        shards=shards,
+        clients=clients,
+        seconds=seconds,
+        kills=kills,
+        host=host,
+        codebook=codebook,
+        texts=text or [],
+        ask=ask,
+        questions=questions,
+    )
+    _print(cluster_tables(figures))
+    _write_json(figures, out)
+    killed = figures["kills"]
+    if figures["search"]["different"] or killed["wrong"] or killed["errors"]:
+        raise S3Error("Results of the sharded index differ from those of one index, or are lost.")
 
 
 @app.command()

@@ -233,6 +233,31 @@ def serving_tables(figures: Figures) -> Iterator[Grid]:
     yield Grid(title, ["", "value"], rows)
 
 
+def cluster_tables(figures: Figures) -> Iterator[Grid]:
+    """The table of `cluster`."""
+    search, load, kills = figures["search"], figures["load"], figures["kills"]
+    memory = figures["memory"]
+    workers = ", ".join(f"{size / 2**20:,.0f}" for size in memory["worker_bytes"])
+    rows = [
+        ["ms of a search, one index", f"{search['one_ms']:.1f}"],
+        ["ms of a search, sharded", f"{search['sharded_ms']:.1f}"],
+        ["ms more, median of pairs", f"{search['overhead_ms']:.1f}"],
+        ["of both, ms that the host reads the question", f"{search['reading_ms']:.1f}"],
+        ["different results", f"{search['different']:,} of {search['questions']:,}"],
+        [f"searches/s, {load['clients']} clients, one process", f"{load['one_process']:.1f}"],
+        [f"searches/s, {load['clients']} clients, sharded", f"{load['sharded']:.1f}"],
+        ["workers killed", f"{kills['kills']:,}"],
+        ["searches meanwhile", f"{kills['searches']:,}"],
+        ["of these wrong", f"{kills['wrong']:,}"],
+        ["of these failed", f"{kills['errors']:,}"],
+        ["seconds of the slowest", f"{kills['slowest_seconds']:.1f}"],
+        ["MiB of this process, without files", f"{memory['process_bytes'] / 2**20:,.0f}"],
+        ["MiB of each worker, without files", workers],
+    ]
+    title = f"{figures['tokens']:,} tokens in {figures['shards']} shards, {figures['cores']} cores"
+    yield Grid(title, ["", "value"], rows)
+
+
 def relevance_tables(figures: Figures) -> Iterator[Grid]:
     """The table of `relevance`, a row for each set and way of asking."""
     head = ["set", "questions", "number", "tokens", "without floor", "nothing", "best relevance"]

@@ -1,0 +1,208 @@
+"""A sharded index beside the same documents in one: searches, many at once, and killed workers."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+from tqdm.auto import tqdm
+
+from s3_retriever import Document, S3Error, S3Index, Span
+from s3_retriever_bench.corpus import choose_questions, enough, source_files
+
+if TYPE_CHECKING:
+    from s3_retriever.cluster import ShardedIndex
+
+# How far scores may be apart.
+_EQUAL = 1.5e-9
+# Searches that both answer before anything is measured.
+_WARM_UP = 10
+
+
+def run_cluster(
+    *,
+    tokens: int,
+    shards: int,
+    clients: int,
+    seconds: float,
+    kills: int,
+    host: str,
+    codebook: str | None,
+    texts: Sequence[Path],
+    ask: Path | None,
+    questions: int,
+) -> dict[str, Any]:
+    """Search an index in this process and the same index on workers of Ray.
+
+    Takes the options of `s3r bench cluster`. Every result is compared: ids, their order and scores
+    have to be those of the index in this process.
+
+    Returns:
+        JSON values: `search`, medians of one search at a time, by turns; `load`, searches a second
+        of several clients on either; `kills`, what searches saw while workers were killed; and
+        `memory`, the memory of this process and of the workers that is not the index's files.
+
+    Raises:
+        S3Error: The host, the codebook or Ray is not usable.
+    """
+    import ray
+
+    from s3_retriever.cluster import ShardedIndex
+
+    files = source_files(texts)
+    asked = choose_questions(ask, files, questions).measured
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, include_dashboard=False)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "cluster.s3r"
+        whole = S3Index.create(path, host, codebook=codebook)
+        for part in _parts(list(enough(files, tokens, whole.encoder.host.tokenizer)), shards):
+            whole.add(part)
+        with ShardedIndex.open(path, shards=shards) as sharded:
+            return {
+                "host": host,
+                "tokens": whole.stats()["tokens"],
+                "shards": shards,
+                "cores": os.cpu_count(),
+                "search": _search(whole, sharded, asked),
+                "load": {
+                    "clients": clients,
+                    "seconds": seconds,
+                    "one_process": _rate(whole, asked, clients, seconds),
+                    "sharded": _rate(sharded, asked, clients, seconds),
+                },
+                "kills": _kills(whole, sharded, asked, clients, kills),
+                "memory": {
+                    "process_bytes": _own_bytes(os.getpid()),
+                    "worker_bytes": [_own_bytes(pid) for pid in sharded.pids()],
+                },
+            }
+
+
+def _parts(documents: Sequence[Document], n: int) -> Iterator[Sequence[Document]]:
+    """Documents in n runs of about as many characters."""
+    total = sum(len(document.text) for document in documents)
+    first = reached = 0
+    for number in range(n):
+        last = first
+        while last < len(documents) and reached * n < total * (number + 1):
+            reached += len(documents[last].text)
+            last += 1
+        yield documents[first:last]
+        first = last
+
+
+def _search(whole: S3Index, sharded: ShardedIndex, asked: Sequence[str]) -> dict[str, Any]:
+    """Milliseconds of a search in either index, by turns, and of what differs."""
+    for question in islice(asked, _WARM_UP):
+        whole.search(question)
+        sharded.search(question)
+    times: dict[str, list[float]] = {"one": [], "sharded": []}
+    reading: list[float] = []
+    different = 0
+    for turn, question in enumerate(tqdm(asked, desc="Searching", disable=None)):
+        results = {}
+        indexes = [("one", whole), ("sharded", sharded)]
+        for name, index in indexes if turn % 2 else reversed(indexes):
+            began = time.perf_counter()
+            # Never the same question: what the host reads may be cached.
+            results[name] = index.search(f"{question} {name}{turn}")
+            times[name].append(time.perf_counter() - began)
+        began = time.perf_counter()
+        whole.encoder.question(f"{question} alone{turn}", whole.recipe)
+        reading.append(time.perf_counter() - began)
+        different += not _same(sharded.search(question), whole.search(question))
+    pairs = zip(times["sharded"], times["one"], strict=True)
+    return {
+        "questions": len(asked),
+        "one_ms": median(times["one"]) * 1e3,
+        "sharded_ms": median(times["sharded"]) * 1e3,
+        "overhead_ms": median(a - b for a, b in pairs) * 1e3,
+        "reading_ms": median(reading) * 1e3,
+        "different": different,
+    }
+
+
+def _same(found: Sequence[Span], wanted: Sequence[Span]) -> bool:
+    return [span.id for span in found] == [span.id for span in wanted] and all(
+        abs(a.score - b.score) <= _EQUAL for a, b in zip(found, wanted, strict=True)
+    )
+
+
+def _rate(index: S3Index, asked: Sequence[str], clients: int, seconds: float) -> float:
+    """Searches a second of several threads."""
+    end = time.monotonic() + seconds
+
+    def client(number: int) -> int:
+        done = 0
+        while time.monotonic() < end:
+            index.search(f"{asked[(number + done) % len(asked)]} {number} {done}")
+            done += 1
+        return done
+
+    with ThreadPoolExecutor(clients) as pool:
+        return sum(pool.map(client, range(clients))) / seconds
+
+
+def _kills(
+    whole: S3Index, sharded: ShardedIndex, asked: Sequence[str], clients: int, kills: int
+) -> dict[str, Any]:
+    """Kill workers, one after another, while clients search."""
+    wanted = {question: whole.search(question) for question in asked}
+    stop = Event()
+
+    def client(number: int) -> tuple[list[float], list[str], list[str]]:
+        times: list[float] = []
+        wrong: list[str] = []
+        errors: list[str] = []
+        while not stop.is_set():
+            question = asked[(number + len(times)) % len(asked)]
+            began = time.monotonic()
+            try:
+                if not _same(sharded.search(question), wanted[question]):
+                    wrong.append(question)
+            except S3Error as error:
+                errors.append(str(error))
+            times.append(time.monotonic() - began)
+        return times, wrong, errors
+
+    draw = random.Random(0)  # noqa: S311
+    with ThreadPoolExecutor(clients) as pool:
+        running = [pool.submit(client, number) for number in range(clients)]
+        try:
+            for _ in tqdm(range(kills), desc="Killing workers", disable=None):
+                # Waits until all workers are there.
+                os.kill(draw.choice(sharded.pids()), signal.SIGKILL)
+        finally:
+            stop.set()
+        done = [each.result() for each in running]
+    times, wrong, errors = (
+        [item for each in column for item in each] for column in zip(*done, strict=True)
+    )
+    return {
+        "kills": kills,
+        "searches": len(times),
+        "wrong": len(wrong),
+        "first_wrong": wrong[:3],
+        "errors": len(errors),
+        "first_errors": errors[:3],
+        "slowest_seconds": max(times, default=0.0),
+    }
+
+
+def _own_bytes(pid: int) -> int:
+    """Memory of a process without the files that it has mapped (Linux)."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    return 0

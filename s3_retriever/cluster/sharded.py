@@ -1,0 +1,708 @@
+"""`ShardedIndex`: an index whose documents are searched by many workers, with one result."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
+
+import ray
+from ray.exceptions import (
+    ActorDiedError,
+    GetTimeoutError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+)
+
+from s3_retriever.cluster.session import start_ray
+from s3_retriever.cluster.shard import SearchGoneError, Shard, Share, State, packed
+from s3_retriever.document import Document, as_documents
+from s3_retriever.engine.s3index import Found, S3Index, document_ids, opened
+from s3_retriever.errors import IndexStoreError, InputError, ServerError, brief
+from s3_retriever.index import DiskBackend, Store, unknown_ids
+from s3_retriever.index.manifest import Manifest
+from s3_retriever.recipe import Recipe
+from s3_retriever.search import DocumentResult, Explanation, Firings, Heat, Limits, Span
+from s3_retriever.search.gathering import explain_parts, heat_parts, search_parts
+from s3_retriever.search.part import Request
+from s3_retriever.search.parts import Sizes, add_up
+from s3_retriever.search.pipeline import Query
+from s3_retriever.types import (
+    GroupBy,
+    Mode,
+    Where,
+    check_count,
+    check_flag,
+    check_items,
+    check_path,
+    check_positive,
+    check_string,
+    check_text,
+    check_type,
+)
+
+if TYPE_CHECKING:
+    from s3_retriever.codebook import Codebook
+    from s3_retriever.host import Host
+
+_T = TypeVar("_T")
+
+# Searches that a worker runs at once.
+_AT_ONCE = 16
+# Seconds before a search whose worker was lost is tried again, at first and at most.
+_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
+# Documents that are read, or whose ids are looked up, at once.
+_PAGE = 256
+
+
+class ShardedIndex(S3Index):
+    """An index of which every worker of a Ray cluster has a part.
+
+    Its methods, and what they return, are those of `S3Index`; `compact`, `save`, `verify` and
+    `firings` are for the indexes that it is made of. Its documents are in the order of the shards
+    and, within each, in the order they were added: the ids, their order and the scores of a search
+    are those of one index with these documents in this order. Attention is the same too; only the
+    last digits of a score may differ, by less than 1e-9.
+
+    The folders must be readable under the same paths on every machine. This process loads the
+    host, which reads questions and new documents; workers never do. Added documents go to the last
+    folder, so they are last in order. A worker that dies is started again, and searches that it
+    was part of are repeated. Several threads may search at once.
+
+    Make one with `ShardedIndex.open`; it can be used as a context manager.
+
+    Attributes:
+        paths: Folders of the indexes that it is made of.
+        timeout: Seconds that a search, or another request, may take.
+    """
+
+    def __init__(
+        self,
+        stores: Sequence[Store],
+        shards: int,
+        replicas: int,
+        timeout: float,
+        worker_options: Mapping[str, Any],
+        *opening: Any,
+    ) -> None:
+        """Use `open`.
+
+        Args:
+            stores: The indexes, of which nothing but the manifest is read here.
+            shards: Shards of a single index.
+            replicas: As in `open`.
+            timeout: As in `open`.
+            worker_options: As in `open`.
+            opening: What `S3Index` takes besides the store.
+        """
+        super().__init__(stores[0], *opening)
+        self._stores = stores
+        self.paths = tuple(store.path for store in stores if store.path is not None)
+        self.timeout = timeout
+        self._lock = threading.Lock()
+        parts = shards if len(stores) == 1 else 1
+        self._shards = [
+            _Workers(path, Share(place, parts), replicas, worker_options)
+            for path in self.paths
+            for place in range(parts)
+        ]
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path | Sequence[str | Path],
+        host: str | Host | None = None,
+        *,
+        codebook: str | Path | Codebook | None = None,
+        shards: int = 1,
+        replicas: int = 1,
+        timeout: float = 30.0,
+        worker_options: Mapping[str, Any] | None = None,
+        **host_options: Any,
+    ) -> ShardedIndex:
+        """Start workers on indexes that exist.
+
+        Args:
+            path: Folder of one index, whose segments are shared out among `shards` workers, or
+                folders of several, each of which becomes a shard. Several must have been made
+                with the same host, codebook and recipe.
+            host: As in `S3Index.open`.
+            codebook: As in `S3Index.open`.
+            shards: Shards of a single index; each has whole segments.
+            replicas: Workers of each shard; searches are shared out among them.
+            timeout: Seconds that a search may take before it fails with the name of the shard
+                that is missing.
+            worker_options: Options of Ray's actors, such as `{"num_cpus": 1, "resources": ...}`.
+            host_options: As in `S3Index.open`.
+
+        Raises:
+            IndexStoreError: There is no index at a path, or they do not go together.
+            ServerError: Ray cannot be started.
+        """
+        several = not isinstance(path, (str, Path))
+        paths = [check_path(each) for each in check_items(path, "paths", (str, Path))]
+        shards = check_count(shards, "shards")
+        replicas = check_count(replicas, "replicas")
+        timeout = check_positive(timeout, "timeout")
+        if not paths:
+            raise InputError("A sharded index needs at least one folder; pass the paths of some.")
+        if shards > 1 and several and len(paths) > 1:
+            raise InputError(
+                "Each of several folders is one shard; leave shards out, or pass a single folder."
+            )
+        stores = [Store(DiskBackend(each)) for each in paths]
+        _check_together(stores)
+        opening = opened(stores[0], host, codebook, host_options)
+        start_ray()
+        return cls(stores, shards, replicas, timeout, worker_options or {}, *opening)
+
+    @classmethod
+    def create(cls, *_arguments: Any, **_options: Any) -> NoReturn:
+        """Refused: workers search indexes that exist.
+
+        Raises:
+            InputError: Always.
+        """
+        raise InputError(
+            "A sharded index is opened, not created: make indexes with S3Index.create or "
+            "cluster.build, and pass their folders to ShardedIndex.open."
+        )
+
+    def __copy__(self) -> ShardedIndex:
+        """The index itself: its workers are shared."""
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        """Refused: the workers belong to this process.
+
+        Raises:
+            IndexStoreError: Always.
+        """
+        raise IndexStoreError(
+            "A sharded index cannot be pickled; open it with ShardedIndex.open where it is needed."
+        )
+
+    def __len__(self) -> int:
+        """Number of documents."""
+        return sum(
+            segment.documents - segment.deleted
+            for store in self._stores
+            for segment in store.manifest.segments
+        )
+
+    def close(self) -> None:
+        """End the workers; may be repeated."""
+        for store in self._stores:
+            store.close()
+        for shard in self._shards:
+            shard.close()
+
+    def ids(self) -> list[str]:
+        """Ids of all documents: shard after shard, in the order they were added."""
+        return [name for ids in self._all("ids") for name in ids]
+
+    def rows(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Ids and metadata of all documents, in the order of `ids`."""
+        return (row for place in range(len(self._shards)) for row in self._one(place, "rows"))
+
+    def __contains__(self, document_id: object) -> bool:
+        """Whether there is a document with this id."""
+        return isinstance(document_id, str) and any(
+            name == document_id for (name,) in self._all("named", [document_id])
+        )
+
+    def __iter__(self) -> Iterator[Document]:
+        """Read all documents, a few at a time, in the order of `ids`.
+
+        Documents that are deleted in the meantime are left out.
+        """
+        names = self.ids()
+        for first in range(0, len(names), _PAGE):
+            yield from (each for each in self._documents(names[first : first + _PAGE]) if each)
+
+    @overload
+    def get(self, ids: Found) -> Document: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def get(self, ids: Iterable[Found]) -> list[Document]: ...
+
+    def get(self, ids: Found | Iterable[Found]) -> Document | list[Document]:
+        """Read documents, as `S3Index.get`."""
+        names = document_ids(ids)
+        known = self._named(names)
+        documents = self._documents([known[name] for name in names])
+        if None in documents:  # deleted since
+            raise unknown_ids(
+                [name for name, each in zip(names, documents, strict=True) if not each]
+            )
+        read = [each for each in documents if each is not None]
+        return read[0] if isinstance(ids, (str, Span, DocumentResult)) else read
+
+    def add(
+        self,
+        documents: Iterable[Document | str] | Document | str,
+        *,
+        replace: bool = False,
+        progress: bool = True,
+    ) -> list[str]:
+        """Scan documents here and add them to the last folder, as `S3Index.add`.
+
+        With `replace`, a document of another folder is deleted once the new one is there.
+        """
+        replace = check_flag(replace, "replace")
+        last = S3Index(Store.open(self.paths[-1]), self.encoder, self.recipe)
+        if len(self.paths) == 1:
+            return last.add(documents, replace=replace, progress=progress)
+        with last:
+            elsewhere = list(range(len(self._shards) - 1))
+            new: Any = documents if replace else self._untaken(as_documents(documents), elsewhere)
+            ids = last.add(new, replace=replace, progress=progress)
+        if replace:
+            for place in elsewhere:
+                self._one(place, "delete", ids)
+        return ids
+
+    def delete(
+        self,
+        ids: str | Span | Document | Iterable[str | Span | Document],
+        *,
+        missing_ok: bool = False,
+    ) -> int:
+        """Delete documents, as `S3Index.delete`; a commit in each folder that has some."""
+        missing_ok = check_flag(missing_ok, "missing_ok")
+        wanted = document_ids(ids)
+        known = list({*self._named(wanted, missing_ok=missing_ok).values()})
+        first_of_each = range(0, len(self._shards), len(self._shards) // len(self.paths))
+        return sum(self._one(place, "delete", known) for place in first_of_each) if known else 0
+
+    def explain(
+        self, question: str, span: Span, *, recipe: str | Recipe | None = None
+    ) -> Explanation:
+        """Say why a span was found, as `S3Index.explain`."""
+        check_type(span, Span, "span")
+        check_text(question, "question")
+        request = self._request(question, self._chosen(recipe, "hybrid"), "hybrid", Limits())
+        ranges = self.encoder.host.tokenizer.split(question)
+        tokens = [question[start:end] for start, end in ranges]
+        return self._searched(
+            request, lambda parts: explain_parts(parts, len(self._shards), request, tokens, span)
+        )
+
+    def heat(self, question: str, document_id: str, recipe: str | Recipe | None = None) -> Heat:
+        """Score every token of a document, as `S3Index.heat`."""
+        check_string(document_id, "document_id")
+        check_text(question, "question")
+        request = self._request(question, self._chosen(recipe, "hybrid"), "hybrid", Limits())
+        heat = self._searched(
+            request, lambda parts: heat_parts(parts, len(self._shards), document_id)
+        )
+        if heat is None:
+            raise unknown_ids([document_id])
+        return heat
+
+    def stats(self) -> dict[str, Any]:
+        """Sizes and settings, as JSON values; the host is not needed."""
+        manifests = [store.manifest for store in self._stores]
+        sizes: Sizes = add_up(self._all("sizes"))
+        segments = [segment for manifest in manifests for segment in manifest.segments]
+        size = sum(file.bytes for segment in segments for file in segment.files.values())
+        origin = manifests[0].origin
+        return {
+            "path": None,
+            "paths": [str(path) for path in self.paths],
+            "shards": len(self._shards),
+            "replicas": self._shards[0].replicas,
+            "host": origin.get("host"),
+            "codebook": origin.get("codebook"),
+            "documents": sizes.documents,
+            "sentences": sizes.sentences,
+            "tokens": sizes.tokens,
+            "bytes": size,
+            "bytes_per_token": round(size / sizes.tokens, 1) if sizes.tokens else None,
+            "segments": len(segments),
+            "generation": max(manifest.generation for manifest in manifests),
+            "schema": manifests[0].schema_version,
+            "recipe": origin.get("recipe"),
+        }
+
+    def pids(self) -> list[int]:
+        """Process ids of the first worker of each shard, on the machine that it runs on."""
+        return list(self._all("pid"))
+
+    @property
+    def path(self) -> None:
+        """None: see `paths`."""
+        return
+
+    def compact(self, *, progress: bool = True) -> NoReturn:  # noqa: ARG002
+        """Refused, as `save`, `verify` and `firings` are.
+
+        Raises:
+            InputError: Always.
+        """
+        raise _refused("compact")
+
+    def save(self, path: str | Path) -> NoReturn:  # noqa: ARG002
+        """Refused; see `compact`."""
+        raise _refused("save")
+
+    def verify(self, *, progress: bool = True) -> NoReturn:  # noqa: ARG002
+        """Refused; see `compact`."""
+        raise _refused("verify")
+
+    def firings(self, tap: str, feature: int, limit: int = 20) -> Firings:  # noqa: ARG002
+        """Refused; see `compact`."""
+        raise _refused("firings")
+
+    def snapshot(self) -> NoReturn:
+        """Refused; see `compact`."""
+        raise _refused("snapshot")
+
+    def _found(
+        self,
+        question: str,
+        recipe: Recipe,
+        limits: Limits,
+        mode: Mode,
+        where: Where | None,
+        group_by: GroupBy | None,
+    ) -> list[Span] | list[DocumentResult]:
+        request = self._request(question, recipe, mode, limits, where, group_by)
+        return self._searched(
+            request, lambda parts: search_parts(parts, len(self._shards), request)
+        )
+
+    def _request(
+        self,
+        question: str,
+        recipe: Recipe,
+        mode: Mode,
+        limits: Limits,
+        where: Where | None = None,
+        group_by: GroupBy | None = None,
+    ) -> Request:
+        """What every worker gets of a search; the host reads the question now."""
+        segments = [segment for store in self._stores for segment in store.manifest.segments]
+        encoded = None
+        if mode != "bm25":
+            layout = self.encoder.layout(self.recipe)
+            for segment in segments:
+                segment.check_layout(layout)
+            encoded = self.encoder.question(question, recipe)
+        languages = frozenset(each for segment in segments for each in segment.languages)
+        return Request(Query(question, encoded, recipe, mode, languages), limits, where, group_by)
+
+    def _searched(self, request: Request, lead: Callable[[_Session], _T]) -> _T:
+        """Lead a search, again if a worker was lost or its index changed under way.
+
+        Raises:
+            InputError: `where` is a function that cannot be sent.
+        """
+        try:
+            wanted = ray.cloudpickle.dumps(request)
+        except (TypeError, ValueError, pickle.PicklingError) as error:
+            raise InputError(
+                f"The function given as where cannot be sent to workers ({brief(error)}); write "
+                "where as a mapping."
+            ) from error
+
+        def attempt(deadline: float) -> _T:
+            workers = [shard.lend() for shard in self._shards]
+            session = _Session(workers, wanted, deadline)
+            try:
+                return lead(session)
+            finally:
+                session.end()
+                for shard, worker in zip(self._shards, workers, strict=True):
+                    shard.give_back(worker)
+
+        return self._repeated(attempt)
+
+    def _repeated(self, attempt: Callable[[float], _T]) -> _T:
+        _ = self._stores[0].manifest  # refuses a closed index
+        deadline = time.monotonic() + self.timeout
+        pause = _PAUSE
+        while True:
+            try:
+                return attempt(deadline)
+            except _LostError as lost:
+                if time.monotonic() + pause >= deadline:
+                    raise ServerError(
+                        f"{lost.worker.name} did not answer within {self.timeout:g} seconds "
+                        f"({lost.reason}); check the machine that it runs on, or pass a longer "
+                        "timeout."
+                    ) from lost
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _all(self, method: str, *arguments: Any) -> list[Any]:
+        """What a method of all shards returns."""
+
+        def attempt(deadline: float) -> list[Any]:
+            workers = [shard.workers[0] for shard in self._shards]
+            return _gathered(
+                workers, [worker.send(method, *arguments) for worker in workers], deadline
+            )
+
+        return self._repeated(attempt)
+
+    def _one(self, place: int, method: str, *arguments: Any) -> Any:
+        """What a method of one shard returns."""
+
+        def attempt(deadline: float) -> Any:
+            worker = self._shards[place].workers[0]
+            return _gathered([worker], [worker.send(method, *arguments)], deadline)[0]
+
+        return self._repeated(attempt)
+
+    def _named(self, names: Sequence[str], *, missing_ok: bool = False) -> dict[str, str]:
+        """The ids of documents that have these ids, or spans with these ids.
+
+        Raises:
+            InputError: There is no such document.
+        """
+        known: dict[str, str] = {}
+        for found in self._all("named", list(names)):
+            pairs = zip(names, found, strict=True)
+            known |= {name: document for name, document in pairs if document is not None}
+        unknown = {*names} - known.keys()
+        if unknown and not missing_ok:
+            raise unknown_ids(unknown)
+        return known
+
+    def _documents(self, ids: Sequence[str]) -> list[Document | None]:
+        columns = self._all("documents", list(ids))
+        return [
+            next((each for each in row if each is not None), None)
+            for row in zip(*columns, strict=True)
+        ]
+
+    def _untaken(self, documents: Iterable[Document], places: Sequence[int]) -> Iterator[Document]:
+        """The documents; refuses one whose id a shard at one of these places has."""
+        for document in documents:
+            if any(self._one(place, "named", [document.id]) == [document.id] for place in places):
+                raise InputError(
+                    f"Document {document.id!r} was already added; give it another id, or replace "
+                    "it."
+                )
+            yield document
+
+
+class _LostError(Exception):
+    """A worker that died, forgot a search, or does not answer."""
+
+    def __init__(self, worker: _Worker, reason: str) -> None:
+        super().__init__(reason)
+        self.worker = worker
+        self.reason = reason
+
+
+class _Worker:
+    """An actor with a shard.
+
+    Attributes:
+        name: How messages call it.
+        running: How many searches it is part of.
+        ended: Searches that are over, which it has not been told yet.
+    """
+
+    def __init__(self, path: Path, share: Share, options: Mapping[str, Any]) -> None:
+        part = f", part {share.place + 1} of {share.of}" if share.of > 1 else ""
+        self.name = f"The shard {path}{part}"
+        self.running = 0
+        self.ended: deque[str] = deque(maxlen=_AT_ONCE)
+        self._make = (path, share, options)
+        self._actor = self._started()
+
+    def _started(self) -> Any:
+        path, share, options = self._make
+        wanted = {"max_restarts": -1, "max_concurrency": _AT_ONCE, **options}
+        return ray.remote(Shard).options(**wanted).remote(str(path), share)
+
+    def send(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the shard; returns a reference to the result."""
+        return getattr(self._actor, method).remote(*arguments)
+
+    def ended_since(self) -> list[str]:
+        """The searches that are over, to tell it now."""
+        ended = []
+        with suppress(IndexError):
+            while True:
+                ended.append(self.ended.popleft())
+        return ended
+
+    def revive(self) -> None:
+        """Start the actor again, which Ray does not."""
+        self._actor = self._started()
+
+    def close(self) -> None:
+        """End the process."""
+        ray.kill(self._actor)
+
+
+class _Workers:
+    """The workers of a shard, each with all of it."""
+
+    def __init__(self, path: Path, share: Share, replicas: int, options: Mapping[str, Any]) -> None:
+        self.workers = [_Worker(path, share, options) for _ in range(replicas)]
+        self._lock = threading.Lock()
+        self._turn = 0
+
+    @property
+    def replicas(self) -> int:
+        """How many workers there are."""
+        return len(self.workers)
+
+    def lend(self) -> _Worker:
+        """The worker with the fewest searches; in turn among equals."""
+        with self._lock:
+            self._turn += 1
+            n = len(self.workers)
+            order = [self.workers[(self._turn + i) % n] for i in range(n)]
+            worker = min(order, key=lambda each: each.running)
+            worker.running += 1
+            return worker
+
+    def give_back(self, worker: _Worker) -> None:
+        """Note that a search of a worker is over."""
+        with self._lock:
+            worker.running -= 1
+
+    def close(self) -> None:
+        """End all workers."""
+        for worker in self.workers:
+            worker.close()
+
+
+class _Session:
+    """One search on all shards; `search.gathering.Parts`."""
+
+    def __init__(self, workers: Sequence[_Worker], request: bytes, deadline: float) -> None:
+        self._workers = workers
+        self._request = request
+        self._deadline = deadline
+        self._name = uuid.uuid4().hex
+        self._begun = False
+
+    def call(self, method: str, arguments: Mapping[int, tuple[Any, ...]]) -> dict[int, Any]:
+        """Call a method of the searches on some parts."""
+        workers = [self._workers[place] for place in arguments]
+        if not self._begun:
+            ((_, first), *_) = arguments.values()
+            return dict(zip(arguments, self._begin(first), strict=True))
+        # What all get alike is pickled once.
+        shared = {id(each): packed(each) for each in arguments.values()}
+        refs = [
+            worker.send("step", self._name, method, shared[id(each)])
+            for worker, each in zip(workers, arguments.values(), strict=True)
+        ]
+        replies = _gathered(workers, refs, self._deadline)
+        return {
+            place: pickle.loads(reply)  # noqa: S301
+            for place, reply in zip(arguments, replies, strict=True)
+        }
+
+    def _begin(self, first: int) -> list[Any]:
+        """Begin the search on all shards; gives their replies."""
+        self._begun = True
+        refs = [
+            worker.send("begin", self._name, self._request, first, worker.ended_since())
+            for worker in self._workers
+        ]
+        states: dict[str, State] = {}
+        replies = []
+        for worker, packed_ in zip(
+            self._workers, _gathered(self._workers, refs, self._deadline), strict=True
+        ):
+            state, reply = pickle.loads(packed_)  # noqa: S301
+            if states.setdefault(state.index, state) != state:
+                raise _LostError(worker, "its index is being changed")
+            replies.append(reply)
+        return replies
+
+    def end(self) -> None:
+        """Let the workers forget the search when the next one begins."""
+        for worker in self._workers:
+            worker.ended.append(self._name)
+
+
+def _gathered(workers: Sequence[_Worker], refs: Sequence[Any], deadline: float) -> list[Any]:
+    """The results of calls of workers.
+
+    Raises:
+        S3Error: What a call raised.
+        _LostError: A worker was lost, or does not answer before the deadline.
+    """
+    try:
+        return list(ray.get(list(refs), timeout=max(deadline - time.monotonic(), 0.0)))
+    except GetTimeoutError:
+        done, _ = ray.wait(list(refs), num_returns=len(refs), timeout=0)
+        late = next((w for w, ref in zip(workers, refs, strict=True) if ref not in done), None)
+        raise _LostError(late or workers[0], "it takes too long") from None
+    except RayTaskError as error:
+        if isinstance(error.cause, SearchGoneError):
+            raise _LostError(_failed(workers, refs), "it was restarted") from None
+        raise error.cause from None
+    except RayActorError as error:
+        worker = _failed(workers, refs)
+        if isinstance(error, ActorDiedError):
+            worker.revive()
+        raise _LostError(worker, "it died") from error
+
+
+def _failed(workers: Sequence[_Worker], refs: Sequence[Any]) -> _Worker:
+    """The worker whose call failed."""
+    return next(w for w, ref in zip(workers, refs, strict=True) if _has_failed(ref))
+
+
+def _has_failed(ref: Any) -> bool:
+    try:
+        ray.get(ref, timeout=0)
+    except GetTimeoutError:
+        return False
+    except RayError:
+        return True
+    return False
+
+
+def _check_together(stores: Sequence[Store]) -> None:
+    """Refuse indexes that were not made alike.
+
+    Raises:
+        IndexStoreError: They differ in host, codebook, recipe or text analysis, or are the same.
+    """
+    first, *others = (store.manifest for store in stores)
+    seen = {first.uuid}
+    for store, manifest in zip(stores[1:], others, strict=True):
+        if manifest.uuid in seen:
+            raise IndexStoreError(
+                f"The index at {store.path} is given twice, or is a copy of another; give each "
+                "folder once."
+            )
+        seen.add(manifest.uuid)
+        for name, what in _differences(first, manifest):
+            if what:
+                raise IndexStoreError(
+                    f"The index at {store.path} was made with another {name} than the one at "
+                    f"{stores[0].path}; index its documents with the same one."
+                )
+
+
+def _differences(first: Manifest, other: Manifest) -> Iterator[tuple[str, bool]]:
+    """What indexes may differ in, and whether two do."""
+    for name, key in (("host", "fingerprint"), ("codebook", "codebook"), ("recipe", "recipe")):
+        yield name, first.origin.get(key) != other.origin.get(key)
+    yield "text analysis", first.text_analysis != other.text_analysis
+
+
+def _refused(method: str) -> InputError:
+    return InputError(
+        f"A sharded index has no {method}(); open one of its folders with S3Index.open for that."
+    )
