@@ -86,12 +86,13 @@ def build(
             damaged, or the disk refuses.
     """
     folder = local_path(path).absolute()
-    if not isinstance(host_name(host), str):
+    named = host_name(host)
+    if not isinstance(named, str):
         raise InputError("Workers load the host themselves; give its name, not a loaded one.")
     job = Job(
         folder,
         "",
-        lasting(host),
+        lasting(named),
         None if codebook is None else lasting(check_source(codebook, "codebook")),
         recipe,
         host_options,
