@@ -12,7 +12,7 @@ from typing import Any
 import ray
 
 from s3_retriever.cluster.blocks import Block, BlockFolder, cut
-from s3_retriever.cluster.reading import Source, documents_of
+from s3_retriever.cluster.reading import Source, documents_of, is_dataset
 from s3_retriever.cluster.scanning import Job, Scanner
 from s3_retriever.cluster.session import start_ray
 from s3_retriever.document import Document
@@ -108,8 +108,8 @@ def build(
     if not (folder / MANIFEST_NAME).exists():
         check_free(folder)
     start_ray()
-    reading = isinstance(documents, ray.data.Dataset)
-    workers = _room(workers, job.threads, gpus, int(reading))
+    # Ray Data reads in tasks of its own, which would wait for ever if workers had all CPUs.
+    workers = _room(workers, job.threads, gpus, reserve=int(is_dataset(documents)))
     blocks = BlockFolder(folder)
     with blocks.reserved(), blocks.witness() as witness:
         with (
