@@ -492,8 +492,10 @@ class ShardedIndex(S3Index):
         """
         known: dict[str, str] = {}
         for found in self._all("named", list(names)):
-            pairs = zip(names, found, strict=True)
-            known |= {name: document for name, document in pairs if document is not None}
+            for name, document in zip(names, found, strict=True):
+                # What is an id in one shard may be the id of a span in another.
+                if document is not None and known.get(name) != name:
+                    known[name] = document
         unknown = {*names} - known.keys()
         if unknown and not missing_ok:
             raise unknown_ids(unknown)
