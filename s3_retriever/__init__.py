@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     )
     from s3_retriever.codebook import Codebook
     from s3_retriever.document import Document
-    from s3_retriever.engine import Compressor, S3Index, new_index
+    from s3_retriever.engine import (
+        Compressor,
+        S3Index,
+        export_index,
+        merge_indexes,
+        new_index,
+        question_vectors,
+        split_index,
+    )
     from s3_retriever.errors import (
         CodebookError,
         HostError,
@@ -49,6 +57,7 @@ if TYPE_CHECKING:
     from s3_retriever.sae import TopKSAE, load_sae
     from s3_retriever.search import DocumentResult, Explanation, Firings, Heat, Span
     from s3_retriever.server.client import RemoteIndex
+    from s3_retriever.turns import Turn, conversation
 
     __version__: str
 
@@ -97,13 +106,19 @@ _MODULES = {
     "TapChoice": "calibration",
     "TapRecipe": "recipe",
     "TopKSAE": "sae",
+    "Turn": "turns",
     "ZScore": "recipe",
     "calibrate": "calibration",
     "choose_taps": "calibration",
+    "conversation": "turns",
+    "export_index": "engine",
     "load_sae": "sae",
+    "merge_indexes": "engine",
     "new_index": "engine",
+    "question_vectors": "engine",
     "read_files": "files",
     "sails_init": "adapters",
+    "split_index": "engine",
 }
 
 __all__ = [
@@ -149,14 +164,20 @@ __all__ = [
     "TapChoice",
     "TapRecipe",
     "TopKSAE",
+    "Turn",
     "ZScore",
     "__version__",
     "calibrate",
     "choose_taps",
+    "conversation",
+    "export_index",
     "load_sae",
+    "merge_indexes",
     "new_index",
+    "question_vectors",
     "read_files",
     "sails_init",
+    "split_index",
 ]
 
 

@@ -15,6 +15,7 @@ from s3_retriever import __version__
 from s3_retriever.cli.adapting import adapt
 from s3_retriever.cli.answering import answer
 from s3_retriever.cli.calibrating import calibrate
+from s3_retriever.cli.combining import export, merge, split
 from s3_retriever.cli.configuring import config, default_map
 from s3_retriever.cli.console import Commands, log_to_stderr, results
 from s3_retriever.cli.fitting import fit
@@ -96,6 +97,9 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "delete": delete,
     "compact": compact,
     "verify": verify,
+    "merge": merge,
+    "split": split,
+    "export": export,
     "serve": serve,
     "mcp": mcp,
     "fit": fit,

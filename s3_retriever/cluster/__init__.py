@@ -3,6 +3,8 @@
 from s3_retriever.errors import S3Error
 
 try:
+    from s3_retriever.cluster.building import build
+    from s3_retriever.cluster.reading import read_documents
     from s3_retriever.cluster.sharded import ShardedIndex
 except ModuleNotFoundError as error:
     if error.name != "ray":
@@ -11,4 +13,4 @@ except ModuleNotFoundError as error:
         "Clusters need the library Ray; install it with: pip install 's3-retriever[ray]'"
     ) from error
 
-__all__ = ["ShardedIndex"]
+__all__ = ["ShardedIndex", "build", "read_documents"]

@@ -5,13 +5,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from s3_retriever.engine.building import new_index
+from s3_retriever.engine.combining import merge_indexes, split_index
 from s3_retriever.engine.hosting import find_codebook, shared_host
 from s3_retriever.engine.s3index import S3Index
 
 if TYPE_CHECKING:
     from s3_retriever.engine.compressor import Compressor
+    from s3_retriever.engine.exporting import QuestionVectors, export_index, question_vectors
 
-__all__ = ["Compressor", "S3Index", "find_codebook", "new_index", "shared_host"]
+__all__ = [
+    "Compressor",
+    "QuestionVectors",
+    "S3Index",
+    "export_index",
+    "find_codebook",
+    "merge_indexes",
+    "new_index",
+    "question_vectors",
+    "shared_host",
+    "split_index",
+]
 
 
 def __getattr__(name: str) -> object:
@@ -20,4 +33,9 @@ def __getattr__(name: str) -> object:
         from s3_retriever.engine.compressor import Compressor
 
         return Compressor
+    # Few programs export.
+    if name in ("QuestionVectors", "export_index", "question_vectors"):
+        from s3_retriever.engine import exporting
+
+        return getattr(exporting, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 Name = Annotated[str, Field(min_length=1, max_length=4_096, pattern=r"^[^\x00]*$")]
 
 
+# Fields that make other features of the same text, and what messages call them.
+_SAME = {
+    "fingerprint": "host",
+    "window": "window",
+    "overlap": "overlap of windows",
+    "codebook": "codebook",
+    "recipe": "recipe",
+}
+
+
 class Origin(BaseModel):
     """How an index was made.
 
@@ -80,6 +90,15 @@ class Origin(BaseModel):
                 f"The manifest of the index at {store.path} does not say how it was made "
                 f"({brief(problem)}); index the documents again."
             ) from error
+
+    def differences(self, other: Origin) -> list[str]:
+        """What sets two origins apart, so that their documents cannot be in one index.
+
+        Names of hosts and codebooks do not: they may be folders, which may have moved.
+        """
+        return [
+            name for field, name in _SAME.items() if getattr(self, field) != getattr(other, field)
+        ]
 
     def check_codebook(self, path: Path | None, identity: str) -> None:
         """Check that a codebook is the one that the index was made with.

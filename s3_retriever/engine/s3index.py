@@ -28,6 +28,7 @@ from s3_retriever.paths import lasting
 from s3_retriever.processes import renew_after_fork
 from s3_retriever.progress import Bar, progress_bar
 from s3_retriever.recipe import Recipe
+from s3_retriever.remote import is_url
 from s3_retriever.search import (
     DocumentResult,
     Explanation,
@@ -44,6 +45,7 @@ from s3_retriever.search import (
 )
 from s3_retriever.text import TEXT_ANALYSIS
 from s3_retriever.types import (
+    DEFAULT_CONTEXT,
     ContextForm,
     GroupBy,
     Mode,
@@ -188,7 +190,9 @@ class S3Index:
         downloaded: it is a folder, in the cache of the Hugging Face Hub, or has to be passed.
 
         Args:
-            path: Folder of the index.
+            path: Folder of the index; or its URL in object storage, such as `s3://bucket/folder`
+                (extra `remote`). From there the index is copied to the user's cache, as it is now,
+                and can only be read.
             host: The host, if it is elsewhere than when the index was made.
             codebook: The codebook, if it is elsewhere than when the index was made.
             host_options: For `Host.load`.
@@ -198,7 +202,11 @@ class S3Index:
                 made with another codebook.
             CodebookError: The codebook cannot be read.
         """
-        store = Store.open(check_path(path))
+        store = (
+            Store.open_url(path, progress=True)
+            if isinstance(path, str) and is_url(path)
+            else Store.open(check_path(path))
+        )
         return cls(store, *opened(store, host, codebook, host_options))
 
     @property
@@ -239,7 +247,7 @@ class S3Index:
                 "S3Index.open(path), or create it with a path."
             )
         opening = self._opening or Opening(self.encoder.host, self.encoder.codebook, {})
-        return _open_again, (str(self.path), *opening.named())
+        return _open_again, (self._store.url or str(self.path), *opening.named())
 
     def _renew(self) -> None:
         self._loading = threading.Lock()
@@ -256,7 +264,7 @@ class S3Index:
 
     @property
     def path(self) -> Path | None:
-        """Folder of the index; None if it lives in memory."""
+        """Folder of the index, or of its local copy; None if it lives in memory."""
         return self._store.path
 
     def close(self) -> None:
@@ -441,7 +449,7 @@ class S3Index:
         recipe: str | Recipe | None = None,
         group_by: GroupBy | None = None,
         spans_per_document: int | None = None,
-        context: ContextForm = "sentence",
+        context: ContextForm = DEFAULT_CONTEXT,
         **_unknown: NoReturn,
     ) -> list[Span] | list[DocumentResult]:
         """Find the spans that answer a question, or the documents that have them.
@@ -458,8 +466,8 @@ class S3Index:
             where: Metadata that documents must have, such as `{"year": 2024}` or
                 `{"year": {"$gte": 2020}}`, or a function of a document's metadata. Operators:
                 `$eq`, `$ne`, `$gt`, `$gte`, `$lt`, `$lte`, `$in`, `$nin`, `$contains`,
-                `$icontains`, `$not_contains`, `$exists`, `$and`, `$or` and `$not`. Applied before
-                ranking.
+                `$icontains`, `$not_contains`, `$exists`, `$and`, `$or` and `$not`;
+                `{"$ids": [...]}` searches these documents. Applied before ranking.
             order: `score`, best first, or `document`, as in the documents.
             unique: Whether a sentence that occurs in several places, such as overlapping chunks or
                 copies of a document, is returned once. White space is ignored.
@@ -471,7 +479,8 @@ class S3Index:
             context: What a span takes along of the text around it, if the budget has room for it.
                 `sentence`: nothing. `passage`: the sentence before, if this one begins with a word
                 such as "he" or "this" (in English), and the little that lies between two spans.
-                `section`: its paragraph, or 128 tokens of it. Spans that touch become one.
+                `neighbours`: sentences on both sides, up to 64 tokens. `section`: its paragraph, or
+                128 tokens of it. Spans that touch become one.
 
         Returns:
             Spans that do not overlap, or documents with such spans; fewer than asked for if there
@@ -576,6 +585,10 @@ class S3Index:
         check_string(tap, "tap")
         feature = check_count(feature, "feature", least=0)
         return firings(self._store.snapshot(), tap, feature, check_count(limit, "limit"))
+
+    def snapshot(self) -> Snapshot:
+        """The index as it is now; what is added or deleted later makes no difference to it."""
+        return self._store.snapshot()
 
     def stats(self) -> dict[str, Any]:
         """Sizes and settings, as JSON values."""

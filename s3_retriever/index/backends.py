@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,11 @@ from s3_retriever.processes import renew_after_fork
 
 # Where a segment is written; no reader looks into it.
 DRAFT = "draft"
+# Where the segment of an index is written that has no manifest yet. What a killed process leaves
+# there is in nobody's way.
+UNFINISHED = ".s3r-unfinished"
+# Where the blocks of a cluster's build wait until they are copied into the index.
+BLOCKS = ".s3r-blocks"
 _POLL_SECONDS = 0.002
 
 
@@ -75,12 +80,17 @@ class DiskBackend:
         self._last_read = content, parse_manifest(path, content)
 
     @staticmethod
-    def create(path: Path, manifest: Manifest) -> None:
-        """Write the manifest of a new index.
+    def create(
+        path: Path,
+        manifest: Manifest,
+        fill: Callable[[DiskFolder], SegmentEntry] | None = None,
+    ) -> None:
+        """Make a new index; there is none before all of it is on the disk.
 
         Args:
             path: A folder that is empty or does not exist.
             manifest: Of an empty index.
+            fill: Writes a segment into a folder, with which the index begins.
 
         Raises:
             IndexStoreError: There is an index or something else at `path`, or it cannot be
@@ -88,12 +98,15 @@ class DiskBackend:
         """
         path = _absolute(path)
         with writing(path):
-            _check_free(path)
+            check_free(path)
             holders = [path.parent, *(f.parent for f in path.parents if not f.exists())]
             path.mkdir(parents=True, exist_ok=True)
         with hold(path), writing(path):
-            _check_free(path)
-            replace_file(path / MANIFEST_NAME, write_manifest(manifest), durable=True)
+            check_free(path)
+            new: list[Path] = []
+            if fill is not None:
+                manifest, new = _filled(path, manifest, fill)
+            replace_file(path / MANIFEST_NAME, write_manifest(manifest), first=new, durable=True)
             for folder in holders:
                 # A folder that lets nobody list it cannot be synced.
                 with suppress(PermissionError):
@@ -265,6 +278,48 @@ def _absolute(path: Path) -> Path:
         ) from error
 
 
+class MirrorBackend(DiskBackend):
+    """A local copy of an index in object storage, which is only read.
+
+    Args:
+        path: Folder of the copy.
+        url: Where the index is.
+    """
+
+    def __init__(self, path: Path, url: str) -> None:
+        super().__init__(path)
+        self.url = url
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Refuse to.
+
+        Raises:
+            IndexStoreError: Always.
+        """
+        raise IndexStoreError(
+            f"The index at {self.url} can only be read; change the index that it is a copy of, and "
+            "copy that there again."
+        )
+        yield
+
+
+def _filled(
+    path: Path, manifest: Manifest, fill: Callable[[DiskFolder], SegmentEntry]
+) -> tuple[Manifest, list[Path]]:
+    """The manifest of an index with its first segment, and what the disk must have before it."""
+    draft = path / UNFINISHED
+    _remove(draft)
+    try:
+        entry = fill(DiskFolder(draft / "segment-000001"))
+        folder = path / entry.name
+        (draft / entry.name).rename(folder)
+    finally:
+        _remove(draft)
+    update = {"generation": 1, "segments": (entry,)}
+    return manifest.model_copy(update=update), [*folder.iterdir(), folder]
+
+
 def _remove(folder: Path) -> None:
     """Remove a folder as far as possible; of a link, the link alone."""
     with suppress(OSError):
@@ -272,14 +327,20 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _check_free(path: Path) -> None:
+def check_free(path: Path) -> None:
+    """Refuse a folder for a new index that is in use.
+
+    Raises:
+        IndexStoreError: There is an index or something else.
+    """
     if (path / MANIFEST_NAME).exists():
         raise IndexStoreError(
             f"There already is an index at {path}; open it with S3Index.open(), or choose another "
             "path."
         )
     if path.exists() and (
-        not path.is_dir() or any(item.name not in LOCK_NAMES for item in path.iterdir())
+        not path.is_dir()
+        or any(item.name not in (*LOCK_NAMES, UNFINISHED, BLOCKS) for item in path.iterdir())
     ):
         raise IndexStoreError(f"{path} is in use by other files; choose an empty or a new folder.")
 

@@ -30,7 +30,7 @@ from s3_retriever.paths import regular_size
 SCHEMA_VERSION = 3
 MANIFEST_NAME = "manifest.json"
 # A thousand segments, far more than merging leaves, take 4 MB.
-_LARGEST_MANIFEST = 1 << 26
+LARGEST_MANIFEST = 1 << 26
 _SEAL = re.compile(rb'\{\n "sha256": "([0-9a-f]{64})",\n')
 
 # A tap's files start with its name, and those of the lexical postings and of keys with these.
@@ -180,8 +180,8 @@ def read_manifest(path: Path) -> bytes:
     """
     file = path / MANIFEST_NAME
     try:
-        if regular_size(file) > _LARGEST_MANIFEST:
-            raise damaged(file, f"it has more than {_LARGEST_MANIFEST:,} bytes")
+        if regular_size(file) > LARGEST_MANIFEST:
+            raise damaged(file, f"it has more than {LARGEST_MANIFEST:,} bytes")
         return file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise IndexStoreError(

@@ -12,9 +12,17 @@ import numpy as np
 
 from s3_retriever.errors import IndexStoreError, InputError
 from s3_retriever.features import Layout
-from s3_retriever.index.backends import Backend, DiskBackend, MemoryBackend, new_manifest
+from s3_retriever.index.backends import (
+    Backend,
+    DiskBackend,
+    MemoryBackend,
+    MirrorBackend,
+    new_manifest,
+)
+from s3_retriever.index.copying import Part, write_index
 from s3_retriever.index.manifest import Manifest, SegmentEntry
 from s3_retriever.index.merging import Size, next_merge
+from s3_retriever.index.mirroring import forget, mirror
 from s3_retriever.index.segment import Segment
 from s3_retriever.index.segment_files import write_tombstones
 from s3_retriever.index.snapshot import Snapshot
@@ -94,10 +102,37 @@ class Store:
         store.snapshot()
         return store
 
+    @classmethod
+    def open_url(cls, url: str, *, progress: bool = False) -> Store:
+        """Open an index in object storage, as it is there now, to be read.
+
+        Args:
+            url: As in `mirroring.mirror`, which copies it to the user's cache.
+            progress: Whether a bar shows how far that is (only in a terminal).
+
+        Raises:
+            S3Error: As `mirror`.
+        """
+        folder = mirror(url, progress=progress)
+        try:
+            store = cls(MirrorBackend(folder, url))
+            store.snapshot()
+        except IndexStoreError:
+            # What is wrong may be wrong in the cache alone.
+            forget(folder)
+            store = cls(MirrorBackend(mirror(url, progress=progress), url))
+            store.snapshot()
+        return store
+
     @property
     def path(self) -> Path | None:
-        """The folder; None for an index in memory."""
+        """The folder, for an index in object storage that of its copy; None in memory."""
         return self._backend.path
+
+    @property
+    def url(self) -> str | None:
+        """Where the index is in object storage; None if it is not there."""
+        return self._backend.url if isinstance(self._backend, MirrorBackend) else None
 
     @property
     def manifest(self) -> Manifest:
@@ -175,7 +210,7 @@ class Store:
             taken = None if replace else snapshot.__contains__
             with self._draft(layout, taken) as writer:
                 yield writer
-                if not writer.ids:
+                if not writer.n_documents:
                     return
                 entry = self._publish(writer)
             kept = self._without(snapshot, writer.ids)
@@ -233,17 +268,24 @@ class Store:
         Raises:
             IndexStoreError: `path` is in use or cannot be written, or this index is damaged.
         """
-        manifest, snapshot = self.manifest, self.snapshot()
-        # Damaged content must not get a new, valid checksum.
-        self._backend.refuse_damage(manifest.segments)
-        copy = Store.create(path, manifest.origin, manifest.text_analysis)
-        if not snapshot.n_documents:
-            return
-        entry = snapshot.segments[0].entry
-        with copy._backend.writing(), copy._draft(entry.layout) as writer:
-            for segment in snapshot.segments:
-                writer.copy_live(segment)
-            copy._commit([copy._publish(writer)])
+        parts = [Part(segment) for segment in self.intact().segments]
+        write_index(path, self.manifest.origin, self.manifest.text_analysis, parts)
+
+    def intact(self, *, progress: bool = False) -> Snapshot:
+        """The index as it is now, all files compared with their checksums, to copy from.
+
+        Damaged content must not get a new, valid checksum.
+
+        Args:
+            progress: Whether a bar shows how far it is (only in a terminal).
+
+        Raises:
+            IndexStoreError: As `snapshot`, or files are damaged.
+        """
+        snapshot = self.snapshot()
+        entries = [segment.entry for segment in snapshot.segments]
+        self._backend.refuse_damage(entries, progress=progress)
+        return snapshot
 
     def verify(self, *, progress: bool = False) -> Verification:
         """Read every file and compare it with its checksum; in memory there is nothing to do.

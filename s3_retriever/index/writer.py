@@ -70,8 +70,13 @@ class SegmentWriter:
 
     @property
     def ids(self) -> list[str]:
-        """Ids of the documents that were added, in order."""
+        """Ids of the documents that were added, not copied, in order."""
         return list(self._ids)
+
+    @property
+    def n_documents(self) -> int:
+        """Number of documents so far."""
+        return self._documents.count
 
     def add(self, chunk: EncodedChunk) -> None:
         """Add the next tokens of a document, or the first tokens of another.
@@ -117,19 +122,30 @@ class SegmentWriter:
             self._end(document)
         self._failed = False
 
-    def copy_live(self, segment: Segment, bar: Bar | None = None) -> None:
+    def copy_live(
+        self,
+        segment: Segment,
+        bar: Bar | None = None,
+        chosen: NDArray[np.bool_] | None = None,
+    ) -> None:
         """Copy the live documents of a segment, one block of postings at a time.
 
         Args:
             segment: A segment of the same layout.
             bar: Moves by the tokens of every block.
+            chosen: Which of the segment's documents to copy if they are live, bool
+                [n_documents]; all by default.
 
         Raises:
             IndexStoreError: The segment is damaged.
         """
         self._check_complete()
         self._languages.update(segment.entry.languages)
-        ordinals = segment.live_documents()
+        ordinals, live = segment.live_documents(), segment.live_sentences
+        if chosen is not None:
+            ordinals = ordinals[chosen[ordinals]]
+            sizes = segment.documents["n_sentences"].astype(np.int64)
+            live = live & np.repeat(chosen, sizes)
         first_document, first_sentence = self._documents.count, self._sentences.count
         source = segment.documents_reader
         rows = self._documents.copy(source, ordinals, first_sentence, self._tokens.rows)
@@ -139,7 +155,6 @@ class SegmentWriter:
         shift[ordinals] = rows["byte_start"].astype(np.int64) - source.table["byte_start"][
             ordinals
         ].astype(np.int64)
-        live = segment.live_sentences
         for block in range(len(segment.blocks) - 1):
             self._copy_block(segment, block, live, new, shift)
             if bar is not None:

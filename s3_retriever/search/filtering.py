@@ -37,9 +37,11 @@ _COMPARISONS: dict[str, Callable[[Column, Any], Flags]] = {
 # Operators that pass where another does not, also where a document lacks the key.
 _NEGATIONS = {"$ne": "$eq", "$nin": "$in", "$not_contains": "$contains"}
 _COMBINATIONS = ("$and", "$or", "$not")
+# In the place of a key: ids of documents.
+_IDS = "$ids"
 _KNOWN = (
     "$eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $contains, $icontains, $not_contains, $exists, "
-    "$and, $or and $not"
+    "$and, $or, $not and $ids"
 )
 _NAMED_KEYS = 8
 
@@ -184,6 +186,8 @@ class _Conditions:
             inner = f"{name}[{key!r}]"
             if key in _COMBINATIONS:
                 filters.append(_combined(key, value, inner, self._mapping))
+            elif key == _IDS:
+                filters.append(_with_ids(value, inner))
             elif key in _COMPARISONS or key in _NEGATIONS:
                 raise InputError(f"{inner} needs a key; write {{'key': {{{key!r}: ...}}}}.")
             elif key.startswith("$"):
@@ -246,6 +250,21 @@ def _combined(operator: str, value: Any, name: str, parse: Callable[[Any, str], 
         return _every(filters)
     none = _every([_negated(item) for item in filters])
     return none if operator == "$not" else _negated(none)
+
+
+def _with_ids(ids: Any, name: str) -> Filter:
+    """Documents that have one of these ids."""
+    if not isinstance(ids, list) or not all(isinstance(each, str) for each in ids):
+        raise InputError(f"{name} must be a list of ids of documents, not {shown(ids)}.")
+    names = sorted(set(ids))
+
+    def passing(segment: Segment) -> Flags:
+        chosen = np.zeros(segment.n_documents, dtype=np.bool_)
+        places = (segment.find(each) for each in names)
+        chosen[[place for place in places if place is not None]] = True
+        return chosen
+
+    return passing
 
 
 def _every(filters: list[Filter]) -> Filter:

@@ -59,7 +59,7 @@ class SearchArguments(_Arguments):
         default=None,
         description='Metadata that documents must have, such as {"year": 2024} or '
         '{"path": {"$contains": "api/"}}. Operators: $eq $ne $gt $gte $lt $lte $in $nin $contains '
-        "$icontains $not_contains $exists $and $or $not.",
+        "$icontains $not_contains $exists $and $or $not; $ids lists ids of documents.",
     )
     index: str | None = _Index
 

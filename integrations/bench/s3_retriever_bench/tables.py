@@ -187,6 +187,24 @@ def memory_tables(figures: Figures) -> Iterator[Grid]:
     yield Grid("", ["tokens", "documents", "peak MiB", "index bytes/token", "tokens/s"], rows)
 
 
+def building_tables(figures: Figures) -> Iterator[Grid]:
+    """The table of `build`."""
+    rows = [
+        [
+            f"{row['workers']}",
+            f"{row['tokens']:,}",
+            f"{row['documents']:,}",
+            f"{row['seconds']:,.1f}",
+            f"{row['tokens_per_second']:,.0f}",
+            f"{row['driver_bytes'] / 2**20:,.0f}",
+            f"{(row['worker_bytes'] or 0) / 2**20:,.0f}",
+        ]
+        for row in figures["rows"]
+    ]
+    header = ["workers", "tokens", "documents", "seconds", "tokens/s", "driver MiB", "worker MiB"]
+    yield Grid("", header, rows)
+
+
 def serving_tables(figures: Figures) -> Iterator[Grid]:
     """The table of `serve`."""
     latency = figures["latency_ms"]
@@ -434,10 +452,11 @@ def _question_tables(summary: LongContextSummary) -> Iterator[Grid]:
         title = f"All tasks: {MEASURES[measure]} (95 % interval; questions)"
         means = partial(_mean, summary, measure)
         yield _by_budget(title, summary, summary.compared(measure), means)
-    for measure in measures if "hybrid" in summary.methods else ():
-        what = f"{MEASURES[measure]} of hybrid less that of others"
-        names = [name for name in summary.compared(measure) if name != "hybrid"]
-        gains = partial(_hybrid_gain, summary, measure)
+    lead = next((name for name in summary.methods if name.startswith("hybrid")), None)
+    for measure in measures if lead else ():
+        what = f"{MEASURES[measure]} of {lead} less that of others"
+        names = [name for name in summary.compared(measure) if name != lead]
+        gains = partial(_lead_gain, summary, lead, measure)
         yield _by_budget(f"All tasks: {what}, paired (95 % interval)", summary, names, gains)
     for measure in measures:
         yield _by_task(summary, measure)
@@ -532,8 +551,10 @@ def _mean(summary: LongContextSummary, measure: Measure, name: str, budget: int)
     return f"{mean} ({low}-{high}; {estimate.n})"
 
 
-def _hybrid_gain(summary: LongContextSummary, measure: Measure, name: str, budget: int) -> str:
-    return signed(summary.against("hybrid", name, budget, measure))
+def _lead_gain(
+    summary: LongContextSummary, lead: str, measure: Measure, name: str, budget: int
+) -> str:
+    return signed(summary.against(lead, name, budget, measure))
 
 
 def _value(value: float, measure: Measure) -> str:
