@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from s3_retriever.sae import TopKSAE, load_sae
     from s3_retriever.search import DocumentResult, Explanation, Firings, Heat, Span
     from s3_retriever.server.client import RemoteIndex
+    from s3_retriever.turns import Turn, conversation
 
     __version__: str
 
@@ -105,9 +106,11 @@ _MODULES = {
     "TapChoice": "calibration",
     "TapRecipe": "recipe",
     "TopKSAE": "sae",
+    "Turn": "turns",
     "ZScore": "recipe",
     "calibrate": "calibration",
     "choose_taps": "calibration",
+    "conversation": "turns",
     "export_index": "engine",
     "load_sae": "sae",
     "merge_indexes": "engine",
@@ -161,10 +164,12 @@ __all__ = [
     "TapChoice",
     "TapRecipe",
     "TopKSAE",
+    "Turn",
     "ZScore",
     "__version__",
     "calibrate",
     "choose_taps",
+    "conversation",
     "export_index",
     "load_sae",
     "merge_indexes",

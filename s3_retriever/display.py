@@ -15,7 +15,7 @@ from s3_retriever.printable import printable
 if TYPE_CHECKING:
     from s3_retriever.adapters import Feature, ModuleUpdate, SailsReport
     from s3_retriever.answer import Answer, Citation
-    from s3_retriever.search import Explanation, Span
+    from s3_retriever.search import DocumentResult, Explanation, Span
 
 _MOST_SPANS = 50
 _MOST_ROWS = 10
@@ -42,6 +42,14 @@ def spans_html(spans: Sequence[Span]) -> str:
     if not spans:
         return _box(f'<span style="{_DIM}">Nothing found.</span>')
     return _box(_spans(spans))
+
+
+def document_html(document: DocumentResult) -> str:
+    """A document that a search found: its title or id, why, and its best spans."""
+    name, dim = _name(document.document_id), f'<div style="{_DIM}">'
+    head, facts = (_name(document.title), f"{name} &nbsp; ") if document.title else (name, "")
+    facts += f"score {document.score:.2f}, relevance {document.relevance:.2f}"
+    return _box(f"<b>{head}</b>{dim}{facts}</div>{_spans(document.spans)}")
 
 
 def explanation_html(explanation: Explanation) -> str:

@@ -24,7 +24,9 @@ Order = Literal["score", "document"]
 # What the results of a search are, if not spans.
 GroupBy = Literal["document"]
 # What a span takes along of the text around it; see `search.context`.
-ContextForm = Literal["sentence", "passage", "section"]
+ContextForm = Literal["sentence", "passage", "neighbours", "section"]
+# The same for searches, answers, compressors and integrations; see docs/research-log.md.
+DEFAULT_CONTEXT: ContextForm = "sentence"
 # What evidence is made of: sentences, or lines that are never cut or joined.
 Unit = Literal["sentence", "line"]
 # Metadata that documents must have, as values or with the operators of `search.filtering`, or a

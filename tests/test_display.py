@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from s3_retriever import Answer, Citation, Document, Explanation, S3Index, Span
+from s3_retriever import Answer, Citation, Document, DocumentResult, Explanation, S3Index, Span
 
 HARM = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'>\x1b[2J\u202e\ud800&amp;"
 STORED = HARM.replace("\ud800", "")
@@ -59,6 +59,14 @@ def page(shown) -> Page:
 
 def span(text=HARM, name=HARM, **metadata) -> Span:
     return Span(text, 1.5, 0.75, name, 0, len(text), ("s3", "bm25"), metadata, 12)
+
+
+def test_a_document_is_shown_with_its_spans():
+    found = DocumentResult(HARM, HARM, 1.5, 0.75, (span(), span("Second.", "b")), {})
+    shown = page(found)
+    assert "relevance 0.75" in shown.text and "Second." in shown.text
+    untitled = DocumentResult("leave.md", "", 1.5, 0.75, (span(),), {})
+    assert page(untitled).text.startswith("leave.md")
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,9 @@ PUBLIC = {
     "Interleave", "KVCodebook", "LabelledQuestion", "LongContext", "MaxToken", "Recipe",
     "Redundancy", "RelevanceRecipe", "RemoteIndex", "S3Error", "S3Index", "SailsReport",
     "ScannedContext", "SecondHop", "SentenceRecipe", "ServerError", "Span", "Tap", "TapChoice",
-    "TapRecipe", "TopKSAE", "ZScore", "__version__", "calibrate", "choose_taps", "export_index",
-    "load_sae", "merge_indexes", "new_index", "question_vectors", "read_files", "sails_init",
-    "split_index",
+    "TapRecipe", "TopKSAE", "Turn", "ZScore", "__version__", "calibrate", "choose_taps",
+    "conversation", "export_index", "load_sae", "merge_indexes", "new_index", "question_vectors",
+    "read_files", "sails_init", "split_index",
 }  # fmt: skip
 
 

@@ -12,12 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers.cache_utils import Cache
 from transformers.generation.streamers import BaseStreamer
 
 from s3_retriever.answer.prompt import Request
 from s3_retriever.errors import HostError, InputError, brief
 from s3_retriever.host import Host
 from s3_retriever.host.device import is_out_of_memory
+from s3_retriever.host.model import cache_argument
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,12 @@ class _Pause(StoppingCriteria):
 
 
 def decode(
-    request: Request, ids: Sequence[int], *, written: int, tokens: TokenQueue | None
+    request: Request,
+    ids: Sequence[int],
+    *,
+    written: int,
+    tokens: TokenQueue | None,
+    cache: Cache | None = None,
 ) -> Decoded:
     """Let the host go on from a prompt, to the end of its answer or to the next refresh.
 
@@ -85,6 +92,7 @@ def decode(
         ids: The prompt, and what the host has written so far.
         written: How many of the ids the host has written.
         tokens: Takes the tokens as they come.
+        cache: Keys and values of the first of the ids, which are not read again.
 
     Raises:
         InputError: The model's `generate` refuses an option.
@@ -101,6 +109,8 @@ def decode(
         options["min_new_tokens"] = max(options["min_new_tokens"] - written, 0)
     prompt = torch.tensor([ids], device=host.device)
     causal: Any = host.causal
+    if cache is not None:
+        options[cache_argument(causal)] = cache
     settings = _settings(host)
     try:
         # Settings go into the configuration; `update` returns the other arguments of `generate`.

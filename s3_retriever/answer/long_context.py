@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from s3_retriever.answer.context import Context, is_last, pieces
 from s3_retriever.answer.generation import Answer, AnswerStream
-from s3_retriever.answer.prompt import DEFAULT_CONTEXT, Requests
+from s3_retriever.answer.prompt import Requests
 from s3_retriever.answer.scanned import MAX_NEW_TOKENS, ScannedContext
 from s3_retriever.codebook import Codebook
 from s3_retriever.document import Document
@@ -27,6 +27,7 @@ from s3_retriever.index.manifest import MANIFEST_NAME
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import Span
 from s3_retriever.types import (
+    DEFAULT_CONTEXT,
     ContextForm,
     check_choice,
     check_count,
@@ -34,6 +35,12 @@ from s3_retriever.types import (
     check_share,
     check_text,
 )
+
+if TYPE_CHECKING:
+    from s3_retriever.answer.evidence_cache import EvidenceCache
+    from s3_retriever.kv.codebook import KVCodebook
+
+EvidenceForm = Literal["text", "cache"]
 
 # Pieces per commit, about half a million characters: an interruption loses no more.
 _COMMITTED_PIECES = 512
@@ -59,7 +66,13 @@ class LongContext:
             and what is written so far, and go on with that evidence. By default an answer has the
             evidence for its question alone.
         context: What the spans of the evidence take along of the text around them: `sentence`,
-            `passage` or `section`, as in `S3Index.search`.
+            `passage`, `neighbours` or `section`, as in `S3Index.search`.
+        evidence: `text`: the host reads the evidence for each answer. `cache`: it reads the whole
+            context once more while it is scanned, keeps its keys and values in memory as codes, and
+            goes on from those of the evidence, which is faster and less exact; see
+            `docs/kv-cache.md`.
+        kv_codebook: For `cache`, the dictionaries of the host's keys and values, or their folder;
+            by default those shipped for it.
         chat_options: Passed on to the tokenizer's chat template, such as
             `{"enable_thinking": False}`.
         host_options: For `Host.load` of the host, such as `device="cuda"`.
@@ -68,10 +81,10 @@ class LongContext:
         host: The model that generates and, without a retriever, scans.
 
     Raises:
-        HostError: A host cannot be loaded.
+        HostError: A host cannot be loaded, or its cache cannot be encoded.
         CodebookError: There is no codebook for the host, or it does not fit host or recipe.
-        InputError: The fallback is unknown, `refresh` is below 1, or an option does not fit the
-            host.
+        InputError: The fallback or `evidence` is unknown, `refresh` is below 1, or an option does
+            not fit the host.
     """
 
     def __init__(
@@ -84,6 +97,8 @@ class LongContext:
         fallback: Literal["bm25"] | None = None,
         refresh: int | None = None,
         context: ContextForm = DEFAULT_CONTEXT,
+        evidence: EvidenceForm = "text",
+        kv_codebook: str | Path | KVCodebook | None = None,
         chat_options: Mapping[str, Any] | None = None,
         **host_options: Any,
     ) -> None:
@@ -92,6 +107,9 @@ class LongContext:
         if refresh is not None:
             check_count(refresh, "refresh")
         check_choice(context, "context", ContextForm)
+        check_choice(evidence, "evidence", EvidenceForm)
+        if kv_codebook is not None and evidence != "cache":
+            raise InputError('kv_codebook is used with evidence="cache"; pass both, or neither.')
         if not isinstance(chat_options, (Mapping, NoneType)):
             raise InputError(f"chat_options must be a mapping, not {type(chat_options).__name__}.")
         book = _codebook(host if retriever is None else retriever, codebook, fallback)
@@ -102,6 +120,7 @@ class LongContext:
         self._encoder = WordsEncoder(reader) if book is None else Encoder(reader, book)
         self._recipe = self._encoder.named_recipe(recipe)
         self._codebook = codebook
+        self._memory = _memory(self.host, kv_codebook) if evidence == "cache" else None
         self._requests = Requests(self.host, dict(chat_options or {}), refresh, context)
 
     def scan(
@@ -125,11 +144,19 @@ class LongContext:
                 another host, codebook or recipe; or it cannot be written.
             HostError: The device has too little memory for a single window.
         """
+        if self._memory is not None and path is not None:
+            raise InputError(
+                'The cache of evidence="cache" is kept in memory only; scan without a path, or use '
+                'evidence="text".'
+            )
         stream = pieces(context)
         first = next(stream, None)
         if first is None:
             raise InputError("The context is empty; give a text to answer from.")
         stream = chain([first], stream)
+        memory = None if self._memory is None else self._memory.fresh()
+        if memory is not None:
+            stream = memory.reading(stream)
         folder = None if path is None else check_path(path)
         if folder is not None and (folder / MANIFEST_NAME).exists():
             store = self._open_store(folder)
@@ -142,7 +169,7 @@ class LongContext:
             commits = iter(lambda: list(islice(stream, _COMMITTED_PIECES)), [])
         for documents in commits:
             index.add(documents, progress=progress)
-        return self._scanned(store)
+        return self._scanned(store, memory)
 
     def open(self, path: str | Path) -> ScannedContext:
         """Open a kept scan; the context itself is not needed.
@@ -150,7 +177,13 @@ class LongContext:
         Raises:
             IndexStoreError: There is no scan, it was interrupted, or it was made with another
                 host, codebook or recipe.
+            InputError: The evidence is to come from a cache, which no folder keeps.
         """
+        if self._memory is not None:
+            raise InputError(
+                'A kept scan has no cache for evidence="cache"; scan the context without a path, '
+                'or use evidence="text".'
+            )
         store = self._open_store(check_path(path))
         segments = store.snapshot().segments
         last = segments[-1].document(segments[-1].n_documents - 1) if segments else None
@@ -237,8 +270,9 @@ class LongContext:
             scanned.close()
             raise
 
-    def _scanned(self, store: Store) -> ScannedContext:
-        return ScannedContext(S3Index(store, self._encoder, self._recipe), self._requests)
+    def _scanned(self, store: Store, memory: EvidenceCache | None = None) -> ScannedContext:
+        index = S3Index(store, self._encoder, self._recipe)
+        return ScannedContext(index, self._requests, memory)
 
     def _open_store(self, path: Path) -> Store:
         """Open a kept scan, complete or not, if it was made with this host, codebook and recipe."""
@@ -269,6 +303,14 @@ def _codebook(
         raise CodebookError(
             f"{error}; or pass fallback='bm25' to retrieve by words alone."
         ) from error
+
+
+def _memory(host: Host, codebook: str | Path | KVCodebook | None) -> EvidenceCache:
+    # What it imports needs a recent transformers.
+    from s3_retriever.answer.evidence_cache import EvidenceCache
+
+    _ = host.causal
+    return EvidenceCache(host, codebook)
 
 
 def _reader(retriever: str | Host, book: Codebook | None) -> Host:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from string import Formatter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
@@ -17,6 +17,7 @@ from s3_retriever.errors import HostError, InputError
 from s3_retriever.host import Host
 from s3_retriever.search import Span
 from s3_retriever.types import (
+    DEFAULT_CONTEXT,
     ContextForm,
     Mode,
     Where,
@@ -26,12 +27,15 @@ from s3_retriever.types import (
     check_text,
 )
 
-# What the spans of the evidence take along of the text around them.
-DEFAULT_CONTEXT: ContextForm = "passage"
+if TYPE_CHECKING:
+    from transformers.cache_utils import Cache
+
+    from s3_retriever.answer.evidence_cache import EvidenceCache
+
 CHAT_PROMPT = "Answer the question from the context.\n\nContext:\n{context}\n\nQuestion: {question}"
 PLAIN_PROMPT = f"{CHAT_PROMPT}\nAnswer:"
 
-# Placeholder for the user's message while the chat template is rendered.
+# Placeholder for the user's message while the chat template is rendered, and for the context.
 _MESSAGE = "S3-USER-MESSAGE"
 
 
@@ -114,6 +118,22 @@ class Prompt:
             self._before = self._tokenizer.control_ids(before)
             self._after = self._tokenizer.control_ids(after)
 
+    def around(self, question: str) -> tuple[list[int], list[int]]:
+        """Token ids of what stands before the context, and of what stands behind it.
+
+        Raises:
+            InputError: The template names the context more than once.
+        """
+        text = self._template.format(context=_MESSAGE, question=question)
+        before, *rest = text.split(_MESSAGE)
+        if len(rest) != 1:
+            raise InputError(
+                'A prompt for evidence="cache" has {context} once; write it once, or use '
+                'evidence="text".'
+            )
+        ids = self._tokenizer.ids
+        return [*self._before, *ids(before)], [*ids(rest[0]), *self._after]
+
     def ids(self, context: str, question: str) -> list[int]:
         """Token ids of the prompt."""
         text = self._template.format(context=context, question=question)
@@ -177,6 +197,8 @@ class Request:
         min_relevance: As in `ScannedContext.compress`.
         mode: As in `S3Index.search`.
         where: As in `S3Index.search`.
+        memory: What the host cached of the context; None to read the evidence.
+        context: What the spans of the evidence take along of the text around them.
 
     Raises:
         HostError: The host cannot generate.
@@ -194,6 +216,8 @@ class Request:
     min_relevance: float | None = None
     mode: Mode = "hybrid"
     where: Where | None = None
+    context: ContextForm = DEFAULT_CONTEXT
+    memory: EvidenceCache | None = None
 
     def __post_init__(self) -> None:
         """Check everything that does not need the evidence."""
@@ -206,6 +230,7 @@ class Request:
             check_count(self.refresh, "refresh")
         check_share(self.min_relevance, "min_relevance")
         check_choice(self.mode, "mode", Mode)
+        check_choice(self.context, "context", ContextForm)
         if self._room is None:
             return
         facts = (
@@ -245,6 +270,17 @@ class Request:
         """Token ids of the prompt with this evidence."""
         return self.prompt.ids(join_evidence(spans), self.question)
 
+    def recall(self, spans: Sequence[Span]) -> tuple[list[int], Cache | None]:
+        """The prompt that the host goes on from, and what it needs not read of it.
+
+        Raises:
+            InputError: The prompt cannot be put together from memory.
+        """
+        if self.memory is None:
+            return self.ids(spans), None
+        before, after = self.prompt.around(self.question)
+        return self.memory.recall(before, spans, after)
+
 
 @dataclass(frozen=True)
 class Requests:
@@ -254,7 +290,7 @@ class Requests:
         host: The host.
         chat_options: Passed on to its chat template.
         refresh: The `refresh` of requests that have none of their own.
-        context: What the spans of the evidence take along of the text around them.
+        context: The `context` of requests that have none of their own.
     """
 
     host: Host
@@ -273,6 +309,7 @@ class Requests:
         options: Mapping[str, Any],
         mode: Mode = "hybrid",
         where: Where | None = None,
+        context: ContextForm | None = None,
     ) -> Request:
         """Make a request; the prompt is a template, all else as in `Request`.
 
@@ -290,4 +327,5 @@ class Requests:
             min_relevance,
             mode,
             where,
+            self.context if context is None else context,
         )

@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from s3_retriever.answer.budget import default_token_budget
 from s3_retriever.answer.context import in_document
 from s3_retriever.answer.generation import Answer, AnswerStream, generate
 from s3_retriever.answer.prompt import (
-    DEFAULT_CONTEXT,
     Request,
     Requests,
     fit_evidence,
@@ -26,6 +25,7 @@ from s3_retriever.errors import InputError
 from s3_retriever.host import Host
 from s3_retriever.search import Span, knows_relevance
 from s3_retriever.types import (
+    DEFAULT_CONTEXT,
     ContextForm,
     Mode,
     Where,
@@ -34,6 +34,9 @@ from s3_retriever.types import (
     check_share,
     check_text,
 )
+
+if TYPE_CHECKING:
+    from s3_retriever.answer.evidence_cache import EvidenceCache
 
 MAX_NEW_TOKENS = 256
 
@@ -44,18 +47,25 @@ class ScannedContext:
     Made by `LongContext.scan` or `LongContext.open` from a context, and by `of_index` from an index
     of documents. Can be used as a context manager, and from several threads at once; the host runs
     for one of them at a time.
+
+    Attributes:
+        memory: What the host cached of the context, for `evidence="cache"`; else None.
     """
 
-    def __init__(self, index: S3Index, requests: Requests) -> None:
+    def __init__(
+        self, index: S3Index, requests: Requests, memory: EvidenceCache | None = None
+    ) -> None:
         """Prefer `LongContext.scan`, `LongContext.open` and `of_index`.
 
         Args:
             index: The context's pieces, or documents.
             requests: Makes the requests to the host that answers.
+            memory: What the host cached of the context; None to read the evidence.
         """
         self._store = index._store
         self._requests = requests
         self._index = index
+        self.memory = memory
 
     @classmethod
     def of_index(
@@ -117,6 +127,7 @@ class ScannedContext:
         token_budget: int | None = None,
         min_relevance: float | None = None,
         mode: Mode = "hybrid",
+        context: ContextForm | None = None,
     ) -> list[Span]:
         """Find the evidence for a question: M_S3 U M_BM25 U M_bias (S3-Attention, section 4).
 
@@ -129,6 +140,7 @@ class ScannedContext:
                 known; else 0, which leaves nothing out.
             mode: As in `S3Index.search`: `hybrid` uses all three, `s3` only M_S3 and `bm25` only
                 M_BM25.
+            context: As in `S3Index.search`; by default what `LongContext` was given.
 
         Returns:
             Spans in the context's order, with offsets into its documents; none if nothing is
@@ -137,10 +149,13 @@ class ScannedContext:
             and no sources.
 
         Raises:
-            InputError: The question is empty, a number is out of range, or the mode is unknown.
+            InputError: The question is empty, a number is out of range, or a name is unknown.
         """
         check_text(question, "question")
         check_choice(mode, "mode", Mode)
+        if context is None:
+            context = self._requests.context
+        check_choice(context, "context", ContextForm)
         check_share(min_relevance, "min_relevance")
         if token_budget is None:
             token_budget = default_token_budget(self._requests.host)
@@ -150,6 +165,7 @@ class ScannedContext:
             question,
             token_budget,
             lambda spans: tokenizer.count(join_evidence(spans)),
+            context,
             mode,
             min_relevance,
         )
@@ -165,6 +181,7 @@ class ScannedContext:
         prompt: str | None = None,
         mode: Mode = "hybrid",
         where: Where | None = None,
+        context: ContextForm | None = None,
         **generation: Any,
     ) -> Answer:
         """Let the host answer a question from the evidence for it.
@@ -181,6 +198,7 @@ class ScannedContext:
             prompt: A text with `{context}` and `{question}`.
             mode: As in `S3Index.search`.
             where: Metadata that the documents of the evidence must have, as in `S3Index.search`.
+            context: As in `compress`.
             generation: Passed on to the model's `generate`, such as `do_sample=True`; decoding is
                 greedy by default.
 
@@ -205,6 +223,7 @@ class ScannedContext:
                 generation,
                 mode,
                 where,
+                context,
             )
         )
 
@@ -219,6 +238,7 @@ class ScannedContext:
         prompt: str | None = None,
         mode: Mode = "hybrid",
         where: Where | None = None,
+        context: ContextForm | None = None,
         **generation: Any,
     ) -> AnswerStream:
         """Like `answer`, but yields the text while it is generated, and has the answer at the end.
@@ -235,6 +255,7 @@ class ScannedContext:
             generation,
             mode,
             where,
+            context,
         )
         return self.stream_to(request)
 
@@ -244,6 +265,7 @@ class ScannedContext:
         Raises:
             S3Error: As `answer`.
         """
+        request = replace(request, memory=self.memory)
         return generate(request, *self._find(request), partial(self._find, request))
 
     def stream_to(
@@ -258,6 +280,7 @@ class ScannedContext:
         Raises:
             S3Error: As `answer`.
         """
+        request = replace(request, memory=self.memory)
         found = self._find(request)
         return AnswerStream(request, *found, partial(self._find, request), on_end)
 
@@ -279,6 +302,7 @@ class ScannedContext:
             question,
             request.evidence_tokens,
             lambda spans: len(request.ids(spans)) - request.overhead,
+            request.context,
             mode,
             request.min_relevance,
             where,
@@ -297,6 +321,7 @@ class ScannedContext:
         question: str,
         token_budget: int,
         count: Callable[[Sequence[Span]], int],
+        context: ContextForm,
         mode: Mode = "hybrid",
         min_relevance: float | None = None,
         where: Where | None = None,
@@ -310,16 +335,23 @@ class ScannedContext:
                     question, 1, mode=mode, min_relevance=floor
                 )
                 return whole if relevant else []
-        spans = self._index.search(
-            question,
-            mode=mode,
-            token_budget=token_budget,
-            min_relevance=floor,
-            where=where,
-            order="document",
-            context=self._requests.context,
-        )
-        return fit_evidence([in_document(span) for span in spans], count, token_budget)
+        room = token_budget
+        while True:
+            found = self._index.search(
+                question,
+                mode=mode,
+                token_budget=room,
+                min_relevance=floor,
+                where=where,
+                order="document",
+                context=context,
+            )
+            spans = [in_document(span) for span in found]
+            surplus = count(spans) - token_budget
+            # To drop a sentence loses little; to drop a wider span may lose most of the evidence.
+            if surplus <= 0 or surplus >= room or context == "sentence":
+                return fit_evidence(spans, count, token_budget)
+            room -= surplus
 
     def _floor(self, min_relevance: float | None, mode: Mode) -> float:
         """The lowest relevance of evidence."""

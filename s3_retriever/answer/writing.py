@@ -43,7 +43,7 @@ class Writing:
     ) -> None:
         self.request = request
         self.evidence = evidence
-        self.prompt_tokens = len(request.ids(evidence))
+        self.prompt_tokens = 0
         self.new_ids: list[int] = []
         self.retrieval_seconds = retrieval_seconds
         self.seconds = 0.0
@@ -71,10 +71,12 @@ class Writing:
         while not complete:
             if self.new_ids:
                 self._exchange_evidence()
-            prompt = self.request.ids(self._read)
+            prompt, cache = self.request.recall(self._read)
             self.prompt_tokens = max(self.prompt_tokens, len(prompt))
             ids = [*prompt, *self.new_ids]
-            decoded = decode(self.request, ids, written=len(self.new_ids), tokens=tokens)
+            decoded = decode(
+                self.request, ids, written=len(self.new_ids), tokens=tokens, cache=cache
+            )
             self.new_ids += decoded.ids
             complete = decoded.complete
         searching = self.retrieval_seconds - searched

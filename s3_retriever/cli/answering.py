@@ -29,6 +29,7 @@ from s3_retriever.files import (
 )
 from s3_retriever.printable import one_line
 from s3_retriever.recipe import Recipe
+from s3_retriever.types import DEFAULT_CONTEXT, ContextForm
 
 if TYPE_CHECKING:
     from s3_retriever.answer import Answer, AnswerStream, LongContext
@@ -120,6 +121,7 @@ def answer(
             help="A template with {context} and {question}.",
         ),
     ] = None,
+    context: options.ContextName = DEFAULT_CONTEXT,
     keep: Annotated[
         Path | None,
         typer.Option(
@@ -144,7 +146,7 @@ def answer(
     the question, the model is not asked, and the exit code is 3.
     """
     chosen, readable = options.recipe(recipe), _readable(find_files(files))
-    model = _load(host, retriever, codebook, chosen or "default", fallback, device, dtype)
+    model = _load(host, retriever, codebook, chosen or "default", fallback, context, device, dtype)
     try:
         with model.stream(
             question,
@@ -167,6 +169,7 @@ def _load(
     codebook: str | None,
     recipe: str | Recipe,
     fallback: Fallback | None,
+    context: ContextForm,
     device: str,
     dtype: options.Dtype,
 ) -> LongContext:
@@ -179,6 +182,7 @@ def _load(
         codebook=options.location(codebook),
         recipe=recipe,
         fallback=fallback,
+        context=context,
         device=device,
         dtype=dtype,
     )

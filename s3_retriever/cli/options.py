@@ -194,7 +194,7 @@ ContextName = Annotated[
         "--context",
         metavar=choices(ContextForm),
         help="What spans take along of the text around them: nothing (sentence), what they refer "
-        "to (passage), or their paragraph (section).",
+        "to (passage), the sentences beside them (neighbours), or their paragraph (section).",
     ),
 ]
 GroupByName = Annotated[

@@ -25,6 +25,7 @@ from s3_retriever.errors import InputError
 from s3_retriever.files import find_files, place, read_files
 from s3_retriever.printable import one_line
 from s3_retriever.recipe import Recipe
+from s3_retriever.types import DEFAULT_CONTEXT
 
 if TYPE_CHECKING:
     from s3_retriever.engine import S3Index
@@ -159,7 +160,7 @@ def search(
     order: options.OrderName = "score",
     group_by: options.GroupByName = None,
     spans_per_document: options.SpansPerDocument = None,
-    text_around: options.ContextName = "sentence",
+    text_around: options.ContextName = DEFAULT_CONTEXT,
     recipe: options.SearchRecipe = None,
     host: Annotated[
         str | None,

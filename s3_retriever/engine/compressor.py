@@ -13,7 +13,15 @@ from s3_retriever.engine.s3index import S3Index, new_store
 from s3_retriever.paths import lasting
 from s3_retriever.recipe import Recipe
 from s3_retriever.search import Span
-from s3_retriever.types import ContextForm, Mode, Order, Where, check_count, refuse_arguments
+from s3_retriever.types import (
+    DEFAULT_CONTEXT,
+    ContextForm,
+    Mode,
+    Order,
+    Where,
+    check_count,
+    refuse_arguments,
+)
 
 if TYPE_CHECKING:
     from s3_retriever.codebook import Codebook
@@ -96,7 +104,7 @@ class Compressor:
         mode: Mode = "hybrid",
         where: Where | None = None,
         order: Order = "score",
-        context: ContextForm = "sentence",
+        context: ContextForm = DEFAULT_CONTEXT,
         **_unknown: NoReturn,
     ) -> list[Span]:
         """Find the spans of the documents that answer a question.

@@ -23,6 +23,7 @@ from s3_retriever.index.files import writing
 from s3_retriever.quantization import STEP
 from s3_retriever.recipe import FeatureCoverage, Recipe
 from s3_retriever.remote import local_path
+from s3_retriever.search.parts import Sizes
 from s3_retriever.search.signals import (
     K1,
     B,
@@ -208,6 +209,7 @@ def _tables(snapshot: Snapshot, recipe: Recipe, schema: pa.Schema) -> Iterator[p
     """The live sentences of a snapshot, a block of postings at a time."""
     import pyarrow as pa
 
+    mean_terms = Sizes.of(snapshot).mean_terms
     for segment in snapshot.segments:
         terms = _TermReader(segment)
         for block, (first, end) in enumerate(pairwise(segment.blocks.tolist())):
@@ -215,7 +217,7 @@ def _tables(snapshot: Snapshot, recipe: Recipe, schema: pa.Schema) -> Iterator[p
             columns = {
                 **_texts(segment, live),
                 **_columns("features", *_features(segment, recipe, block, live)),
-                **_columns("terms", *terms.vectors(end, live, snapshot.mean_terms)),
+                **_columns("terms", *terms.vectors(end, live, mean_terms)),
             }
             if "vector" in schema.names:
                 values = _directions(segment.vectors(first, end)[live - first])

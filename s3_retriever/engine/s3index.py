@@ -45,6 +45,7 @@ from s3_retriever.search import (
 )
 from s3_retriever.text import TEXT_ANALYSIS
 from s3_retriever.types import (
+    DEFAULT_CONTEXT,
     ContextForm,
     GroupBy,
     Mode,
@@ -448,7 +449,7 @@ class S3Index:
         recipe: str | Recipe | None = None,
         group_by: GroupBy | None = None,
         spans_per_document: int | None = None,
-        context: ContextForm = "sentence",
+        context: ContextForm = DEFAULT_CONTEXT,
         **_unknown: NoReturn,
     ) -> list[Span] | list[DocumentResult]:
         """Find the spans that answer a question, or the documents that have them.
@@ -478,7 +479,8 @@ class S3Index:
             context: What a span takes along of the text around it, if the budget has room for it.
                 `sentence`: nothing. `passage`: the sentence before, if this one begins with a word
                 such as "he" or "this" (in English), and the little that lies between two spans.
-                `section`: its paragraph, or 128 tokens of it. Spans that touch become one.
+                `neighbours`: sentences on both sides, up to 64 tokens. `section`: its paragraph, or
+                128 tokens of it. Spans that touch become one.
 
         Returns:
             Spans that do not overlap, or documents with such spans; fewer than asked for if there

@@ -11,7 +11,7 @@ from pathlib import Path
 from s3_retriever.files.content import Content, UnreadableError, one_line
 from s3_retriever.files.decoding import decode, text_encoding
 
-_JSON_LINES = frozenset({".jsonl", ".ndjson"})
+JSON_LINES = frozenset({".jsonl", ".ndjson"})
 _DELIMITERS = ",;\t|"
 # A first line that spreadsheets write and read: it names the delimiter.
 _DECLARED = re.compile(r"\s*sep=(\S|\t)[ \t]*\r?\n", re.IGNORECASE)
@@ -90,7 +90,7 @@ def _joined_rows(text: str, delimiter: str) -> str:
 
 def is_records(path: Path) -> bool:
     """Whether it is a JSON Lines file whose first line is an object with a string in `text`."""
-    if path.suffix.lower() not in _JSON_LINES:
+    if path.suffix.lower() not in JSON_LINES:
         return False
     try:
         with path.open(encoding=text_encoding(path)) as file:

@@ -11,11 +11,11 @@ from typing import Any
 _PAGES = {".pdf": "p.", ".epub": "section"}
 # The text of these has other lines than the file, or the file has none.
 _LINELESS = frozenset({".docx", ".htm", ".html", ".xhtml"})
-_PLACE = re.compile(r"(?::| p\. | cell | section )(\d{1,9})(?:-\d+)?$")
+_PLACE = re.compile(r"(?::| p\. | cell | turn | section )(\d{1,9})(?:-\d+)?$")
 
 
 def place(metadata: Mapping[str, Any], text: str, start: int) -> str | None:
-    """Where a span is, such as `handbook.md:12`, `report.pdf p. 3` or `notes.ipynb cell 4`.
+    """Where a span is, such as `handbook.md:12`, `report.pdf p. 3` or `chat.json turn 4`.
 
     Args:
         metadata: Of a document that `read_files` read.
@@ -32,6 +32,8 @@ def place(metadata: Mapping[str, Any], text: str, start: int) -> str | None:
         return f"{path} cell {metadata['cell']}"
     if "line" in metadata:
         return f"{path}:{metadata['line']}"
+    if "turn" in metadata:
+        return f"{path} turn {metadata['turn']}"
     suffix = PurePosixPath(path).suffix.lower()
     if suffix in _PAGES:
         return f"{path} {_PAGES[suffix]} {text.count(chr(12), 0, start) + 1}"
@@ -41,7 +43,7 @@ def place(metadata: Mapping[str, Any], text: str, start: int) -> str | None:
 
 
 def split_place(name: str) -> tuple[str, int | None]:
-    """A name without the place at its end, and the number of the line, page or cell."""
+    """A name without the place at its end, and the number of the line, page, cell or turn."""
     found = _PLACE.search(name)
     return (name[: found.start()], int(found[1])) if found else (name, None)
 
@@ -49,10 +51,10 @@ def split_place(name: str) -> tuple[str, int | None]:
 def offset(metadata: Mapping[str, Any], text: str, number: int) -> int:
     """Where in a document the line or page begins that `place` calls by a number, in characters.
 
-    0 for a document that is a cell or a line itself, and for a number that its text does not have.
+    0 for a document that is a cell, a line or a turn itself, and for a number that is not in it.
     """
     path = metadata.get("path")
-    if not isinstance(path, str) or "cell" in metadata or "line" in metadata:
+    if not isinstance(path, str) or {"cell", "line", "turn"} & metadata.keys():
         return 0
     separator = chr(12) if PurePosixPath(path).suffix.lower() in _PAGES else "\n"
     start = 0

@@ -6,12 +6,18 @@ import hashlib
 import logging
 import mimetypes
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from s3_retriever.document import Document
 from s3_retriever.errors import InputError
+from s3_retriever.files.chat import (
+    is_chat_lines,
+    read_chat,
+    read_chat_lines,
+    read_transcript,
+)
 from s3_retriever.files.content import Content, Reader, UnreadableError
 from s3_retriever.files.decoding import SNIFFED_BYTES, check_not_binary, decode
 from s3_retriever.files.docx import read_docx
@@ -93,10 +99,10 @@ def read_files(
 ) -> Iterator[Document]:
     """Read files, folders with everything below them, and globs, one file at a time.
 
-    A file is a document, each cell of a notebook and each record of a JSON Lines file is one. The
-    id is the file's path, with `#` and a number for a cell or record; a record's own `id` comes
-    first. The metadata has `title`, `path`, `bytes`, the file's `sha256`, and what the file says
-    about itself.
+    A file is a document; each cell of a notebook, record of a JSON Lines file and message of a chat
+    is one. The id is the file's path, with `#` and a number for a part of it; a record's own `id`
+    comes first. The metadata has `title`, `path`, `bytes`, the file's `sha256`, and what the file
+    says about itself.
 
     Args:
         paths: What to read; what is in folders is chosen as `find_files` says.
@@ -134,8 +140,9 @@ def contents(path: Path) -> Iterator[Content | UnreadableError]:
     Raises:
         UnreadableError: The file cannot be read; also while iterating.
     """
-    if is_records(path):
-        return read_records(path)
+    read_parts = _line_reader(path)
+    if read_parts is not None:
+        return read_parts(path)
     check_readable(path)
     try:
         data = path.read_bytes()
@@ -167,7 +174,7 @@ def check_readable(path: Path) -> None:
                 f"it is binary, and files of type {suffix} are not read; convert it to text, HTML "
                 "or PDF first."
             ) from None
-    if size > MAX_BYTES and not is_records(path):
+    if size > MAX_BYTES and _line_reader(path) is None:
         raise UnreadableError(f"it is larger than {MAX_BYTES >> 20} MiB; split it up.")
 
 
@@ -236,13 +243,29 @@ def _title(path: Path, content: Content) -> str:
 
 
 def _whole(path: Path, data: bytes) -> Iterator[Content | UnreadableError]:
-    if path.suffix.lower() == _NOTEBOOK:
-        parts = list(read_notebook(data, path.stem))
-    else:
-        parts = [reader_for(path)(data)]
-    if not any(part.text.strip() for part in parts):
+    parts = _parts(path, data) or [reader_for(path)(data)]
+    if not any(isinstance(part, UnreadableError) or part.text.strip() for part in parts):
         raise UnreadableError("it has no text.")
     yield from parts
+
+
+def _parts(path: Path, data: bytes) -> Sequence[Content | UnreadableError] | None:
+    """The cells of a notebook, or the messages of a chat; None for any other file."""
+    suffix = path.suffix.lower()
+    if suffix == _NOTEBOOK:
+        return list(read_notebook(data, path.stem))
+    if suffix == ".json":
+        return read_chat(decode(data))
+    if suffix == ".txt":
+        return read_transcript(decode(data))
+    return None
+
+
+def _line_reader(path: Path) -> Callable[[Path], Iterator[Content | UnreadableError]] | None:
+    """What reads a JSON Lines file line by line; None for any other file, and for one of units."""
+    if is_chat_lines(path):
+        return read_chat_lines
+    return read_records if is_records(path) else None
 
 
 def _fingerprint(path: Path) -> tuple[int, str]:

@@ -43,7 +43,9 @@ class KnownFiles:
         self._failed: set[str] = set()
         for document_id, metadata in documents:
             self._digests[document_id] = metadata.get("sha256")
-            self._places[document_id] = metadata.get("line", metadata.get("cell"))
+            self._places[document_id] = metadata.get(
+                "line", metadata.get("cell", metadata.get("turn"))
+            )
             if isinstance(path := metadata.get("path"), str):
                 self._files.setdefault(path, []).append(document_id)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import inspect
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -371,6 +372,12 @@ class Host:
             for weight_name, weight in sorted(block.named_parameters()):
                 _digest_weight(digest, f"{i}.{weight_name}", weight)
         return digest.hexdigest()[:32]
+
+
+def cache_argument(model: Any) -> str:
+    """What a model calls its cache, which differs between versions of transformers."""
+    parameters = inspect.signature(type(model).forward).parameters
+    return "cache" if "cache" in parameters else "past_key_values"
 
 
 def _load_again(name: str, options: dict[str, Any]) -> Host:

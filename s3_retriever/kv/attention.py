@@ -16,6 +16,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from s3_retriever.kv.atoms import Atoms, Codes
+from s3_retriever.kv.threads import share
 
 if TYPE_CHECKING:
     from s3_retriever.kv.layer import AtomLayer
@@ -76,6 +77,7 @@ def attend(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
+    dropout: float = 0.0,
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[Tensor, Tensor | None]:
@@ -87,7 +89,7 @@ def attend(
     additive = attention_mask is not None and attention_mask.dtype != torch.bool
     if not isinstance(key, CodedStates) or additive or query.requires_grad:
         return sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, **options
+            module, query, key, value, attention_mask, dropout, scaling, **options
         )
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     return _attend_to_layer(key.layer, query * scaling, attention_mask).transpose(1, 2), None
@@ -104,58 +106,68 @@ def _attend_to_layer(layer: AtomLayer, query: Tensor, mask: Tensor | None) -> Te
     Returns:
         [batch, query heads, 1, head size], in the dtype of the queries.
     """
-    atoms, coded = layer.atoms, len(layer.key_codes)
+    coded = len(layer.key_codes)
     keys, values = layer.exact
     exact_keys = torch.cat([layer.sink_keys, keys], dim=2).float()
     exact_values = torch.cat([layer.sink_values, values], dim=2).float()
     # The queries that share a key head follow one another.
     grouped = query.float().reshape(*exact_keys.shape[:2], -1, query.shape[-1])
-    scores = torch.cat([_score_codes(layer, grouped), grouped @ exact_keys.transpose(2, 3)], dim=3)
-    scores.masked_fill_(~_visible(layer, mask)[:, None, None], -torch.inf)
+    scores = grouped.new_empty(*grouped.shape[:3], coded + exact_keys.shape[2])
+    _score_codes(layer, grouped, scores[..., :coded])
+    scores[..., coded:] = grouped @ exact_keys.transpose(2, 3)
+    _hide(layer, mask, scores)
     attention = scores.softmax(-1)
     output = attention[..., coded:] @ exact_values
-    output += _sum_values(atoms.value, layer.value_codes, attention[..., :coded])
+    output += _sum_values(layer.atoms.value, layer.value_codes, attention[..., :coded])
     return output.view(query.shape).to(query.dtype)
 
 
-def _visible(layer: AtomLayer, mask: Tensor | None) -> Tensor:
-    """Which columns of the scores count: each token once, a sink as itself and not as its code."""
-    coded, batch = len(layer.key_codes), len(layer.padding)
-    slots = layer.sink_slots()
-    sinks = slots < coded
-    visible = torch.ones(batch, layer.get_seq_length(), dtype=torch.bool, device=slots.device)
+def _hide(layer: AtomLayer, mask: Tensor | None, scores: Tensor) -> None:
+    """Leave out what is masked, and let each token count once: a sink as itself, not as its code.
+
+    Args:
+        layer: The layer.
+        mask: As in `_attend_to_layer`.
+        scores: [batch, heads, queries, columns], which become minus infinity.
+    """
+    coded, sinks = len(layer.key_codes), layer.sink_keys.shape[2]
     if mask is not None:
-        visible &= mask[:, 0, 0]
-    sinks &= visible.gather(1, slots.clamp_max(coded - 1))
-    rows, columns = (slots < coded).nonzero(as_tuple=True)
-    visible[rows, slots[rows, columns]] = False
-    return torch.cat([visible[:, :coded], sinks, visible[:, coded:]], dim=1)
+        visible = mask[:, 0, 0].expand(len(scores), -1)
+        own = visible.gather(1, layer.sink_slots().clamp_max(coded - 1))
+        columns = torch.cat([visible[:, :coded], own, visible[:, coded:]], dim=1)
+        scores.masked_fill_(~columns[:, None, None], -torch.inf)
+    for row, padding in enumerate(layer.padding.tolist()):
+        first = max(padding, 0)
+        encoded = min(max(coded - first, 0), sinks)
+        scores[row, :, :, first : first + encoded] = -torch.inf
+        scores[row, :, :, coded + encoded : coded + sinks] = -torch.inf
 
 
-def _score_codes(layer: AtomLayer, queries: Tensor) -> Tensor:
+def _score_codes(layer: AtomLayer, queries: Tensor, scores: Tensor) -> None:
     """Products of queries [batch, heads, queries, size] with coded keys: [..., queries, tokens]."""
-    from s3_retriever.kv.kernels import score_keys
+    from s3_retriever.kv.kernels import key_scorer
 
-    atoms, codes, coded = layer.atoms.key, layer.key_codes, len(layer.key_codes)
+    atoms, codes, rotary = layer.atoms.key, layer.key_codes, layer.atoms.rotary
     steps = atoms.step_sizes(codes)
-    scores = queries.new_empty(*queries.shape[:3], coded)
     paddings = layer.padding.tolist()
-    cosine, sine = layer.atoms.rotary.table(coded - min(paddings))
-    centres = atoms.centres.numpy()
-    for row, padding in enumerate(paddings):
+    near, far = rotary.tables(max(len(codes) - min(paddings), max(paddings)))
+    score_keys = key_scorer(atoms.size, near.shape[2])
+
+    def score(row: int, heads: slice) -> None:
         score_keys(
-            queries[row].numpy(),
-            codes.atoms[row].numpy(),
-            steps[row].numpy(),
+            queries[row, heads].numpy(),
+            codes.atoms[row, heads].numpy(),
+            steps[row, heads].numpy(),
             atoms.index_bits,
             atoms.dictionary.numpy(),
-            centres,
-            cosine.numpy(),
-            sine.numpy(),
-            padding,
-            scores[row].numpy(),
+            atoms.centres[heads].numpy(),
+            near.numpy(),
+            far.numpy(),
+            paddings[row],
+            scores[row, heads].numpy(),
         )
-    return scores
+
+    share(score, codes)
 
 
 def _sum_values(atoms: Atoms, codes: Codes, attention: Tensor) -> Tensor:
@@ -164,16 +176,21 @@ def _sum_values(atoms: Atoms, codes: Codes, attention: Tensor) -> Tensor:
 
     steps = atoms.step_sizes(codes)
     batch, heads, queries, _ = attention.shape
-    sums = attention.new_zeros(batch, heads, queries, atoms.features)
-    for row in range(batch):
+    sums = attention.new_zeros(batch, heads, -(-queries // 4), atoms.features, 4)
+
+    def add(row: int, heads: slice) -> None:
         sum_value_weights(
-            attention[row].numpy(),
-            codes.atoms[row].numpy(),
-            steps[row].numpy(),
+            attention[row, heads].numpy(),
+            codes.atoms[row, heads].numpy(),
+            steps[row, heads].numpy(),
             atoms.index_bits,
-            sums[row].numpy(),
+            sums[row, heads].numpy(),
         )
-    return sums @ atoms.dictionary + attention.sum(-1, keepdim=True) * atoms.centres[:, None]
+
+    share(add, codes)
+    # Each four queries side by side, one after another.
+    values = (sums.transpose(3, 4) @ atoms.dictionary).flatten(2, 3)[:, :, :queries]
+    return values + attention.sum(-1, keepdim=True) * atoms.centres[:, None]
 
 
 AttentionInterface.register(ATOM_ATTENTION, attend)

@@ -68,7 +68,7 @@ def rotations(host: Host) -> list[Rotary]:
         HostError: The host has no cache, one of another kind than all keys and values of every
             layer, or a rotation that is not known.
     """
-    _check(host)
+    check_cache(host)
     ids = [i % min(host.model.config.vocab_size, 400) for i in range(7, 7 + 3 * _PROBE_TOKENS, 3)]
     cached = read_cache(host, ids)
     window = Window(
@@ -106,7 +106,12 @@ def _restores(rotary: Rotary, keys: Tensor, plain: Tensor) -> bool:
     return bool(error < _RESTORED * plain.float().square().sum())
 
 
-def _check(host: Host) -> None:
+def check_cache(host: Host) -> None:
+    """Refuse a host whose cache cannot be encoded.
+
+    Raises:
+        HostError: It is an encoder, or not all of its layers keep a full cache of their own.
+    """
     config = host.model.config
     if host.family.bidirectional:
         raise HostError(

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+# Positions of a block in the tables of angles.
+_BLOCK = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Rotary:
@@ -35,24 +38,33 @@ class Rotary:
         Returns:
             Rotated keys, shaped as before.
         """
-        return self._turn(keys, positions.float(), self.scaling)
+        return self._turn(keys, positions, self.scaling)
 
     def restore(self, keys: Tensor, positions: Tensor) -> Tensor:
         """Take positions off keys; the arguments and the result are as those of `rotate`."""
-        return self._turn(keys, -positions.float(), 1 / self.scaling)
+        return self._turn(keys, -positions, 1 / self.scaling)
 
     def equals(self, other: Rotary) -> bool:
         """Whether another rotation is the same."""
         same = torch.equal(self.frequencies, other.frequencies)
         return same and self.scaling == other.scaling
 
-    def table(self, length: int) -> tuple[Tensor, Tensor]:
-        """Scaled cosines and sines at positions from 0 on, float32 [length or more, pairs]."""
-        if not self._tables or len(self._tables[0][0]) < length:
-            # Longer than asked for: with each new token, one more position is needed.
-            positions = torch.arange(2 * length, device=self.frequencies.device).float()
-            angles = positions[:, None] * self.frequencies
-            self._tables[:] = [(angles.cos() * self.scaling, angles.sin() * self.scaling)]
+    def tables(self, length: int) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of positions in two parts, whole blocks and what is beyond them.
+
+        Args:
+            length: Positions, on either side of 0.
+
+        Returns:
+            At the positions within a block, scaled, float32 [2, 64, pairs]; and at the first
+            position of each block, float32 [2, blocks, pairs].
+        """
+        blocks = length // _BLOCK + 2
+        if not self._tables or self._tables[0][1].shape[1] < blocks:
+            # More than asked for: with each new token, one more position is needed.
+            near = self._angles(torch.arange(_BLOCK)) * self.scaling
+            far = self._angles(torch.arange(2 * blocks) * _BLOCK)
+            self._tables[:] = [(near.float(), far.float())]
         return self._tables[0]
 
     def to(self, device: torch.device) -> Rotary:
@@ -65,11 +77,19 @@ class Rotary:
         pairs = len(self.frequencies)
         if not pairs:
             return keys
-        angles = (positions[:, :, None] * self.frequencies)[:, None]
-        cosine, sine = angles.cos() * scaling, angles.sin() * scaling
+        cosine, sine = (self._angles(positions)[:, :, None] * scaling).float()
         first, second, rest = (
             keys[..., :pairs],
             keys[..., pairs : 2 * pairs],
             keys[..., 2 * pairs :],
         )
         return torch.cat([first * cosine - second * sine, second * cosine + first * sine, rest], -1)
+
+    def _angles(self, positions: Tensor) -> Tensor:
+        """Cosines and sines at positions of any shape, float64 [2, ..., pairs].
+
+        In float32, far positions would come out differently as a sum of two.
+        """
+        frequencies = self.frequencies.double()
+        angles = positions.to(frequencies)[..., None] * frequencies
+        return torch.stack([angles.cos(), angles.sin()])

@@ -16,8 +16,9 @@ _POINTS_BACK = re.compile(
 )
 # Most tokens of what is added to a sentence or between two: more of them cost other evidence.
 _GAP = 24
-# Most tokens of a section: four of them fill the budget of a search without limits.
-_SECTION = 128
+# Most tokens of a sentence with its neighbours, and of a section: four of these fill the budget of
+# a search without limits.
+_NEIGHBOURS, _SECTION = 64, 128
 _BLANK_LINE = re.compile(r"\n\s*\n")
 
 
@@ -27,6 +28,8 @@ class Surroundings:
     - `sentence`: nothing.
     - `passage`: the sentence before, if it is short and this one begins with a word that points
       back to it (in English), and the little that lies between it and a chosen sentence.
+    - `neighbours`: those before and after, as many as have 64 tokens with it, and again the little
+      that lies between it and a chosen one.
     - `section`: the paragraph, or as much of it around the sentence as has 128 tokens, and again
       the little that lies between it and a chosen one. Blank lines separate paragraphs; in a text
       without any, line breaks do.
@@ -58,7 +61,7 @@ class Surroundings:
             if first > document.start and first - 1 not in covered and self._points_back(number):
                 first -= 1
         else:
-            first, last = self._section(number, document, covered)
+            first, last = self._grown(number, document, covered)
         return self._joined(first, last, document, covered)
 
     def _points_back(self, number: int) -> bool:
@@ -68,14 +71,13 @@ class Surroundings:
         _, segment, ordinal = self._snapshot.locate(number)
         return _POINTS_BACK.match(segment.text(ordinal, ordinal)) is not None
 
-    def _section(self, number: int, document: slice, covered: AbstractSet[int]) -> tuple[int, int]:
-        """A sentence with its neighbours, one after another, while they are of its paragraph."""
+    def _grown(self, number: int, document: slice, covered: AbstractSet[int]) -> tuple[int, int]:
+        """A sentence with its neighbours, in a section those of its paragraph, one by one."""
         _, segment, ordinal = self._snapshot.locate(number)
         shift = number - ordinal
-        if document.start not in self._separators:
-            separator = _paragraph_end(segment, document.start - shift, document.stop - 1 - shift)
-            self._separators[document.start] = separator
-        ends = self._separators[document.start]
+        most, ends = _NEIGHBOURS, None
+        if self.form == "section":
+            most, ends = _SECTION, self._paragraph_end(segment, document, shift)
         first = last = number
         size = int(self._tokens[number])
         growing = True
@@ -84,14 +86,22 @@ class Surroundings:
             for after in (True, False):
                 at = last + 1 if after else first - 1
                 inside = document.start <= at < document.stop and at not in covered
-                if not inside or size + int(self._tokens[at]) > _SECTION:
+                if not inside or size + int(self._tokens[at]) > most:
                     continue
-                if _between(segment, min(at, last) - shift, ends):
+                if ends is not None and _between(segment, min(at, last) - shift, ends):
                     continue
                 first, last = min(first, at), max(last, at)
                 size += int(self._tokens[at])
                 growing = True
         return first, last
+
+    def _paragraph_end(self, segment: Segment, document: slice, shift: int) -> re.Pattern[str]:
+        """What separates the paragraphs of a document."""
+        if document.start not in self._separators:
+            text = segment.text(document.start - shift, document.stop - 1 - shift)
+            separator = _BLANK_LINE if _BLANK_LINE.search(text) else re.compile("\n")
+            self._separators[document.start] = separator
+        return self._separators[document.start]
 
     def _joined(
         self, first: int, last: int, document: slice, covered: AbstractSet[int]
@@ -110,11 +120,6 @@ class Surroundings:
         if at < document.stop and at in covered:
             last = at - 1
         return first, last
-
-
-def _paragraph_end(segment: Segment, first: int, last: int) -> re.Pattern[str]:
-    """What separates the paragraphs of a document, given its first and last sentence."""
-    return _BLANK_LINE if _BLANK_LINE.search(segment.text(first, last)) else re.compile("\n")
 
 
 def _between(segment: Segment, ordinal: int, separator: re.Pattern[str]) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from typing_extensions import override
 
+from s3_retriever.display import document_html
 from s3_retriever.document import title_of
 from s3_retriever.index import Snapshot
 from s3_retriever.recipe import Recipe
@@ -51,6 +52,9 @@ class DocumentResult:
     def tokens(self) -> int:
         """Length of the spans together, in tokens of the host."""
         return sum(span.tokens for span in self.spans)
+
+    def _repr_html_(self) -> str:
+        return document_html(self)
 
 
 def select_documents(ranking: Ranking, recipe: Recipe, limits: Limits) -> list[DocumentResult]:

@@ -21,6 +21,7 @@ from s3_retriever.search.parts import Ask, Steps
 from s3_retriever.search.pipeline import Query, rank_steps
 from s3_retriever.search.ranking import Ranking
 from s3_retriever.search.selection import Here, Limits, Pick, Span, span_of
+from s3_retriever.search.selection import span_id as id_of
 from s3_retriever.types import GroupBy, Scores, Where
 
 
@@ -205,9 +206,9 @@ class PartSearch:
         """The span that a bridge is; None if it is not in this part."""
         ranking = judged(self._ranking, known)
         hop = ranking.hop
-        for bridge in () if hop is None else hop.bridges:
-            if bridge.span_id == span_id and bridge.number is not None:
-                return bridge_span(ranking, bridge.number)
+        for number in () if hop is None else hop.bridges:
+            if hop is not None and id_of(hop.first, number) == span_id:
+                return bridge_span(ranking, number)
         return None
 
     def heat(self, document_id: str) -> Heat | None:

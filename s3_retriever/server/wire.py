@@ -14,7 +14,16 @@ from s3_retriever.recipe import Recipe
 from s3_retriever.search import DocumentResult, Explanation, Firings, Heat, Span
 from s3_retriever.search.explanation import AttentionShare, FeatureShare, TermShare, TokenScore
 from s3_retriever.search.heat import Firing, HeatFeature
-from s3_retriever.types import ContextForm, Contribution, GroupBy, Mode, Order, Source, Unit
+from s3_retriever.types import (
+    DEFAULT_CONTEXT,
+    ContextForm,
+    Contribution,
+    GroupBy,
+    Mode,
+    Order,
+    Source,
+    Unit,
+)
 
 if TYPE_CHECKING:
     from s3_retriever.answer import Citation
@@ -82,7 +91,7 @@ class SearchRequest(_Request):
     recipe: RecipeChoice | None = None
     group_by: GroupBy | None = None
     spans_per_document: Annotated[int, Field(ge=1, le=MAX_SPANS)] | None = None
-    context: ContextForm = "sentence"
+    context: ContextForm = DEFAULT_CONTEXT
 
 
 class ExplainRequest(_Request):
@@ -124,6 +133,7 @@ class AnswerRequest(_Request):
     min_relevance: Share | None = None
     where: Filter | None = None
     max_new_tokens: Annotated[int, Field(ge=1, le=4_096)] = 256
+    context: ContextForm | None = None
 
 
 class NewDocument(_Request):

@@ -7,6 +7,7 @@ import shutil
 import threading
 from itertools import pairwise
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -35,6 +36,7 @@ from s3_retriever.answer.prompt import PLAIN_PROMPT, Prompt, fit_evidence, join_
 from s3_retriever.host import FAMILIES
 from s3_retriever.host.model import Host as HostClass
 from s3_retriever.host.taps import read
+from s3_retriever.types import DEFAULT_CONTEXT, ContextForm
 
 __all__ = ["folder_of"]  # a fixture
 
@@ -221,15 +223,27 @@ def test_evidence_is_in_order_within_the_budget_and_has_offsets(model, scanned, 
 
 def test_evidence_takes_along_what_is_around_it(model, scanned, text):
     forms = {}
-    for context in ("sentence", "passage", "section"):
+    for context in get_args(ContextForm):
         again = ScannedContext.of_index(scanned._index, model.host, context=context)
         forms[context] = again.compress(QUESTION, token_budget=200)
         check_offsets(forms[context], text)
+        # A question may ask for another form than the model's own.
+        assert scanned.compress(QUESTION, token_budget=200, context=context) == forms[context]
+        answer = scanned.answer(QUESTION, token_budget=200, max_new_tokens=1, context=context)
+        check_offsets(answer.evidence, text)
+        # Wide spans make use of the budget as sentences do.
+        for budget in (40, 200):
+            spans = scanned.compress(QUESTION, token_budget=budget, context=context)
+            assert budget / 2 < model.host.tokenizer.count(join_evidence(spans)) <= budget
     lengths = {context: max(span.tokens for span in spans) for context, spans in forms.items()}
     assert lengths["section"] > lengths["sentence"]
-    assert scanned.compress(QUESTION, token_budget=200) == forms["passage"]
-    with pytest.raises(InputError, match="context must be sentence, passage or section"):
+    assert scanned.compress(QUESTION, token_budget=200) == forms[DEFAULT_CONTEXT]
+    wrong = "context must be sentence, passage, neighbours or section"
+    with pytest.raises(InputError, match=wrong):
         LongContext("nowhere", context="page")
+    for ask in (scanned.compress, scanned.answer, scanned.stream):
+        with pytest.raises(InputError, match=wrong):
+            ask(QUESTION, context="page")
 
 
 def test_the_answer_is_what_the_model_says_to_that_prompt(model, scanned):

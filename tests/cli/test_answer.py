@@ -84,6 +84,14 @@ def test_options_reach_the_model(home, command):
     assert "edge" in json.loads(done.stdout)["evidence"][0]["sources"]
 
 
+def test_evidence_comes_in_the_form_asked_for(home, command):
+    longest = {}
+    for form in ("sentence", "section"):
+        done = s3r(*command, "long.txt", "--token-budget", "200", "--context", form, "--json")
+        longest[form] = max(span["tokens"] for span in json.loads(done.stdout)["evidence"])
+    assert longest["section"] > longest["sentence"]
+
+
 def test_a_kept_scan_serves_the_next_question(home, command, monkeypatch):
     assert s3r(*command, "long.txt", "--keep", "scan").exit_code == 0
     from s3_retriever.encoder import Encoder

@@ -81,7 +81,7 @@ def test_index_goes_on_after_an_end_in_the_middle(
 def test_fit_goes_on_after_a_kill(tmp_path, tiny_bert, sentences):
     (tmp_path / "text.txt").write_text("\n".join(sentences * 3))
     options = ["--text", "text.txt", "--out", "book", "--features", "64", "--k", "4"]
-    command = ["fit", tiny_bert, *options, "--tokens", "100000", "--json"]
+    command = ["fit", tiny_bert, *options, "--tokens", "40000", "--json"]
     process = start(tmp_path, CHECKPOINTS, *command)
     progress = tmp_path / "book.checkpoint/progress.safetensors"
     deadline = time.monotonic() + 120

@@ -215,17 +215,14 @@ def test_indexes_that_do_not_go_together_are_refused(
         ShardedIndex.create()
 
 
-def test_a_damaged_shard_ends_the_search_in_one_sentence(cluster, made, tmp_path):
+def test_a_damaged_shard_is_refused_in_one_sentence(cluster, made, tmp_path):
     from s3_retriever.cluster import ShardedIndex
 
     S3Index.open(made[0][0]).save(tmp_path / "x")
     (segment,) = (tmp_path / "x").glob("segment-*")
     (segment / "sentences.npy").write_bytes(b"")
-    with (
-        ShardedIndex.open([made[0][1], tmp_path / "x"]) as index,
-        pytest.raises(IndexStoreError, match="damaged"),
-    ):
-        index.search(QUESTION, 1, mode="bm25")
+    with pytest.raises(IndexStoreError, match="damaged"):
+        ShardedIndex.open([made[0][1], tmp_path / "x"])
 
 
 def test_what_cannot_be_sent_to_workers_is_refused(sharded):
@@ -269,8 +266,7 @@ def test_searches_that_nobody_ended_are_forgotten(made):
     for number in range(80):
         shard.begin(str(number), packed(Request(query, Limits())), 1)
     assert len(shard._searches) <= 64
-    with pytest.raises(SearchGoneError):
-        shard.step("0", "rows", packed((1,)))
+    assert isinstance(pickle.loads(shard.step("0", "rows", packed((1,)))), SearchGoneError)
 
 
 def test_closed_indexes_say_so(cluster, made):

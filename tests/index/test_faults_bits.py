@@ -1,6 +1,6 @@
 """Bits flipped anywhere in an index: always found, never an answer that no document holds.
 
-`S3_FAULT_FLIPS` is the number of bits that are flipped one after the other, 500 where it is not
+`S3_FAULT_FLIPS` is the number of bits that are flipped one after the other, 200 where it is not
 set.
 """
 
@@ -21,7 +21,7 @@ from s3_retriever import Document, IndexStoreError, S3Index
 from s3_retriever.cli.app import app
 from s3_retriever.index import DiskBackend, Store
 
-FLIPS = int(os.environ.get("S3_FAULT_FLIPS", "500"))
+FLIPS = int(os.environ.get("S3_FAULT_FLIPS", "200"))
 # What is compared with its checksum before anything else is read.
 CHECKED = ("manifest", "documents.npy", "sentences.npy", "blocks", "tombstones")
 HEADER_BYTES = 128

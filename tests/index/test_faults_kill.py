@@ -1,6 +1,6 @@
 """Writers killed at any moment: the index stays whole, and all that was committed stays in it.
 
-`S3_FAULT_KILLS` is the number of writers that are killed, 200 where it is not set. Where a disk is
+`S3_FAULT_KILLS` is the number of writers that are killed, 100 where it is not set. Where a disk is
 so slow that they would take more than `S3_FAULT_SECONDS`, 120 where it is not set, fewer are.
 """
 
@@ -23,7 +23,7 @@ from helpers.writers import IDS, LAYOUT, made_up, read_documents
 from s3_retriever.index import DiskBackend, Store
 from s3_retriever.index.lock import hold
 
-KILLS = int(os.environ.get("S3_FAULT_KILLS", "200"))
+KILLS = int(os.environ.get("S3_FAULT_KILLS", "100"))
 SECONDS = float(os.environ.get("S3_FAULT_SECONDS", "120"))
 # Entries in its ledger that a writer lives to see, two for each change; then the moment counts.
 MOST_ENTRIES = 3

@@ -1,6 +1,6 @@
 """Random Unicode as documents and questions: offsets hold, and what is deleted is gone.
 
-`S3_FAULT_EXAMPLES` is the number of examples, 300 where it is not set; then they are the same in
+`S3_FAULT_EXAMPLES` is the number of examples, 120 where it is not set; then they are the same in
 every run.
 """
 
@@ -68,7 +68,7 @@ def check(index, question, texts, *modes):
 
 
 @settings(
-    max_examples=EXAMPLES or 300,
+    max_examples=EXAMPLES or 120,
     derandomize=not EXAMPLES,
     deadline=None,
     database=None,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from helpers.caches import MODELS, PROMPT, generate, logits, padded, random_codebook, tiny_model
+from transformers import AttentionInterface
 
-from s3_retriever.kv import AtomCache
+from s3_retriever.kv import AtomCache, threads
 from s3_retriever.kv.layer import AtomLayer
 
 SETTINGS = {"key_k": 3, "value_k": 5, "recent": 20, "sinks": 4}
@@ -55,6 +58,44 @@ def test_partial_rotation_and_many_features():
     expected = steps(model, codebook, (90, 50))
     model.set_attn_implementation("s3_atoms")
     torch.testing.assert_close(steps(model, codebook, (90, 50)), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("first", [70, -70])
+def test_positions_that_begin_elsewhere(first):
+    model, found = tiny_model("llama"), []
+    codebook = random_codebook(model)
+    for attention in ("sdpa", "s3_atoms"):
+        model.set_attn_implementation(attention)
+        cache = AtomCache(codebook, **SETTINGS)
+        with torch.no_grad():
+            for start, stop in ((0, 90), (90, 91)):
+                ids = torch.arange(start, stop)[None] % 97
+                positions = torch.arange(start + first, stop + first)[None]
+                output = model(ids, position_ids=positions, cache=cache)
+        found.append(output.logits[:, -1])
+    torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
+
+
+def test_threads_change_nothing(monkeypatch):
+    model = on_codes("llama")
+    codebook = random_codebook(model)
+    expected = steps(model, codebook, (90, 40))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(threads, "_FEW", 0)
+    assert torch.equal(steps(model, codebook, (90, 40)), expected)
+
+
+def test_a_wrapped_attention_hands_arguments_on_by_place():
+    """As other packages that replace transformers' attention functions call it."""
+    model = on_codes("llama")
+    cache, ids = AtomCache(random_codebook(model), **SETTINGS), PROMPT
+    attend = AttentionInterface._global_mapping["s3_atoms"]
+    AttentionInterface.register("wrapped", lambda *a, dropout, **o: attend(*a, dropout, **o))
+    logits(model, ids, cache)
+    other = copy.deepcopy(cache)
+    expected = logits(model, ids[:, :1], cache)
+    model.set_attn_implementation("wrapped")
+    assert torch.equal(logits(model, ids[:, :1], other), expected)
 
 
 def test_bfloat16():

@@ -76,7 +76,14 @@ def test_a_section_is_a_paragraph():
     assert texts("cat", long, context="section") == [long[long.index("A rare") :]]
 
 
-@pytest.mark.parametrize("context", ["passage", "section"])
+def test_neighbours_are_taken_on_both_sides():
+    long = "Word " * 70 + "end. Two dogs. A rare cat. One bird. " + "Other " * 70 + "end."
+    assert texts("cat", long, context="neighbours") == ["Two dogs. A rare cat. One bird."]
+    # Paragraphs are no limit: who answers begins a new one.
+    assert texts("cat", "A cat?\n\nA dog.", context="neighbours") == ["A cat?\n\nA dog."]
+
+
+@pytest.mark.parametrize("context", ["passage", "neighbours", "section"])
 @pytest.mark.parametrize("budget", [5, 12, 30, 60, 100])
 def test_wide_spans_keep_the_budget_and_never_overlap(context, budget):
     for order in ("score", "document"):

@@ -294,6 +294,8 @@ def test_an_answer_is_streamed_with_its_evidence(tmp_path, tiny_llama, sentences
         assert set(ids) <= {span.id for span in found}
         only = events(where={"i": 7})[0][1]["spans"]
         assert [span["document_id"] for span in only] == ["7"]
+        assert events(context="section")[0][0] == "evidence"
+        assert http.post(path, json=asked | {"context": "page"}).status_code == 422
         assert events(token_budget=1_000)[0][0] == "error"
         # A client that goes away stops its answer.
         with http.stream("POST", path, json=asked | {"max_new_tokens": 300}) as reply:

@@ -58,6 +58,12 @@ def adapt_tables(figures: Figures) -> Iterator[Grid]:
         yield _features(started)
 
 
+def starting_table(figures: Figures) -> Grid:
+    """How long each start takes."""
+    rows = [[start, digits(seconds)] for start, seconds in figures["seconds"].items()]
+    return Grid("Starts", ["start", "seconds to start"], rows)
+
+
 def recovery_tables(figures: Figures) -> Iterator[Grid]:
     """What of the true subspace is missed."""
     rows = [

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from s3_retriever_bench.behaviour import (
     Behaviour,
     Sources,
     contrast_pairs,
+    harmful_pairs,
     read_behaviour,
     training_pairs,
 )
@@ -137,6 +138,38 @@ def run_adapt(plan: Plan) -> dict[str, Any]:
     }
 
 
+def run_starting(plan: Plan, examples: int) -> dict[str, Any]:
+    """Time the starts alone, each on a fresh copy of the model; nothing is trained.
+
+    Args:
+        plan: Which starts, of which host; full fine-tuning has none.
+        examples: Examples a side that `sails` compares, of all harmful prompts.
+
+    Returns:
+        JSON values: `settings`, `machine`, `versions` and `seconds`, by start.
+
+    Raises:
+        InputError: The data have fewer harmful prompts.
+        S3Error: The host or the codebook is not usable.
+    """
+    behaviour = read_behaviour(plan.sources, plan.split, plan.prompts)
+    behaviour = replace(behaviour, refused=harmful_pairs(plan.sources))
+    if len(behaviour.refused) < examples:
+        raise InputError(
+            f"{plan.sources.harmful} has {len(behaviour.refused)} prompts; ask for at most as many "
+            "examples a side."
+        )
+    plan = replace(plan, examples=examples)
+    bench = _Bench(plan, behaviour)
+    starts = [start for start in plan.starts if start != "full"]
+    return {
+        "settings": {**_settings(plan, behaviour), "examples": examples},
+        "machine": machine(),
+        "versions": versions("s3-retriever", "peft", "torch", "transformers"),
+        "seconds": {start: bench.start_seconds(start) for start in starts},
+    }
+
+
 def _runs(plan: Plan) -> Iterator[tuple[str, float, int]]:
     """Start, learning rate and seed of every run; all starts of a seed before the next seed."""
     yield UNTRAINED, 0.0, 0
@@ -171,14 +204,9 @@ class _Bench:
 
     def run(self, start: str, rate: float, seed: int) -> dict[str, Any]:
         """Train one start and measure it; without training the model as it is."""
-        base, tokenizer, sae, chat, windows = self._load()
+        _, _, _, chat, windows = self._load()
         plan = self.plan
-        torch.manual_seed(seed)
-        model = copy.deepcopy(base)
-        began = time.perf_counter()
-        begin: Callable[[Any, Any, TopKSAE, str], Any] = self._begin
-        model, report = (model, None) if start == UNTRAINED else begin(model, tokenizer, sae, start)
-        starting = time.perf_counter() - began
+        model, report, starting = self._started(start, seed)
         losses: list[float] = []
         trained = 0
         began = time.perf_counter()
@@ -198,7 +226,7 @@ class _Bench:
             "perplexity": perplexity(model, windows),
             "likelihood": answer_likelihood(model, chat, self.behaviour.answered),
             "parameters": trained,
-            "start_seconds": round(starting, 2),
+            "start_seconds": starting,
             "train_seconds": round(training, 2),
             "losses": losses,
             "basis": None
@@ -211,6 +239,20 @@ class _Bench:
             },
             "answers": said,
         }
+
+    def start_seconds(self, start: str) -> float:
+        """How long a start takes."""
+        return self._started(start, seed=0)[2]
+
+    def _started(self, start: str, seed: int) -> tuple[Any, Any, float]:
+        """A copy of the model with its start, the report of SAILS, and the seconds it took."""
+        base, tokenizer, sae, _, _ = self._load()
+        torch.manual_seed(seed)
+        model, report = copy.deepcopy(base), None
+        began = time.perf_counter()
+        if start != UNTRAINED:
+            model, report = self._begin(model, tokenizer, sae, start)
+        return model, report, round(time.perf_counter() - began, 2)
 
     def _begin(self, model: Any, tokenizer: Any, sae: TopKSAE, start: str) -> tuple[Any, Any]:
         """The model with its start, and the report of SAILS."""

@@ -11,18 +11,22 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers.cache_utils import Cache, DynamicCache
 
 from s3_retriever import Host, HostError, Span
+from s3_retriever.answer.evidence_cache import EvidenceCache
 from s3_retriever.answer.generation import generate
 from s3_retriever.answer.prompt import Prompt, Request
 from s3_retriever.host.device import is_out_of_memory
-from s3_retriever_bench.caches import cache_argument
+from s3_retriever.host.model import cache_argument
 from s3_retriever_bench.clock import Cost, TokenClock, highest, metered
-from s3_retriever_bench.evidence import ReadContext
+from s3_retriever_bench.evidence import CACHED, ReadContext
 from s3_retriever_bench.longbench import Sample
 from s3_retriever_bench.metrics import holds_answer
 from s3_retriever_bench.processes import OUT_OF_MEMORY
+
+# Answers are a few tokens long, so a model such as Qwen3 must not think first.
+_CHAT = {"enable_thinking": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +82,7 @@ class Answerer:
         self._host = host
         self._parameters = inspect.signature(type(self._causal).forward).parameters
         self._cache_name = cache_argument(self._causal)
-        # Answers are a few tokens long, so a model such as Qwen3 must not think first.
-        self._prompt = Prompt(host, "{context}{question}", {"enable_thinking": False})
+        self._prompt = Prompt(host, "{context}{question}", _CHAT)
 
     def length(self, context: str, after: str) -> int:
         """Tokens of a prompt."""
@@ -112,29 +115,64 @@ class Answerer:
             began = time.perf_counter()
             with metered(self._host.device) as cost:
                 text = generate(request, [whole], 0.0).text
-            belief = None if gold is None else self._believe(request, whole, cache, gold)
+            belief = None
+            if gold is not None:
+                belief = self._believe(request, request.ids([whole]), cache, gold)
         except HostError:
             return Reply(failed=OUT_OF_MEMORY)
         return Reply(text, clock.ticks[0] - began, cost, belief)
 
+    def recall(
+        self,
+        memory: EvidenceCache,
+        parts: tuple[str, Sequence[Span], str],
+        new_tokens: int,
+        gold: str | None = None,
+    ) -> Reply:
+        """What the host generates from evidence that it has cached before.
+
+        Args:
+            memory: The cache.
+            parts: The prompt up to the context, the evidence, and the rest of the prompt.
+            new_tokens: As in `answer`.
+            gold: As in `answer`.
+        """
+        before, spans, after = parts
+        if not spans:
+            return self.answer(before, after, new_tokens, gold)
+        template = before.replace("{", "{{").replace("}", "}}") + "{context}{question}"
+        prompt = Prompt(self._host, template, _CHAT)
+        clock = TokenClock()
+        options = {"streamer": clock}
+        request = Request(self._host, after, 1, new_tokens, prompt, options, memory=memory)
+        began = time.perf_counter()
+        with metered(self._host.device) as cost:
+            text = generate(request, list(spans), 0.0).text
+        belief = None
+        if gold is not None:
+            ids, cache = request.recall(spans)
+            assert cache is not None
+            belief = self._believe(request, ids, cache, gold)
+        return Reply(text, clock.ticks[0] - began, cost, belief)
+
     @torch.inference_mode()
-    def _believe(self, request: Request, whole: Span, cache: DynamicCache, gold: str) -> Belief:
+    def _believe(self, request: Request, ids: list[int], cache: Cache, gold: str) -> Belief:
         """What the host expects after a prompt that it has answered.
 
         Args:
             request: Its end, and the number of tokens of the gold answer that count.
-            whole: Its beginning.
-            cache: Keys and values of the prompt and the answer.
+            ids: The prompt.
+            cache: Keys and values of its tokens, or of the first of them, and of the answer.
             gold: The gold answer.
 
         Raises:
             HostError: The device has too little memory.
         """
-        ids, tokenizer = request.ids([whole]), self._host.tokenizer
+        tokenizer = self._host.tokenizer
         gap = "" if request.question[-1:].isspace() or tokenizer.source.chat_template else " "
         wanted = tokenizer.ids(f"{gap}{gold}")[: request.max_new_tokens]
         options: dict[str, Any]
-        known, options = len(ids) - 1, {self._cache_name: cache}
+        known, options = min(len(ids) - 1, cache.get_seq_length()), {self._cache_name: cache}
         if any(cache.is_sliding):
             # The window has moved on, so that the prompt's keys are not all there.
             known, options = 0, {"use_cache": False}
@@ -162,19 +200,28 @@ class Asked:
         sample: The question.
         context: Its context.
         answerer: Answers; None if the host cannot generate.
+        kl: Whether the host reads the whole context, too, to compare with what it expects after it.
     """
 
-    def __init__(self, sample: Sample, context: ReadContext, answerer: Answerer | None) -> None:
+    def __init__(
+        self,
+        sample: Sample,
+        context: ReadContext,
+        answerer: Answerer | None,
+        *,
+        kl: bool = True,
+    ) -> None:
         self._sample = sample
         self._context = context
         self._answerer = answerer
+        self._kl = kl
         self._replies: dict[str, Reply] = {}
 
     def measure(self, method: str, budgets: Sequence[int]) -> dict[str, Any]:
         """Ask with a method.
 
         Args:
-            method: A name from `evidence.METHODS`.
+            method: A name from `evidence.METHODS` or `evidence.FORMS`.
             budgets: Tokens of evidence.
 
         Returns:
@@ -183,8 +230,9 @@ class Asked:
             `recall` (1 if it contains a gold answer's words, else 0; None if the context does
             not) and, if the host answers, `answer`, `score`, `contained` (1 if the answer
             contains a gold answer's words, else 0; None if that is a yes or a no), `nll`, `kl`
-            (None if the whole context is too long), `first_token_seconds` from the evidence to
-            the first new token and `peak_bytes` of everything; or `failed`, why it was not asked.
+            (None if the whole context is too long or not read), `first_token_seconds` from the
+            evidence to the first new token and `peak_bytes` of everything; or `failed`, why it was
+            not asked.
         """
         prepared = self._context.prepare(method)
         named = {"full": 0} if method == "full" else {str(budget): budget for budget in budgets}
@@ -208,7 +256,15 @@ class Asked:
         }
         if self._answerer is None:
             return values
-        reply = self._reply(f"{sample.before}{evidence}")
+        if method == CACHED:
+            spans = self._context.spans(method, sample.question, budget)
+            parts = sample.before, spans, sample.after
+            assert self._answerer is not None
+            reply = self._answerer.recall(
+                self._context.memory, parts, sample.task.new_tokens, sample.answers[0]
+            )
+        else:
+            reply = self._reply(f"{sample.before}{evidence}")
         if reply.failed:
             return values | {"failed": reply.failed}
         peak = highest(prepared, found, reply.cost)
@@ -243,7 +299,9 @@ class Asked:
 
     @cached_property
     def _whole(self) -> Belief | None:
-        """What the host expects after the whole context; None if that is too long."""
+        """What the host expects after the whole context; None if that is too long or not read."""
+        if not self._kl:
+            return None
         return self._reply(f"{self._sample.before}{self._sample.context}").belief
 
 

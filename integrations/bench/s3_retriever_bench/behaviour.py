@@ -69,7 +69,7 @@ def read_behaviour(sources: Sources, split: Split, prompts: int) -> Behaviour:
         InputError: A file is not of its form, or has too little.
         OSError: A file cannot be read.
     """
-    harmful = _rows(sources.harmful, "prompt", "compliant_start")
+    harmful = harmful_pairs(sources)
     benign = _rows(sources.benign, "prompt", "answer")
     benign = [row for row in benign if len(row[0]) <= _LONGEST_PROMPT]
     contrast = _rows(sources.contrast, "prompt", "label")
@@ -86,6 +86,11 @@ def read_behaviour(sources: Sources, split: Split, prompts: int) -> Behaviour:
         if not getattr(behaviour, name):
             raise InputError(f"The files have no {name} prompts for the split {split!r}.")
     return behaviour
+
+
+def harmful_pairs(sources: Sources) -> list[Pair]:
+    """All harmful prompts, of every part, each with the start of a compliant answer."""
+    return _rows(sources.harmful, "prompt", "compliant_start")
 
 
 def part_of(prompt: str) -> str:

@@ -6,7 +6,6 @@ blocks of 32, like `AtomCache`; transformers' own quantised caches keep what the
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -18,6 +17,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache
 
 from s3_retriever import AtomCache, Host, InputError, KVCodebook
+from s3_retriever.host.model import cache_argument
 from s3_retriever.kv.atoms import Codes
 from s3_retriever.kv.attention import ATOM_ATTENTION
 from s3_retriever.kv.layer import AtomLayer
@@ -131,12 +131,6 @@ class Reader:
                 "Llama kind."
             )
         return modules
-
-
-def cache_argument(model: Any) -> str:
-    """What a model's `forward` calls its cache, which differs between versions of transformers."""
-    parameters = inspect.signature(type(model).forward).parameters
-    return "cache" if "cache" in parameters else "past_key_values"
 
 
 class Method:

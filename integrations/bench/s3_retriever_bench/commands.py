@@ -70,7 +70,7 @@ def quality(
         _option(
             "SET",
             "Question set: a JSON Lines file, or hotpotqa, 2wikimultihopqa, musique, fairytaleqa, "
-            "qmsum or scifact from the Hub; repeatable.",
+            "qmsum or scifact from the Hub, or dialogues, which are made up; repeatable.",
         ),
     ],
     host: Host = "minilm",
@@ -516,10 +516,21 @@ def longcontext(
     ] = None,
     host: Host = "minilm",
     codebook: CodebookFolder = None,
+    kv_codebook: Annotated[
+        str | None,
+        _option(
+            "FOLDER",
+            "For hybrid-cache, dictionaries of the host's keys and values.",
+            "those shipped for the host",
+        ),
+    ] = None,
     method: Annotated[
         list[str] | None,
         _option(
-            "NAME", "full, truncation, bm25, dense, s3, hybrid or hybrid-minilm; repeatable.", "all"
+            "NAME",
+            "full, truncation, bm25, dense, s3, hybrid, hybrid-minilm or hybrid-cache; hybrid and "
+            "hybrid-minilm also with a form of evidence, such as hybrid-section; repeatable.",
+            "all but hybrid-cache, in the default form",
         ),
     ] = None,
     token_budget: Annotated[
@@ -531,6 +542,13 @@ def longcontext(
     max_context_tokens: Annotated[
         int | None, _number("Skip questions about longer contexts.", "none skipped")
     ] = None,
+    kl: Annotated[
+        bool,
+        typer.Option(
+            "--kl/--no-kl",
+            help="Read whole contexts, too, to see how far evidence changes what the host expects.",
+        ),
+    ] = True,
     needle: Annotated[
         bool, typer.Option("--needle/--no-needle", help="Look for needles in haystacks, too.")
     ] = True,
@@ -562,6 +580,7 @@ def longcontext(
     plan = Plan(
         host=host,
         codebook=codebook,
+        kv_codebook=kv_codebook,
         data=data or [],
         tasks=task or [],
         methods=method or [],
@@ -570,6 +589,7 @@ def longcontext(
         paragraphs=paragraphs,
         questions=questions,
         max_context_tokens=max_context_tokens,
+        kl=kl,
         needle=needle,
         lengths=needle_tokens or [],
         depths=needle_depth or [],
@@ -709,13 +729,16 @@ def adapt(
     quick: Annotated[
         bool, typer.Option("--quick", help="1 seed, 8 steps, 16 prompts of each kind.")
     ] = False,
+    only_start: Annotated[
+        int | None, _number("Train nothing; time the starts with N examples a side.", "not set")
+    ] = None,
     split: Annotated[Split, _option("SPLIT", "Prompts: test, dev (for tuning) or all.")] = "test",
     out: OutFolder = None,
     fresh: Fresh = False,
 ) -> None:
     """Adapters: refusals learnt in a few steps by SAILS, other LoRA starts and full training."""
-    from s3_retriever_bench.adapt_tables import adapt_tables
-    from s3_retriever_bench.adapting import STARTS, Plan, run_adapt
+    from s3_retriever_bench.adapt_tables import adapt_tables, starting_table
+    from s3_retriever_bench.adapting import STARTS, Plan, run_adapt, run_starting
     from s3_retriever_bench.behaviour import Sources
     from s3_retriever_bench.report import write_adapt
 
@@ -739,6 +762,10 @@ def adapt(
         folder=out,
         fresh=fresh,
     )
+    if only_start is not None:
+        remark = f"sails compares {only_start} examples on each side."
+        _print([starting_table(run_starting(plan, only_start))], remark)
+        return
     figures = run_adapt(plan)
     _print(adapt_tables(figures))
     if out is not None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
-from s3_retriever import Codebook, Document, Host, LongContext, ScannedContext, Span
+from s3_retriever import Codebook, Document, Host, KVCodebook, LongContext, ScannedContext, Span
+from s3_retriever.answer.evidence_cache import EvidenceCache
 from s3_retriever.answer.prompt import join_evidence
 from s3_retriever.encoder.words import WordsEncoder
 from s3_retriever.host.source import MINILM
-from s3_retriever.types import Mode
+from s3_retriever.types import ContextForm, Mode
 from s3_retriever_bench.clock import Cost, metered
 from s3_retriever_bench.longbench import join_documents
 from s3_retriever_bench.passages import Passage, chunks, cut_all, fill_and_cut
@@ -26,8 +27,17 @@ _SCANS: Mapping[str, tuple[str, Mode]] = {
     "s3": ("host", "s3"),
     "hybrid": ("host", "hybrid"),
     "hybrid-minilm": (MINILM, "hybrid"),
+    "hybrid-cache": ("cache", "hybrid"),
 }
+# As `hybrid`, but the host reads the context once more, and then not the evidence.
+CACHED = "hybrid-cache"
 METHODS = ("full", "truncation", "bm25", "dense", "s3", "hybrid", "hybrid-minilm")
+# The same evidence in a form other than the default: the method and the form.
+FORMS: Mapping[str, tuple[str, ContextForm]] = {
+    f"{method}-{form}": (method, form)
+    for method in ("hybrid", "hybrid-minilm")
+    for form in get_args(ContextForm)
+}
 
 
 class Tools:
@@ -36,19 +46,36 @@ class Tools:
     Args:
         model: Scans contexts with the host itself.
         codebook: The host's codebook; None if it has none.
+        kv_codebook: Dictionaries of its keys and values, or their folder; None for those shipped.
     """
 
-    def __init__(self, model: LongContext, codebook: Codebook | None) -> None:
+    def __init__(
+        self,
+        model: LongContext,
+        codebook: Codebook | None,
+        kv_codebook: str | KVCodebook | None = None,
+    ) -> None:
         self.host = model.host
         self.tokenizer = model.host.tokenizer
         self._readers = {"host": model}
         self._codebook = codebook
+        self._kv_codebook = kv_codebook
 
     def reader(self, name: str) -> LongContext:
-        """What scans contexts: `host`, `words` without running any model, or `minilm`."""
+        """What scans contexts: `host`, `cache`, `words` without running any model, or `minilm`."""
+        makers = {"cache": self._caching, "words": self._words, MINILM: self._minilm}
         if name not in self._readers:
-            self._readers[name] = self._words() if name == "words" else self._minilm()
+            self._readers[name] = makers[name]()
         return self._readers[name]
+
+    def _caching(self) -> LongContext:
+        return LongContext(
+            self.host,
+            codebook=self._codebook,
+            fallback=None if self._codebook else "bm25",
+            evidence="cache",
+            kv_codebook=self._kv_codebook,
+        )
 
     def _words(self) -> LongContext:
         if self._codebook is None:
@@ -113,6 +140,7 @@ class ReadContext:
         if method == "dense":
             _ = self._dense
             return self._costs["dense"]
+        method, _ = FORMS.get(method, (method, None))
         if method in _SCANS:
             reader, _ = _SCANS[method]
             self._scanned(reader)
@@ -123,7 +151,7 @@ class ReadContext:
         """What a method keeps of the context for a question.
 
         Args:
-            method: A name from `METHODS`.
+            method: A name from `METHODS` or `FORMS`.
             question: Any text.
             budget: Maximum tokens of the host; `full` ignores it.
 
@@ -138,9 +166,22 @@ class ReadContext:
             passages, ranker = self._dense
             numbers = ranker.rank(question, len(passages))
             return self._shrunk(lambda room: self._chunks(numbers, room), budget)
+        return join_evidence(self.spans(method, question, budget))
+
+    def spans(self, method: str, question: str, budget: int) -> list[Span]:
+        """The evidence of a method that scans."""
+        method, form = FORMS.get(method, (method, None))
         reader, mode = _SCANS[method]
-        scanned = self._scanned(reader)
-        return join_evidence(scanned.compress(question, token_budget=budget, mode=mode))
+        return self._scanned(reader).compress(
+            question, token_budget=budget, mode=mode, context=form
+        )
+
+    @property
+    def memory(self) -> EvidenceCache:
+        """What the host cached of the context."""
+        memory = self._scanned("cache").memory
+        assert memory is not None
+        return memory
 
     @cached_property
     def _offsets(self) -> list[tuple[int, int]]:

@@ -34,10 +34,11 @@ from s3_retriever.types import Split
 from s3_retriever_bench.answering import Answerer, Asked
 from s3_retriever_bench.claims import check, longcontext_claims
 from s3_retriever_bench.corpus import source_files, text_of
-from s3_retriever_bench.evidence import METHODS, ReadContext, Tools
+from s3_retriever_bench.evidence import CACHED, FORMS, METHODS, ReadContext, Tools
 from s3_retriever_bench.longbench import TASKS, Sample, choose, read_samples
 from s3_retriever_bench.storage import Store, machine, text_digest, versions
 
+_ALL_METHODS = (*METHODS, CACHED, *FORMS)
 _BUDGETS = (512, 1024, 2048)
 _LENGTHS = (4_096, 8_192, 16_384, 32_768, 65_536)
 _DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -47,7 +48,7 @@ _COLUMNS = (
 )
 _VERSIONS = ("s3-retriever", "torch", "transformers", "sentence-transformers", "faiss-cpu")
 # The methods that need a host that generates: an encoder finds evidence, and so does MiniLM.
-_FOR_DECODERS = ("full", "hybrid-minilm")
+_FOR_DECODERS = ("full", "hybrid-minilm", CACHED)
 
 _WARM_UP_BUDGET = 16
 _WARM_UP = Sample(
@@ -90,6 +91,7 @@ class Plan:
 
     host: str = "minilm"
     codebook: str | None = None
+    kv_codebook: str | None = None
     data: Sequence[str] = ()
     tasks: Sequence[str] = ()
     methods: Sequence[str] = ()
@@ -98,6 +100,7 @@ class Plan:
     paragraphs: int = 60
     questions: int | None = None
     max_context_tokens: int | None = None
+    kl: bool = True
     needle: bool = True
     lengths: Sequence[int] = ()
     depths: Sequence[float] = ()
@@ -110,8 +113,11 @@ class Plan:
     def __post_init__(self) -> None:
         """Refuse what cannot be measured, sort, and set defaults."""
         for name in self.methods:
-            if name not in METHODS:
-                raise InputError(f"There is no method {name!r}; choose from {', '.join(METHODS)}.")
+            if name not in _ALL_METHODS:
+                allowed = ", ".join(_ALL_METHODS)
+                raise InputError(f"There is no method {name!r}; choose from {allowed}.")
+        if CACHED in self.methods and self.needle:
+            raise InputError(f"Method {CACHED!r} is measured on questions alone; add --no-needle.")
         if not all(0 <= depth <= 1 for depth in self.depths):
             raise InputError("A needle's depth must be from 0 (beginning) to 1 (end).")
         if not (self.data or self.tasks or self.needle):
@@ -119,7 +125,7 @@ class Plan:
                 "There is nothing to measure; give questions with --data or --task, or omit "
                 "--no-needle."
             )
-        chosen = [name for name in METHODS if not self.methods or name in self.methods]
+        chosen = [name for name in _ALL_METHODS if name in (self.methods or METHODS)]
         object.__setattr__(self, "methods", tuple(chosen))
         object.__setattr__(self, "budgets", tuple(sorted(set(self.budgets or _BUDGETS))))
         object.__setattr__(self, "lengths", tuple(sorted(set(self.lengths or _LENGTHS))))
@@ -155,7 +161,7 @@ def run_longcontext(plan: Plan) -> dict[str, Any]:
     model = LongContext(plan.host, codebook=book, fallback=None if book else "bm25")
     host = model.host
     answerer = _answerer(host)
-    methods = [name for name in plan.methods if answerer or name not in _FOR_DECODERS]
+    methods = [name for name in plan.methods if answerer or _plain(name) not in _FOR_DECODERS]
     if not methods:
         raise InputError(
             f"Host {plan.host!r} cannot generate, which all chosen methods need; choose another "
@@ -168,7 +174,7 @@ def run_longcontext(plan: Plan) -> dict[str, Any]:
     lengths = plan.lengths if plan.needle else ()
     texts = {tokens: text_of(files, tokens, host.tokenizer) for tokens in lengths}
     store = Store(plan.folder, settings, plan.fresh)
-    run = _Run(plan, methods, Tools(model, book), answerer, store)
+    run = _Run(plan, methods, Tools(model, book, plan.kv_codebook), answerer, store)
     with store.resumable():
         values, needles = run.questions(chosen), run.needles(texts)
     figures = {
@@ -187,6 +193,11 @@ def run_longcontext(plan: Plan) -> dict[str, Any]:
     return figures | {"claims": check(longcontext_claims(figures))}
 
 
+def _plain(method: str) -> str:
+    """A method without the form of its evidence."""
+    return FORMS[method][0] if method in FORMS else method
+
+
 def _fitting(samples: Sequence[Sample], limit: int | None, host: Host) -> Sequence[Sample]:
     """The samples whose contexts have at most `limit` tokens of a host, if there is a limit."""
     if limit is None:
@@ -201,7 +212,7 @@ def _codebook(plan: Plan) -> Codebook | None:
     try:
         return find_codebook(plan.host, plan.codebook)
     except CodebookError:
-        if plan.codebook is not None or {"s3", "hybrid"} & set(plan.methods):
+        if plan.codebook is not None or {"s3", "hybrid"} & set(map(_plain, plan.methods)):
             raise
         return None
 
@@ -219,7 +230,7 @@ def _remark(plan: Plan, left_out: int, *, generates: bool) -> str:
     if not generates:
         remarks.append(
             f"Host {plan.host} cannot generate: answers and the methods "
-            f"{' and '.join(_FOR_DECODERS)} are left out."
+            f"{' and '.join(_FOR_DECODERS[:2])} are left out."
         )
     if left_out:
         remarks.append(
@@ -244,6 +255,8 @@ def _settings(plan: Plan, host: Host, book: Codebook | None) -> dict[str, Any]:
         "split": plan.split,
         "paragraphs": plan.paragraphs,
         "seed": plan.seed,
+        # Runs from before the option have read the whole context.
+        **({} if plan.kl else {"kl": False}),
     }
 
 
@@ -285,7 +298,7 @@ class _Run:
         """Ask questions about one context with each method."""
         with ReadContext(samples[0].documents, self._tools) as context:
             for sample in samples:
-                asked = Asked(sample, context, self._answerer)
+                asked = Asked(sample, context, self._answerer, kl=self._plan.kl)
                 for method, answers in parts.items():
                     bar.set_postfix_str(f"{sample.task.name}, {method}")
                     answers.append(self._question(sample, asked, method))
@@ -328,7 +341,7 @@ class _Run:
     def _warmed_up(self) -> bool:
         """Let every method read and answer once, because first runs load, compile and allocate."""
         with ReadContext(_WARM_UP.documents, self._tools) as context:
-            asked = Asked(_WARM_UP, context, self._answerer)
+            asked = Asked(_WARM_UP, context, self._answerer, kl=self._plan.kl)
             for method in self._methods:
                 asked.measure(method, [_WARM_UP_BUDGET])
         return True

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 
 import numpy as np
 
-from s3_retriever import Codebook, Document, Host, InputError, Recipe, S3Index, Span
+from s3_retriever import (
+    Codebook,
+    Document,
+    Host,
+    InputError,
+    Recipe,
+    S3Index,
+    Span,
+    Turn,
+    conversation,
+)
 from s3_retriever.calibration.question_sets import Piece
 from s3_retriever.encoder import CachingEncoder, Encoder
 from s3_retriever.encoder.words import WordsEncoder
@@ -47,6 +58,10 @@ _MANY = 500
 _DEPTH = 1_000
 # The constant of LangChain's EnsembleRetriever.
 _RANK_CONSTANT = 60
+# A turn of a transcript.
+_TURN = re.compile(
+    r"^(?:\[(?P<time>[^\]\n]+)\] )?(?P<speaker>[^:\n]{1,100}): ?(?P<text>.*)$", re.MULTILINE
+)
 # Chunks that the compressor gets from the vector store.
 _CHUNKS = 20
 
@@ -147,13 +162,62 @@ class _IndexSearcher(Searcher):
         )
 
     def ranked(self, question: str, count: int) -> Sequence[Span]:
-        return self._index.search(question, count, mode=self._mode)
+        return self._index.search(question, count, mode=self._mode, context=self._context)
 
     def size(self) -> int:
         return int(self._index.stats()["bytes"])
 
     def close(self) -> None:
         self._index.close()
+
+
+# The parts of a document, as documents, and where each begins in it.
+Parts = Callable[[Document, OffsetTokenizer], Iterator[tuple[Document, int]]]
+
+
+class _InParts(Searcher):
+    """`hybrid` over documents whose parts are indexed as documents of their own."""
+
+    def __init__(self, parts: Parts, shared: Resources, documents: Sequence[Document]) -> None:
+        # The document that a part is from, and where the part begins.
+        self._places: dict[str, tuple[str, int]] = {}
+        indexed = []
+        for document in documents:
+            for part, start in parts(document, shared.tokenizer):
+                self._places[part.id] = document.id, start
+                indexed.append(part)
+        self._searcher = _indexed("hybrid", "default", shared, indexed)
+
+    def search(self, question: str, budget: int) -> Sequence[Passage]:
+        return [self._placed(piece) for piece in self._searcher.search(question, budget)]
+
+    def _placed(self, piece: Piece) -> Passage:
+        document_id, shift = self._places[piece.document_id]
+        start, end = piece.start + shift, piece.end + shift
+        return Passage(document_id, start, end, piece.tokens, piece.text, "")
+
+    def size(self) -> int:
+        return self._searcher.size()
+
+    def close(self) -> None:
+        self._searcher.close()
+
+
+def _turns(document: Document, _: OffsetTokenizer) -> Iterator[tuple[Document, int]]:
+    """The turns of a transcript (`speaker: text`, a line per turn); any other document whole."""
+    found = list(_TURN.finditer(document.text))
+    if len(found) < max(2, len(document.text.splitlines())):
+        yield document, 0
+        return
+    spoken = (Turn(turn["text"], turn["speaker"], turn["time"]) for turn in found)
+    for part in conversation(spoken, title=document.title, id=document.id):
+        yield part, found[int(part.metadata["turn"]) - 1].start("text")
+
+
+def _sections(document: Document, tokenizer: OffsetTokenizer) -> Iterator[tuple[Document, int]]:
+    """Runs of whole sentences of up to 254 tokens."""
+    for part in chunks(document, tokenizer):
+        yield Document(part.text, f"{document.id}#{part.start}", document.metadata), part.start
 
 
 class _Ensemble(Searcher):
@@ -230,7 +294,9 @@ class _Compressed(Searcher):
             Document(self._passages[n].text, str(n), {"title": self._passages[n].title})
             for n in numbers
         ]
-        spans = self._compressor.compress(question, documents, token_budget=budget)
+        spans = self._compressor.compress(
+            question, documents, token_budget=budget, context="sentence"
+        )
         return [_within(self._passages[int(span.document_id)], span) for span in spans]
 
     def size(self) -> int:
@@ -312,7 +378,10 @@ METHODS: Mapping[str, Callable[[Resources, Sequence[Document]], Searcher]] = {
     "s3": partial(_indexed, "s3", "default"),
     "hybrid": partial(_indexed, "hybrid", "default"),
     "hybrid-passage": partial(_indexed, "hybrid", "default", context="passage"),
+    "hybrid-neighbours": partial(_indexed, "hybrid", "default", context="neighbours"),
     "hybrid-section": partial(_indexed, "hybrid", "default", context="section"),
+    "hybrid-turns": partial(_InParts, _turns),
+    "hybrid-sections": partial(_InParts, _sections),
     "s3-paper": partial(_indexed, "s3", "paper"),
     "s3-paper-literal": partial(_indexed, "s3", "paper-literal"),
     "hybrid-paper": partial(_indexed, "hybrid", "paper"),

@@ -23,6 +23,8 @@ CHUNK_TOKENS = 128
 _MOST_SLOW_TOKENS = 3_000_000
 # Vectors to add at once, in steps small enough for a bar to move.
 _BLOCK = 2_048
+# The faster of its two backends.
+BM25S_BACKEND = "numba"
 _HNSW_NEIGHBOURS, _HNSW_SEARCH = 32, 64
 
 
@@ -116,7 +118,7 @@ def _bm25s(texts: Sequence[str]) -> Ask:
 
     # It logs its work, and sets the level of its logger itself.
     logging.getLogger("bm25s").setLevel(logging.WARNING)
-    index: Any = bm25s.BM25(backend="numba")  # The faster of its two backends.
+    index: Any = bm25s.BM25(backend=BM25S_BACKEND)
     index.index(bm25s.tokenize(list(texts), show_progress=False), show_progress=False)
     results = min(RESULTS, len(texts))
 

@@ -17,6 +17,7 @@ from s3_retriever import Codebook, Document, Host, InputError, __version__
 from s3_retriever.calibration.evaluation import evidence_recall
 from s3_retriever.calibration.public_sets import load_set
 from s3_retriever.calibration.question_sets import Choice, Context, Question, Task, build_task
+from s3_retriever_bench import dialogues
 from s3_retriever_bench.methods import METHODS, Resources, Searcher, method_names
 from s3_retriever_bench.metrics import answer_recall, ndcg, reciprocal_rank
 from s3_retriever_bench.statistics import QualitySummary
@@ -72,7 +73,8 @@ def run_quality(
 def _tasks(sources: Sequence[str], choice: Choice) -> dict[str, Task]:
     tasks: dict[str, Task] = {}
     for source in sources:
-        task = build_task(load_set(source), choice)
+        made_up = source == dialogues.NAME
+        task = build_task(dialogues.dialogues() if made_up else load_set(source), choice)
         if task.name in tasks:
             raise InputError(f"Two question sets are named {task.name!r}; rename one of the files.")
         tasks[task.name] = task

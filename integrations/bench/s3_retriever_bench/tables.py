@@ -452,10 +452,11 @@ def _question_tables(summary: LongContextSummary) -> Iterator[Grid]:
         title = f"All tasks: {MEASURES[measure]} (95 % interval; questions)"
         means = partial(_mean, summary, measure)
         yield _by_budget(title, summary, summary.compared(measure), means)
-    for measure in measures if "hybrid" in summary.methods else ():
-        what = f"{MEASURES[measure]} of hybrid less that of others"
-        names = [name for name in summary.compared(measure) if name != "hybrid"]
-        gains = partial(_hybrid_gain, summary, measure)
+    lead = next((name for name in summary.methods if name.startswith("hybrid")), None)
+    for measure in measures if lead else ():
+        what = f"{MEASURES[measure]} of {lead} less that of others"
+        names = [name for name in summary.compared(measure) if name != lead]
+        gains = partial(_lead_gain, summary, lead, measure)
         yield _by_budget(f"All tasks: {what}, paired (95 % interval)", summary, names, gains)
     for measure in measures:
         yield _by_task(summary, measure)
@@ -550,8 +551,10 @@ def _mean(summary: LongContextSummary, measure: Measure, name: str, budget: int)
     return f"{mean} ({low}-{high}; {estimate.n})"
 
 
-def _hybrid_gain(summary: LongContextSummary, measure: Measure, name: str, budget: int) -> str:
-    return signed(summary.against("hybrid", name, budget, measure))
+def _lead_gain(
+    summary: LongContextSummary, lead: str, measure: Measure, name: str, budget: int
+) -> str:
+    return signed(summary.against(lead, name, budget, measure))
 
 
 def _value(value: float, measure: Measure) -> str:

@@ -14,7 +14,7 @@ from s3_retriever import Codebook, Host, InputError
 from s3_retriever.cli.app import app
 from s3_retriever_bench import adapting, recovery
 from s3_retriever_bench.adapt_tables import adapt_tables, recovery_tables
-from s3_retriever_bench.adapting import STARTS, Plan, run_adapt
+from s3_retriever_bench.adapting import STARTS, Plan, run_adapt, run_starting
 from s3_retriever_bench.behaviour import (
     Sources,
     contrast_pairs,
@@ -209,6 +209,21 @@ def test_every_start_is_measured_and_a_run_resumes(plan, monkeypatch, tmp_path):
     assert sum(1 for _ in adapt_tables(again)) == 4
     with pytest.raises(InputError, match="steps changed"):
         run_adapt(replace(plan, steps=3))
+
+
+def test_the_starts_alone_are_timed(plan, sources, decoder):
+    names = ("harmful", "benign", "contrast", "text")
+    data = [part for name, path in zip(names, sources, strict=True) for part in (f"--{name}", path)]
+    folders = ["--host", decoder / "host", "--codebook", decoder / "codebook", "--tap", "hidden.0"]
+    command = ["bench", "adapt", *data, *folders, "--start", "sails", "--only-start"]
+    result = CliRunner().invoke(app, [str(part) for part in [*command, 40]])
+    assert result.exit_code == 0, result.output
+    assert "sails compares 40 examples" in result.output
+    figures = run_starting(plan, 40)
+    assert set(figures["seconds"]) == set(STARTS) - {"full"}
+    assert figures["seconds"]["sails"] > 0
+    with pytest.raises(InputError, match="has 40 prompts; ask for at most as many"):
+        run_starting(plan, 41)
 
 
 def test_bad_input(plan, sources, tmp_path):

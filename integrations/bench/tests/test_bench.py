@@ -14,7 +14,7 @@ from s3_retriever.calibration.question_sets import Context, Question
 from s3_retriever.calibration.questions import GoldSpan
 from s3_retriever.cli.app import app
 from s3_retriever.search import Span
-from s3_retriever_bench import startup
+from s3_retriever_bench import memory, startup
 from s3_retriever_bench.drawing import spread
 from s3_retriever_bench.metrics import answer_recall, ndcg, reciprocal_rank
 from s3_retriever_bench.statistics import difference, estimate
@@ -197,7 +197,11 @@ def test_unusable_choices_end_before_anything_is_measured(tmp_path, quality, que
     assert quality("--split", "train").exit_code == 2
 
 
-def test_the_memory_command_indexes_as_many_tokens_as_asked(tmp_path, tiny_bert, tiny_codebook):
+def test_the_memory_command_indexes_as_many_tokens_as_asked(
+    tmp_path, tiny_bert, tiny_codebook, monkeypatch
+):
+    # Processes of their own take seconds to start; what they return has tests of its own.
+    monkeypatch.setattr(memory, "run_alone", lambda work, *arguments: work(*arguments))
     out, text = tmp_path / "memory.json", tmp_path / "text.txt"
     text.write_text("A baker mends warm bread before dawn. " * 50)
     host = ["--host", tiny_bert, "--codebook", tiny_codebook]

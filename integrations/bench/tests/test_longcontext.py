@@ -254,7 +254,7 @@ def test_public_tasks_are_read_from_the_archive(tmp_path, monkeypatch):
     assert choose(samples, 2, 3) == choose(samples, None, 3)[:2]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, "hybrid-section"])
 def test_every_method_keeps_to_the_budget(tools, sentences, method):
     with read(story(sentences, 200), tools) as context:
         assert context.tokens > 1_400
@@ -422,7 +422,7 @@ def test_a_causal_host_is_measured_from_end_to_end(tmp_path, answerer_folder, qu
     haystack.write_text(" ".join(sentences))
     out = tmp_path / "new" / "out"
     fixed = ["--host", answerer_folder, "--data", questions, "--haystack", haystack, "--out", out]
-    fixed += ["--token-budget", 64, "--token-budget", 200, "--needles", 1, "--needle-tokens", 600]
+    fixed += ["--token-budget", 64, "--needles", 1, "--needle-tokens", 600]
     fixed += ["--needle-depth", 0, "--needle-depth", 1]
     result = s3(*fixed)
     assert result.exit_code == 0, result.output
@@ -525,6 +525,21 @@ def test_an_interrupted_run_says_what_it_keeps(encoder, monkeypatch):
     monkeypatch.setattr(Asked, "measure", interrupted)
     result = s3(*encoder, "--method", "bm25")
     assert result.exit_code == 130 and "Finished parts are kept in" in said(result)
+
+
+def test_forms_of_evidence_are_compared_without_reading_whole_contexts(answerer_folder, questions):
+    forms = ["hybrid-sentence", "hybrid-neighbours", "hybrid-section"]
+    plan = Plan(
+        host=str(answerer_folder), data=[str(questions)], methods=forms[::-1], budgets=[64],
+        questions=1, kl=False, needle=False,
+    )  # fmt: skip
+    figures = run_longcontext(plan)
+    assert list(figures["values"]) == forms
+    columns = [figures["values"][form]["budgets"]["64"] for form in forms]
+    assert all(column["nll"][0] > 0 and column["kl"] == [None] * 2 for column in columns)
+    titles = [grid.title for grid in longcontext_tables(figures)]
+    assert any("score of hybrid-sentence less" in title for title in titles)
+    assert not any("KL" in title for title in titles)
 
 
 def test_words_need_no_codebook_and_features_do(tiny_llama, questions):

@@ -13,6 +13,7 @@ from s3_retriever import Codebook, Document, Host, InputError, S3Index, TopKSAE
 from s3_retriever.codebook.recipes import default_recipe
 from s3_retriever.codebook.whitening import fit_whitening
 from s3_retriever.host.taps import Tap, read_each
+from s3_retriever_bench.dialogues import dialogues
 from s3_retriever_bench.embedder import Embedder
 from s3_retriever_bench.methods import (
     METHODS,
@@ -63,6 +64,30 @@ def test_a_method_finds_pieces_of_the_documents_within_the_budget(name, shared, 
         # The paper's question side need not fire on anything, least of all in a random host.
         assert pieces or name == "s3-paper"
         assert searcher.size() > sum(len(piece.text) for piece in pieces)
+
+
+def test_turns_of_a_transcript_are_found_by_who_said_them_when(shared):
+    lines = [
+        "[8 May 2023, 13:56] Ann: When can we ship?",
+        "[8 May 2023, 13:58] Bob: On Tuesday.",
+        "[9 May 2023, 09:05] Bob: I am late.",
+    ]
+    transcript = Document("\n".join(lines), "talk")
+    with closing(METHODS["hybrid-turns"](shared, [transcript])) as searcher:
+        piece, *_ = searcher.search("What did Bob say on 9 May?", 300)
+    assert (piece.document_id, piece.text) == ("talk", "I am late.")
+    assert transcript.text[piece.start : piece.end] == piece.text
+
+
+def test_questions_about_dialogues_name_one_turn():
+    rows = dialogues().rows
+    assert rows == dialogues().rows
+    for row in rows[:60]:
+        ((source, number),) = row.support
+        (answer,) = row.answers
+        speaker, _, said = source.pieces[number].partition("] ")[2].partition(": ")
+        assert answer in said and speaker in row.question
+    assert len({(row.question, row.sources[0].name) for row in rows}) == len(rows)
 
 
 @pytest.mark.parametrize("name", ["bm25", "dense-sentence", "ensemble-rrf", "ensemble-zscore"])

@@ -22,7 +22,7 @@ from langchain_s3_retriever.documents import (
 from langchain_s3_retriever.settings import Count, Share, is_blank
 from s3_retriever import InputError
 from s3_retriever.processes import renew_after_fork
-from s3_retriever.types import ContextForm, Mode, Order
+from s3_retriever.types import DEFAULT_CONTEXT, ContextForm, Mode, Order
 
 if TYPE_CHECKING:
     from langchain_core.callbacks import Callbacks
@@ -80,8 +80,8 @@ class S3Compressor(BaseDocumentCompressor):
     """`s3` (co-activation of features), `bm25`, or `hybrid`, which fuses both."""
     order: Order = "score"
     """`score`, best first, or `document`, as in the documents."""
-    context: ContextForm = "sentence"
-    """What a span takes along of the text around it: `sentence`, `passage` or `section`."""
+    context: ContextForm = DEFAULT_CONTEXT
+    """What a span takes along of the text around it, as in `S3Index.search`."""
     host: str | Host = "minilm"
     """`minilm`, a local folder, a model id on the Hugging Face Hub, or a loaded host."""
     codebook: str | Path | Codebook | None = None

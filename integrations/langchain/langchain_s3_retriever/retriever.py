@@ -19,7 +19,15 @@ from langchain_s3_retriever.documents import (
     to_parent,
 )
 from langchain_s3_retriever.settings import Count, Share, is_blank
-from s3_retriever.types import ContextForm, GroupBy, Mode, Order, Where, refuse_arguments
+from s3_retriever.types import (
+    DEFAULT_CONTEXT,
+    ContextForm,
+    GroupBy,
+    Mode,
+    Order,
+    Where,
+    refuse_arguments,
+)
 
 if TYPE_CHECKING:
     from langchain_core.callbacks import (
@@ -51,8 +59,8 @@ class SearchOptions(TypedDict, total=False):
         group_by: `document` returns whole documents, ranked by all of their evidence.
         spans_per_document: Maximum number of spans of a document; None for no limit, or 3 with
             `group_by`.
-        context: What a span takes along of the text around it: `sentence`, `passage` or `section`,
-            as in `S3Index.search`.
+        context: What a span takes along of the text around it: `sentence`, `passage`, `neighbours`
+            or `section`, as in `S3Index.search`.
     """
 
     k: int | None
@@ -130,8 +138,8 @@ class S3Retriever(BaseRetriever):
     """`document` returns whole documents, ranked by all of their evidence."""
     spans_per_document: Count = None
     """Maximum number of spans of a document; None for no limit, or 3 with `group_by`."""
-    context: ContextForm = "sentence"
-    """What a span takes along of the text around it: `sentence`, `passage` or `section`."""
+    context: ContextForm = DEFAULT_CONTEXT
+    """What a span takes along of the text around it, as in `S3Index.search`."""
 
     @model_validator(mode="before")
     @classmethod

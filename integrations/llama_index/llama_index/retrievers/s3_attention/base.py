@@ -17,7 +17,7 @@ from llama_index.core.schema import BaseNode, IndexNode, NodeWithScore, QueryBun
 from llama_index.core.storage.docstore.types import BaseDocumentStore
 from llama_index.core.vector_stores import MetadataFilters
 from s3_retriever.processes import renew_after_fork
-from s3_retriever.types import ContextForm, Mode, Order, check_path, check_type
+from s3_retriever.types import DEFAULT_CONTEXT, ContextForm, Mode, Order, check_path, check_type
 
 from llama_index.retrievers.s3_attention.filters import where_of
 from llama_index.retrievers.s3_attention.merging import Merge, merge_spans
@@ -86,8 +86,8 @@ class S3Retriever(BaseRetriever):
             spans.
         spans_per_node: Maximum number of spans of a node; no limit by default, or 3 with
             `group_by`.
-        context: What a span takes along of the text around it: `sentence`, `passage` or `section`,
-            as in `S3Index.search`.
+        context: What a span takes along of the text around it: `sentence`, `passage`, `neighbours`
+            or `section`, as in `S3Index.search`.
         docstore: The docstore that `refresh` reads.
         callback_manager: As for every retriever of LlamaIndex.
         object_map: Objects that index nodes refer to, by `index_id`.
@@ -112,7 +112,7 @@ class S3Retriever(BaseRetriever):
         merge: Merge | None = None,
         group_by: Literal["node"] | None = None,
         spans_per_node: int | None = None,
-        context: ContextForm = "sentence",
+        context: ContextForm = DEFAULT_CONTEXT,
         docstore: BaseDocumentStore | None = None,
         callback_manager: CallbackManager | None = None,
         object_map: dict[str, Any] | None = None,
@@ -159,7 +159,7 @@ class S3Retriever(BaseRetriever):
         merge: Merge | None = None,
         group_by: Literal["node"] | None = None,
         spans_per_node: int | None = None,
-        context: ContextForm = "sentence",
+        context: ContextForm = DEFAULT_CONTEXT,
         host: str | Host = "minilm",
         codebook: str | Path | Codebook | None = None,
         recipe: str | Recipe = "default",

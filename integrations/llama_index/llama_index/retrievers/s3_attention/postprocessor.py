@@ -12,7 +12,7 @@ from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 from s3_retriever.processes import renew_after_fork
-from s3_retriever.types import ContextForm, Mode, Order
+from s3_retriever.types import DEFAULT_CONTEXT, ContextForm, Mode, Order
 
 from llama_index.retrievers.s3_attention.base import in_thread
 from llama_index.retrievers.s3_attention.nodes import check_nodes, described, to_node, to_scan
@@ -61,9 +61,9 @@ class S3NodePostprocessor(BaseNodePostprocessor):
         default="score", description="`score`, best first, or `document`, as in the nodes."
     )
     context: ContextForm = Field(
-        default="sentence",
-        description="What a span takes along of the text around it: `sentence`, `passage` or "
-        "`section`.",
+        default=DEFAULT_CONTEXT,
+        description="What a span takes along of the text around it: `sentence`, `passage`, "
+        "`neighbours` or `section`.",
     )
     host: str = Field(default="minilm", description="Host: `minilm`, a folder, or a model id.")
     codebook: str | None = Field(default=None, description="Name of the host's codebook.")

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 from s3_retriever import IndexStoreError
-from s3_retriever.types import ContextForm, Mode, Order, check_count, check_share
+from s3_retriever.types import DEFAULT_CONTEXT, ContextForm, Mode, Order, check_count, check_share
 
 from llama_index.retrievers.s3_attention.filters import where_of
 from llama_index.retrievers.s3_attention.merging import Merge
@@ -62,7 +62,7 @@ class Settings(BaseModel):
     merge: Merge | None = None
     group_by: Literal["node"] | None = None
     spans_per_node: Budget = None
-    context: ContextForm = "sentence"
+    context: ContextForm = DEFAULT_CONTEXT
     filters: MetadataFilters | None = None
 
     @field_validator("filters")
