@@ -323,9 +323,9 @@ class _TermReader:
         keys = (sentences.astype(np.uint64) << np.uint64(32)) | (hashes & _TERM_MASK)
         unique, inverse = np.unique(keys, return_inverse=True)
         owners = (unique >> np.uint64(32)).astype(np.int64)
-        total = np.bincount(inverse, values, minlength=len(unique))
-        n = np.searchsorted(owners, live, "right") - np.searchsorted(owners, live, "left")
-        return n, (unique & _TERM_MASK).astype(np.int64), total
+        total = np.bincount(inverse, values, minlength=len(unique)).astype(np.float64)
+        sizes = np.bincount(owners, minlength=end)[live].astype(np.int64)
+        return sizes, (unique & _TERM_MASK).astype(np.int64), total
 
 
 def _directions(vectors: NDArray[np.uint8]) -> NDArray[np.float32]:
