@@ -5,16 +5,33 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from s3_retriever.errors import IndexStoreError, S3Error, brief
+from s3_retriever.errors import IndexStoreError, InputError, S3Error, brief
+from s3_retriever.types import check_path, shown
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+# Also chained ones, such as `simplecache::s3://bucket`. A drive of Windows is a single letter.
+_URL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*::)*[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 def is_url(place: object) -> bool:
     """Whether a place is a URL rather than a path."""
     return isinstance(place, str) and _URL.match(place) is not None
+
+
+def local_path(value: Any, name: str = "path") -> Path:
+    """Check that a value is a path on this machine.
+
+    Raises:
+        InputError: It is a URL, or no path.
+    """
+    if is_url(value):
+        raise InputError(
+            f"The {name} {shown(value)} is a URL, from which indexes can only be opened; use a "
+            "folder here and copy it."
+        )
+    return check_path(value, name)
 
 
 def file_system(url: str) -> tuple[Any, str]:
@@ -30,10 +47,10 @@ def file_system(url: str) -> tuple[Any, str]:
         raise S3Error(
             f"{url} needs the library fsspec; install it with: pip install 's3-retriever[remote]'"
         ) from error
+    scheme, colon, rest = url.partition("://")
     try:
-        system, path = url_to_fs(url)
+        system, path = url_to_fs(scheme.lower() + colon + rest)
     except ImportError as error:
-        scheme = url.partition(":")[0]
         raise S3Error(
             f"fsspec has no driver for {scheme}:// ({brief(error)}); install it, e.g. s3fs for "
             "s3://, gcsfs for gs:// or adlfs for abfs://."

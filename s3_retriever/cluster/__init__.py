@@ -7,7 +7,8 @@ try:
     from s3_retriever.cluster.reading import read_documents
     from s3_retriever.cluster.sharded import ShardedIndex
 except ModuleNotFoundError as error:
-    if error.name != "ray":
+    # Ray is also installed without what reads data, which needs pyarrow.
+    if (error.name or "").partition(".")[0] not in ("ray", "pyarrow", "pandas"):
         raise
     raise S3Error(
         "Clusters need the library Ray; install it with: pip install 's3-retriever[ray]'"

@@ -12,7 +12,7 @@ from typing import Any
 import ray
 
 from s3_retriever.cluster.blocks import Block, BlockFolder, cut
-from s3_retriever.cluster.reading import Source, documents_of
+from s3_retriever.cluster.reading import Source, documents_of, is_dataset
 from s3_retriever.cluster.scanning import Job, Scanner
 from s3_retriever.cluster.session import start_ray
 from s3_retriever.document import Document
@@ -27,9 +27,9 @@ from s3_retriever.index.manifest import MANIFEST_NAME
 from s3_retriever.paths import lasting
 from s3_retriever.progress import Bar, progress_bar
 from s3_retriever.recipe import Recipe
-from s3_retriever.remote import is_url
+from s3_retriever.remote import local_path
 from s3_retriever.text import TEXT_ANALYSIS
-from s3_retriever.types import check_count, check_flag, check_path, check_source, shown
+from s3_retriever.types import check_count, check_flag, check_source, shown
 
 # Some minutes of a CPU: the most that the death of a worker costs.
 BLOCK_CHARACTERS = 500_000
@@ -85,15 +85,14 @@ def build(
         IndexStoreError: Another build is at work on `path`, not all machines see it, a block is
             damaged, or the disk refuses.
     """
-    if is_url(path):
-        raise InputError(f"{path} is a URL; build on a folder that all machines share, then copy.")
-    folder = check_path(path).absolute()
-    if not isinstance(host_name(host), str):
+    folder = local_path(path).absolute()
+    named = host_name(host)
+    if not isinstance(named, str):
         raise InputError("Workers load the host themselves; give its name, not a loaded one.")
     job = Job(
         folder,
         "",
-        lasting(host),
+        lasting(named),
         None if codebook is None else lasting(check_source(codebook, "codebook")),
         recipe,
         host_options,
@@ -109,8 +108,8 @@ def build(
     if not (folder / MANIFEST_NAME).exists():
         check_free(folder)
     start_ray()
-    reading = isinstance(documents, ray.data.Dataset)
-    workers = _room(workers, job.threads, gpus, int(reading))
+    # Ray Data reads in tasks of its own, which would wait for ever if workers had all CPUs.
+    workers = _room(workers, job.threads, gpus, reserve=int(is_dataset(documents)))
     blocks = BlockFolder(folder)
     with blocks.reserved(), blocks.witness() as witness:
         with (

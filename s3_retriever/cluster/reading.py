@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
-
-import ray.data
+from typing import TYPE_CHECKING, Any, TypeGuard, Union
 
 from s3_retriever.document import Document, as_documents
-from s3_retriever.errors import InputError, brief
+from s3_retriever.errors import InputError, S3Error, brief
 from s3_retriever.files import read_files
 from s3_retriever.remote import file_system, is_url, reaching
 from s3_retriever.types import check_items, check_path
 
-Source = ray.data.Dataset | str | Path | Iterable[Document | str] | Document
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+Source = Union["Dataset", str, Path, Iterable[Document | str], Document]
 
 _PARQUET = (".parquet", ".pq")
 _RECORDS = (".jsonl", ".ndjson")
 _FIELDS = ("text", "id", "metadata", "unit")
 _NAMED_COLUMNS = 8
+# Rows of a Parquet file that are held at once.
+_ROWS = 256
 
 
 def documents_of(source: Source) -> Iterator[Document]:
@@ -31,11 +35,17 @@ def documents_of(source: Source) -> Iterator[Document]:
     Raises:
         InputError: It is of another type; also while iterating, as `read_documents`.
     """
-    if isinstance(source, ray.data.Dataset):
+    if is_dataset(source):
         return _of_dataset(source)
     if isinstance(source, (str, Path)):
         return read_documents(source)
     return as_documents(source)
+
+
+def is_dataset(source: object) -> TypeGuard[Dataset]:
+    """Whether this is a dataset of Ray Data, which takes a while to import."""
+    data = sys.modules.get("ray.data")
+    return data is not None and isinstance(source, data.Dataset)
 
 
 def read_documents(places: Iterable[str | Path] | str | Path) -> Iterator[Document]:
@@ -56,14 +66,27 @@ def read_documents(places: Iterable[str | Path] | str | Path) -> Iterator[Docume
     for place in check_items(places, "places", (str, Path)):
         if is_url(place):
             yield from _at_url(place)
-        elif _is_parquet(path := check_path(place)):
-            if not path.exists():
-                raise InputError(f"{path} does not exist; check the path.")
-            yield from _of_parquet([str(path)])
-        elif path.is_dir() and (files := sorted(filter(_is_parquet, path.iterdir()))):
-            yield from _of_parquet([str(file) for file in files])
+        elif files := _parquet_files(check_path(place)):
+            for file in files:
+                yield from _of_parquet(str(file), None, str(file))
         else:
             yield from read_files(place)
+
+
+def _parquet_files(path: Path) -> list[Path]:
+    """The Parquet files that a path means, in order; none if it is no such file or folder.
+
+    Raises:
+        InputError: The file does not exist.
+    """
+    if path.is_dir():
+        return sorted(filter(_is_parquet, path.iterdir()))
+    if not _is_parquet(path):
+        return []
+    files = [path] if path.is_file() else sorted(path.parent.glob(path.name))
+    if not files:
+        raise InputError(f"{path} does not exist; check the path.")
+    return files
 
 
 def _is_parquet(path: Path | PurePosixPath) -> bool:
@@ -78,20 +101,38 @@ def _at_url(url: str) -> Iterator[Document]:
         raise InputError(f"There are no files at {url}; check the address.")
     for file in files:
         if _is_parquet(file):
-            yield from _of_parquet([str(file)], filesystem=system)
+            yield from _of_parquet(url, system, str(file))
         elif file.suffix.lower() in _RECORDS:
             yield from _of_lines(url, system, file)
         else:
             yield from _of_copy(url, system, file, PurePosixPath(top))
 
 
-def _of_parquet(files: list[str], **options: Any) -> Iterator[Document]:
-    # Reading takes no CPU of those that are counted: workers may hold all of them.
-    dataset = ray.data.read_parquet(files, num_cpus=0, **options)
-    return _of_dataset(dataset)
+def _of_parquet(url: str, system: Any, file: str) -> Iterator[Document]:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ModuleNotFoundError as error:
+        raise S3Error(
+            f"Reading {url} needs the library pyarrow; install it with: pip install "
+            "'s3-retriever[ray]'"
+        ) from error
+    try:
+        rows = _rows(pq.ParquetFile(file, filesystem=system))
+        for number, row in enumerate(rows):
+            yield _document(row, f"Row {number:,} of {file}")
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(
+            f"{url} cannot be read as Parquet ({brief(error)}); check the file."
+        ) from error
 
 
-def _of_dataset(dataset: ray.data.Dataset) -> Iterator[Document]:
+def _rows(parquet: Any) -> Iterator[dict[str, Any]]:
+    for batch in parquet.iter_batches(_ROWS):
+        yield from batch.to_pylist()
+
+
+def _of_dataset(dataset: Dataset) -> Iterator[Document]:
     dataset.context.execution_options.preserve_order = True
     dataset.context.enable_progress_bars = False
     for number, row in enumerate(dataset.iter_rows()):

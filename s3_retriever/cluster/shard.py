@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pickle
+import socket
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from s3_retriever.document import Document
+from s3_retriever.errors import IndexStoreError, S3Error
 from s3_retriever.index import Snapshot, Store
 from s3_retriever.index.manifest import SegmentEntry
 from s3_retriever.search.part import PartSearch, Ranked, Request
@@ -17,6 +20,14 @@ from s3_retriever.search.parts import Ask, Sizes
 
 # Searches that a shard remembers; whoever leads more has forgotten to end some.
 _MOST_SEARCHES = 64
+
+
+def packed(value: Any) -> bytes:
+    """A value as processes of a cluster hand it on.
+
+    Ray's own pickler, which can also send functions, takes several times as long.
+    """
+    return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
 
 
 class SearchGoneError(Exception):
@@ -78,28 +89,46 @@ class Shard:
         self._opening = threading.Lock()
         self._searches: dict[str, PartSearch] = {}
 
+    def ready(self) -> S3Error | None:
+        """Open the index and load what a search needs; gives the error that there is."""
+        from s3_retriever.index import kernels as _  # noqa: F401
+        from s3_retriever.search import kernels as __  # noqa: F401
+
+        try:
+            self.sizes()
+        except S3Error as error:
+            return error
+        return None
+
     def pid(self) -> int:
         """The process that the shard is in."""
         return os.getpid()
 
-    def begin(
-        self, name: str, request: Request, first: int, ended: Sequence[str] = ()
-    ) -> tuple[State, Ask | Ranked]:
+    def begin(self, name: str, request: bytes, first: int, ended: Sequence[str] = ()) -> bytes:
         """Begin a search.
 
         Args:
             name: What later calls call it.
-            request: What is searched for.
+            request: What is searched for, a pickled `Request`.
             first: As in `PartSearch.advance`.
             ended: Searches that are over, which need no call of their own then.
 
         Returns:
-            What is searched, and what `PartSearch.advance` returns.
+            Pickled, the `State` that is searched, and what `PartSearch.advance` returns; or the
+            error that it raises, which Ray would log if another shard's is raised.
         """
+        try:
+            return packed(self._begun(name, pickle.loads(request), first, ended))  # noqa: S301
+        except S3Error as error:
+            return packed(error)
+
+    def _begun(
+        self, name: str, request: Request, first: int, ended: Sequence[str]
+    ) -> tuple[State, Ask | Ranked]:
         for each in ended:
             self._searches.pop(each, None)
-        store = self._store
-        state = State(store.manifest.uuid, (snapshot := store.snapshot()).generation)
+        snapshot = self._snapshot
+        state = State(self._store.manifest.uuid, snapshot.generation)
         search = PartSearch(snapshot, request)
         reply = search.advance(None, first)
         while len(self._searches) >= _MOST_SEARCHES:
@@ -107,16 +136,25 @@ class Shard:
         self._searches[name] = search
         return state, reply
 
-    def step(self, name: str, method: str, arguments: Sequence[Any]) -> Any:
+    def step(self, name: str, method: str, arguments: bytes) -> bytes:
         """Call a method of a search that was begun.
 
-        Raises:
-            SearchGoneError: There is no such search.
+        Args:
+            name: The search.
+            method: The method.
+            arguments: Its arguments, pickled.
+
+        Returns:
+            Its result, pickled; or the error that it raises, `SearchGoneError` if there is no such
+            search.
         """
         search = self._searches.get(name)
         if search is None:
-            raise SearchGoneError(name)
-        return getattr(search, method)(*arguments)
+            return packed(SearchGoneError(name))
+        try:
+            return packed(getattr(search, method)(*pickle.loads(arguments)))  # noqa: S301
+        except S3Error as error:
+            return packed(error)
 
     def sizes(self) -> Sizes:
         """How much the shard has."""
@@ -152,5 +190,10 @@ class Shard:
     def _store(self) -> Store:
         with self._opening:
             if self._opened is None:
+                if not self._path.exists():
+                    raise IndexStoreError(
+                        f"There is no index at {self._path} on {socket.gethostname()}, where a "
+                        "worker runs; put it on storage that all machines share."
+                    )
                 self._opened = Store.open(self._path, self._share)
             return self._opened

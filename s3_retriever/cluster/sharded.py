@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import pickle
 import threading
 import time
 import uuid
@@ -20,10 +22,11 @@ from ray.exceptions import (
     RayTaskError,
 )
 
-from s3_retriever.cluster.shard import SearchGoneError, Shard, Share, State
+from s3_retriever.cluster.session import start_ray
+from s3_retriever.cluster.shard import SearchGoneError, Shard, Share, State, packed
 from s3_retriever.document import Document, as_documents
 from s3_retriever.engine.s3index import Found, S3Index, document_ids, opened
-from s3_retriever.errors import IndexStoreError, InputError, ServerError, brief
+from s3_retriever.errors import IndexStoreError, InputError, S3Error, ServerError, brief
 from s3_retriever.index import DiskBackend, Store, unknown_ids
 from s3_retriever.index.manifest import Manifest
 from s3_retriever.recipe import Recipe
@@ -54,8 +57,12 @@ _T = TypeVar("_T")
 
 # Searches that a worker runs at once.
 _AT_ONCE = 16
+# Seconds that workers have to start, if `timeout` is not longer.
+_STARTING = 120.0
 # Seconds before a search whose worker was lost is tried again, at first and at most.
 _PAUSE, _LONGEST_PAUSE = 0.02, 0.5
+# Seconds for which other replicas are asked after a worker was lost.
+_AVOIDED = 10.0
 # Documents that are read, or whose ids are looked up, at once.
 _PAGE = 256
 
@@ -66,8 +73,8 @@ class ShardedIndex(S3Index):
     Its methods, and what they return, are those of `S3Index`; `compact`, `save`, `verify` and
     `firings` are for the indexes that it is made of. Its documents are in the order of the shards
     and, within each, in the order they were added: the ids, their order and the scores of a search
-    are those of one index with these documents in this order. Attention is the same too; only the
-    last digits of a score may differ, by less than 1e-9.
+    are those of one index with these documents in this order; only the last digits of a score may
+    differ, by less than 1e-9.
 
     The folders must be readable under the same paths on every machine. This process loads the
     host, which reads questions and new documents; workers never do. Added documents go to the last
@@ -104,7 +111,6 @@ class ShardedIndex(S3Index):
         self._stores = stores
         self.paths = tuple(store.path for store in stores if store.path is not None)
         self.timeout = timeout
-        self._lock = threading.Lock()
         parts = shards if len(stores) == 1 else 1
         self._shards = [
             _Workers(path, Share(place, parts), replicas, worker_options)
@@ -125,7 +131,7 @@ class ShardedIndex(S3Index):
         worker_options: Mapping[str, Any] | None = None,
         **host_options: Any,
     ) -> ShardedIndex:
-        """Start workers on indexes that exist.
+        """Start workers on indexes that exist, and wait until they are ready.
 
         Args:
             path: Folder of one index, whose segments are shared out among `shards` workers, or
@@ -141,29 +147,43 @@ class ShardedIndex(S3Index):
             host_options: As in `S3Index.open`.
 
         Raises:
-            IndexStoreError: There is no index at a path, or they do not go together.
-            ServerError: Ray cannot be started.
+            IndexStoreError: There is no index at a path, also where a worker runs, or they do not
+                go together, or one is damaged.
+            ServerError: Ray cannot be started, or a worker cannot within two minutes.
         """
-        several = not isinstance(path, (str, Path))
         paths = [check_path(each) for each in check_items(path, "paths", (str, Path))]
         shards = check_count(shards, "shards")
         replicas = check_count(replicas, "replicas")
         timeout = check_positive(timeout, "timeout")
         if not paths:
             raise InputError("A sharded index needs at least one folder; pass the paths of some.")
-        if shards > 1 and several and len(paths) > 1:
+        if shards > 1 and len(paths) > 1:
             raise InputError(
                 "Each of several folders is one shard; leave shards out, or pass a single folder."
             )
         stores = [Store(DiskBackend(each)) for each in paths]
         _check_together(stores)
         opening = opened(stores[0], host, codebook, host_options)
-        if not ray.is_initialized():
-            try:
-                ray.init(log_to_driver=False)
-            except (RayError, RuntimeError, ConnectionError, ValueError, OSError) as error:
-                raise ServerError(f"Ray cannot be started: {brief(error)}.") from error
-        return cls(stores, shards, replicas, timeout, worker_options or {}, *opening)
+        start_ray()
+        index = cls(stores, shards, replicas, timeout, worker_options or {}, *opening)
+        try:
+            index._await_workers()
+        except BaseException:
+            index.close()
+            raise
+        return index
+
+    def _await_workers(self) -> None:
+        workers = [worker for shard in self._shards for worker in shard.workers]
+        deadline = time.monotonic() + max(self.timeout, _STARTING)
+
+        def attempt(_: float) -> None:
+            refs = [worker.send("ready") for worker in workers]
+            for error in _gathered(workers, refs, deadline):
+                if error is not None:
+                    raise error
+
+        self._repeated(attempt, deadline)
 
     @classmethod
     def create(cls, *_arguments: Any, **_options: Any) -> NoReturn:
@@ -259,12 +279,11 @@ class ShardedIndex(S3Index):
         With `replace`, a document of another folder is deleted once the new one is there.
         """
         replace = check_flag(replace, "replace")
-        last = S3Index(Store.open(self.paths[-1]), self.encoder, self.recipe)
-        if len(self.paths) == 1:
-            return last.add(documents, replace=replace, progress=progress)
-        with last:
-            elsewhere = list(range(len(self._shards) - 1))
-            new: Any = documents if replace else self._untaken(as_documents(documents), elsewhere)
+        elsewhere = range(len(self._shards) - 1) if len(self.paths) > 1 else range(0)
+        new: Any = documents
+        if elsewhere and not replace:
+            new = self._untaken(as_documents(documents), elsewhere)
+        with S3Index(Store.open(self.paths[-1]), self.encoder, self.recipe) as last:
             ids = last.add(new, replace=replace, progress=progress)
         if replace:
             for place in elsewhere:
@@ -281,8 +300,9 @@ class ShardedIndex(S3Index):
         missing_ok = check_flag(missing_ok, "missing_ok")
         wanted = document_ids(ids)
         known = list({*self._named(wanted, missing_ok=missing_ok).values()})
-        first_of_each = range(0, len(self._shards), len(self._shards) // len(self.paths))
-        return sum(self._one(place, "delete", known) for place in first_of_each) if known else 0
+        for place in range(0, len(self._shards), len(self._shards) // len(self.paths)):
+            self._one(place, "delete", known)
+        return len(known)
 
     def explain(
         self, question: str, span: Span, *, recipe: str | Recipe | None = None
@@ -363,6 +383,10 @@ class ShardedIndex(S3Index):
         """Refused; see `compact`."""
         raise _refused("firings")
 
+    def snapshot(self) -> NoReturn:
+        """Refused; see `compact`."""
+        raise _refused("snapshot")
+
     def _found(
         self,
         question: str,
@@ -398,11 +422,22 @@ class ShardedIndex(S3Index):
         return Request(Query(question, encoded, recipe, mode, languages), limits, where, group_by)
 
     def _searched(self, request: Request, lead: Callable[[_Session], _T]) -> _T:
-        """Lead a search, again if a worker was lost or its index changed under way."""
+        """Lead a search, again if a worker was lost or its index changed under way.
+
+        Raises:
+            InputError: `where` is a function that cannot be sent.
+        """
+        try:
+            wanted = ray.cloudpickle.dumps(request)
+        except (TypeError, ValueError, pickle.PicklingError) as error:
+            raise InputError(
+                f"The function given as where cannot be sent to workers ({brief(error)}); write "
+                "where as a mapping."
+            ) from error
 
         def attempt(deadline: float) -> _T:
             workers = [shard.lend() for shard in self._shards]
-            session = _Session(workers, request, deadline)
+            session = _Session(workers, wanted, deadline)
             try:
                 return lead(session)
             finally:
@@ -412,9 +447,10 @@ class ShardedIndex(S3Index):
 
         return self._repeated(attempt)
 
-    def _repeated(self, attempt: Callable[[float], _T]) -> _T:
+    def _repeated(self, attempt: Callable[[float], _T], deadline: float | None = None) -> _T:
         _ = self._stores[0].manifest  # refuses a closed index
-        deadline = time.monotonic() + self.timeout
+        began = time.monotonic()
+        deadline = began + self.timeout if deadline is None else deadline
         pause = _PAUSE
         while True:
             try:
@@ -422,7 +458,7 @@ class ShardedIndex(S3Index):
             except _LostError as lost:
                 if time.monotonic() + pause >= deadline:
                     raise ServerError(
-                        f"{lost.worker.name} did not answer within {self.timeout:g} seconds "
+                        f"{lost.worker.name} did not answer within {deadline - began:.3g} seconds "
                         f"({lost.reason}); check the machine that it runs on, or pass a longer "
                         "timeout."
                     ) from lost
@@ -457,8 +493,10 @@ class ShardedIndex(S3Index):
         """
         known: dict[str, str] = {}
         for found in self._all("named", list(names)):
-            pairs = zip(names, found, strict=True)
-            known |= {name: document for name, document in pairs if document is not None}
+            for name, document in zip(names, found, strict=True):
+                # What is an id in one shard may be the id of a span in another.
+                if document is not None and known.get(name) != name:
+                    known[name] = document
         unknown = {*names} - known.keys()
         if unknown and not missing_ok:
             raise unknown_ids(unknown)
@@ -489,6 +527,7 @@ class _LostError(Exception):
         super().__init__(reason)
         self.worker = worker
         self.reason = reason
+        worker.lost_at = time.monotonic()
 
 
 class _Worker:
@@ -498,12 +537,14 @@ class _Worker:
         name: How messages call it.
         running: How many searches it is part of.
         ended: Searches that are over, which it has not been told yet.
+        lost_at: When it was last lost, in seconds of the monotonic clock.
     """
 
     def __init__(self, path: Path, share: Share, options: Mapping[str, Any]) -> None:
         part = f", part {share.place + 1} of {share.of}" if share.of > 1 else ""
         self.name = f"The shard {path}{part}"
         self.running = 0
+        self.lost_at = -math.inf
         self.ended: deque[str] = deque(maxlen=_AT_ONCE)
         self._make = (path, share, options)
         self._actor = self._started()
@@ -514,17 +555,8 @@ class _Worker:
         return ray.remote(Shard).options(**wanted).remote(str(path), share)
 
     def send(self, method: str, *arguments: Any) -> Any:
-        """Call a method of the shard; returns a reference to the result.
-
-        Raises:
-            InputError: An argument cannot be sent.
-        """
-        try:
-            return getattr(self._actor, method).remote(*arguments)
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                f"This cannot be sent to workers ({brief(error)}); write where as a mapping."
-            ) from error
+        """Call a method of the shard; returns a reference to the result."""
+        return getattr(self._actor, method).remote(*arguments)
 
     def ended_since(self) -> list[str]:
         """The searches that are over, to tell it now."""
@@ -557,12 +589,13 @@ class _Workers:
         return len(self.workers)
 
     def lend(self) -> _Worker:
-        """The worker with the fewest searches; in turn among equals."""
+        """The worker with the fewest searches, in turn among equals; at last one just lost."""
+        recently = time.monotonic() - _AVOIDED
         with self._lock:
             self._turn += 1
             n = len(self.workers)
             order = [self.workers[(self._turn + i) % n] for i in range(n)]
-            worker = min(order, key=lambda each: each.running)
+            worker = min(order, key=lambda each: (each.lost_at > recently, each.running))
             worker.running += 1
             return worker
 
@@ -580,7 +613,7 @@ class _Workers:
 class _Session:
     """One search on all shards; `search.gathering.Parts`."""
 
-    def __init__(self, workers: Sequence[_Worker], request: Request, deadline: float) -> None:
+    def __init__(self, workers: Sequence[_Worker], request: bytes, deadline: float) -> None:
         self._workers = workers
         self._request = request
         self._deadline = deadline
@@ -590,24 +623,48 @@ class _Session:
     def call(self, method: str, arguments: Mapping[int, tuple[Any, ...]]) -> dict[int, Any]:
         """Call a method of the searches on some parts."""
         workers = [self._workers[place] for place in arguments]
-        if self._begun:
-            refs = [
-                worker.send("step", self._name, method, each)
-                for worker, each in zip(workers, arguments.values(), strict=True)
-            ]
-            return dict(zip(arguments, _gathered(workers, refs, self._deadline), strict=True))
-        self._begun = True
-        request = self._request
+        if not self._begun:
+            ((_, first), *_) = arguments.values()
+            return dict(zip(arguments, self._begin(first), strict=True))
+        # What all get alike is pickled once.
+        shared = {id(each): packed(each) for each in arguments.values()}
         refs = [
-            worker.send("begin", self._name, request, first, worker.ended_since())
-            for worker, (_, first) in zip(workers, arguments.values(), strict=True)
+            worker.send("step", self._name, method, shared[id(each)])
+            for worker, each in zip(workers, arguments.values(), strict=True)
         ]
-        replies = _gathered(workers, refs, self._deadline)
+        return dict(zip(arguments, self._replies(workers, refs), strict=True))
+
+    def _begin(self, first: int) -> list[Any]:
+        """Begin the search on all shards; gives their replies."""
+        self._begun = True
+        refs = [
+            worker.send("begin", self._name, self._request, first, worker.ended_since())
+            for worker in self._workers
+        ]
+        replies = self._replies(self._workers, refs)
         states: dict[str, State] = {}
-        for worker, (state, _) in zip(workers, replies, strict=True):
+        for worker, (state, _) in zip(self._workers, replies, strict=True):
             if states.setdefault(state.index, state) != state:
                 raise _LostError(worker, "its index is being changed")
-        return dict(zip(arguments, (reply for _, reply in replies), strict=True))
+        return [reply for _, reply in replies]
+
+    def _replies(self, workers: Sequence[_Worker], refs: Sequence[Any]) -> list[Any]:
+        """What workers return.
+
+        Raises:
+            S3Error: The first error that one of them returns.
+            _LostError: As `_gathered`; also if a worker does not know the search any more.
+        """
+        replies = [
+            pickle.loads(reply)  # noqa: S301
+            for reply in _gathered(workers, refs, self._deadline)
+        ]
+        for worker, reply in zip(workers, replies, strict=True):
+            if isinstance(reply, SearchGoneError):
+                raise _LostError(worker, "it was restarted")
+            if isinstance(reply, S3Error):
+                raise reply
+        return replies
 
     def end(self) -> None:
         """Let the workers forget the search when the next one begins."""
@@ -629,19 +686,27 @@ def _gathered(workers: Sequence[_Worker], refs: Sequence[Any], deadline: float) 
         late = next((w for w, ref in zip(workers, refs, strict=True) if ref not in done), None)
         raise _LostError(late or workers[0], "it takes too long") from None
     except RayTaskError as error:
-        if isinstance(error.cause, SearchGoneError):
-            raise _LostError(_failed(workers, refs), "it was restarted") from None
-        raise error.cause from None
-    except RayActorError as error:
+        worker = _failed(workers, refs)
+        if isinstance(error.cause, MemoryError):
+            raise ServerError(
+                f"{worker.name} needs more memory than it has; use more shards, or machines with "
+                "more memory."
+            ) from error
+        if isinstance(error.cause, S3Error):
+            raise error.cause from None
+        raise
+    except RayError as error:
         worker = _failed(workers, refs)
         if isinstance(error, ActorDiedError):
             worker.revive()
-        raise _LostError(worker, "it died") from error
+        died = isinstance(error, RayActorError)
+        raise _LostError(worker, "it died" if died else brief(error)) from error
 
 
 def _failed(workers: Sequence[_Worker], refs: Sequence[Any]) -> _Worker:
     """The worker whose call failed."""
-    return next(w for w, ref in zip(workers, refs, strict=True) if _has_failed(ref))
+    pairs = zip(workers, refs, strict=True)
+    return next((worker for worker, ref in pairs if _has_failed(ref)), workers[0])
 
 
 def _has_failed(ref: Any) -> bool:

@@ -13,7 +13,8 @@ from s3_retriever.engine.origin import Origin
 from s3_retriever.errors import IndexStoreError, InputError
 from s3_retriever.index import Snapshot, Store
 from s3_retriever.index.copying import Part, write_index
-from s3_retriever.types import check_count, check_path, shown
+from s3_retriever.remote import local_path
+from s3_retriever.types import check_count, shown
 
 
 def merge_indexes(paths: Iterable[str | Path], path: str | Path, *, progress: bool = True) -> Path:
@@ -38,8 +39,8 @@ def merge_indexes(paths: Iterable[str | Path], path: str | Path, *, progress: bo
     """
     if isinstance(paths, (str, Path)) or not isinstance(paths, Iterable):
         raise InputError(f"The indexes to merge must be a list of paths, not {shown(paths)}.")
-    folders = [check_path(each, "path of an index") for each in paths]
-    target = check_path(path)
+    folders = [local_path(each, "path of an index") for each in paths]
+    target = local_path(path)
     if not folders:
         raise InputError("There is nothing to merge; name at least one index.")
     stores = [Store.open(folder) for folder in folders]
@@ -75,15 +76,10 @@ def split_index(
         IndexStoreError: The index is missing or damaged, or a folder is in use or cannot be
             written; then none of the new indexes is there.
     """
-    source = check_path(path)
-    targets = _targets(source, into)
+    source = local_path(path)
     store = Store.open(source)
+    targets = _targets(source, into, store.snapshot().n_documents)
     snapshot = store.intact(progress=progress)
-    if snapshot.n_documents < len(targets):
-        raise InputError(
-            f"The index at {source} has {snapshot.n_documents} documents, too few for "
-            f"{len(targets)} indexes; make fewer."
-        )
     like, made = store.manifest, list[Path]()
     try:
         for target, parts in zip(targets, _runs(snapshot, len(targets)), strict=True):
@@ -129,16 +125,27 @@ def _check_ids(folders: Sequence[Path], snapshots: Sequence[Snapshot]) -> None:
             owners[document_id] = folder
 
 
-def _targets(source: Path, into: int | Iterable[str | Path]) -> list[Path]:
+def _targets(source: Path, into: int | Iterable[str | Path], documents: int) -> list[Path]:
+    """The folders of new indexes, no more than there are documents.
+
+    Raises:
+        InputError: They cannot be used, or are too many.
+        IndexStoreError: One is in use.
+    """
     if isinstance(into, (str, Path)):
         raise InputError(
             f"Say how many indexes to make, or their folders in a list, not {shown(into)}."
         )
     if isinstance(into, Iterable):
-        targets = [check_path(each, "path of an index") for each in into]
+        targets = [local_path(each, "path of an index") for each in into]
     else:
-        numbers = range(1, check_count(into, "number of indexes") + 1)
+        numbers = range(1, min(check_count(into, "number of indexes"), documents + 1) + 1)
         targets = [source.with_name(f"{source.stem}-{n}{source.suffix}") for n in numbers]
+    if len(targets) > documents:
+        raise InputError(
+            f"The index at {source} has {documents} documents, too few for so many indexes; make "
+            "fewer."
+        )
     if not targets:
         raise InputError("There is nothing to split into; name at least one new index.")
     if len({target.absolute() for target in targets}) < len(targets):

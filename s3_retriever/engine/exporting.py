@@ -22,6 +22,7 @@ from s3_retriever.index import Segment, Snapshot
 from s3_retriever.index.files import writing
 from s3_retriever.quantization import STEP
 from s3_retriever.recipe import FeatureCoverage, Recipe
+from s3_retriever.remote import local_path
 from s3_retriever.search.parts import Sizes
 from s3_retriever.search.signals import (
     K1,
@@ -32,7 +33,7 @@ from s3_retriever.search.signals import (
     question_weights,
 )
 from s3_retriever.text import term_hash
-from s3_retriever.types import check_path, check_text, check_type
+from s3_retriever.types import check_text, check_type
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -105,7 +106,7 @@ def export_index(index: S3Index, folder: str | Path) -> Path:
         raise S3Error(
             "Export needs the library pyarrow; install it with: pip install 's3-retriever[export]'"
         ) from error
-    target = check_path(folder)
+    target = local_path(folder)
     with writing(target):
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise IndexStoreError(f"{target} is in use; choose an empty or a new folder.")
@@ -275,12 +276,14 @@ def _features(
         keys = owners[:, None] * span + begin + rows
         pairs.append(keys[rows >= 0])
         begin += size
-    numbers, indices = np.divmod(np.unique(np.concatenate(pairs)), max(span, 1))
+    unique = np.unique(np.concatenate(pairs))
+    numbers, indices = unique // max(span, 1), unique % max(span, 1)
     kept = segment.live_sentences[numbers]
     numbers, indices = numbers[kept], indices[kept]
     scoring = recipe.scoring
     power = scoring.length_power if isinstance(scoring, FeatureCoverage) else 0.0
-    values: NDArray[np.float64] = segment.sentence_tokens[numbers].astype(np.float64) ** -power
+    lengths = segment.sentence_tokens[numbers].astype(np.float64)
+    values = np.asarray(np.power(lengths, -power), dtype=np.float64)
     sizes = np.bincount(numbers - first, minlength=end - first)[live - first]
     return sizes.astype(np.int64), indices, values
 
@@ -320,9 +323,9 @@ class _TermReader:
         keys = (sentences.astype(np.uint64) << np.uint64(32)) | (hashes & _TERM_MASK)
         unique, inverse = np.unique(keys, return_inverse=True)
         owners = (unique >> np.uint64(32)).astype(np.int64)
-        total = np.bincount(inverse, values, minlength=len(unique))
-        n = np.searchsorted(owners, live, "right") - np.searchsorted(owners, live, "left")
-        return n, (unique & _TERM_MASK).astype(np.int64), total
+        total = np.bincount(inverse, values, minlength=len(unique)).astype(np.float64)
+        sizes = np.bincount(owners, minlength=end)[live].astype(np.int64)
+        return sizes, (unique & _TERM_MASK).astype(np.int64), total
 
 
 def _directions(vectors: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -28,7 +28,7 @@ from s3_retriever.paths import lasting
 from s3_retriever.processes import renew_after_fork
 from s3_retriever.progress import Bar, progress_bar
 from s3_retriever.recipe import Recipe
-from s3_retriever.remote import is_url
+from s3_retriever.remote import is_url, local_path
 from s3_retriever.search import (
     DocumentResult,
     Explanation,
@@ -161,7 +161,7 @@ class S3Index:
         """
         from s3_retriever.encoder import Encoder
 
-        folder = None if path is None else check_path(path)
+        folder = None if path is None else local_path(path)
         host = host_name(host)
         book = find_codebook(host, codebook)
         chosen = book.named_recipe(recipe)
@@ -399,7 +399,7 @@ class S3Index:
         Raises:
             IndexStoreError: `path` is in use or cannot be written, or the index is damaged.
         """
-        self._store.save(check_path(path))
+        self._store.save(local_path(path))
 
     def verify(self, *, progress: bool = True) -> Verification:
         """Read every file and compare it with its checksum.

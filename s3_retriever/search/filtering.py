@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
@@ -45,12 +46,53 @@ _KNOWN = (
 _NAMED_KEYS = 8
 
 
-def admitted(snapshot: Snapshot, where: Where | None) -> Flags:
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """What a filter names that documents do not have.
+
+    Attributes:
+        keys: Keys that no document of a part has.
+        known: Keys that some have; empty if none is missing.
+    """
+
+    keys: frozenset[str]
+    known: frozenset[str]
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, where: Where | None) -> Unknown:
+        """What a filter names that the documents of a snapshot do not have."""
+        named = _Conditions(where).keys if isinstance(where, Mapping) else set()
+        segments = snapshot.segments
+        missing = frozenset(
+            key for key in named if all(segment.column(key) is None for segment in segments)
+        )
+        known = [segment.metadata_keys for segment in segments] if missing else []
+        return cls(missing, frozenset().union(*known))
+
+    def __add__(self, other: Unknown) -> Unknown:
+        """What the documents of both parts do not have."""
+        return Unknown(self.keys & other.keys, self.known | other.known)
+
+    def warn(self) -> None:
+        """Log the keys, with similar ones."""
+        known = sorted(self.known)
+        for key in sorted(self.keys):
+            close = get_close_matches(key, known)
+            named = ", ".join(map(repr, close or known[:_NAMED_KEYS])) or "none"
+            hint = "similar keys" if close else "their keys"
+            logger.warning(
+                "No document has the metadata key %r, which where names (%s: %s).",
+                key, hint, named,
+            )  # fmt: skip
+
+
+def admitted(snapshot: Snapshot, where: Where | None, *, warn: bool = True) -> Flags:
     """Flag the sentences that a search may return: those of live documents that pass a filter.
 
     Args:
         snapshot: What is searched.
         where: As in `passing_documents`; None admits all.
+        warn: As in `passing_documents`.
 
     Returns:
         bool [n].
@@ -60,10 +102,10 @@ def admitted(snapshot: Snapshot, where: Where | None) -> Flags:
     """
     if where is None:
         return snapshot.live
-    return snapshot.of_documents(passing_documents(snapshot, where))
+    return snapshot.of_documents(passing_documents(snapshot, where, warn=warn))
 
 
-def passing_documents(snapshot: Snapshot, where: Where) -> Filter:
+def passing_documents(snapshot: Snapshot, where: Where, *, warn: bool = True) -> Filter:
     """Make a filter of the live documents of a snapshot.
 
     A key that no document has is logged as a warning with similar keys, unless only `$exists` asks
@@ -73,6 +115,7 @@ def passing_documents(snapshot: Snapshot, where: Where) -> Filter:
         snapshot: What is searched.
         where: Metadata that documents must have, as values or with operators, or a function of a
             document's metadata.
+        warn: Whether keys are logged.
 
     Raises:
         InputError: `where` is neither a mapping nor a function, an operator is unknown or its
@@ -80,7 +123,8 @@ def passing_documents(snapshot: Snapshot, where: Where) -> Filter:
     """
     if isinstance(where, Mapping):
         conditions = _Conditions(where)
-        conditions.warn_of_unknown_keys(snapshot)
+        if warn and snapshot.segments:
+            Unknown.of(snapshot, where).warn()
         return _every([conditions.passing, _live])
     if callable(where) and not isinstance(where, type):
         return _by_function(where)
@@ -130,20 +174,6 @@ class _Conditions:
     def __init__(self, where: Mapping[str, Any]) -> None:
         self.keys: set[str] = set()
         self.passing = self._mapping(json_value(where, "where"), "where")
-
-    def warn_of_unknown_keys(self, snapshot: Snapshot) -> None:
-        """Log keys that no document has."""
-        segments = snapshot.segments
-        for key in sorted(self.keys):
-            if segments and all(segment.column(key) is None for segment in segments):
-                known = sorted(frozenset().union(*(segment.metadata_keys for segment in segments)))
-                close = get_close_matches(key, known)
-                named = ", ".join(map(repr, close or known[:_NAMED_KEYS])) or "none"
-                hint = "similar keys" if close else "their keys"
-                logger.warning(
-                    "No document has the metadata key %r, which where names (%s: %s).",
-                    key, hint, named,
-                )  # fmt: skip
 
     def _mapping(self, where: Any, name: str) -> Filter:
         """Every key of a mapping must pass."""

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from functools import reduce
 from itertools import accumulate
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -15,6 +16,7 @@ from typing_extensions import override
 
 from s3_retriever.search.documents import DocumentResult, Documents, choose_documents
 from s3_retriever.search.explanation import Explanation, Peak, lost, not_here
+from s3_retriever.search.filtering import Unknown
 from s3_retriever.search.heat import Heat
 from s3_retriever.search.judging import verdict
 from s3_retriever.search.part import DocumentRows, Ranked, Request, Rows
@@ -94,7 +96,10 @@ def _rank(parts: Parts, n: int) -> list[Ranked]:
     while isinstance(replies[0], Ask):
         asked = answers([replies[place] for place in range(n)])
         replies = parts.call("advance", {at: (asked[at], FIRST) for at in range(n)})
-    return [replies[place] for place in range(n)]
+    ranked: list[Ranked] = [replies[place] for place in range(n)]
+    if any(each.size for each in ranked):
+        reduce(Unknown.__add__, [each.unknown for each in ranked]).warn()
+    return ranked
 
 
 class _Row(NamedTuple):
@@ -120,7 +125,7 @@ class _Merged(Generic[_Rows]):
     def __init__(self, parts: Parts, method: str, best: Sequence[_Rows]) -> None:
         self._parts = parts
         self._method = method
-        self._first = best
+        self._first: Sequence[_Rows] = best
 
     def __iter__(self) -> Iterator[list[tuple[int, int, _Rows]]]:
         """Places, positions in rows, and the rows, as many at once as are known to be next."""

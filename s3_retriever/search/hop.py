@@ -279,5 +279,5 @@ def _raised(first: Ranking, leads: Sequence[_Lead], margins: _Margins) -> Rankin
         scores=scores,
         raw_scores={**first.raw_scores, "hop": led},
         contributions={**first.contributions, "hop": added},
-        hop=Hop(first, bridges, leaders),
+        hop=Hop(first, tuple(numbers), leaders),
     )

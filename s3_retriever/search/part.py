@@ -14,13 +14,14 @@ from s3_retriever.errors import InputError
 from s3_retriever.index import Snapshot
 from s3_retriever.search.documents import DocumentsHere, best_documents, document_scores
 from s3_retriever.search.explanation import Explanation, Peak, bridge_span, explain_here
-from s3_retriever.search.filtering import admitted
+from s3_retriever.search.filtering import Unknown, admitted
 from s3_retriever.search.heat import Heat, heat
 from s3_retriever.search.judging import Measures, Verdict, judged, measured
 from s3_retriever.search.parts import Ask, Steps
 from s3_retriever.search.pipeline import Query, rank_steps
 from s3_retriever.search.ranking import Ranking
 from s3_retriever.search.selection import Here, Limits, Pick, Span, span_of
+from s3_retriever.search.selection import span_id as id_of
 from s3_retriever.types import GroupBy, Scores, Where
 
 
@@ -91,6 +92,7 @@ class Ranked:
         measures: What it adds to the judgement.
         n_shares: How many features and terms the question has.
         repeatable: Whether repetition costs nothing.
+        unknown: What the filter names that its documents do not have.
         best: The first of its best sentences, or documents.
     """
 
@@ -98,6 +100,7 @@ class Ranked:
     measures: Measures
     n_shares: int
     repeatable: bool
+    unknown: Unknown
     best: Rows | DocumentRows
 
 
@@ -132,6 +135,7 @@ class PartSearch:
             measures=self._measures,
             n_shares=self._ranking.n_shares,
             repeatable=self._ranking.coactivation is None,
+            unknown=self._unknown,
             best=best,
         )
 
@@ -202,9 +206,9 @@ class PartSearch:
         """The span that a bridge is; None if it is not in this part."""
         ranking = judged(self._ranking, known)
         hop = ranking.hop
-        for bridge in () if hop is None else hop.bridges:
-            if bridge.span_id == span_id and bridge.number is not None:
-                return bridge_span(ranking, bridge.number)
+        for number in () if hop is None else hop.bridges:
+            if hop is not None and id_of(hop.first, number) == span_id:
+                return bridge_span(ranking, number)
         return None
 
     def heat(self, document_id: str) -> Heat | None:
@@ -215,7 +219,8 @@ class PartSearch:
             return None
 
     def _ranked(self, snapshot: Snapshot, request: Request) -> Steps[None]:
-        allowed = admitted(snapshot, request.where)
+        allowed = admitted(snapshot, request.where, warn=False)
+        self._unknown = Unknown.of(snapshot, request.where)
         ranking: Ranking = yield from rank_steps(snapshot, request.query, allowed)
         self._ranking, self._measures = measured(ranking, request.query.recipe)
         self._view = Here(self._ranking, request.limits.context)

@@ -156,10 +156,10 @@ class Hop:
 
     Attributes:
         first: The first pass.
-        bridges: Sentences that it started from, best first.
+        bridges: Sentences of this part that it started from, by number, best first.
         leaders: For sentences that bridges lead to, by number, the bridge that adds most.
     """
 
     first: Ranking
-    bridges: tuple[Bridge, ...]
+    bridges: tuple[int, ...]
     leaders: Mapping[int, Bridge]

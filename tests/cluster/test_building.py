@@ -81,7 +81,7 @@ class Here:
 def here(monkeypatch):
     here = Here()
     monkeypatch.setattr(building, "start_ray", lambda: None)
-    monkeypatch.setattr(building, "_room", lambda *_: 1)
+    monkeypatch.setattr(building, "_room", lambda *_, **__: 1)
     monkeypatch.setattr(building, "_Pool", here.pool)
     return here
 
@@ -107,12 +107,10 @@ def interrupted(documents, after, error):
     raise error
 
 
-# Ray Data warns about its own settings.
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*")
 def test_workers_make_the_index_that_one_process_makes(
-    documents, model, expected, tmp_path, monkeypatch
+    cluster, documents, model, expected, tmp_path, monkeypatch
 ):
-    """From a file that Ray reads, and although one of them is killed while it works."""
+    """From a Parquet file, and although one of them is killed while it works."""
     pools, killed = [], []
 
     class Watched(building._Pool):
@@ -137,8 +135,6 @@ def test_workers_make_the_index_that_one_process_makes(
         for d in documents
     ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "d.parquet", row_group_size=9)
-    own = not ray.is_initialized()
-    building.start_ray()
     killer = threading.Thread(target=kill)
     killer.start()
     try:
@@ -147,8 +143,6 @@ def test_workers_make_the_index_that_one_process_makes(
             assert index.ids() == [document.id for document in documents]
     finally:
         killer.join()
-        if own:
-            ray.shutdown()
     assert killed
     check_equal(tmp_path / "many.s3r", expected)
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
+from types import SimpleNamespace
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from s3_retriever import Document, InputError, S3Error, read_files
 from s3_retriever.cluster import read_documents
-from s3_retriever.cluster.reading import _document
+from s3_retriever.cluster.reading import _document, documents_of
 
 
 @pytest.mark.parametrize(
@@ -76,6 +80,41 @@ def test_object_storage(memory, tmp_path):
     (alone,) = read_documents("memory://bucket/b.txt")
     assert (alone.id, alone.text) == ("b.txt", "A baker.")
     assert list(read_documents([tmp_path / "b.txt", "memory://bucket/c.jsonl"]))[1:] == found[2:]
+
+
+def test_parquet(memory, tmp_path):
+    rows = [{"id": f"é{n}", "text": f"Text {n}.", "n": n} for n in range(600)]
+    for at, name in enumerate(("a.parquet", "b.pq")):
+        pq.write_table(pa.Table.from_pylist(rows[at * 300 :][:300]), tmp_path / name)
+    expected = [Document(row["text"], row["id"], {"n": row["n"]}) for row in rows]
+    assert list(read_documents(tmp_path)) == expected
+    assert list(read_documents(tmp_path / "*.pq")) == expected[300:]
+    for name in ("a.parquet", "b.pq"):
+        memory.pipe_file(f"/bucket/{name}", (tmp_path / name).read_bytes())
+    assert list(read_documents("memory://bucket")) == expected
+    (tmp_path / "b.pq").write_bytes(b"PAR1 nothing PAR1")
+    found = read_documents(tmp_path)
+    assert next(found) == expected[0]
+    with pytest.raises(InputError, match=r"b\.pq cannot be read as Parquet"):
+        list(found)
+
+
+def test_a_dataset_of_ray(monkeypatch):
+    """Rows come in order, whichever task is ready first."""
+
+    class Dataset:
+        context = SimpleNamespace(execution_options=SimpleNamespace(preserve_order=False))
+
+        def iter_rows(self):
+            assert self.context.execution_options.preserve_order
+            yield {"text": "A.", "id": "a"}
+            yield {"text": None}
+
+    monkeypatch.setitem(sys.modules, "ray.data", SimpleNamespace(Dataset=Dataset))
+    found = documents_of(Dataset())
+    assert next(found) == Document("A.", "a")
+    with pytest.raises(InputError, match="Row 1 has no text"):
+        next(found)
 
 
 @pytest.mark.parametrize(

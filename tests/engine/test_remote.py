@@ -144,6 +144,8 @@ def test_a_writer_that_merges_meanwhile(made, model, memory, cache, tmp_path, mo
     [
         ("memory://nowhere", "There is no index at memory://nowhere"),
         ("file:///nowhere/at/all", "There is no index at file:///nowhere"),
+        ("FILE:///nowhere/at/all", "There is no index at FILE:///nowhere"),
+        ("simplecache::memory://nowhere", "There is no index at simplecache::memory://nowhere"),
         ("quark://bucket/a", "quark://bucket/a cannot be read"),
         ("s3://bucket/a", "no driver for s3://.*s3fs"),
         ("memory://", "There is no index at memory://"),

@@ -9,6 +9,7 @@ import pytest
 from helpers.parts import (
     Asked,
     Collection,
+    LocalParts,
     random_question,
     random_recipe,
     search_in_parts,
@@ -16,6 +17,9 @@ from helpers.parts import (
 
 from s3_retriever.search import Limits, search
 from s3_retriever.search.documents import DocumentResult
+from s3_retriever.search.gathering import search_parts
+from s3_retriever.search.part import Request
+from s3_retriever.search.pipeline import Query
 
 WHERES = [None, None, {"kind": "a"}, {"n": {"$gte": 3}}, lambda each: each["n"] != 2, {"n": 99}]
 
@@ -73,3 +77,50 @@ def test_ids_order_and_scores_are_those_of_one_index(seed):
 
         assert names(parts) == names(whole)
         assert close(parts, whole)
+
+
+def test_a_key_that_some_part_has_is_known(caplog):
+    collection = Collection(3, 12, 4)
+    question, encoded = random_question(3)
+
+    def search_with(where):
+        caplog.clear()
+        search_in_parts(
+            collection.parts, question, encoded, random_recipe(0), Limits(5), "bm25", where, None
+        )
+        return [record.getMessage() for record in caplog.records]
+
+    titled = [store.snapshot() for store in collection.parts]
+    titled = ["title" in each.metadata_keys for store in titled for each in store.segments]
+    assert any(titled)
+    assert not all(titled)
+    assert search_with({"title": "sea"}) == []
+    assert search_with({"kinds": "a", "n": 1}) == [
+        "No document has the metadata key 'kinds', which where names (similar keys: 'kind')."
+    ]
+
+
+def test_a_document_that_fills_a_part_and_parts_without_any_are_searched():
+    collection = Collection(1, 1, 5)
+    question, encoded = random_question(1)
+    for mode in ("hybrid", "s3", "bm25"):
+        whole = search(
+            collection.whole.snapshot(), question, random_recipe(0), Asked(encoded), Limits(5),
+            mode=mode,
+        )  # fmt: skip
+        parts = search_in_parts(
+            collection.parts, question, encoded, random_recipe(0), Limits(5), mode, None, None
+        )
+        assert close(parts, whole)
+
+
+def test_no_more_is_asked_than_selection_needs():
+    collection = Collection(7, 40, 4)
+    question, encoded = random_question(7)
+    snapshots = [store.snapshot() for store in collection.parts]
+    languages = frozenset().union(*(snapshot.languages for snapshot in snapshots))
+    recipe = random_recipe(0).changed("redundancy", None)
+    request = Request(Query(question, encoded, recipe, "hybrid", languages), Limits(3))
+    parts = LocalParts(snapshots, request)
+    assert len(search_parts(parts, 4, request)) == 3
+    assert parts.calls <= 9

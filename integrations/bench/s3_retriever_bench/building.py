@@ -18,6 +18,8 @@ from s3_retriever_bench.processes import peak_bytes, run_alone
 
 _PROC = Path("/proc")
 _SAMPLE_SECONDS = 0.2
+# The least number of blocks that a text is cut into.
+_BLOCKS = 16
 
 
 def run_building(
@@ -64,6 +66,7 @@ def _build(
     import ray
 
     from s3_retriever.cluster import build
+    from s3_retriever.cluster.building import BLOCK_CHARACTERS
 
     ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
     started: list[float] = []
@@ -78,6 +81,8 @@ def _build(
             codebook=codebook,
             recipe=recipe,
             workers=workers,
+            # Small texts too are shared out among all workers.
+            block_characters=min(BLOCK_CHARACTERS, characters // _BLOCKS + 1),
             progress=False,
             device="cpu",
             dtype="float32",

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from statistics import median
-from threading import Event
+from threading import Event, Semaphore
 from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # How far scores may be apart.
 _EQUAL = 1.5e-9
+# Seconds that a search may take; on a busy machine a worker takes some to start again.
+_TIMEOUT = 120.0
 # Searches that both answer before anything is measured.
 _WARM_UP = 10
 
@@ -68,7 +70,7 @@ def run_cluster(
         whole = S3Index.create(path, host, codebook=codebook)
         for part in _parts(list(enough(files, tokens, whole.encoder.host.tokenizer)), shards):
             whole.add(part)
-        with ShardedIndex.open(path, shards=shards) as sharded:
+        with ShardedIndex.open(path, shards=shards, timeout=_TIMEOUT) as sharded:
             return {
                 "host": host,
                 "tokens": whole.stats()["tokens"],
@@ -159,7 +161,7 @@ def _kills(
 ) -> dict[str, Any]:
     """Kill workers, one after another, while clients search."""
     wanted = {question: whole.search(question) for question in asked}
-    stop = Event()
+    stop, ended = Event(), Semaphore(0)
 
     def client(number: int) -> tuple[list[float], list[str], list[str]]:
         times: list[float] = []
@@ -174,6 +176,7 @@ def _kills(
             except S3Error as error:
                 errors.append(str(error))
             times.append(time.monotonic() - began)
+            ended.release()
         return times, wrong, errors
 
     draw = random.Random(0)  # noqa: S311
@@ -181,8 +184,10 @@ def _kills(
         running = [pool.submit(client, number) for number in range(clients)]
         try:
             for _ in tqdm(range(kills), desc="Killing workers", disable=None):
-                # Waits until all workers are there.
                 os.kill(draw.choice(sharded.pids()), signal.SIGKILL)
+                # Each search that was under way, and one more, ends before the next kill.
+                for _ in range(clients + 1):
+                    ended.acquire()
         finally:
             stop.set()
         done = [each.result() for each in running]
