@@ -22,6 +22,7 @@ from ray.exceptions import (
     RayTaskError,
 )
 
+from s3_retriever.cluster.session import start_ray
 from s3_retriever.cluster.shard import SearchGoneError, Shard, Share, State, packed
 from s3_retriever.document import Document, as_documents
 from s3_retriever.engine.s3index import Found, S3Index, document_ids, opened
@@ -163,11 +164,10 @@ class ShardedIndex(S3Index):
         stores = [Store(DiskBackend(each)) for each in paths]
         _check_together(stores)
         opening = opened(stores[0], host, codebook, host_options)
-        if not ray.is_initialized():
-            try:
-                ray.init(log_to_driver=False)
-            except (RayError, RuntimeError, ConnectionError, ValueError, OSError) as error:
-                raise ServerError(f"Ray cannot be started: {brief(error)}.") from error
+        try:
+            start_ray()
+        except (RayError, RuntimeError, ConnectionError, ValueError, OSError) as error:
+            raise ServerError(f"Ray cannot be started: {brief(error)}.") from error
         index = cls(stores, shards, replicas, timeout, worker_options or {}, *opening)
         try:
             index._await_workers()
@@ -427,7 +427,7 @@ class ShardedIndex(S3Index):
             InputError: `where` is a function that cannot be sent.
         """
         try:
-            wanted = ray.cloudpickle.dumps(request)
+            wanted: bytes = ray.cloudpickle.dumps(request)  # type: ignore[no-untyped-call]
         except (TypeError, ValueError, pickle.PicklingError) as error:
             raise InputError(
                 f"The function given as where cannot be sent to workers ({brief(error)}); write "
