@@ -484,6 +484,8 @@ class _Chosen:
         self._view = view
         self._limits = limits
         self._said = said
+        # The text of the sentence that was asked for last, which is the next to be chosen.
+        self._asked: list[str] = []
         self._covered: set[int] = set()
         # By the first sentence of a document.
         self._spans: Counter[int] = Counter()
@@ -497,7 +499,10 @@ class _Chosen:
 
     def repeats(self, number: int) -> bool:
         """Whether a chosen sentence has the same text, if sentences are unique."""
-        return self._limits.unique and self._said.issuperset(self._view.texts(number, number))
+        if not self._limits.unique:
+            return False
+        self._asked = self._view.texts(number, number)
+        return self._said.issuperset(self._asked)
 
     def around(self, number: int, radius: int) -> tuple[int, int]:
         """The run that a sentence is widened to; without a radius, if it is too long, itself."""
@@ -514,7 +519,7 @@ class _Chosen:
             self.left -= self._view.tokens(first, last)
         self._covered.update(range(first, last + 1))
         if self._limits.unique:
-            self._said.update(self._view.texts(first, last))
+            self._said.update(self._asked if first == last else self._view.texts(first, last))
         if self._limits.spans_per_document is not None:
             self._spans[self._view.document_of(number).start] += 1
 
