@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right, insort
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -489,13 +490,15 @@ class _Chosen:
         self._covered: set[int] = set()
         # By the first sentence of a document.
         self._spans: Counter[int] = Counter()
+        # Documents that have their most spans, by first sentence and the one after the last.
+        self._full: list[tuple[int, float]] = []
 
     def closed(self, number: int) -> bool:
         """Whether a sentence cannot be chosen any more."""
         if number in self._covered:
             return True
-        most = self._limits.spans_per_document
-        return most is not None and self._spans[self._view.document_of(number).start] >= most
+        place = bisect_right(self._full, (number, np.inf)) - 1
+        return place >= 0 and number < self._full[place][1]
 
     def repeats(self, number: int) -> bool:
         """Whether a chosen sentence has the same text, if sentences are unique."""
@@ -521,7 +524,10 @@ class _Chosen:
         if self._limits.unique:
             self._said.update(self._asked if first == last else self._view.texts(first, last))
         if self._limits.spans_per_document is not None:
-            self._spans[self._view.document_of(number).start] += 1
+            document = self._view.document_of(number)
+            self._spans[document.start] += 1
+            if self._spans[document.start] == self._limits.spans_per_document:
+                insort(self._full, (document.start, document.stop))
 
 
 def span_of(ranking: Ranking, chosen: Pick) -> Span:
