@@ -428,7 +428,7 @@ class ShardedIndex(S3Index):
             InputError: `where` is a function that cannot be sent.
         """
         try:
-            wanted = ray.cloudpickle.dumps(request)
+            wanted: bytes = ray.cloudpickle.dumps(request)  # type: ignore[no-untyped-call]
         except (TypeError, ValueError, pickle.PicklingError) as error:
             raise InputError(
                 f"The function given as where cannot be sent to workers ({brief(error)}); write "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right, insort
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -484,20 +485,27 @@ class _Chosen:
         self._view = view
         self._limits = limits
         self._said = said
+        # The text of the sentence that was asked for last, which is the next to be chosen.
+        self._asked: list[str] = []
         self._covered: set[int] = set()
         # By the first sentence of a document.
         self._spans: Counter[int] = Counter()
+        # Documents that have their most spans, by first sentence and the one after the last.
+        self._full: list[tuple[int, float]] = []
 
     def closed(self, number: int) -> bool:
         """Whether a sentence cannot be chosen any more."""
         if number in self._covered:
             return True
-        most = self._limits.spans_per_document
-        return most is not None and self._spans[self._view.document_of(number).start] >= most
+        place = bisect_right(self._full, (number, np.inf)) - 1
+        return place >= 0 and number < self._full[place][1]
 
     def repeats(self, number: int) -> bool:
         """Whether a chosen sentence has the same text, if sentences are unique."""
-        return self._limits.unique and self._said.issuperset(self._view.texts(number, number))
+        if not self._limits.unique:
+            return False
+        self._asked = self._view.texts(number, number)
+        return self._said.issuperset(self._asked)
 
     def around(self, number: int, radius: int) -> tuple[int, int]:
         """The run that a sentence is widened to; without a radius, if it is too long, itself."""
@@ -514,9 +522,12 @@ class _Chosen:
             self.left -= self._view.tokens(first, last)
         self._covered.update(range(first, last + 1))
         if self._limits.unique:
-            self._said.update(self._view.texts(first, last))
+            self._said.update(self._asked if first == last else self._view.texts(first, last))
         if self._limits.spans_per_document is not None:
-            self._spans[self._view.document_of(number).start] += 1
+            document = self._view.document_of(number)
+            self._spans[document.start] += 1
+            if self._spans[document.start] == self._limits.spans_per_document:
+                insort(self._full, (document.start, document.stop))
 
 
 def span_of(ranking: Ranking, chosen: Pick) -> Span:

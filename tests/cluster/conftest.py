@@ -8,6 +8,8 @@ import pytest
 @pytest.fixture(scope="session")
 def cluster():
     ray = pytest.importorskip("ray")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    from s3_retriever.cluster.session import start_ray
+
+    start_ray()
     yield ray
     ray.shutdown()

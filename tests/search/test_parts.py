@@ -21,7 +21,15 @@ from s3_retriever.search.gathering import search_parts
 from s3_retriever.search.part import Request
 from s3_retriever.search.pipeline import Query
 
-WHERES = [None, None, {"kind": "a"}, {"n": {"$gte": 3}}, lambda each: each["n"] != 2, {"n": 99}]
+WHERES = [
+    None,
+    None,
+    {"kind": "a"},
+    {"n": {"$gte": 3}},
+    lambda each: each["n"] != 2,
+    {"n": 99},
+    {"$ids": ["d0", "d7", "d8", "x"]},
+]
 
 
 def close(own, other):
@@ -45,7 +53,7 @@ def random_limits(rng, group_by):
         order=rng.choice(["score", "document"]),
         unique=rng.random() < 0.7,
         spans_per_document=rng.choice([None, 1, 3]) if group_by is None else 3,
-        context=rng.choice(["sentence", "sentence", "passage", "section"]),
+        context=rng.choice(["sentence", "sentence", "passage", "neighbours", "section"]),
     )
 
 

@@ -57,14 +57,10 @@ def run_cluster(
     Raises:
         S3Error: The host, the codebook or Ray is not usable.
     """
-    import ray
-
     from s3_retriever.cluster import ShardedIndex
 
     files = source_files(texts)
     asked = choose_questions(ask, files, questions).measured
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False, include_dashboard=False)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cluster.s3r"
         whole = S3Index.create(path, host, codebook=codebook)
