@@ -24,6 +24,8 @@ DIGITS = 9
 _MANY = 16
 # Length of the runs whose maxima `nth_largest` looks at first.
 _RUN = 64
+# Fewer scores than this go through numpy: to load the compiled loops takes a second.
+_SMALL = 8_192
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,10 @@ class Spread:
     @classmethod
     def of(cls, scores: Scores, chosen: NDArray[np.bool_]) -> Spread:
         """The spread of the chosen entries."""
-        # numba takes a while to load, and only searches need it.
+        if len(scores) < _SMALL:
+            values = scores[chosen]
+            mean = float(values.mean()) if len(values) else 0.0
+            return cls(len(values), mean, float(np.square(values - mean).sum()))
         from s3_retriever.search.kernels import mean_and_variance
 
         count, mean, variance = mean_and_variance(scores, chosen)
@@ -70,6 +75,9 @@ class Spread:
 
 def extremes(scores: Scores, chosen: NDArray[np.bool_]) -> tuple[int, float, float]:
     """Number, lowest and highest of the chosen entries; inf and -inf if there are none."""
+    if len(scores) < _SMALL:
+        values = scores[chosen]
+        return len(values), float(values.min(initial=np.inf)), float(values.max(initial=-np.inf))
     from s3_retriever.search import kernels
 
     count, lowest, highest = kernels.extremes(scores, chosen)
@@ -301,6 +309,8 @@ def nth_largest(scores: Scores, n: int) -> float:
         scores: More than n scores, none NaN.
         n: Rank.
     """
+    if len(scores) < _SMALL:
+        return _nth(scores, n)
     from s3_retriever.search.kernels import exceeding, maxima_of_runs
 
     run = max(min(_RUN, len(scores) // (2 * (n + 1))), 1)

@@ -24,7 +24,7 @@ from s3_retriever import (
 from s3_retriever.features import EncodedQuestion, Layout, TapFeatures
 from s3_retriever.index import Store
 from s3_retriever.search import Limits, admitted, rank, select
-from s3_retriever.search.fusion import interleave, nth_largest, weigh
+from s3_retriever.search.fusion import Spread, extremes, interleave, nth_largest, weigh
 from s3_retriever.search.signals import (
     Coactivation,
     FeatureWeights,
@@ -240,6 +240,22 @@ def test_the_nth_largest_of_scores_many_of_which_are_equal(distinct):
         ordered = np.sort(scores)[::-1]
         for n in {0, 1, 10, 64, 1_024, size - 1} & set(range(size)):
             assert nth_largest(scores, n) == ordered[n], (size, n)
+
+
+def test_few_and_many_scores_have_the_same_extremes_and_spread():
+    generator = np.random.default_rng(0)
+    few, chosen = generator.normal(size=1_000), generator.random(1_000) < 0.3
+    several = np.tile(few, 20), np.tile(chosen, 20)
+    count, lowest, highest = extremes(few, chosen)
+    assert extremes(*several) == (20 * count, lowest, highest)
+    spread, wide = Spread.of(few, chosen), Spread.of(*several)
+    assert (wide.count, spread.count) == (20 * count, count)
+    np.testing.assert_allclose((wide.mean, wide.deviation), (spread.mean, spread.deviation))
+    for size in (5, 10_000):
+        none = np.zeros(size), np.zeros(size, dtype=bool)
+        assert extremes(*none) == (0, np.inf, -np.inf)
+        assert Spread.of(*none).deviation == 0
+        assert Spread.of(np.full(size, 0.1), ~none[1]).deviation == 0
 
 
 def test_a_word_of_few_does_not_outweigh_all_else_in_a_large_index():
