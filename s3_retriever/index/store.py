@@ -210,7 +210,8 @@ class Store:
             taken = None if replace else snapshot.__contains__
             with self._draft(layout, taken) as writer:
                 yield writer
-                if not writer.n_documents:
+                # Ids include that of a document that an error broke off.
+                if not (writer.ids or writer.n_documents):
                     return
                 entry = self._publish(writer)
             kept = self._without(snapshot, writer.ids)
