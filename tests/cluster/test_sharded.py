@@ -203,12 +203,15 @@ def test_indexes_that_do_not_go_together_are_refused(
     ):
         with pytest.raises(IndexStoreError, match=problem):
             ShardedIndex.open([a, other])
-    for wrong in ([], 7, {"a": 1}):
+    for wrong in ([], 7, {"a": 1}, "memory://x", ["memory://x"]):
         with pytest.raises(InputError):
             ShardedIndex.open(wrong)
     for options in ({"shards": 0}, {"replicas": 0}, {"timeout": 0}):
         with pytest.raises(InputError):
             ShardedIndex.open(a, **options)
+    for wrong in (7, {"nonsense": 1}, {"num_cpus": "x"}):
+        with pytest.raises(InputError, match="worker_options"):
+            ShardedIndex.open(a, worker_options=wrong)
     with pytest.raises(InputError, match="is one shard"):
         ShardedIndex.open(made[0], shards=2)
     with pytest.raises(InputError, match="opened, not created"):

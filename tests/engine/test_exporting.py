@@ -137,6 +137,11 @@ def test_bad_input(index, tmp_path, monkeypatch):
             question_vectors(index, question)
     with pytest.raises(InputError, match="index"):
         export_index("handbook.s3r", tmp_path / "e")
+    closed = S3Index.create(tmp_path / "closed.s3r", device="cpu", dtype="float32")
+    closed.close()
+    with pytest.raises(IndexStoreError, match="is closed"):
+        export_index(closed, tmp_path / "e")
+    assert not (tmp_path / "e").exists()
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(S3Error, match=r"pip install 's3-retriever\[export\]'"):
