@@ -115,7 +115,8 @@ def export_index(index: S3Index, folder: str | Path) -> Path:
     file, draft = target / SENTENCES_FILE, target / f"{SENTENCES_FILE}.tmp"
     try:
         with writing(draft):
-            with ParquetWriter(draft, schema) as writer:
+            # Arrow takes a relative path with a colon for a URL.
+            with ParquetWriter(draft.absolute(), schema) as writer:
                 for table in _tables(snapshot, index.recipe, schema):
                     writer.write_table(table)
             draft.replace(file)

@@ -246,4 +246,6 @@ def test_the_commands(made, tmp_path):
     assert len(done.stdout.splitlines()) == 2
     assert s3r("merge", made / "first", "--into", tmp_path / "m.s3r").exit_code == 1
     assert s3r("split", tmp_path / "m.s3r").exit_code == 2
+    done = s3r("merge", made / "first", "--into", "s3://bucket/m.s3r")
+    assert (done.exit_code, "is a URL" in done.stderr) == (1, True)
     assert json.loads(s3r("info", tmp_path / "m-1.s3r", "--json").stdout)["documents"] > 0

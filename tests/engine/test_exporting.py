@@ -149,11 +149,13 @@ def test_bad_input(index, tmp_path, monkeypatch):
     assert not (tmp_path / "e").exists()
 
 
-def test_the_command(index, tmp_path):
+def test_the_command(index, tmp_path, monkeypatch):
     index.save(tmp_path / "i.s3r")
     done = CliRunner().invoke(app, ["export", str(tmp_path / "i.s3r"), str(tmp_path / "e")])
     assert done.exit_code == 0, done.stderr
     assert "35 sentences" in done.stdout
+    monkeypatch.chdir(tmp_path)
+    assert export_index(index, "a:b").is_file()
     again = CliRunner().invoke(app, ["export", str(tmp_path / "i.s3r"), str(tmp_path / "e")])
     assert again.exit_code == 1
     assert "in use" in again.stderr
