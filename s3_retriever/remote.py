@@ -14,6 +14,9 @@ from s3_retriever.types import check_path, shown
 # Also chained ones, such as `simplecache::s3://bucket`. A drive of Windows is a single letter.
 _URL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*::)*[A-Za-z][A-Za-z0-9+.-]+://")
 
+# What a path makes of a URL.
+_URL_AS_PATH = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:[/\\]")
+
 
 def is_url(place: object) -> bool:
     """Whether a place is a URL rather than a path."""
@@ -26,7 +29,7 @@ def local_path(value: Any, name: str = "path") -> Path:
     Raises:
         InputError: It is a URL, or no path.
     """
-    if is_url(value):
+    if is_url(value) or (isinstance(value, Path) and _URL_AS_PATH.match(str(value))):
         raise InputError(
             f"The {name} {shown(value)} is a URL, from which indexes can only be opened; use a "
             "folder here and copy it."

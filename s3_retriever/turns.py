@@ -101,11 +101,12 @@ def _documents(turns: Iterable[Any], title: str, name: str) -> Iterator[Document
         turn = _turn(item, number)
         if not turn.text.strip():
             continue
-        yield Document(
-            turn.text,
-            f"{name}#{number}" if name else "",
-            {**turn.metadata, **described(turn, before, title), "turn": number},
-        )
+        metadata = {**turn.metadata, **described(turn, before, title), "turn": number}
+        try:
+            document = Document(turn.text, f"{name}#{number}" if name else "", metadata)
+        except InputError as error:
+            raise InputError(f"Turn {number} cannot be used: {error}") from None
+        yield document
         before = turn
 
 

@@ -92,7 +92,7 @@ def test_a_short_answer_is_found_by_its_question_name_and_date(tiny_bert, tiny_c
         ([{"text": "Hello", "when": 1}], "unknown field 'when'"),
         ([{"text": 5}], "must be a string"),
         ([{"text": "Hello", "time": True}], "time of a turn must be"),
-        ([{"text": "Hello", "time": float("nan")}], "nan"),
+        ([{"text": "Hello"}, {"text": "Hi", "time": float("nan")}], "Turn 2 cannot.*nan"),
         ([{"text": "Hello", "metadata": 5}], "metadata of a turn must be a mapping"),
         ([{"text": "\ud800"}], "surrogate"),
     ],

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 import ray
@@ -30,6 +31,7 @@ from s3_retriever.errors import IndexStoreError, InputError, S3Error, ServerErro
 from s3_retriever.index import DiskBackend, Store, unknown_ids
 from s3_retriever.index.manifest import Manifest
 from s3_retriever.recipe import Recipe
+from s3_retriever.remote import local_path
 from s3_retriever.search import DocumentResult, Explanation, Firings, Heat, Limits, Span
 from s3_retriever.search.gathering import explain_parts, heat_parts, search_parts
 from s3_retriever.search.part import Request
@@ -42,11 +44,11 @@ from s3_retriever.types import (
     check_count,
     check_flag,
     check_items,
-    check_path,
     check_positive,
     check_string,
     check_text,
     check_type,
+    shown,
 )
 
 if TYPE_CHECKING:
@@ -151,10 +153,12 @@ class ShardedIndex(S3Index):
                 go together, or one is damaged.
             ServerError: Ray cannot be started, or a worker cannot within two minutes.
         """
-        paths = [check_path(each) for each in check_items(path, "paths", (str, Path))]
+        paths = [local_path(each) for each in check_items(path, "paths", (str, Path))]
         shards = check_count(shards, "shards")
         replicas = check_count(replicas, "replicas")
         timeout = check_positive(timeout, "timeout")
+        if not isinstance(worker_options, (Mapping, NoneType)):
+            raise InputError(f"worker_options must be a mapping, not {shown(worker_options)}.")
         if not paths:
             raise InputError("A sharded index needs at least one folder; pass the paths of some.")
         if shards > 1 and len(paths) > 1:
@@ -552,7 +556,13 @@ class _Worker:
     def _started(self) -> Any:
         path, share, options = self._make
         wanted = {"max_restarts": -1, "max_concurrency": _AT_ONCE, **options}
-        return ray.remote(Shard).options(**wanted).remote(str(path), share)
+        try:
+            return ray.remote(Shard).options(**wanted).remote(str(path), share)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"worker_options cannot be used ({brief(error)}); they are the options of Ray's "
+                "actors."
+            ) from error
 
     def send(self, method: str, *arguments: Any) -> Any:
         """Call a method of the shard; returns a reference to the result."""

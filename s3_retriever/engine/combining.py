@@ -87,7 +87,7 @@ def split_index(
             made.append(target)
     except BaseException:
         for target in made:
-            shutil.rmtree(target, ignore_errors=True)
+            shutil.rmtree(target.resolve(), ignore_errors=True)
         raise
     return targets
 
@@ -139,8 +139,10 @@ def _targets(source: Path, into: int | Iterable[str | Path], documents: int) -> 
     if isinstance(into, Iterable):
         targets = [local_path(each, "path of an index") for each in into]
     else:
+        # A name such as `.` has no place for a number.
+        named = source if source.name.strip(".") else source.resolve()
         numbers = range(1, min(check_count(into, "number of indexes"), documents + 1) + 1)
-        targets = [source.with_name(f"{source.stem}-{n}{source.suffix}") for n in numbers]
+        targets = [named.with_name(f"{named.stem}-{n}{named.suffix}") for n in numbers]
     if len(targets) > documents:
         raise InputError(
             f"The index at {source} has {documents} documents, too few for so many indexes; make "

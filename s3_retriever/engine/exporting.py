@@ -106,17 +106,17 @@ def export_index(index: S3Index, folder: str | Path) -> Path:
         raise S3Error(
             "Export needs the library pyarrow; install it with: pip install 's3-retriever[export]'"
         ) from error
-    target = local_path(folder)
+    target, snapshot = local_path(folder), index.snapshot()
     with writing(target):
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise IndexStoreError(f"{target} is in use; choose an empty or a new folder.")
         target.mkdir(parents=True, exist_ok=True)
-    snapshot = index.snapshot()
     schema = _schema(index.recipe, snapshot, index.stats())
     file, draft = target / SENTENCES_FILE, target / f"{SENTENCES_FILE}.tmp"
     try:
         with writing(draft):
-            with ParquetWriter(draft, schema) as writer:
+            # Arrow takes a relative path with a colon for a URL.
+            with ParquetWriter(draft.absolute(), schema) as writer:
                 for table in _tables(snapshot, index.recipe, schema):
                     writer.write_table(table)
             draft.replace(file)

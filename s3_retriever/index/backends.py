@@ -343,6 +343,10 @@ def check_free(path: Path) -> None:
         or any(item.name not in (*LOCK_NAMES, UNFINISHED, BLOCKS) for item in path.iterdir())
     ):
         raise IndexStoreError(f"{path} is in use by other files; choose an empty or a new folder.")
+    if path.name.startswith("segment-") and (path.parent / MANIFEST_NAME).exists():
+        raise IndexStoreError(
+            f"{path} is a name for segments of the index at {path.parent}; choose another folder."
+        )
 
 
 class _Turn:

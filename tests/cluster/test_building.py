@@ -24,7 +24,7 @@ from s3_retriever.cluster.scanning import Scanner
 from s3_retriever.errors import IndexLockedError
 from s3_retriever.index import Store
 
-BLOCK = 400
+BLOCK = 800
 
 
 @pytest.fixture(scope="module")

@@ -149,6 +149,12 @@ def test_changes_are_found_while_searches_run(cluster, made, tmp_path, sentences
         assert not index.search("zebra", 1, mode="bm25")
         assert len(index) == 28
     assert all(names <= {"zebra", "d3"} for names in failed)
+    index.close()
+    began = time.monotonic()
+    for attempt in (lambda: index.search(QUESTION), index.ids):
+        with pytest.raises(IndexStoreError, match="is closed; open it again"):
+            attempt()
+    assert time.monotonic() - began < 5
 
 
 def test_a_killed_worker_is_started_again_during_the_search(sharded, made):
@@ -203,12 +209,15 @@ def test_indexes_that_do_not_go_together_are_refused(
     ):
         with pytest.raises(IndexStoreError, match=problem):
             ShardedIndex.open([a, other])
-    for wrong in ([], 7, {"a": 1}):
+    for wrong in ([], 7, {"a": 1}, "memory://x", ["memory://x"]):
         with pytest.raises(InputError):
             ShardedIndex.open(wrong)
     for options in ({"shards": 0}, {"replicas": 0}, {"timeout": 0}):
         with pytest.raises(InputError):
             ShardedIndex.open(a, **options)
+    for wrong in (7, {"nonsense": 1}, {"num_cpus": "x"}):
+        with pytest.raises(InputError, match="worker_options"):
+            ShardedIndex.open(a, worker_options=wrong)
     with pytest.raises(InputError, match="is one shard"):
         ShardedIndex.open(made[0], shards=2)
     with pytest.raises(InputError, match="opened, not created"):
@@ -267,17 +276,3 @@ def test_searches_that_nobody_ended_are_forgotten(made):
         shard.begin(str(number), packed(Request(query, Limits())), 1)
     assert len(shard._searches) <= 64
     assert isinstance(pickle.loads(shard.step("0", "rows", packed((1,)))), SearchGoneError)
-
-
-def test_closed_indexes_say_so(cluster, made):
-    from s3_retriever.cluster import ShardedIndex
-
-    index = ShardedIndex.open(made[0][0])
-    index.close()
-    index.close()
-    began = time.monotonic()
-    with pytest.raises(IndexStoreError, match="is closed; open it again"):
-        index.search(QUESTION)
-    with pytest.raises(IndexStoreError, match="is closed; open it again"):
-        index.ids()
-    assert time.monotonic() - began < 5

@@ -190,6 +190,22 @@ def test_damage_is_not_copied(made, tmp_path):
         assert not (tmp_path / "m").exists()
 
 
+def test_names_relative_to_a_folder(made, tmp_path, monkeypatch):
+    shutil.copytree(made / "first", tmp_path / "a.s3r")
+    (tmp_path / "a.s3r" / "in").mkdir()
+    for here, name in (("a.s3r", "."), ("a.s3r/in", "..")):
+        monkeypatch.chdir(tmp_path / here)
+        made_of_it = split_index(name, 1)
+        assert made_of_it == [(tmp_path / "a-1.s3r").resolve()]
+        shutil.rmtree(made_of_it[0])
+
+
+def test_no_index_takes_the_place_of_a_segment(made, tmp_path):
+    shutil.copytree(made / "first", tmp_path / "a")
+    with pytest.raises(IndexStoreError, match="for segments of the index"):
+        merge_indexes([made / "second"], tmp_path / "a" / "segment-000009")
+
+
 def test_a_split_that_fails_leaves_no_part(made, tmp_path, monkeypatch):
     from s3_retriever.engine import combining
 
@@ -201,9 +217,12 @@ def test_a_split_that_fails_leaves_no_part(made, tmp_path, monkeypatch):
         write(path, *rest, **options)
 
     monkeypatch.setattr(combining, "write_index", full)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
     with pytest.raises(IndexStoreError, match="full"):
-        split_index(made / "whole", [tmp_path / "a", tmp_path / "b"])
+        split_index(made / "whole", [tmp_path / "a", tmp_path / "link", tmp_path / "b"])
     assert not (tmp_path / "a").exists()
+    assert not (tmp_path / "link" / MANIFEST_NAME).exists()
 
 
 def test_what_a_killed_merge_left_is_in_nobody_s_way(made, model, tmp_path):
@@ -227,4 +246,6 @@ def test_the_commands(made, tmp_path):
     assert len(done.stdout.splitlines()) == 2
     assert s3r("merge", made / "first", "--into", tmp_path / "m.s3r").exit_code == 1
     assert s3r("split", tmp_path / "m.s3r").exit_code == 2
+    done = s3r("merge", made / "first", "--into", "s3://bucket/m.s3r")
+    assert (done.exit_code, "is a URL" in done.stderr) == (1, True)
     assert json.loads(s3r("info", tmp_path / "m-1.s3r", "--json").stdout)["documents"] > 0

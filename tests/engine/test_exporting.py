@@ -137,6 +137,11 @@ def test_bad_input(index, tmp_path, monkeypatch):
             question_vectors(index, question)
     with pytest.raises(InputError, match="index"):
         export_index("handbook.s3r", tmp_path / "e")
+    closed = S3Index.create(tmp_path / "closed.s3r", device="cpu", dtype="float32")
+    closed.close()
+    with pytest.raises(IndexStoreError, match="is closed"):
+        export_index(closed, tmp_path / "e")
+    assert not (tmp_path / "e").exists()
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(S3Error, match=r"pip install 's3-retriever\[export\]'"):
@@ -144,11 +149,13 @@ def test_bad_input(index, tmp_path, monkeypatch):
     assert not (tmp_path / "e").exists()
 
 
-def test_the_command(index, tmp_path):
+def test_the_command(index, tmp_path, monkeypatch):
     index.save(tmp_path / "i.s3r")
     done = CliRunner().invoke(app, ["export", str(tmp_path / "i.s3r"), str(tmp_path / "e")])
     assert done.exit_code == 0, done.stderr
     assert "35 sentences" in done.stdout
+    monkeypatch.chdir(tmp_path)
+    assert export_index(index, "a:b").is_file()
     again = CliRunner().invoke(app, ["export", str(tmp_path / "i.s3r"), str(tmp_path / "e")])
     assert again.exit_code == 1
     assert "in use" in again.stderr
