@@ -26,10 +26,10 @@ from ray.exceptions import (
 from s3_retriever.cluster.session import start_ray
 from s3_retriever.cluster.shard import SearchGoneError, Shard, Share, State, packed
 from s3_retriever.document import Document, as_documents
+from s3_retriever.engine.combining import check_alike
 from s3_retriever.engine.s3index import Found, S3Index, document_ids, opened
 from s3_retriever.errors import IndexStoreError, InputError, S3Error, ServerError, brief
 from s3_retriever.index import DiskBackend, Store, unknown_ids
-from s3_retriever.index.manifest import Manifest
 from s3_retriever.recipe import Recipe
 from s3_retriever.remote import local_path
 from s3_retriever.search import DocumentResult, Explanation, Firings, Heat, Limits, Span
@@ -735,28 +735,16 @@ def _check_together(stores: Sequence[Store]) -> None:
     Raises:
         IndexStoreError: They differ in host, codebook, recipe or text analysis, or are the same.
     """
-    first, *others = (store.manifest for store in stores)
-    seen = {first.uuid}
-    for store, manifest in zip(stores[1:], others, strict=True):
-        if manifest.uuid in seen:
+    seen: set[str] = set()
+    for store in stores:
+        uuid = store.manifest.uuid
+        if uuid in seen:
             raise IndexStoreError(
                 f"The index at {store.path} is given twice, or is a copy of another; give each "
                 "folder once."
             )
-        seen.add(manifest.uuid)
-        for name, what in _differences(first, manifest):
-            if what:
-                raise IndexStoreError(
-                    f"The index at {store.path} was made with another {name} than the one at "
-                    f"{stores[0].path}; index its documents with the same one."
-                )
-
-
-def _differences(first: Manifest, other: Manifest) -> Iterator[tuple[str, bool]]:
-    """What indexes may differ in, and whether two do."""
-    for name, key in (("host", "fingerprint"), ("codebook", "codebook"), ("recipe", "recipe")):
-        yield name, first.origin.get(key) != other.origin.get(key)
-    yield "text analysis", first.text_analysis != other.text_analysis
+        seen.add(uuid)
+    check_alike(stores)
 
 
 def _refused(method: str) -> InputError:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
-import time
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -111,38 +108,30 @@ def test_workers_make_the_index_that_one_process_makes(
     cluster, documents, model, expected, tmp_path, monkeypatch
 ):
     """From a Parquet file, and although one of them is killed while it works."""
-    pools, killed = [], []
+    killed = []
 
     class Watched(building._Pool):
-        def __init__(self, *arguments):
-            super().__init__(*arguments)
-            pools.append(self)
+        def scan(self, blocks):
+            call = self._actors[0].__ray_call__.remote(lambda scanner: os.getpid())
+            process = ray.get(call)
+
+            def passed():
+                for number, block in enumerate(blocks):
+                    if number == 2:  # each of the two workers has one
+                        os.kill(process, signal.SIGKILL)
+                        killed.append(process)
+                    yield block
+
+            return super().scan(passed())
 
     monkeypatch.setattr(building, "_Pool", Watched)
-
-    def kill():
-        until = time.monotonic() + 300
-        while (not pools or pools[0]._origin is None) and time.monotonic() < until:
-            time.sleep(0.01)
-        worker = pools[0]._actors[0]
-        with suppress(ray.exceptions.RayError):
-            process = ray.get(worker.__ray_call__.remote(lambda scanner: os.getpid()))
-            os.kill(process, signal.SIGKILL)
-            killed.append(process)
-
     rows = [
         {"id": d.id, "text": d.text, "metadata": json.dumps(d.metadata), "unit": d.unit}
         for d in documents
     ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "d.parquet", row_group_size=9)
-    killer = threading.Thread(target=kill)
-    killer.start()
-    try:
-        source = tmp_path / "d.parquet"
-        with build(source, tmp_path / "many.s3r", model, workers=2) as index:
-            assert index.ids() == [document.id for document in documents]
-    finally:
-        killer.join()
+    with build(tmp_path / "d.parquet", tmp_path / "many.s3r", model, workers=2) as index:
+        assert index.ids() == [document.id for document in documents]
     assert killed
     check_equal(tmp_path / "many.s3r", expected)
 
