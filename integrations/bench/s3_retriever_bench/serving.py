@@ -31,6 +31,8 @@ _WARM_UP = 3.0
 _BETWEEN_COMMITS = 0.05
 # Searches over HTTP and in this process that are compared.
 _PAIRS = 200
+# A way to search, and its times.
+_Timed = tuple[Callable[[str], object], list[float]]
 
 
 class _Load:
@@ -213,7 +215,7 @@ def _overhead(url: str, index: S3Index, asked: Sequence[str]) -> dict[str, Any]:
     with RemoteIndex(url) as remote, urllib3.connection_from_url(url) as pool:
         for turn in range(_PAIRS):
             question = f"{asked[turn % len(asked)]} {turn}"  # never the same, which may be cached
-            timed = [(remote.search, there), (index.search, here)]
+            timed: list[_Timed] = [(remote.search, there), (index.search, here)]
             for search, times in timed if turn % 2 else reversed(timed):
                 times.append(_seconds(partial(search, question)))
             health.append(_seconds(partial(pool.request, "GET", "/health", retries=False)))
