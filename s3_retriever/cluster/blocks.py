@@ -69,7 +69,7 @@ def cut(documents: Iterable[Document], characters: int, origin: Origin) -> Itera
 
 
 def digest(documents: Sequence[Document], origin: Origin) -> str:
-    """What tells a block from others: its documents and how they are scanned."""
+    """What makes a block the same: its documents and how they are scanned."""
     made = origin.model_dump(mode="json", exclude={"host", "codebook_source"})
     state = hashlib.blake2b(digest_size=16)
     state.update(json.dumps([made, TEXT_ANALYSIS], sort_keys=True).encode())

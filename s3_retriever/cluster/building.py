@@ -64,7 +64,7 @@ def build(
         documents: A Ray dataset with a column `text` (and `id`, `metadata`, `unit`), a path or a
             URL as in `read_documents`, or documents and plain texts from a list or an iterator.
         path: Folder of the index, new or existing, which all machines of the cluster share.
-        host: Name of the host; workers load it, so it is no loaded one.
+        host: Name of the host, which every worker loads.
         codebook: Name of the host's codebook, as in `S3Index.create`.
         recipe: As in `S3Index.create`.
         workers: Number of workers; as many as the cluster has room for by default.

@@ -30,6 +30,7 @@ from s3_retriever.engine.combining import check_alike
 from s3_retriever.engine.s3index import Found, S3Index, document_ids, opened
 from s3_retriever.errors import IndexStoreError, InputError, S3Error, ServerError, brief
 from s3_retriever.index import DiskBackend, Store, unknown_ids
+from s3_retriever.index.store import described
 from s3_retriever.recipe import Recipe
 from s3_retriever.remote import local_path
 from s3_retriever.search import DocumentResult, Explanation, Firings, Heat, Limits, Span
@@ -337,25 +338,12 @@ class ShardedIndex(S3Index):
         """Sizes and settings, as JSON values; the host is not needed."""
         manifests = [store.manifest for store in self._stores]
         sizes: Sizes = add_up(self._all("sizes"))
-        segments = [segment for manifest in manifests for segment in manifest.segments]
-        size = sum(file.bytes for segment in segments for file in segment.files.values())
-        origin = manifests[0].origin
         return {
             "path": None,
             "paths": [str(path) for path in self.paths],
             "shards": len(self._shards),
             "replicas": self._shards[0].replicas,
-            "host": origin.get("host"),
-            "codebook": origin.get("codebook"),
-            "documents": sizes.documents,
-            "sentences": sizes.sentences,
-            "tokens": sizes.tokens,
-            "bytes": size,
-            "bytes_per_token": round(size / sizes.tokens, 1) if sizes.tokens else None,
-            "segments": len(segments),
-            "generation": max(manifest.generation for manifest in manifests),
-            "schema": manifests[0].schema_version,
-            "recipe": origin.get("recipe"),
+            **described(manifests, sizes.documents, sizes.sentences, sizes.tokens),
         }
 
     def pids(self) -> list[int]:

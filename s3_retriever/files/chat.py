@@ -10,8 +10,7 @@ from typing import Any
 
 from s3_retriever.errors import InputError
 from s3_retriever.files.content import Content, UnreadableError, one_line
-from s3_retriever.files.decoding import text_encoding
-from s3_retriever.files.lines import JSON_LINES
+from s3_retriever.files.lines import first_json_line, numbered_lines
 from s3_retriever.turns import Turn, described
 
 # What exports call the text, the speaker and the time of a message. Things that are not messages
@@ -55,7 +54,7 @@ def read_chat(text: str) -> list[Content | UnreadableError] | None:
     Returns:
         The messages, and errors for items that are not objects; None if it is not a chat.
     """
-    # Most JSON is no chat, and to parse it takes several times its size.
+    # Most JSON files are not chats, and parsing one takes several times its size in memory.
     value = _parsed(text) if _NAMED.search(text, 0, _HEAD) else None
     title = ""
     if isinstance(value, dict):
@@ -68,14 +67,7 @@ def read_chat(text: str) -> list[Content | UnreadableError] | None:
 
 def is_chat_lines(path: Path) -> bool:
     """Whether it is a JSON Lines file whose first line is a message of a chat."""
-    if path.suffix.lower() not in JSON_LINES:
-        return False
-    try:
-        with path.open(encoding=text_encoding(path)) as file:
-            first = next(filter(str.strip, file), "")
-    except (OSError, UnicodeError):
-        return False
-    return _is_message(_parsed(first))
+    return _is_message(_parsed(first_json_line(path)))
 
 
 def read_chat_lines(path: Path) -> Iterator[Content | UnreadableError]:
@@ -84,12 +76,8 @@ def read_chat_lines(path: Path) -> Iterator[Content | UnreadableError]:
     Raises:
         UnreadableError: The file cannot be decoded; raised while iterating.
     """
-    try:
-        with path.open(encoding=text_encoding(path)) as file:
-            lines = ((number, _parsed(line)) for number, line in enumerate(file, 1) if line.strip())
-            yield from _messages(lines, by_line=True)
-    except UnicodeError as error:
-        raise UnreadableError(f"it is not UTF-8 ({error}); convert it first.") from None
+    lines = ((number, _parsed(line)) for number, line in numbered_lines(path))
+    yield from _messages(lines, by_line=True)
 
 
 def read_transcript(text: str) -> list[Content] | None:

@@ -90,14 +90,31 @@ def _joined_rows(text: str, delimiter: str) -> str:
 
 def is_records(path: Path) -> bool:
     """Whether it is a JSON Lines file whose first line is an object with a string in `text`."""
+    return _record(first_json_line(path)) is not None
+
+
+def first_json_line(path: Path) -> str:
+    """The first line of a JSON Lines file that is not blank; empty for any other file."""
     if path.suffix.lower() not in JSON_LINES:
-        return False
+        return ""
     try:
         with path.open(encoding=text_encoding(path)) as file:
-            first = next(filter(str.strip, file), "")
+            return next(filter(str.strip, file), "")
     except (OSError, UnicodeError):
-        return False
-    return _record(first) is not None
+        return ""
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text file that are not blank, with their numbers from 1, one at a time.
+
+    Raises:
+        UnreadableError: The file cannot be decoded; raised while iterating.
+    """
+    try:
+        with path.open(encoding=text_encoding(path)) as file:
+            yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
+    except UnicodeError as error:
+        raise UnreadableError(f"it is not UTF-8 ({error}); convert it first.") from None
 
 
 def read_records(path: Path) -> Iterator[Content | UnreadableError]:
@@ -109,15 +126,10 @@ def read_records(path: Path) -> Iterator[Content | UnreadableError]:
     Raises:
         UnreadableError: The file cannot be decoded; raised while iterating.
     """
-    try:
-        with path.open(encoding=text_encoding(path)) as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield _record(line, number) or UnreadableError(
-                        f"line {number} is not a JSON object with a string in its field 'text'."
-                    )
-    except UnicodeError as error:
-        raise UnreadableError(f"it is not UTF-8 ({error}); convert it first.") from None
+    for number, line in numbered_lines(path):
+        yield _record(line, number) or UnreadableError(
+            f"line {number} is not a JSON object with a string in its field 'text'."
+        )
 
 
 def _record(line: str, number: int = 0) -> Content | None:

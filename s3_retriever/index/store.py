@@ -163,20 +163,9 @@ class Store:
     def stats(self) -> dict[str, Any]:
         """Sizes and settings of the index, as JSON values; the host is not needed."""
         manifest, snapshot = self.manifest, self.snapshot()
-        size = sum(file.bytes for segment in manifest.segments for file in segment.files.values())
         return {
             "path": None if self.path is None else str(self.path),
-            "host": manifest.origin.get("host"),
-            "codebook": manifest.origin.get("codebook"),
-            "documents": snapshot.n_documents,
-            "sentences": snapshot.n_sentences,
-            "tokens": snapshot.n_tokens,
-            "bytes": size,
-            "bytes_per_token": round(size / snapshot.n_tokens, 1) if snapshot.n_tokens else None,
-            "segments": len(manifest.segments),
-            "generation": manifest.generation,
-            "schema": manifest.schema_version,
-            "recipe": manifest.origin.get("recipe"),
+            **described([manifest], snapshot.n_documents, snapshot.n_sentences, snapshot.n_tokens),
         }
 
     @contextmanager
@@ -410,6 +399,35 @@ class Store:
         manifest = self.manifest
         update = {"generation": manifest.generation + 1, "segments": tuple(segments)}
         self._backend.commit(manifest.model_copy(update=update))
+
+
+def described(
+    manifests: Sequence[Manifest], documents: int, sentences: int, tokens: int
+) -> dict[str, Any]:
+    """Sizes and settings of indexes that were made alike, as JSON values.
+
+    Args:
+        manifests: Theirs, at least one.
+        documents: Number of live documents of all of them.
+        sentences: Number of their sentences.
+        tokens: Number of their tokens.
+    """
+    segments = [segment for manifest in manifests for segment in manifest.segments]
+    size = sum(file.bytes for segment in segments for file in segment.files.values())
+    origin = manifests[0].origin
+    return {
+        "host": origin.get("host"),
+        "codebook": origin.get("codebook"),
+        "documents": documents,
+        "sentences": sentences,
+        "tokens": tokens,
+        "bytes": size,
+        "bytes_per_token": round(size / tokens, 1) if tokens else None,
+        "segments": len(segments),
+        "generation": max(manifest.generation for manifest in manifests),
+        "schema": manifests[0].schema_version,
+        "recipe": origin.get("recipe"),
+    }
 
 
 def _check_text_analysis(manifest: Manifest, text_analysis: Mapping[str, str]) -> None:

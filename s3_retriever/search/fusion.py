@@ -20,7 +20,7 @@ _Key = TypeVar("_Key", bound=str)
 _EQUAL = 1e-12
 # Digits after the point that count: the last ones of a sum depend on the processor.
 DIGITS = 9
-# Candidates that a part tells of, as a multiple of what a signal adds; many more are tied.
+# Candidates that a part reports, as a multiple of what a signal adds; many more are tied.
 _MANY = 16
 # Length of the runs whose maxima `nth_largest` looks at first.
 _RUN = 64

@@ -494,14 +494,6 @@ def _wholes(terms: Iterable[QuestionTerm], idf: Scores) -> Scores:
     return np.array([totals[each] + everywhere for own in prefixes for each in own])
 
 
-def bm25_each(snapshot: Snapshot, several: Sequence[Mapping[str, QuestionTerm]]) -> list[Scores]:
-    """BM25 scores of all sentences [n] for each of several questions, given by their terms.
-
-    The terms of all questions are looked up at once.
-    """
-    return term_gains(snapshot, united_terms(several)).scores_of(several, len(snapshot))
-
-
 def united_terms(several: Iterable[Mapping[str, QuestionTerm]]) -> dict[str, QuestionTerm]:
     """The terms of several questions, once each."""
     every: dict[str, QuestionTerm] = {}

@@ -28,11 +28,11 @@ from s3_retriever.search.fusion import Spread, extremes, interleave, nth_largest
 from s3_retriever.search.signals import (
     Coactivation,
     FeatureWeights,
-    bm25_each,
     count_terms,
     question_weights,
     smooth,
     term_gains,
+    united_terms,
 )
 from s3_retriever.text import analyze
 
@@ -209,7 +209,8 @@ def test_bm25_of_several_questions_is_that_of_each():
     store, _ = make_store(CORPUS)
     snapshot = store.snapshot()
     questions = ("cat cat garden", "roses garden", "", "zebra")
-    every = bm25_each(snapshot, [count_terms(question) for question in questions])
+    counted = [count_terms(question) for question in questions]
+    every = term_gains(snapshot, united_terms(counted)).scores_of(counted, len(snapshot))
     for scores, question in zip(every, questions, strict=True):
         np.testing.assert_allclose(scores, bm25(snapshot, question))
     assert bm25(snapshot, questions[0]).max() > bm25(snapshot, "cat garden").max()

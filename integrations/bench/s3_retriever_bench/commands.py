@@ -41,6 +41,9 @@ Host = Annotated[str, _option("HOST", f"minilm, {_CAUSAL}")]
 CodebookFolder = Annotated[
     str | None, _option("FOLDER", "The host's codebook.", "the host's shipped codebook")
 ]
+TextToIndex = Annotated[
+    list[Path] | None, _option("FILE", f"Text to index: {_PLAIN_OR_JSON}", _LIBRARY)
+]
 Ask = Annotated[
     Path | None,
     _option(
@@ -214,9 +217,7 @@ def memory(
     ] = None,
     host: Host = "minilm",
     codebook: CodebookFolder = None,
-    text: Annotated[
-        list[Path] | None, _option("FILE", f"Text to index: {_PLAIN_OR_JSON}", _LIBRARY)
-    ] = None,
+    text: TextToIndex = None,
     out: OutFile = None,
 ) -> None:
     """Peak resident memory of indexing, each size in its own process."""
@@ -239,9 +240,7 @@ def build(
     host: Host = "minilm",
     codebook: CodebookFolder = None,
     recipe: Annotated[str, _option("RECIPE", "default, paper, or a JSON file.")] = "default",
-    text: Annotated[
-        list[Path] | None, _option("FILE", f"Text to index: {_PLAIN_OR_JSON}", _LIBRARY)
-    ] = None,
+    text: TextToIndex = None,
     out: OutFile = None,
 ) -> None:
     """Speed and memory of cluster.build, by workers of one thread; needs the extra ray."""
@@ -268,9 +267,7 @@ def serve(
     tokens: Annotated[int, _number("Tokens of the index.")] = 100_000,
     host: Host = "minilm",
     codebook: CodebookFolder = None,
-    text: Annotated[
-        list[Path] | None, _option("FILE", f"Text to index: {_PLAIN_OR_JSON}", _LIBRARY)
-    ] = None,
+    text: TextToIndex = None,
     ask: Ask = None,
     questions: Annotated[int, _number("Maximum questions.")] = 100,
     page: Annotated[
@@ -309,9 +306,7 @@ def cluster(
     kills: Annotated[int, _number("Workers to kill during searches.", least=0)] = 25,
     host: Host = "minilm",
     codebook: CodebookFolder = None,
-    text: Annotated[
-        list[Path] | None, _option("FILE", f"Text to index: {_PLAIN_OR_JSON}", _LIBRARY)
-    ] = None,
+    text: TextToIndex = None,
     ask: Ask = None,
     questions: Annotated[int, _number("Maximum questions.")] = 50,
     out: OutFile = None,
@@ -391,9 +386,7 @@ def speed(
     ] = None,
     host: Host = "minilm",
     codebook: CodebookFolder = None,
-    text: Annotated[
-        list[Path] | None, _option("FILE", f"Text to index: {_PLAIN_OR_JSON}", _LIBRARY)
-    ] = None,
+    text: TextToIndex = None,
     ask: Ask = None,
     questions: Annotated[int, _number("Maximum questions.")] = 30,
     scan_tokens: Annotated[int, _number("Tokens to time indexing on.")] = 100_000,
