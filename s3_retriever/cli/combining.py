@@ -60,7 +60,7 @@ def split(
 
 
 def export(
-    index: options.IndexPath,
+    index: options.IndexPlace,
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write, empty or new.")],
 ) -> None:
     """Write the sentences of an index as Parquet, for another engine; needs the extra export.

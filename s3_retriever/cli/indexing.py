@@ -21,6 +21,7 @@ from s3_retriever.errors import InputError
 from s3_retriever.files import FoundFiles, KnownFiles, SkippedFile, find_files, read_files
 from s3_retriever.index import DiskBackend, Snapshot, Store
 from s3_retriever.recipe import Recipe
+from s3_retriever.remote import is_url
 
 if TYPE_CHECKING:
     from s3_retriever.engine import S3Index
@@ -228,7 +229,7 @@ def _show(counts: Counts, found: FoundFiles) -> None:
 
 
 def list_documents(
-    index: options.IndexPath,
+    index: options.IndexPlace,
     server: options.Server = None,
     token: options.Token = None,
     as_json: options.AsJson = False,
@@ -244,7 +245,7 @@ def list_documents(
 
 
 def show(
-    index: options.IndexPath,
+    index: options.IndexPlace,
     names: Annotated[
         list[str],
         typer.Argument(
@@ -262,7 +263,8 @@ def show(
         documents = [{"id": d.id, "metadata": d.metadata, "text": d.text} for d in found]
     else:
         snapshot = Store.open(index).snapshot()
-        ids = _named(names, KnownFiles(snapshot.rows(), index.parent))
+        folder = Path() if is_url(index) else Path(index).parent
+        ids = _named(names, KnownFiles(snapshot.rows(), folder))
         documents = [_document(snapshot, document_id) for document_id in ids]
     if as_json:
         write_json(documents)
@@ -285,7 +287,7 @@ def _named(names: Sequence[str], known: KnownFiles) -> list[str]:
     return list(dict.fromkeys(key for name in names for key in known.documents_at(name) or [name]))
 
 
-def info(index: options.IndexPath, as_json: options.AsJson = False) -> None:
+def info(index: options.IndexPlace, as_json: options.AsJson = False) -> None:
     """Show sizes and settings of an index, without loading the host."""
     values = Store.open(index).stats()
     if as_json:

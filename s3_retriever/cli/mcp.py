@@ -12,7 +12,7 @@ import typer
 
 from s3_retriever.cli import options
 from s3_retriever.cli.console import say
-from s3_retriever.cli.serving import named_folders
+from s3_retriever.cli.serving import named_places
 from s3_retriever.errors import S3Error
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ def mcp(
     from s3_retriever.server.mcp import LIMITS, MCP_PATH, create_server, http_app, run_stdio
 
     opened = {
-        name: options.open_index(path, None, None, device, dtype, needs_host=False)
-        for name, path in named_folders(indexes).items()
+        name: options.open_index(place, None, None, device, dtype, needs_host=False)
+        for name, place in named_places(indexes).items()
     }
     server = create_server(opened)
     # The first search need not wait for the hosts, nor do the client's first requests.

@@ -56,6 +56,10 @@ Question = Annotated[str, typer.Argument(metavar="QUESTION", help="Any text.")]
 IndexPath = Annotated[
     Path, typer.Argument(metavar="INDEX", help="Folder of the index.", autocompletion=indexes)
 ]
+# Of an index that is only read; a `Path` would make another address of a URL.
+PLACE = "Folder of the index, or its URL in object storage (s3://bucket/folder)."
+IndexPlace = Annotated[str, typer.Argument(metavar="INDEX", help=PLACE, autocompletion=indexes)]
+InPlace = Annotated[str, typer.Option("--in", metavar="INDEX", help=PLACE, autocompletion=indexes)]
 To = Annotated[
     Path, typer.Option("--to", metavar="INDEX", help="Folder of the index.", autocompletion=indexes)
 ]
@@ -63,12 +67,13 @@ In = Annotated[
     Path, typer.Option("--in", metavar="INDEX", help="Folder of the index.", autocompletion=indexes)
 ]
 
-# As `serving.named_folders` reads them.
+# As `serving.named_places` reads them.
 NamedIndexes = Annotated[
     list[str],
     typer.Argument(
         metavar="INDEX",
-        help="Folders of indexes, or NAME=FOLDER; an index is called as its folder, without .s3r.",
+        help="Folders or URLs of indexes, or NAME=FOLDER; an index is called as its folder, "
+        "without .s3r.",
     ),
 ]
 
@@ -403,7 +408,7 @@ def create_index(
 
 
 def open_index(
-    path: Path,
+    path: str | Path,
     host: str | None,
     codebook: str | None,
     device: str,
@@ -414,7 +419,7 @@ def open_index(
     """`S3Index.open` with the values of the command line.
 
     Args:
-        path: Folder of the index.
+        path: Folder of the index, or its URL in object storage.
         host: The host, if it has moved.
         codebook: The codebook, if it has moved.
         device: Device of the host.
@@ -430,7 +435,7 @@ def open_index(
     )
 
 
-def open_remote(server: str, index: Path | None, token: str | None) -> RemoteIndex:
+def open_remote(server: str, index: str | Path | None, token: str | None) -> RemoteIndex:
     """`RemoteIndex` with the values of the command line.
 
     Args:

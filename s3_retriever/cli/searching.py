@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -133,12 +132,12 @@ def search(
     context: typer.Context,
     question: options.Question,
     index: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--in",
             metavar="INDEX",
             show_default="none",
-            help="Folder of the index to search.",
+            help=options.PLACE,
             autocompletion=options.indexes,
         ),
     ] = None,
@@ -376,7 +375,7 @@ def _quoted(tokens: tuple[str, ...]) -> str:
 
 def explain(
     question: options.Question,
-    index: options.In,
+    index: options.InPlace,
     rank: Annotated[
         int, typer.Option("--rank", metavar="N", min=1, help="Rank of the span; 1 is best.")
     ] = 1,

@@ -13,6 +13,7 @@ from s3_retriever.cli import options
 from s3_retriever.cli.console import say
 from s3_retriever.errors import InputError, ServerError
 from s3_retriever.paths import lasting
+from s3_retriever.remote import is_url
 
 if TYPE_CHECKING:
     from s3_retriever.engine import S3Index
@@ -101,13 +102,13 @@ def serve(
             f"The server needs {error.name}, which is not installed; install it with: "
             "pip install 's3-retriever[server]'"
         ) from error
-    folders = named_folders(indexes)
+    places = named_places(indexes)
     limits = Limits(body_bytes=max_body, bodies_bytes=max(8 * max_body, 64 << 20), rate=rate)
     listener = listen(address, port, token=token)
     options.prepare()
     with listener:
         host = _answering(answers, device, dtype)
-        opened = {name: _open(path, host, device, dtype) for name, path in folders.items()}
+        opened = {name: _open(place, host, device, dtype) for name, place in places.items()}
         app = create_app(
             opened,
             token=token,
@@ -123,20 +124,22 @@ def serve(
     say("Stopped.")
 
 
-def named_folders(indexes: Sequence[str]) -> dict[str, Path]:
-    """The folders of indexes by their names.
+def named_places(indexes: Sequence[str]) -> dict[str, str]:
+    """The folders or URLs of indexes by their names.
 
     Raises:
         InputError: Two have the same name.
     """
-    named: dict[str, Path] = {}
+    named: dict[str, str] = {}
     for text in indexes:
-        name, equals, folder = text.partition("=")
-        path = Path(folder if equals and not Path(text).exists() else text)
-        name = name if path == Path(folder) else path.resolve().name.removesuffix(".s3r")
+        name, equals, place = text.partition("=")
+        if not equals or is_url(text) or Path(text).exists():
+            place = text
+            folder = Path(text.rstrip("/")) if is_url(text) else Path(text).resolve()
+            name = folder.name.removesuffix(".s3r")
         if name in named:
-            raise InputError(f"Two indexes are called {name!r}; name one: NAME={path}")
-        named[name] = path
+            raise InputError(f"Two indexes are called {name!r}; name one: NAME={place}")
+        named[name] = place
     return named
 
 
@@ -148,13 +151,13 @@ def _answering(name: str | None, device: str, dtype: options.Dtype) -> Host | No
     return Host.load(lasting(name), generates=True, device=device, dtype=dtype)
 
 
-def _open(path: Path, answering: Host | None, device: str, dtype: options.Dtype) -> S3Index:
+def _open(place: str, answering: Host | None, device: str, dtype: options.Dtype) -> S3Index:
     """Open an index and search it once, so that the first client does not wait for the host."""
     from s3_retriever.engine import S3Index
 
-    index = S3Index.open(path, device=device, dtype=dtype)
+    index = S3Index.open(place, device=device, dtype=dtype)
     if answering is not None and index.stats()["host"] == lasting(answering.name):
         # One copy of the weights both reads and answers.
-        index = S3Index.open(path, answering)
+        index = S3Index.open(place, answering)
     index.search("warm-up", 1)
     return index

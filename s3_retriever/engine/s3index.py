@@ -28,7 +28,7 @@ from s3_retriever.paths import lasting
 from s3_retriever.processes import renew_after_fork
 from s3_retriever.progress import Bar, progress_bar
 from s3_retriever.recipe import Recipe
-from s3_retriever.remote import is_url, local_path
+from s3_retriever.remote import local_path
 from s3_retriever.search import (
     DocumentResult,
     Explanation,
@@ -55,7 +55,6 @@ from s3_retriever.types import (
     check_count,
     check_flag,
     check_items,
-    check_path,
     check_share,
     check_source,
     check_string,
@@ -202,11 +201,7 @@ class S3Index:
                 made with another codebook.
             CodebookError: The codebook cannot be read.
         """
-        store = (
-            Store.open_url(path, progress=True)
-            if isinstance(path, str) and is_url(path)
-            else Store.open(check_path(path))
-        )
+        store = Store.open(path)
         return cls(store, *opened(store, host, codebook, host_options))
 
     @property

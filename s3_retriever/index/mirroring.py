@@ -29,15 +29,15 @@ from s3_retriever.remote import file_system, reaching
 _ATTEMPTS = 3
 
 
-def mirror(url: str, *, progress: bool = True) -> Path:
+def mirror(url: str) -> Path:
     """Copy an index from object storage to the user's cache, as it is there now.
 
     Files are kept by their SHA-256: what another state of the index, or another index, has too is
-    not fetched again. The cache may be removed at any time.
+    not fetched again. The cache may be removed at any time. In a terminal a bar shows how far it
+    is.
 
     Args:
         url: A folder at any address that fsspec knows, such as `s3://bucket/handbook.s3r`.
-        progress: Whether a bar shows how far it is (only in a terminal).
 
     Returns:
         The folder of the copy, an index that nothing may write to.
@@ -52,7 +52,7 @@ def mirror(url: str, *, progress: bool = True) -> Path:
     for attempts in range(_ATTEMPTS, 0, -1):
         content = _manifest(url, system, top)
         try:
-            return _mirror_state(url, system, top, cache, content, progress)
+            return _mirror_state(url, system, top, cache, content)
         except IndexStoreError:
             # A merge may have removed files since the manifest was read.
             if attempts == 1 or _manifest(url, system, top) == content:
@@ -73,9 +73,7 @@ def _manifest(url: str, system: Any, top: str) -> bytes:
     return bytes(content)
 
 
-def _mirror_state(
-    url: str, system: Any, top: str, cache: Path, content: bytes, progress: bool
-) -> Path:
+def _mirror_state(url: str, system: Any, top: str, cache: Path, content: bytes) -> Path:
     place = Path(url)
     try:
         manifest = parse_manifest(place, content)
@@ -87,7 +85,7 @@ def _mirror_state(
     with writing(cache):
         files.mkdir(parents=True, exist_ok=True)
     total = sum(entry.bytes for segment in manifest.segments for entry in segment.files.values())
-    with progress_bar(progress, total=total, unit="B", unit_scale=True, desc="Fetching") as bar:
+    with progress_bar(True, total=total, unit="B", unit_scale=True, desc="Fetching") as bar:
         for segment in manifest.segments:
             for name, entry in segment.files.items():
                 _fetch(url, system, f"{top}/{segment.name}/{name}", files / entry.sha256, entry)

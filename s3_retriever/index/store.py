@@ -29,6 +29,7 @@ from s3_retriever.index.snapshot import Snapshot
 from s3_retriever.index.verification import Verification
 from s3_retriever.index.writer import SegmentWriter
 from s3_retriever.progress import progress_bar
+from s3_retriever.remote import is_url, local_path
 
 logger = logging.getLogger(__name__)
 
@@ -88,39 +89,34 @@ class Store:
         return cls(DiskBackend(path))
 
     @classmethod
-    def open(cls, path: Path, share: Share | None = None) -> Store:
+    def open(cls, path: str | Path, share: Share | None = None) -> Store:
         """Open an index; nothing is written, and a read-only folder will do.
 
         Args:
-            path: Its folder.
+            path: Its folder; or its URL in object storage, from where it is copied to the user's
+                cache, as it is there now, to be read.
             share: As in the class.
 
         Raises:
             IndexStoreError: There is no index at `path`, it is damaged, or of another schema.
+            S3Error: As `mirroring.mirror`, for a URL.
         """
-        store = cls(DiskBackend(path), share)
+        if isinstance(path, str) and is_url(path):
+            return cls._open_url(path, share)
+        store = cls(DiskBackend(local_path(path)), share)
         store.snapshot()
         return store
 
     @classmethod
-    def open_url(cls, url: str, *, progress: bool = False) -> Store:
-        """Open an index in object storage, as it is there now, to be read.
-
-        Args:
-            url: As in `mirroring.mirror`, which copies it to the user's cache.
-            progress: Whether a bar shows how far that is (only in a terminal).
-
-        Raises:
-            S3Error: As `mirror`.
-        """
-        folder = mirror(url, progress=progress)
+    def _open_url(cls, url: str, share: Share | None) -> Store:
+        folder = mirror(url)
         try:
-            store = cls(MirrorBackend(folder, url))
+            store = cls(MirrorBackend(folder, url), share)
             store.snapshot()
         except IndexStoreError:
             # What is wrong may be wrong in the cache alone.
             forget(folder)
-            store = cls(MirrorBackend(mirror(url, progress=progress), url))
+            store = cls(MirrorBackend(mirror(url), url), share)
             store.snapshot()
         return store
 
@@ -164,7 +160,7 @@ class Store:
         """Sizes and settings of the index, as JSON values; the host is not needed."""
         manifest, snapshot = self.manifest, self.snapshot()
         return {
-            "path": None if self.path is None else str(self.path),
+            "path": self.url or (None if self.path is None else str(self.path)),
             **described([manifest], snapshot.n_documents, snapshot.n_sentences, snapshot.n_tokens),
         }
 

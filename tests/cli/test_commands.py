@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 from s3_retriever import InputError
 from s3_retriever.cli import indexing, options
 from s3_retriever.cli.app import app
+from s3_retriever.cli.serving import named_places
+from s3_retriever.index import mirroring
 
 HANDBOOK = """# Release handbook
 
@@ -474,6 +476,50 @@ def test_list_and_show(made):
     done = s3r("show", made, "nothing")
     assert done.exit_code == 1
     assert "has no document 'nothing'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "reading",
+    [
+        lambda index: s3r("search", QUESTION, "--in", index, "--mode", "bm25", "--json"),
+        lambda index: s3r("explain", QUESTION, "--in", index, "--json"),
+        lambda index: s3r("list", index),
+        lambda index: s3r("show", index, "page.html"),
+        lambda index: s3r("info", index, "--json"),
+    ],
+    ids=["search", "explain", "list", "show", "info"],
+)
+def test_object_storage_is_read_as_a_folder_is(made, reading, tmp_path, monkeypatch):
+    monkeypatch.setattr(mirroring, "user_cache_path", lambda _: tmp_path)
+    url, local = reading(made.as_uri()), reading(made)
+    assert url.exit_code == 0, url.stderr
+    assert url.stdout.replace(made.as_uri(), str(made)) == local.stdout
+
+
+def test_object_storage_is_not_written_to(made):
+    for change in (
+        s3r("delete", "page.html", "--in", made.as_uri()),
+        s3r("compact", made.as_uri()),
+        s3r("sync", made.parent, "--to", made.as_uri()),
+    ):
+        assert change.exit_code == 1
+        assert "is a URL, from which indexes can only be opened" in " ".join(change.stderr.split())
+
+
+def test_servers_name_indexes_by_their_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a=b.s3r").mkdir()
+    assert named_places(
+        ["docs/x.s3r/", "a=b.s3r", "y=docs/z.s3r", "s3://b/c=d.s3r/", "w=s3://b/e"]
+    ) == {
+        "x": "docs/x.s3r/",
+        "a=b": "a=b.s3r",
+        "y": "docs/z.s3r",
+        "c=d": "s3://b/c=d.s3r/",
+        "w": "s3://b/e",
+    }
+    with pytest.raises(InputError, match="Two indexes are called 'a'"):
+        named_places(["a.s3r", "s3://bucket/a.s3r"])
 
 
 def test_delete_takes_what_a_search_prints(home, model):
