@@ -1,4 +1,4 @@
-"""Paths from users and from files: what on disk names may mean, and new files."""
+"""Paths from users and from files, small JSON, and new files."""
 
 from __future__ import annotations
 
@@ -67,13 +67,26 @@ def read_json(path: Path) -> Any:
     if regular_size(path) > _LARGEST_JSON:
         raise ValueError(f"it has more than {_LARGEST_JSON:,} bytes")
     try:
-        return json.loads(path.read_bytes(), parse_constant=_no_constant)
+        return json.loads(path.read_bytes(), parse_constant=refuse_constant)
     except (RecursionError, MemoryError):
         raise ValueError("it is nested too deeply") from None
 
 
-def _no_constant(name: str) -> None:
+def refuse_constant(name: str) -> None:
+    """Refuse NaN and infinity, which Python would read; for `parse_constant` of `json`.
+
+    Raises:
+        ValueError: Always.
+    """
     raise ValueError(f"{name} is not a number of JSON")
+
+
+def nan_as_null(name: str) -> float | None:
+    """Read NaN, which Python writes for what is missing, as null; for `parse_constant` of `json`.
+
+    Infinity stays what it is.
+    """
+    return None if name == "NaN" else float(name)
 
 
 def begin_draft(path: Path) -> BinaryIO:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from s3_retriever.cli.console import messages, say
 from s3_retriever.codebook.files import is_foreign
 from s3_retriever.errors import CodebookError, InputError
-from s3_retriever.paths import EMBEDDED, lasting
+from s3_retriever.paths import EMBEDDED, lasting, refuse_constant
 from s3_retriever.recipe import Recipe
 from s3_retriever.types import ContextForm, GroupBy, Mode, Order
 
@@ -307,14 +307,9 @@ def _condition(text: str) -> dict[str, Any]:
 
 def _json_or_text(value: str) -> Any:
     try:
-        return json.loads(value, parse_constant=_not_json)
+        return json.loads(value, parse_constant=refuse_constant)
     except ValueError:
         return value
-
-
-def _not_json(name: str) -> Any:
-    """Refuse NaN and Infinity, which Python would take."""
-    raise ValueError(name)
 
 
 # Top-level fields of recipes of older releases, recognised to explain the error.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard, Union
 from s3_retriever.document import Document, as_documents
 from s3_retriever.errors import InputError, S3Error, brief
 from s3_retriever.files import read_files
+from s3_retriever.paths import nan_as_null
 from s3_retriever.remote import file_system, is_url, reaching
 from s3_retriever.types import check_items, check_path
 
@@ -146,7 +147,7 @@ def _of_lines(url: str, system: Any, file: PurePosixPath) -> Iterator[Document]:
                 continue
             name = f"Line {number:,} of {file}"
             try:
-                row = json.loads(line)
+                row = json.loads(line, parse_constant=nan_as_null)
             except (ValueError, RecursionError) as error:
                 raise InputError(f"{name} is not JSON ({brief(error)}); correct it.") from None
             yield _document(row, name)
@@ -178,7 +179,7 @@ def _document(row: Any, name: str) -> Document:
     metadata = row.get("metadata")
     if isinstance(metadata, str):
         try:
-            metadata = json.loads(metadata)
+            metadata = json.loads(metadata, parse_constant=nan_as_null)
         except (ValueError, RecursionError) as error:
             raise InputError(f"The metadata of {name} is not JSON ({brief(error)}).") from None
     others = {key: value for key, value in row.items() if key not in _FIELDS and value is not None}

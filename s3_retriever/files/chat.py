@@ -11,6 +11,7 @@ from typing import Any
 from s3_retriever.errors import InputError
 from s3_retriever.files.content import Content, UnreadableError, one_line
 from s3_retriever.files.lines import first_json_line, numbered_lines
+from s3_retriever.paths import nan_as_null
 from s3_retriever.turns import Turn, described
 
 # What exports call the text, the speaker and the time of a message. Things that are not messages
@@ -165,7 +166,7 @@ def _content(
 def _parsed(line: str) -> Any:
     """A text as a JSON value; None if it is not JSON."""
     try:
-        return json.loads(line)
+        return json.loads(line, parse_constant=nan_as_null)
     except (ValueError, RecursionError):
         return None
 

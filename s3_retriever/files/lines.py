@@ -10,6 +10,7 @@ from pathlib import Path
 
 from s3_retriever.files.content import Content, UnreadableError, one_line
 from s3_retriever.files.decoding import decode, text_encoding
+from s3_retriever.paths import nan_as_null
 
 JSON_LINES = frozenset({".jsonl", ".ndjson"})
 _DELIMITERS = ",;\t|"
@@ -134,7 +135,7 @@ def read_records(path: Path) -> Iterator[Content | UnreadableError]:
 
 def _record(line: str, number: int = 0) -> Content | None:
     try:
-        record = json.loads(line)
+        record = json.loads(line, parse_constant=nan_as_null)
     except (ValueError, RecursionError):
         return None
     if not isinstance(record, dict) or not isinstance(record.get("text"), str):

@@ -27,6 +27,7 @@ from s3_retriever.index.tables import (
     TableWriter,
 )
 from s3_retriever.metadata import key_paths, value_at
+from s3_retriever.paths import refuse_constant
 
 _T = TypeVar("_T", bound=np.generic)
 
@@ -333,11 +334,7 @@ def _row(row: Any) -> DocumentRow:
     return DocumentRow(name, metadata, characters)
 
 
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a number of JSON")
-
-
-_JSON = json.JSONDecoder(parse_constant=_no_constant)
+_JSON = json.JSONDecoder(parse_constant=refuse_constant)
 # Where a document's line is, and its checksum.
 _LINE = ("row_start", "row_bytes", "row_crc32")
 _SIDES: tuple[Any, Any] = ("left", "right")

@@ -101,6 +101,15 @@ def test_records(tmp_path):
     assert skipped["blank.jsonl"] == "line 1 has no text."
 
 
+def test_not_a_number_in_records_is_null(tmp_path):
+    """Python's json writes NaN where a value is missing."""
+    (tmp_path / "a.jsonl").write_text('{"text": "One.", "id": NaN, "score": NaN}')
+    (tmp_path / "chat.json").write_text('[{"speaker": "Ann", "text": "Hi.", "id": NaN}]')
+    documents, skipped = read(tmp_path)
+    assert (list(documents), skipped) == (["a.jsonl#1", "chat.json#1"], {})
+    assert documents["a.jsonl#1"].metadata["score"] is None
+
+
 def test_json_lines_that_are_no_records_are_lines(tmp_path):
     (tmp_path / "log.jsonl").write_text('{"level": "info"}\n{"text": "x"}\n')
     documents, skipped = read(tmp_path)
