@@ -208,7 +208,7 @@ class _Gathered(Candidates):
                 self._rows[number] = _Row(
                     score=float(rows.scores[at]),
                     log_odds=None if rows.log_odds is None else float(rows.log_odds[at]),
-                    tokens=int(rows.tokens[at]),
+                    tokens=0 if rows.tokens is None else rows.tokens[at],
                     document=slice(start + shift, stop + shift),
                     shares=None if rows.shares is None else rows.shares[at],
                     texts=[] if rows.texts is None else [rows.texts[at]],

@@ -262,17 +262,3 @@ def test_a_part_of_an_index_opens_its_own_segments_only(made):
         parts = [Store.open(path, Share(place, of)).snapshot().segments for place in range(of)]
         names = [segment.name for part in parts for segment in part]
         assert names == [segment.name for segment in whole.segments]
-
-
-def test_searches_that_nobody_ended_are_forgotten(made):
-    from s3_retriever.cluster.shard import SearchGoneError, Shard, Share, packed
-    from s3_retriever.search import Limits
-    from s3_retriever.search.part import Request
-    from s3_retriever.search.pipeline import Query
-
-    shard = Shard(str(made[0][0]), Share(0, 1))
-    query = Query(QUESTION, None, Recipe(taps={}), "bm25", frozenset({"en"}))
-    for number in range(80):
-        shard.begin(str(number), packed(Request(query, Limits())), 1)
-    assert len(shard._searches) <= 64
-    assert isinstance(pickle.loads(shard.step("0", "rows", packed((1,)))), SearchGoneError)
