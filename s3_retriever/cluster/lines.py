@@ -25,6 +25,10 @@ _PROMPT = 10.0
 _SECRET_BYTES = 32
 # Connections that may wait to be taken.
 _BACKLOG = 128
+# Seconds without a byte of a message that was begun until it is given up, as C's timeval.
+_STALLED = struct.pack("ll", 30, 0)
+# Seconds until an idle line is tried.
+_IDLE = 60
 # Seconds until the next is taken if one could not be.
 _PAUSE = 0.1
 
@@ -81,7 +85,7 @@ def connect(place: Place, seconds: float) -> Connection:
 
     Args:
         place: Where the worker listens.
-        seconds: How long connecting, and later sending or reading a message once begun, may take.
+        seconds: How long to wait for it.
 
     Raises:
         OSError: Nobody listens there.
@@ -89,9 +93,8 @@ def connect(place: Place, seconds: float) -> Connection:
     made = socket.create_connection((place.host, place.port), timeout=seconds)
     made.setblocking(True)
     if sys.platform != "win32":
-        limit = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _STALLED)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _STALLED)
     line = _line(made)
     line.send_bytes(place.secret)
     return line
@@ -100,4 +103,8 @@ def connect(place: Place, seconds: float) -> Connection:
 def _line(connected: socket.socket) -> Connection:
     # A message may be sent in two pieces, of which the second shall not wait for an answer.
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # A machine that is gone is noticed, and what is between two machines forgets no idle line.
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if sys.platform == "linux":
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _IDLE)
     return Connection(connected.detach())

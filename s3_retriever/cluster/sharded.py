@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
@@ -13,7 +14,7 @@ import ray
 
 from s3_retriever.cluster.session import start_ray
 from s3_retriever.cluster.shard import Share
-from s3_retriever.cluster.workers import LostError, Session, Workers, gathered, locate
+from s3_retriever.cluster.workers import LostError, Session, Worker, Workers, gathered, locate
 from s3_retriever.document import Document, as_documents
 from s3_retriever.engine.combining import check_alike
 from s3_retriever.engine.s3index import Found, S3Index, document_ids, opened
@@ -330,7 +331,8 @@ class ShardedIndex(S3Index):
 
     def pids(self) -> list[int]:
         """Process ids of the first worker of each shard, on the machine that it runs on."""
-        return list(self._all("pid"))
+        first = [shard.workers[0] for shard in self._shards]
+        return self._repeated(partial(_called, "pid", (), first))
 
     @property
     def path(self) -> None:
@@ -409,13 +411,27 @@ class ShardedIndex(S3Index):
                 "where as a mapping."
             ) from error
 
+        def search(workers: Sequence[Worker], deadline: float) -> _T:
+            with Session(workers, wanted, deadline) as session:
+                return lead(session)
+
+        return self._asked(self._shards, search)
+
+    def _asked(self, shards: Sequence[Workers], ask: Callable[[Sequence[Worker], float], _T]) -> _T:
+        """Ask a worker of each of some shards, given when it must have answered.
+
+        Where another replica could be asked, that is half of the time that is left.
+        """
+
         def attempt(deadline: float) -> _T:
-            workers = [shard.lend() for shard in self._shards]
+            workers = [shard.lend() for shard in shards]
+            pairs = list(zip(shards, workers, strict=True))
             try:
-                with Session(workers, wanted, deadline) as session:
-                    return lead(session)
+                if any(shard.can_replace(worker) for shard, worker in pairs):
+                    deadline = (time.monotonic() + deadline) / 2
+                return ask(workers, deadline)
             finally:
-                for shard, worker in zip(self._shards, workers, strict=True):
+                for shard, worker in pairs:
                     shard.give_back(worker)
 
         return self._repeated(attempt)
@@ -440,23 +456,12 @@ class ShardedIndex(S3Index):
 
     def _all(self, method: str, *arguments: Any) -> list[Any]:
         """What a method of all shards returns."""
-
-        def attempt(deadline: float) -> list[Any]:
-            workers = [shard.workers[0] for shard in self._shards]
-            return gathered(
-                workers, [worker.send(method, *arguments) for worker in workers], deadline
-            )
-
-        return self._repeated(attempt)
+        return self._asked(self._shards, partial(_called, method, arguments))
 
     def _one(self, place: int, method: str, *arguments: Any) -> Any:
         """What a method of one shard returns."""
-
-        def attempt(deadline: float) -> Any:
-            worker = self._shards[place].workers[0]
-            return gathered([worker], [worker.send(method, *arguments)], deadline)[0]
-
-        return self._repeated(attempt)
+        (value,) = self._asked([self._shards[place]], partial(_called, method, arguments))
+        return value
 
     def _named(self, names: Sequence[str], *, missing_ok: bool = False) -> dict[str, str]:
         """The ids of documents that have these ids, or spans with these ids.
@@ -491,6 +496,13 @@ class ShardedIndex(S3Index):
                     "it."
                 )
             yield document
+
+
+def _called(
+    method: str, arguments: Sequence[Any], workers: Sequence[Worker], deadline: float
+) -> list[Any]:
+    """What a method of shards returns that is called through Ray."""
+    return gathered(workers, [worker.send(method, *arguments) for worker in workers], deadline)
 
 
 def _check_together(stores: Sequence[Store]) -> None:

@@ -74,6 +74,11 @@ class Worker:
                 "actors."
             ) from error
 
+    @property
+    def avoided(self) -> bool:
+        """Whether it was lost so recently that others are asked first."""
+        return self.lost_at > time.monotonic() - _AVOIDED
+
     def send(self, method: str, *arguments: Any) -> Any:
         """Call a method of the shard through Ray; returns a reference to the result."""
         return getattr(self._actor, method).remote(*arguments)
@@ -134,14 +139,17 @@ class Workers:
 
     def lend(self) -> Worker:
         """The worker with the fewest searches, in turn among equals; at last one just lost."""
-        recently = time.monotonic() - _AVOIDED
         with self._lock:
             self._turn += 1
             n = len(self.workers)
             order = [self.workers[(self._turn + i) % n] for i in range(n)]
-            worker = min(order, key=lambda each: (each.lost_at > recently, each.running))
+            worker = min(order, key=lambda each: (each.avoided, each.running))
             worker.running += 1
             return worker
+
+    def can_replace(self, worker: Worker) -> bool:
+        """Whether another worker could be asked if this one does not answer."""
+        return any(each is not worker and not each.avoided for each in self.workers)
 
     def give_back(self, worker: Worker) -> None:
         """Note that a search of a worker is over."""
