@@ -9,11 +9,10 @@ import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from s3_retriever.cluster.lines import Place, listen
+from s3_retriever.cluster.lines import Line, Place, listen
 from s3_retriever.document import Document
 from s3_retriever.errors import IndexStoreError, S3Error, ServerError, brief
 from s3_retriever.index import Snapshot, Store
@@ -132,14 +131,14 @@ class Shard:
         """The process that the shard is in."""
         return os.getpid()
 
-    def _serve(self, line: Connection) -> None:
+    def _serve(self, line: Line) -> None:
         """Reply to the messages on a line, on which there is one search at a time.
 
         A reply may be an error, which is raised where the search is led.
         """
         search: PartSearch | None = None
         while True:
-            message, reply = pickle.loads(line.recv_bytes()), None  # noqa: S301
+            message, reply = pickle.loads(line.receive()), None  # noqa: S301
             if isinstance(message, End):
                 search = None
                 continue
@@ -153,7 +152,7 @@ class Shard:
                 reply = error
             except Exception:
                 reply = RuntimeError(f"A worker failed.\n{traceback.format_exc()}")
-            line.send_bytes(packed(reply))
+            line.send(packed(reply))
 
     def _begun(self, begin: Begin) -> tuple[PartSearch, tuple[State, Ask | Ranked]]:
         snapshot = self._snapshot

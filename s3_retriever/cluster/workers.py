@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,12 +21,14 @@ from ray.exceptions import (
     RayTaskError,
 )
 
-from s3_retriever.cluster.lines import Place, connect
+from s3_retriever.cluster.lines import Line, Place, connect
 from s3_retriever.cluster.shard import Begin, End, Shard, Share, State, Step, packed
 from s3_retriever.errors import InputError, S3Error, ServerError, brief
 
 # Calls through Ray that a worker answers at once.
 _AT_ONCE = 16
+# Seconds that a reply has at least.
+_LEAST = 0.001
 # Seconds for which other replicas are asked after a worker was lost.
 _AVOIDED = 10.0
 
@@ -58,7 +59,7 @@ class Worker:
         self.running = 0
         self.lost_at = -math.inf
         self.place: Place | None = None
-        self._idle: list[Connection] = []
+        self._idle: list[Line] = []
         self._lock = threading.Lock()
         self._make = (path, share, options)
         self._actor = self._started()
@@ -83,7 +84,7 @@ class Worker:
         """Call a method of the shard through Ray; returns a reference to the result."""
         return getattr(self._actor, method).remote(*arguments)
 
-    def line(self, deadline: float) -> Connection:
+    def line(self, deadline: float) -> Line:
         """A line that nobody uses.
 
         Raises:
@@ -96,11 +97,11 @@ class Worker:
         try:
             if place is None:
                 raise ConnectionError  # lost since it was asked
-            return connect(place, max(deadline - time.monotonic(), 0.001))
+            return connect(place, max(deadline - time.monotonic(), _LEAST))
         except OSError as error:
             raise LostError(self, "it cannot be reached") from error
 
-    def keep(self, line: Connection) -> None:
+    def keep(self, line: Line) -> None:
         """Take back a line on which nothing is under way."""
         with self._lock:
             self._idle.append(line)
@@ -178,7 +179,7 @@ class Session:
         self._workers = workers
         self._request = request
         self._deadline = deadline
-        self._lines: list[Connection] = []
+        self._lines: list[Line] = []
         self._begun = False
 
     def __enter__(self) -> Session:
@@ -204,7 +205,7 @@ class Session:
         ended = packed(End())
         for worker, line in zip(self._workers, self._lines, strict=True):
             with suppress(OSError):
-                line.send_bytes(ended)
+                line.send(ended)
             worker.keep(line)
 
     def _hang_up(self) -> None:
@@ -229,6 +230,10 @@ class Session:
                 raise LostError(self._workers[place], "its index is being changed")
         return {place: reply for place, (_, reply) in replies.items()}
 
+    def _left(self) -> float:
+        """Seconds that are left; a little if there are none, for what is there already."""
+        return max(self._deadline - time.monotonic(), _LEAST)
+
     def _replies(self, messages: Mapping[int, bytes]) -> dict[int, Any]:
         """What workers reply to messages, by their places.
 
@@ -238,12 +243,10 @@ class Session:
         place, replies = 0, {}
         try:
             for place, message in messages.items():
-                self._lines[place].send_bytes(message)
+                self._lines[place].send(message, self._left())
             for place in messages:
-                if not self._lines[place].poll(max(self._deadline - time.monotonic(), 0.0)):
-                    raise LostError(self._workers[place], "it takes too long")
-                replies[place] = pickle.loads(self._lines[place].recv_bytes())  # noqa: S301
-        except BlockingIOError:
+                replies[place] = pickle.loads(self._lines[place].receive(self._left()))  # noqa: S301
+        except TimeoutError:
             raise LostError(self._workers[place], "it takes too long") from None
         except (EOFError, OSError) as error:
             raise LostError(self._workers[place], "it died") from error
