@@ -125,7 +125,8 @@ def listen(serve: Callable[[Line], None]) -> Place:
     Raises:
         OSError: There is no port to listen on.
     """
-    host, secret = ray.util.get_node_ip_address(), secrets.token_bytes(_SECRET_BYTES)
+    host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    secret = secrets.token_bytes(_SECRET_BYTES)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.create_server((host, 0), family=family, backlog=_BACKLOG)
 

@@ -138,7 +138,8 @@ class Shard:
         """
         search: PartSearch | None = None
         while True:
-            message, reply = pickle.loads(line.receive()), None  # noqa: S301
+            message = pickle.loads(line.receive())  # noqa: S301
+            reply: Any
             if isinstance(message, End):
                 search = None
                 continue
