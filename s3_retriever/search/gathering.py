@@ -131,7 +131,7 @@ class _Merged(Generic[_Rows]):
         """Places, positions in rows, and the rows, as many at once as are known to be next."""
         waiting: list[tuple[float, int, int, _Rows]] = []
         fresh = dict(enumerate(self._first))
-        size = FIRST
+        size = 2 * FIRST
         ends: dict[int, tuple[float, int]] = {}
         while True:
             for place, rows in fresh.items():
