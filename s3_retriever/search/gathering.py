@@ -27,7 +27,7 @@ from s3_retriever.types import Scores
 _Rows = TypeVar("_Rows", Rows, DocumentRows)
 
 # How many of its best sentences, or documents, a part hands out at first, and at most at once.
-FIRST = 16
+FIRST = 24
 _MOST = 1_024
 
 
