@@ -152,15 +152,14 @@ class PartSearch:
             shares = np.zeros((0, ranking.n_shares))
             if len(numbers):
                 shares = ranking.shares(ascending)[place]
-        view, each = self._view, numbers.tolist()
         return Rows(
             numbers=numbers,
             scores=ranking.scores[numbers],
             log_odds=None if ranking.log_odds is None else ranking.log_odds[numbers],
-            tokens=None if limits.token_budget is None else [view.tokens(at, at) for at in each],
+            tokens=None if limits.token_budget is None else self._view.all_tokens(numbers),
             documents=np.stack([bounds[places], bounds[places + 1]], axis=1),
             shares=shares,
-            texts=[view.texts(at, at)[0] for at in each] if limits.unique else None,
+            texts=self._view.all_texts(numbers) if limits.unique else None,
             more=len(numbers) == n,
         )
 
