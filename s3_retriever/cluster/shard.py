@@ -6,20 +6,19 @@ import os
 import pickle
 import socket
 import threading
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from s3_retriever.cluster.lines import Line, Place, listen
 from s3_retriever.document import Document
-from s3_retriever.errors import IndexStoreError, S3Error
+from s3_retriever.errors import IndexStoreError, S3Error, ServerError, brief
 from s3_retriever.index import Snapshot, Store
 from s3_retriever.index.manifest import SegmentEntry
-from s3_retriever.search.part import PartSearch, Ranked, Request
+from s3_retriever.search.part import PartSearch, Ranked
 from s3_retriever.search.parts import Ask, Sizes
-
-# Searches that a shard remembers; whoever leads more has forgotten to end some.
-_MOST_SEARCHES = 64
 
 
 def packed(value: Any) -> bytes:
@@ -28,10 +27,6 @@ def packed(value: Any) -> bytes:
     Ray's own pickler, which can also send functions, takes several times as long.
     """
     return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
-
-
-class SearchGoneError(Exception):
-    """A search that a shard does not know: the shard was restarted, or too many are running."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +66,34 @@ class State:
     generation: int
 
 
+class Begin(NamedTuple):
+    """A message: begin a search. The reply is the `State` that is searched, and the first step's.
+
+    Attributes:
+        request: What is searched for, a pickled `Request`.
+        first: As in `PartSearch.advance`.
+    """
+
+    request: bytes
+    first: int
+
+
+class Step(NamedTuple):
+    """A message: call a method of the search that was begun. The reply is its result.
+
+    Attributes:
+        method: A method of `PartSearch`.
+        arguments: Its arguments.
+    """
+
+    method: str
+    arguments: tuple[Any, ...]
+
+
+class End(NamedTuple):
+    """A message: forget the search. There is no reply."""
+
+
 class Shard:
     """A part of a collection. Its index is opened when it is first asked, and never a host.
 
@@ -87,74 +110,56 @@ class Shard:
         self._share = share
         self._opened: Store | None = None
         self._opening = threading.Lock()
-        self._searches: dict[str, PartSearch] = {}
+        self._place: Place | None = None
 
-    def ready(self) -> S3Error | None:
-        """Open the index and load what a search needs; gives the error that there is."""
+    def ready(self) -> Place | S3Error:
+        """Open the index and load what a search needs; gives where the shard takes lines."""
         from s3_retriever.index import kernels as _  # noqa: F401
         from s3_retriever.search import kernels as __  # noqa: F401
 
         try:
             self.sizes()
+            with self._opening:
+                self._place = self._place or listen(self._serve)
         except S3Error as error:
             return error
-        return None
+        except OSError as error:
+            return ServerError(f"A worker cannot listen for searches: {brief(error)}.")
+        return self._place
 
     def pid(self) -> int:
         """The process that the shard is in."""
         return os.getpid()
 
-    def begin(self, name: str, request: bytes, first: int, ended: Sequence[str] = ()) -> bytes:
-        """Begin a search.
+    def _serve(self, line: Line) -> None:
+        """Reply to the messages on a line, on which there is one search at a time.
 
-        Args:
-            name: What later calls call it.
-            request: What is searched for, a pickled `Request`.
-            first: As in `PartSearch.advance`.
-            ended: Searches that are over, which need no call of their own then.
-
-        Returns:
-            Pickled, the `State` that is searched, and what `PartSearch.advance` returns; or the
-            error that it raises, which Ray would log if another shard's is raised.
+        A reply may be an error, which is raised where the search is led.
         """
-        try:
-            return packed(self._begun(name, pickle.loads(request), first, ended))  # noqa: S301
-        except S3Error as error:
-            return packed(error)
+        search: PartSearch | None = None
+        while True:
+            message = pickle.loads(line.receive())  # noqa: S301
+            reply: Any
+            if isinstance(message, End):
+                search = None
+                continue
+            try:
+                if isinstance(message, Begin):
+                    search = None
+                    search, reply = self._begun(message)
+                else:
+                    reply = getattr(search, message.method)(*message.arguments)
+            except (S3Error, MemoryError) as error:
+                reply = error
+            except Exception:
+                reply = RuntimeError(f"A worker failed.\n{traceback.format_exc()}")
+            line.send(packed(reply))
 
-    def _begun(
-        self, name: str, request: Request, first: int, ended: Sequence[str]
-    ) -> tuple[State, Ask | Ranked]:
-        for each in ended:
-            self._searches.pop(each, None)
+    def _begun(self, begin: Begin) -> tuple[PartSearch, tuple[State, Ask | Ranked]]:
         snapshot = self._snapshot
         state = State(self._store.manifest.uuid, snapshot.generation)
-        search = PartSearch(snapshot, request)
-        reply = search.advance(None, first)
-        while len(self._searches) >= _MOST_SEARCHES:
-            self._searches.pop(next(iter(self._searches)), None)
-        self._searches[name] = search
-        return state, reply
-
-    def step(self, name: str, method: str, arguments: bytes) -> bytes:
-        """Call a method of a search that was begun.
-
-        Args:
-            name: The search.
-            method: The method.
-            arguments: Its arguments, pickled.
-
-        Returns:
-            Its result, pickled; or the error that it raises, `SearchGoneError` if there is no such
-            search.
-        """
-        search = self._searches.get(name)
-        if search is None:
-            return packed(SearchGoneError(name))
-        try:
-            return packed(getattr(search, method)(*pickle.loads(arguments)))  # noqa: S301
-        except S3Error as error:
-            return packed(error)
+        search = PartSearch(snapshot, pickle.loads(begin.request))  # noqa: S301
+        return search, (state, search.advance(None, begin.first))
 
     def sizes(self) -> Sizes:
         """How much the shard has."""

@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import math
 import pickle
-import threading
 import time
-import uuid
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 import ray
-from ray.exceptions import (
-    ActorDiedError,
-    GetTimeoutError,
-    RayActorError,
-    RayError,
-    RayTaskError,
-)
 
 from s3_retriever.cluster.session import start_ray
-from s3_retriever.cluster.shard import SearchGoneError, Shard, Share, State, packed
+from s3_retriever.cluster.shard import Share
+from s3_retriever.cluster.workers import LostError, Session, Worker, Workers, gathered, locate
 from s3_retriever.document import Document, as_documents
 from s3_retriever.engine.combining import check_alike
 from s3_retriever.engine.s3index import Found, S3Index, document_ids, opened
-from s3_retriever.errors import IndexStoreError, InputError, S3Error, ServerError, brief
+from s3_retriever.errors import IndexStoreError, InputError, ServerError, brief
 from s3_retriever.index import DiskBackend, Store, unknown_ids
 from s3_retriever.index.store import described
 from s3_retriever.recipe import Recipe
@@ -58,14 +48,10 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-# Searches that a worker runs at once.
-_AT_ONCE = 16
 # Seconds that workers have to start, if `timeout` is not longer.
 _STARTING = 120.0
 # Seconds before a search whose worker was lost is tried again, at first and at most.
 _PAUSE, _LONGEST_PAUSE = 0.02, 0.5
-# Seconds for which other replicas are asked after a worker was lost.
-_AVOIDED = 10.0
 # Documents that are read, or whose ids are looked up, at once.
 _PAGE = 256
 
@@ -116,7 +102,7 @@ class ShardedIndex(S3Index):
         self.timeout = timeout
         parts = shards if len(stores) == 1 else 1
         self._shards = [
-            _Workers(path, Share(place, parts), replicas, worker_options)
+            Workers(path, Share(place, parts), replicas, worker_options)
             for path in self.paths
             for place in range(parts)
         ]
@@ -183,10 +169,7 @@ class ShardedIndex(S3Index):
         deadline = time.monotonic() + max(self.timeout, _STARTING)
 
         def attempt(_: float) -> None:
-            refs = [worker.send("ready") for worker in workers]
-            for error in _gathered(workers, refs, deadline):
-                if error is not None:
-                    raise error
+            locate(workers, deadline)
 
         self._repeated(attempt, deadline)
 
@@ -348,7 +331,8 @@ class ShardedIndex(S3Index):
 
     def pids(self) -> list[int]:
         """Process ids of the first worker of each shard, on the machine that it runs on."""
-        return list(self._all("pid"))
+        first = [shard.workers[0] for shard in self._shards]
+        return self._repeated(partial(_called, "pid", (), first))
 
     @property
     def path(self) -> None:
@@ -413,7 +397,7 @@ class ShardedIndex(S3Index):
         languages = frozenset(each for segment in segments for each in segment.languages)
         return Request(Query(question, encoded, recipe, mode, languages), limits, where, group_by)
 
-    def _searched(self, request: Request, lead: Callable[[_Session], _T]) -> _T:
+    def _searched(self, request: Request, lead: Callable[[Session], _T]) -> _T:
         """Lead a search, again if a worker was lost or its index changed under way.
 
         Raises:
@@ -427,14 +411,27 @@ class ShardedIndex(S3Index):
                 "where as a mapping."
             ) from error
 
-        def attempt(deadline: float) -> _T:
-            workers = [shard.lend() for shard in self._shards]
-            session = _Session(workers, wanted, deadline)
-            try:
+        def search(workers: Sequence[Worker], deadline: float) -> _T:
+            with Session(workers, wanted, deadline) as session:
                 return lead(session)
+
+        return self._asked(self._shards, search)
+
+    def _asked(self, shards: Sequence[Workers], ask: Callable[[Sequence[Worker], float], _T]) -> _T:
+        """Ask a worker of each of some shards, given when it must have answered.
+
+        Where another replica could be asked, that is half of the time that is left.
+        """
+
+        def attempt(deadline: float) -> _T:
+            workers = [shard.lend() for shard in shards]
+            pairs = list(zip(shards, workers, strict=True))
+            try:
+                if any(shard.can_replace(worker) for shard, worker in pairs):
+                    deadline = (time.monotonic() + deadline) / 2
+                return ask(workers, deadline)
             finally:
-                session.end()
-                for shard, worker in zip(self._shards, workers, strict=True):
+                for shard, worker in pairs:
                     shard.give_back(worker)
 
         return self._repeated(attempt)
@@ -447,7 +444,7 @@ class ShardedIndex(S3Index):
         while True:
             try:
                 return attempt(deadline)
-            except _LostError as lost:
+            except LostError as lost:
                 if time.monotonic() + pause >= deadline:
                     raise ServerError(
                         f"{lost.worker.name} did not answer within {deadline - began:.3g} seconds "
@@ -459,23 +456,12 @@ class ShardedIndex(S3Index):
 
     def _all(self, method: str, *arguments: Any) -> list[Any]:
         """What a method of all shards returns."""
-
-        def attempt(deadline: float) -> list[Any]:
-            workers = [shard.workers[0] for shard in self._shards]
-            return _gathered(
-                workers, [worker.send(method, *arguments) for worker in workers], deadline
-            )
-
-        return self._repeated(attempt)
+        return self._asked(self._shards, partial(_called, method, arguments))
 
     def _one(self, place: int, method: str, *arguments: Any) -> Any:
         """What a method of one shard returns."""
-
-        def attempt(deadline: float) -> Any:
-            worker = self._shards[place].workers[0]
-            return _gathered([worker], [worker.send(method, *arguments)], deadline)[0]
-
-        return self._repeated(attempt)
+        (value,) = self._asked([self._shards[place]], partial(_called, method, arguments))
+        return value
 
     def _named(self, names: Sequence[str], *, missing_ok: bool = False) -> dict[str, str]:
         """The ids of documents that have these ids, or spans with these ids.
@@ -512,209 +498,11 @@ class ShardedIndex(S3Index):
             yield document
 
 
-class _LostError(Exception):
-    """A worker that died, forgot a search, or does not answer."""
-
-    def __init__(self, worker: _Worker, reason: str) -> None:
-        super().__init__(reason)
-        self.worker = worker
-        self.reason = reason
-        worker.lost_at = time.monotonic()
-
-
-class _Worker:
-    """An actor with a shard.
-
-    Attributes:
-        name: How messages call it.
-        running: How many searches it is part of.
-        ended: Searches that are over, which it has not been told yet.
-        lost_at: When it was last lost, in seconds of the monotonic clock.
-    """
-
-    def __init__(self, path: Path, share: Share, options: Mapping[str, Any]) -> None:
-        part = f", part {share.place + 1} of {share.of}" if share.of > 1 else ""
-        self.name = f"The shard {path}{part}"
-        self.running = 0
-        self.lost_at = -math.inf
-        self.ended: deque[str] = deque(maxlen=_AT_ONCE)
-        self._make = (path, share, options)
-        self._actor = self._started()
-
-    def _started(self) -> Any:
-        path, share, options = self._make
-        wanted = {"max_restarts": -1, "max_concurrency": _AT_ONCE, **options}
-        try:
-            return ray.remote(Shard).options(**wanted).remote(str(path), share)
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                f"worker_options cannot be used ({brief(error)}); they are the options of Ray's "
-                "actors."
-            ) from error
-
-    def send(self, method: str, *arguments: Any) -> Any:
-        """Call a method of the shard; returns a reference to the result."""
-        return getattr(self._actor, method).remote(*arguments)
-
-    def ended_since(self) -> list[str]:
-        """The searches that are over, to tell it now."""
-        ended = []
-        with suppress(IndexError):
-            while True:
-                ended.append(self.ended.popleft())
-        return ended
-
-    def revive(self) -> None:
-        """Start the actor again, which Ray does not."""
-        self._actor = self._started()
-
-    def close(self) -> None:
-        """End the process."""
-        ray.kill(self._actor)
-
-
-class _Workers:
-    """The workers of a shard, each with all of it."""
-
-    def __init__(self, path: Path, share: Share, replicas: int, options: Mapping[str, Any]) -> None:
-        self.workers = [_Worker(path, share, options) for _ in range(replicas)]
-        self._lock = threading.Lock()
-        self._turn = 0
-
-    @property
-    def replicas(self) -> int:
-        """How many workers there are."""
-        return len(self.workers)
-
-    def lend(self) -> _Worker:
-        """The worker with the fewest searches, in turn among equals; at last one just lost."""
-        recently = time.monotonic() - _AVOIDED
-        with self._lock:
-            self._turn += 1
-            n = len(self.workers)
-            order = [self.workers[(self._turn + i) % n] for i in range(n)]
-            worker = min(order, key=lambda each: (each.lost_at > recently, each.running))
-            worker.running += 1
-            return worker
-
-    def give_back(self, worker: _Worker) -> None:
-        """Note that a search of a worker is over."""
-        with self._lock:
-            worker.running -= 1
-
-    def close(self) -> None:
-        """End all workers."""
-        for worker in self.workers:
-            worker.close()
-
-
-class _Session:
-    """One search on all shards; `search.gathering.Parts`."""
-
-    def __init__(self, workers: Sequence[_Worker], request: bytes, deadline: float) -> None:
-        self._workers = workers
-        self._request = request
-        self._deadline = deadline
-        self._name = uuid.uuid4().hex
-        self._begun = False
-
-    def call(self, method: str, arguments: Mapping[int, tuple[Any, ...]]) -> dict[int, Any]:
-        """Call a method of the searches on some parts."""
-        workers = [self._workers[place] for place in arguments]
-        if not self._begun:
-            ((_, first), *_) = arguments.values()
-            return dict(zip(arguments, self._begin(first), strict=True))
-        # What all get alike is pickled once.
-        shared = {id(each): packed(each) for each in arguments.values()}
-        refs = [
-            worker.send("step", self._name, method, shared[id(each)])
-            for worker, each in zip(workers, arguments.values(), strict=True)
-        ]
-        return dict(zip(arguments, self._replies(workers, refs), strict=True))
-
-    def _begin(self, first: int) -> list[Any]:
-        """Begin the search on all shards; gives their replies."""
-        self._begun = True
-        refs = [
-            worker.send("begin", self._name, self._request, first, worker.ended_since())
-            for worker in self._workers
-        ]
-        replies = self._replies(self._workers, refs)
-        states: dict[str, State] = {}
-        for worker, (state, _) in zip(self._workers, replies, strict=True):
-            if states.setdefault(state.index, state) != state:
-                raise _LostError(worker, "its index is being changed")
-        return [reply for _, reply in replies]
-
-    def _replies(self, workers: Sequence[_Worker], refs: Sequence[Any]) -> list[Any]:
-        """What workers return.
-
-        Raises:
-            S3Error: The first error that one of them returns.
-            _LostError: As `_gathered`; also if a worker does not know the search any more.
-        """
-        replies = [
-            pickle.loads(reply)  # noqa: S301
-            for reply in _gathered(workers, refs, self._deadline)
-        ]
-        for worker, reply in zip(workers, replies, strict=True):
-            if isinstance(reply, SearchGoneError):
-                raise _LostError(worker, "it was restarted")
-            if isinstance(reply, S3Error):
-                raise reply
-        return replies
-
-    def end(self) -> None:
-        """Let the workers forget the search when the next one begins."""
-        for worker in self._workers:
-            worker.ended.append(self._name)
-
-
-def _gathered(workers: Sequence[_Worker], refs: Sequence[Any], deadline: float) -> list[Any]:
-    """The results of calls of workers.
-
-    Raises:
-        S3Error: What a call raised.
-        _LostError: A worker was lost, or does not answer before the deadline.
-    """
-    try:
-        return list(ray.get(list(refs), timeout=max(deadline - time.monotonic(), 0.0)))
-    except GetTimeoutError:
-        done, _ = ray.wait(list(refs), num_returns=len(refs), timeout=0)
-        late = next((w for w, ref in zip(workers, refs, strict=True) if ref not in done), None)
-        raise _LostError(late or workers[0], "it takes too long") from None
-    except RayTaskError as error:
-        worker = _failed(workers, refs)
-        if isinstance(error.cause, MemoryError):
-            raise ServerError(
-                f"{worker.name} needs more memory than it has; use more shards, or machines with "
-                "more memory."
-            ) from error
-        if isinstance(error.cause, S3Error):
-            raise error.cause from None
-        raise
-    except RayError as error:
-        worker = _failed(workers, refs)
-        if isinstance(error, ActorDiedError):
-            worker.revive()
-        died = isinstance(error, RayActorError)
-        raise _LostError(worker, "it died" if died else brief(error)) from error
-
-
-def _failed(workers: Sequence[_Worker], refs: Sequence[Any]) -> _Worker:
-    """The worker whose call failed."""
-    pairs = zip(workers, refs, strict=True)
-    return next((worker for worker, ref in pairs if _has_failed(ref)), workers[0])
-
-
-def _has_failed(ref: Any) -> bool:
-    try:
-        ray.get(ref, timeout=0)
-    except GetTimeoutError:
-        return False
-    except RayError:
-        return True
-    return False
+def _called(
+    method: str, arguments: Sequence[Any], workers: Sequence[Worker], deadline: float
+) -> list[Any]:
+    """What a method of shards returns that is called through Ray."""
+    return gathered(workers, [worker.send(method, *arguments) for worker in workers], deadline)
 
 
 def _check_together(stores: Sequence[Store]) -> None:

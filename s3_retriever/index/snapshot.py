@@ -175,6 +175,15 @@ class Snapshot:
         place = bisect_right(self._bounds, number) - 1
         return place, self.segments[place], number - self._bounds[place]
 
+    def located(
+        self, numbers: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.bool_], Segment, NDArray[np.int64]]]:
+        """Segments that have some sentences [n], with a flag for each of those [n] and ordinals."""
+        places = np.searchsorted(self.bounds, numbers, side="right") - 1
+        for place in np.unique(places).tolist():
+            here = places == place
+            yield here, self.segments[place], numbers[here] - self.bounds[place]
+
     def of_documents(
         self, chosen: Callable[[Segment], NDArray[np.bool_] | None]
     ) -> NDArray[np.bool_]:

@@ -27,7 +27,7 @@ from s3_retriever.types import Scores
 _Rows = TypeVar("_Rows", Rows, DocumentRows)
 
 # How many of its best sentences, or documents, a part hands out at first, and at most at once.
-FIRST = 32
+FIRST = 24
 _MOST = 1_024
 
 
@@ -131,7 +131,7 @@ class _Merged(Generic[_Rows]):
         """Places, positions in rows, and the rows, as many at once as are known to be next."""
         waiting: list[tuple[float, int, int, _Rows]] = []
         fresh = dict(enumerate(self._first))
-        size = FIRST
+        size = 2 * FIRST
         ends: dict[int, tuple[float, int]] = {}
         while True:
             for place, rows in fresh.items():
@@ -208,7 +208,7 @@ class _Gathered(Candidates):
                 self._rows[number] = _Row(
                     score=float(rows.scores[at]),
                     log_odds=None if rows.log_odds is None else float(rows.log_odds[at]),
-                    tokens=int(rows.tokens[at]),
+                    tokens=0 if rows.tokens is None else rows.tokens[at],
                     document=slice(start + shift, stop + shift),
                     shares=None if rows.shares is None else rows.shares[at],
                     texts=[] if rows.texts is None else [rows.texts[at]],

@@ -49,11 +49,12 @@ def add_hop(first: Ranking, question: str, recipe: Recipe, hop: SecondHop) -> St
         The ranking of both passes; the first pass itself if it has no spans to start from.
     """
     view = Here(first)
-    best = islice(pick(BestFirst(view), view, Limits()), hop.bridges)
-    languages = first.sizes.languages
-    known = {} if first.terms is None else count_terms(question, languages)
-    own = [_lead(first, each.peak, recipe, known) for each in best]
-    leads = yield from apart(partial(_best_leads, hop.bridges), own)
+    best = [each.peak for each in islice(pick(BestFirst(view), view, Limits()), hop.bridges)]
+    own = [(view.score(number), *view.texts(number, number)) for number in best]
+    chosen = yield from apart(partial(_best, hop.bridges), own)
+    known = {} if first.terms is None else count_terms(question, first.sizes.languages)
+    found = {rank: _lead(first, best[at], recipe, known) for rank, at in chosen.items()}
+    leads = yield from apart(_shared, found)
     if not leads:
         return first
     passes = yield from _second_pass(first, leads, recipe, hop)
@@ -70,8 +71,6 @@ class _Lead:
     """A sentence that the second pass may start from.
 
     Attributes:
-        score: Its score in the first pass.
-        text: Its text, white space normalised.
         bridge: What it is in its part.
         document: Numbers of all sentences of its document; of none in other parts.
         features: By tap, its features beyond the question's, weighted by the tokens they fire on.
@@ -80,8 +79,6 @@ class _Lead:
             sentence vectors.
     """
 
-    score: float
-    text: str
     bridge: Bridge
     document: slice
     features: Mapping[str, FeatureWeights]
@@ -115,8 +112,6 @@ def _lead(first: Ranking, number: int, recipe: Recipe, known: Mapping[str, Quest
         (vector,) = segment.vectors(ordinal, ordinal + 1)
         direction = _beyond(direction_of(vector), first.question.direction)
     return _Lead(
-        score=float(first.scores[number]),
-        text=" ".join(text.split()),
         bridge=Bridge(span_id(first, number), number),
         document=first.snapshot.document_of(number),
         features=features,
@@ -131,22 +126,34 @@ def _beyond(own: NDArray[np.float32], question: NDArray[np.float32]) -> NDArray[
     return np.asarray(beyond / max(float(np.linalg.norm(beyond)), 1e-9), dtype=np.float32)
 
 
-def _best_leads(limit: int, parts: Sequence[Sequence[_Lead]]) -> list[list[_Lead]]:
-    """For each part the best leads of all, no text twice, those of other parts without a place."""
-    every = [(place, lead) for place, leads in enumerate(parts) for lead in leads]
-    best: dict[str, tuple[int, _Lead]] = {}
-    for place, lead in sorted(every, key=lambda each: -each[1].score):
-        if len(best) < limit:
-            best.setdefault(lead.text, (place, lead))
-    return [
-        [
-            lead
-            if owner == place
-            else replace(lead, bridge=lead.bridge._replace(number=None), document=slice(0, 0))
-            for owner, lead in best.values()
-        ]
-        for place in range(len(parts))
+def _best(limit: int, parts: Sequence[Sequence[tuple[float, str]]]) -> list[dict[int, int]]:
+    """Which sentences of each part, given by scores and texts, are the best of all, by rank.
+
+    No text is taken twice.
+    """
+    every = [
+        (-score, place, at, text)
+        for place, sentences in enumerate(parts)
+        for at, (score, text) in enumerate(sentences)
     ]
+    chosen: list[dict[int, int]] = [{} for _ in parts]
+    texts: set[str] = set()
+    for _, place, at, text in sorted(every):
+        if len(texts) < limit and text not in texts:
+            chosen[place][len(texts)] = at
+            texts.add(text)
+    return chosen
+
+
+def _shared(parts: Sequence[Mapping[int, _Lead]]) -> list[list[_Lead]]:
+    """For each part the leads of all by rank, those of other parts without a place."""
+    ranks = sorted(rank for leads in parts for rank in leads)
+    elsewhere = {
+        rank: replace(lead, bridge=lead.bridge._replace(number=None), document=slice(0, 0))
+        for leads in parts
+        for rank, lead in leads.items()
+    }
+    return [[leads.get(rank, elsewhere[rank]) for rank in ranks] for leads in parts]
 
 
 def _second_pass(

@@ -50,7 +50,7 @@ class Rows:
         numbers: Their numbers in the part, int64 [n].
         scores: float64 [n].
         log_odds: float64 [n]; None for a host whose log-odds are not known.
-        tokens: What each takes of a budget, int64 [n].
+        tokens: What each takes of the budget; None without a budget.
         documents: Numbers of the first sentence of its document and after its last, int64 [n, 2].
         shares: What each feature and term adds, float64 [n, shares]; None if repetition costs
             nothing.
@@ -61,7 +61,7 @@ class Rows:
     numbers: NDArray[np.int64]
     scores: Scores
     log_odds: Scores | None
-    tokens: NDArray[np.int64]
+    tokens: list[int] | None
     documents: NDArray[np.int64]
     shares: Scores | None
     texts: list[str] | None
@@ -152,15 +152,14 @@ class PartSearch:
             shares = np.zeros((0, ranking.n_shares))
             if len(numbers):
                 shares = ranking.shares(ascending)[place]
-        view = self._view
         return Rows(
             numbers=numbers,
             scores=ranking.scores[numbers],
             log_odds=None if ranking.log_odds is None else ranking.log_odds[numbers],
-            tokens=np.array([view.tokens(at, at) for at in numbers.tolist()], dtype=np.int64),
+            tokens=None if limits.token_budget is None else self._view.all_tokens(numbers),
             documents=np.stack([bounds[places], bounds[places + 1]], axis=1),
             shares=shares,
-            texts=[view.texts(at, at)[0] for at in numbers.tolist()] if limits.unique else None,
+            texts=self._view.all_texts(numbers) if limits.unique else None,
             more=len(numbers) == n,
         )
 

@@ -324,6 +324,22 @@ class Here(Candidates):
         ordinals = range(start, start + last - first + 1)
         return [" ".join(segment.text(ordinal, ordinal).split()) for ordinal in ordinals]
 
+    def all_tokens(self, numbers: NDArray[np.int64]) -> list[int]:
+        """What sentences [n] by themselves take of a budget."""
+        tokens = np.zeros(len(numbers), dtype=np.int64)
+        for here, segment, ordinals in self._ranking.snapshot.located(numbers):
+            rows = segment.sentences[ordinals]
+            characters = (rows["end"] - rows["start"]).tolist()
+            tokens[here] = list(map(size_in_tokens, rows["n_tokens"].tolist(), characters))
+        return tokens.tolist()
+
+    def all_texts(self, numbers: NDArray[np.int64]) -> list[str]:
+        """The texts of sentences [n], white space normalised."""
+        texts = np.empty(len(numbers), dtype=object)
+        for here, segment, ordinals in self._ranking.snapshot.located(numbers):
+            texts[here] = [" ".join(text.split()) for text in segment.texts(ordinals)]
+        return texts.tolist()
+
 
 def order_of(view: Candidates, recipe: Recipe) -> BestFirst:
     """The order in which sentences are considered.

@@ -182,12 +182,52 @@ def test_segments_of_one_index_are_shared_out(cluster, made):
 
     whole = made[1]
     assert whole.stats()["segments"] > 1
-    with ShardedIndex.open(whole.path, shards=2, replicas=2) as index:
+    with ShardedIndex.open(whole.path, shards=2, replicas=2, timeout=4) as index:
         assert index.ids() == whole.ids()
         for _ in range(3):  # in turn of both replicas
             assert same(index.search(QUESTION, 5), whole.search(QUESTION, 5))
         sizes = index._all("sizes")
         assert all(0 < each.documents < 30 for each in sizes)
+        # A replica that hangs is replaced by another within the time that a search may take.
+        process = index.pids()[1]
+        os.kill(process, signal.SIGSTOP)
+        try:
+            for _ in range(3):
+                assert same(index.search(QUESTION, 5), whole.search(QUESTION, 5))
+            assert index.ids() == whole.ids()
+        finally:
+            os.kill(process, signal.SIGCONT)
+
+
+def test_a_line_needs_the_secret_and_outlives_errors(cluster, made):
+    from s3_retriever.cluster.lines import connect
+    from s3_retriever.cluster.shard import Begin, End, Shard, Share, Step, packed
+    from s3_retriever.search import Limits
+    from s3_retriever.search.part import Request
+    from s3_retriever.search.pipeline import Query
+
+    shard = Shard(str(made[0][0]), Share(0, 1))
+    place = shard.ready()
+    assert shard.ready() == place
+    for wrong in (b"x" * 32, b"x" * 100_000):
+        with connect(place._replace(secret=wrong), 5) as line, pytest.raises((EOFError, OSError)):
+            line.receive()
+
+    def asked(message):
+        line.send(packed(message))
+        return pickle.loads(line.receive())
+
+    query = Query(QUESTION, None, Recipe(taps={}), "bm25", frozenset({"en"}))
+    with connect(place, 5) as line:
+        where = {"n": {"$unknown": 1}}
+        request = packed(Request(query, Limits(), where))
+        assert isinstance(asked(Begin(request, 1)), InputError)
+        assert isinstance(asked(Step("rows", (1,))), RuntimeError)
+        request = packed(Request(query, Limits()))
+        state, _ = asked(Begin(request, 1))
+        assert state.index == Store.open(made[0][0]).manifest.uuid
+        line.send(packed(End()))
+        assert isinstance(asked(Step("advance", (None, 1))), RuntimeError)
 
 
 def test_indexes_that_do_not_go_together_are_refused(
@@ -262,17 +302,3 @@ def test_a_part_of_an_index_opens_its_own_segments_only(made):
         parts = [Store.open(path, Share(place, of)).snapshot().segments for place in range(of)]
         names = [segment.name for part in parts for segment in part]
         assert names == [segment.name for segment in whole.segments]
-
-
-def test_searches_that_nobody_ended_are_forgotten(made):
-    from s3_retriever.cluster.shard import SearchGoneError, Shard, Share, packed
-    from s3_retriever.search import Limits
-    from s3_retriever.search.part import Request
-    from s3_retriever.search.pipeline import Query
-
-    shard = Shard(str(made[0][0]), Share(0, 1))
-    query = Query(QUESTION, None, Recipe(taps={}), "bm25", frozenset({"en"}))
-    for number in range(80):
-        shard.begin(str(number), packed(Request(query, Limits())), 1)
-    assert len(shard._searches) <= 64
-    assert isinstance(pickle.loads(shard.step("0", "rows", packed((1,)))), SearchGoneError)

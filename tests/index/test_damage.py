@@ -30,6 +30,7 @@ def read_everything(store):
         for ordinal in range(segment.n_documents):
             segment.document_text(ordinal)
             document_tokens(segment, ordinal)
+        segment.texts(np.arange(segment.n_sentences))
         for sentence in range(segment.n_sentences):
             segment.text(sentence, sentence)
             segment.token_starts(sentence, sentence)

@@ -44,6 +44,7 @@ def use(path):
             for sentence in range(0, segment.n_sentences, 7):
                 segment.sentence_features(tap, sentence)
         segment.lexical(terms)
+        segment.texts(np.arange(segment.n_sentences))
         for sentence in range(segment.n_sentences):
             segment.text(sentence, sentence)
     store.compact()

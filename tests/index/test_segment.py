@@ -105,12 +105,16 @@ def test_features_that_fire_nowhere_or_twice(tmp_path):
 
 def test_numbers_that_are_not_there(tmp_path):
     segment = opened(tmp_path / "s", build(tmp_path / "s", Corpus(3)))
+    numbers = np.arange(segment.n_sentences)[::-1]
+    assert segment.texts(numbers) == [segment.text(i, i) for i in numbers.tolist()]
+    assert segment.texts(numbers[:0]) == []
     for call in [
         lambda: segment.document(-1),
         lambda: segment.document(3),
         lambda: segment.text(0, segment.n_sentences),
         lambda: segment.text(2, 1),
         lambda: segment.text(0, segment.n_sentences - 1),  # of two documents
+        lambda: segment.texts(np.array([0, segment.n_sentences])),
     ]:
         with pytest.raises(IndexError):
             call()

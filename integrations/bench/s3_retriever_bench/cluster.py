@@ -7,18 +7,20 @@ import random
 import signal
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from statistics import median
 from threading import Event, Semaphore
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from tqdm.auto import tqdm
 
-from s3_retriever import Document, S3Error, S3Index, Span
+from s3_retriever import S3Error, S3Index, Span, split_index
+from s3_retriever.types import Mode
 from s3_retriever_bench.corpus import choose_questions, enough, source_files
+from s3_retriever_bench.processes import run_alone
 
 if TYPE_CHECKING:
     from s3_retriever.cluster import ShardedIndex
@@ -33,6 +35,7 @@ _WARM_UP = 10
 
 def run_cluster(
     *,
+    index: Path | None,
     tokens: int,
     shards: int,
     clients: int,
@@ -50,29 +53,42 @@ def run_cluster(
     have to be those of the index in this process.
 
     Returns:
-        JSON values: `search`, medians of one search at a time, by turns; `load`, searches a second
-        of several clients on either; `kills`, what searches saw while workers were killed; and
-        `memory`, the memory of this process and of the workers that is not the index's files.
+        JSON values: `memory`, that of this process and of the workers without the index's files,
+        once workers have answered every question; `search`, by mode, medians of one search at a
+        time, by turns; `load`, searches a second of several clients on either; and `kills`, what
+        searches saw while workers were killed.
 
     Raises:
-        S3Error: The host, the codebook or Ray is not usable.
+        S3Error: The index, the host, the codebook or Ray is not usable.
     """
     from s3_retriever.cluster import ShardedIndex
 
     files = source_files(texts)
     asked = choose_questions(ask, files, questions).measured
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "cluster.s3r"
-        whole = S3Index.create(path, host, codebook=codebook)
-        for part in _parts(list(enough(files, tokens, whole.encoder.host.tokenizer)), shards):
-            whole.add(part)
-        with ShardedIndex.open(path, shards=shards, timeout=_TIMEOUT) as sharded:
+        if index is None:
+            index = Path(folder) / "whole.s3r"
+            built = run_alone(_build, index, tokens, host, codebook, files)
+            if "failed" in built:
+                raise S3Error(f"Building failed: {built['failed']}; pass fewer --tokens.")
+        places = [Path(folder) / f"{place}.s3r" for place in range(shards)]
+        parts = split_index(index, places, progress=False) if shards > 1 else [index]
+        with ShardedIndex.open(parts, timeout=_TIMEOUT) as sharded:
+            for question in tqdm(asked, desc="Warming up", disable=None):
+                sharded.search(question)
+            memory = {
+                "process_bytes": _own_bytes(os.getpid()),
+                "worker_bytes": [_own_bytes(pid) for pid in sharded.pids()],
+            }
+            whole = S3Index.open(index)
             return {
-                "host": host,
+                "host": whole.stats()["host"],
                 "tokens": whole.stats()["tokens"],
                 "shards": shards,
                 "cores": os.cpu_count(),
-                "search": _search(whole, sharded, asked),
+                "questions": len(asked),
+                "memory": memory,
+                "search": {mode: _search(whole, sharded, asked, mode) for mode in get_args(Mode)},
                 "load": {
                     "clients": clients,
                     "seconds": seconds,
@@ -80,53 +96,46 @@ def run_cluster(
                     "sharded": _rate(sharded, asked, clients, seconds),
                 },
                 "kills": _kills(whole, sharded, asked, clients, kills),
-                "memory": {
-                    "process_bytes": _own_bytes(os.getpid()),
-                    "worker_bytes": [_own_bytes(pid) for pid in sharded.pids()],
-                },
             }
 
 
-def _parts(documents: Sequence[Document], n: int) -> Iterator[Sequence[Document]]:
-    """Documents in n runs of about as many characters."""
-    total = sum(len(document.text) for document in documents)
-    first = reached = 0
-    for number in range(n):
-        last = first
-        while last < len(documents) and reached * n < total * (number + 1):
-            reached += len(documents[last].text)
-            last += 1
-        yield documents[first:last]
-        first = last
+def _build(
+    path: Path, tokens: int, host: str, codebook: str | None, files: Sequence[Path]
+) -> dict[str, Any]:
+    with S3Index.create(path, host, codebook=codebook) as index:
+        index.add(enough(files, tokens, index.encoder.host.tokenizer))
+    return {}
 
 
-def _search(whole: S3Index, sharded: ShardedIndex, asked: Sequence[str]) -> dict[str, Any]:
-    """Milliseconds of a search in either index, by turns, and of what differs."""
+def _search(
+    whole: S3Index, sharded: ShardedIndex, asked: Sequence[str], mode: Mode
+) -> dict[str, Any]:
+    """Milliseconds of a search in either index, by turns, and how many results differ."""
     for question in islice(asked, _WARM_UP):
-        whole.search(question)
-        sharded.search(question)
+        whole.search(question, mode=mode)
+        sharded.search(question, mode=mode)
     times: dict[str, list[float]] = {"one": [], "sharded": []}
     reading: list[float] = []
     different = 0
-    for turn, question in enumerate(tqdm(asked, desc="Searching", disable=None)):
-        results = {}
+    for turn, question in enumerate(tqdm(asked, desc=f"Searching, {mode}", disable=None)):
         indexes = [("one", whole), ("sharded", sharded)]
         for name, index in indexes if turn % 2 else reversed(indexes):
             began = time.perf_counter()
             # Never the same question: what the host reads may be cached.
-            results[name] = index.search(f"{question} {name}{turn}")
+            index.search(f"{question} {name}{turn}", mode=mode)
             times[name].append(time.perf_counter() - began)
-        began = time.perf_counter()
-        whole.encoder.question(f"{question} alone{turn}", whole.recipe)
-        reading.append(time.perf_counter() - began)
-        different += not _same(sharded.search(question), whole.search(question))
+        if mode != "bm25":
+            began = time.perf_counter()
+            whole.encoder.question(f"{question} alone{turn}", whole.recipe)
+            reading.append(time.perf_counter() - began)
+        found, wanted = (each.search(question, mode=mode) for each in (sharded, whole))
+        different += not _same(found, wanted)
     pairs = zip(times["sharded"], times["one"], strict=True)
     return {
-        "questions": len(asked),
         "one_ms": median(times["one"]) * 1e3,
         "sharded_ms": median(times["sharded"]) * 1e3,
         "overhead_ms": median(a - b for a, b in pairs) * 1e3,
-        "reading_ms": median(reading) * 1e3,
+        "reading_ms": median(reading or [0.0]) * 1e3,
         "different": different,
     }
 

@@ -299,7 +299,10 @@ def serve(
 
 @app.command()
 def cluster(
-    tokens: Annotated[int, _number("Tokens of the index.")] = 1_000_000,
+    index: Annotated[
+        Path | None, _option("FOLDER", "An index to search.", "made of the text")
+    ] = None,
+    tokens: Annotated[int, _number("Tokens of the index that is made.")] = 1_000_000,
     shards: Annotated[int, _number("Workers that share it.")] = 4,
     clients: Annotated[int, _number("Searches at once.")] = 8,
     seconds: Annotated[float, _option("S", "Seconds of load.", min=1.0)] = 20.0,
@@ -316,6 +319,7 @@ def cluster(
     from s3_retriever_bench.tables import cluster_tables
 
     figures = run_cluster(
+        index=index,
         tokens=tokens,
         shards=shards,
         clients=clients,
@@ -330,7 +334,8 @@ def cluster(
     _print(cluster_tables(figures))
     _write_json(figures, out)
     killed = figures["kills"]
-    if figures["search"]["different"] or killed["wrong"] or killed["errors"]:
+    different = any(each["different"] for each in figures["search"].values())
+    if different or killed["wrong"] or killed["errors"]:
         raise S3Error("Results of the sharded index differ from those of one index, or are lost.")
 
 

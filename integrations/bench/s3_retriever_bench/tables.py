@@ -234,16 +234,21 @@ def serving_tables(figures: Figures) -> Iterator[Grid]:
 
 
 def cluster_tables(figures: Figures) -> Iterator[Grid]:
-    """The table of `cluster`."""
-    search, load, kills = figures["search"], figures["load"], figures["kills"]
-    memory = figures["memory"]
+    """The tables of `cluster`: searches by mode, then everything else."""
+    title = f"{figures['tokens']:,} tokens in {figures['shards']} shards, {figures['cores']} cores"
+    head = ["ms of a search", "one index", "sharded", "more, median of pairs", "host", "different"]
+    searches = [
+        [
+            mode,
+            *(f"{row[f'{name}_ms']:.1f}" for name in ("one", "sharded", "overhead", "reading")),
+            f"{row['different']:,} of {figures['questions']:,}",
+        ]
+        for mode, row in figures["search"].items()
+    ]
+    yield Grid(title, head, searches)
+    load, kills, memory = figures["load"], figures["kills"], figures["memory"]
     workers = ", ".join(f"{size / 2**20:,.0f}" for size in memory["worker_bytes"])
     rows = [
-        ["ms of a search, one index", f"{search['one_ms']:.1f}"],
-        ["ms of a search, sharded", f"{search['sharded_ms']:.1f}"],
-        ["ms more, median of pairs", f"{search['overhead_ms']:.1f}"],
-        ["of both, ms that the host reads the question", f"{search['reading_ms']:.1f}"],
-        ["different results", f"{search['different']:,} of {search['questions']:,}"],
         [f"searches/s, {load['clients']} clients, one process", f"{load['one_process']:.1f}"],
         [f"searches/s, {load['clients']} clients, sharded", f"{load['sharded']:.1f}"],
         ["workers killed", f"{kills['kills']:,}"],
@@ -254,8 +259,7 @@ def cluster_tables(figures: Figures) -> Iterator[Grid]:
         ["MiB of this process, without files", f"{memory['process_bytes'] / 2**20:,.0f}"],
         ["MiB of each worker, without files", workers],
     ]
-    title = f"{figures['tokens']:,} tokens in {figures['shards']} shards, {figures['cores']} cores"
-    yield Grid(title, ["", "value"], rows)
+    yield Grid("", ["", "value"], rows)
 
 
 def relevance_tables(figures: Figures) -> Iterator[Grid]:
