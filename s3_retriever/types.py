@@ -37,7 +37,7 @@ QuerySide = Literal["same", "query", "decoder"]
 # A signal that can find a span.
 Source = Literal["s3", "sentence", "heads", "bm25", "edge", "hop"]
 # What can raise or lower a span's score.
-Contribution = Literal[Source, "document", "redundancy"]
+Contribution = Literal[Source, "document", "rerank", "redundancy"]
 
 # One score per sentence, float64 [sentences].
 Scores = NDArray[np.float64]
