@@ -74,11 +74,13 @@ def _reranker(host: str | Host | None, own: Callable[[], Encoder]) -> Reranker:
             options = {k: v for k, v in options.items() if k not in ("layers", "generates")}
     named = host_name(host)
     known = _retrieval_heads(named)
-    if known is None or not isinstance(named, str):
-        loaded = whole_host(named, options)
-        deep = known is not None and _deepest(known) < len(loaded.blocks)
-        return Reranker(loaded, known if deep else None)
-    return Reranker(whole_host(named, {"layers": _deepest(known) + 1, **options}), known)
+    if known is not None and isinstance(named, str):
+        options = {"layers": _deepest(known) + 1, **options}
+    loaded = whole_host(named, options)
+    try:
+        return Reranker(loaded, known)
+    except InputError:  # it has fewer layers, or is another model by that name
+        return Reranker(loaded)
 
 
 def _retrieval_heads(host: str | Host) -> tuple[str, ...] | None:
