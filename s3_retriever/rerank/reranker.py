@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from s3_retriever.codebook.heads import check_heads
-from s3_retriever.errors import HostError
+from s3_retriever.errors import HostError, InputError
 from s3_retriever.host import Host
 from s3_retriever.host.taps import Head
 from s3_retriever.rerank.attention import Reading
@@ -25,6 +25,8 @@ _ENDING = "\nAnswer:"
 _NO_QUESTION = "N/A"
 # Passages and questions are cut to these shares of a prompt.
 _PASSAGE_SHARE, _QUESTION_SHARE = 8, 4
+# Tokens that a prompt must have for passages.
+_LEAST_ROOM = 32
 # Longer titles are cut.
 _TITLE_TOKENS = 32
 
@@ -94,11 +96,13 @@ class Reranker:
             self.heads = [Head(n, head) for n in range(len(host.blocks)) for head in every]
         else:
             self.heads = [Head.parse(head) for head in check_items(heads, "heads")]
+        if not self.heads:
+            raise InputError("A reranker needs at least one head; leave heads out for all of them.")
         check_heads(self.heads, host)
         self._by_layer: dict[int, list[int]] = {}
         for head in self.heads:
             self._by_layer.setdefault(head.layer, []).append(head.number)
-        self._depth = max(self._by_layer, default=0) + 1
+        self._depth = max(self._by_layer) + 1
 
     def scores(self, question: str, passages: Sequence[Passage]) -> Scores:
         """Score passages for a question.
@@ -114,22 +118,29 @@ class Reranker:
             float64 [n], higher is better; comparable within one call only.
 
         Raises:
-            HostError: The device has too little memory, or the model does not say what it looks at.
+            InputError: The question is empty, or the host's windows are too short.
+            HostError: The model does not say what it looks at.
         """
         check_text(question, "question")
         scores = np.zeros(len(passages))
         ids = self.host.tokenizer.ids
-        room = self._room()
-        asked = ids(f" {' '.join(question.split())}")[: room // _QUESTION_SHARE]
         before, after = ids(_ASKING), ids(_ENDING)
-        room -= len(before) + len(asked) + len(after)
+        room = self._room() - len(before) - len(after)
+        asked = ids(f" {' '.join(question.split())}")[: room // _QUESTION_SHARE]
+        no_question = ids(f" {_NO_QUESTION}")
+        room -= max(len(asked), len(no_question))
+        if room < _LEAST_ROOM:
+            raise InputError(
+                f"The windows of host {self.host.name!r} have {self.host.shape.size} tokens, too "
+                "few to rerank; load it with a larger window."
+            )
         prompts = self._prompts(passages, room)
         for blocks in prompts:
             prompt, ranges = self._laid_out(blocks)
             reading = Reading(self.host, prompt, self._depth)
             numbers = list(ranges)
             bounds = np.array([ranges[number] for number in numbers])
-            for sign, question_ids in ((1.0, asked), (-1.0, ids(f" {_NO_QUESTION}"))):
+            for sign, question_ids in ((1.0, asked), (-1.0, no_question)):
                 rows = slice(len(before), len(before) + len(question_ids))
                 suffix = [*before, *question_ids, *after]
                 scores[numbers] += sign * self._looked(reading, len(prompt), suffix, rows, bounds)

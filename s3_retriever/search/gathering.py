@@ -99,9 +99,7 @@ def heat_parts(parts: Parts, n: int, document_id: str) -> Heat | None:
     return next((each for each in found.values() if each is not None), None)
 
 
-def _rank(
-    parts: Parts, n: int, look: Callable[[list[Any]], Any] | None = None
-) -> list[Ranked]:
+def _rank(parts: Parts, n: int, look: Callable[[list[Any]], Any] | None = None) -> list[Ranked]:
     """Let all parts score their sentences; `look` is that of `answers`."""
     replies = parts.call("advance", dict.fromkeys(range(n), (None, FIRST)))
     while isinstance(replies[0], Ask):

@@ -83,9 +83,7 @@ def search(
     allowed = admitted(snapshot, where)
     if not allowed.any():
         return []
-    ranking = rank(
-        snapshot, question, recipe, encoder, mode, allowed, look, limits.min_relevance
-    )
+    ranking = rank(snapshot, question, recipe, encoder, mode, allowed, look, limits.min_relevance)
     choose = select if group_by is None else select_documents
     return choose(ranking, recipe, limits)
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from s3_retriever.document import title_of
 from s3_retriever.search.fusion import rounded

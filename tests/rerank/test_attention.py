@@ -19,12 +19,9 @@ CASES = [
     "gemma2",
     "gemma3_text",
     "qwen3",
-    "olmo3",
-    "smollm3",
     "phi3",
     "gpt_neox",
     "gpt2",
-    "opt",
 ]
 
 
@@ -76,7 +73,7 @@ def test_a_host_reads_no_deeper_than_it_is_watched(host_of):
 
 def test_a_model_that_does_not_say_what_it_looks_at_is_refused(host_of):
     reading = Reading(host_of("falcon, alibi"), TEXT, LAYERS)
-    with pytest.raises(HostError, match="falcon.*cannot rerank"):
+    with pytest.raises(HostError, match=r"falcon.*cannot rerank"):
         looked(reading, QUESTION)
 
 

@@ -92,8 +92,6 @@ def test_documents_follow_the_second_look():
     collection, limits = Collection(5, 40, 1), Limits(unique=False, spans_per_document=2)
     for mode in ("hybrid", "bm25"):
         first = found(collection, 5, limits, mode=mode, group_by="document")
-        again = found(
-            collection, 5, limits, SecondLook(20, Fond()), mode, group_by="document"
-        )
+        again = found(collection, 5, limits, SecondLook(20, Fond()), mode, group_by="document")
         assert {each.document_id for each in again} == {each.document_id for each in first}
         assert [each.document_id for each in again] != [each.document_id for each in first]
