@@ -161,6 +161,8 @@ def search(
     group_by: options.GroupByName = None,
     spans_per_document: options.SpansPerDocument = None,
     text_around: options.ContextName = DEFAULT_CONTEXT,
+    rerank: options.Rerank = None,
+    rerank_host: options.RerankHost = None,
     recipe: options.SearchRecipe = None,
     host: Annotated[
         str | None,
@@ -202,7 +204,7 @@ def search(
     if server:
         opened = options.open_remote(server, index, token)
     elif index is not None:
-        needs_host = mode != "bm25" or chosen is not None
+        needs_host = mode != "bm25" or chosen is not None or rerank is not None
         opened = open_index(index, host, codebook, device, dtype, needs_host=needs_host)
     else:
         opened = _index_of(files or [], host, codebook, chosen, device, dtype)
@@ -215,6 +217,8 @@ def search(
         "recipe": chosen,
         "spans_per_document": spans_per_document,
         "context": text_around,
+        "rerank": rerank,
+        "rerank_host": options.location(rerank_host),
     }
     with opened:
         documents, spans = [], []
@@ -382,6 +386,8 @@ def explain(
     ] = 1,
     mode: options.ModeName = "hybrid",
     where: options.Conditions = None,
+    rerank: options.Rerank = None,
+    rerank_host: options.RerankHost = None,
     recipe: options.SearchRecipe = None,
     host: options.MovedHost = None,
     codebook: options.MovedCodebook = None,
@@ -402,11 +408,22 @@ def explain(
         if server
         else open_index(index, host, codebook, device, dtype)
     )
-    spans = opened.search(question, rank, mode=mode, where=wanted, recipe=chosen)
+    reader = options.location(rerank_host)
+    spans = opened.search(
+        question,
+        rank,
+        mode=mode,
+        where=wanted,
+        recipe=chosen,
+        rerank=rerank,
+        rerank_host=reader,
+    )
     if len(spans) < rank:
         say(f"Nothing found at rank {rank}: the search found {len(spans)} spans.")
         raise typer.Exit(ExitCode.NOTHING_FOUND)
-    explanation = opened.explain(question, spans[rank - 1], recipe=chosen)
+    explanation = opened.explain(
+        question, spans[rank - 1], recipe=chosen, rerank=rerank, rerank_host=reader
+    )
     if as_json:
         write_json({"question": question, "rank": rank, **explanation_json(explanation)})
     else:
