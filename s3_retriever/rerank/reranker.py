@@ -71,14 +71,15 @@ class Reranker:
 
     The passages stand in one prompt, the best ones last, and the question behind them. A passage
     scores the attention of some heads from the question's tokens to its own, over the root of their
-    number, less what it gets from a question without content (Chen et al. 2024, "Attention in Large
-    Language Models Yields Efficient Zero-Shot Re-Rankers"; Zhang et al. 2025, "Query-Focused
-    Retrieval Heads"). The model runs no deeper than the deepest of these heads, and only for the
-    question's tokens attention is computed one by one.
+    number. Heads that retrieve are used as they are (Zhang et al. 2025, "Query-Focused Retrieval
+    Heads"); of all heads together, what a question without content gets them to look at is taken
+    off (Chen et al. 2024, "Attention in Large Language Models Yields Efficient Zero-Shot
+    Re-Rankers"). The model runs no deeper than the deepest head, and attention is spelled out for
+    the question's tokens alone.
 
     Args:
         host: A language model; an encoder cannot read this way.
-        heads: Query heads, such as `17.5`; by default all of them.
+        heads: Query heads that retrieve, such as `17.5`; by default all heads.
 
     Raises:
         HostError: The host is an encoder.
@@ -91,6 +92,7 @@ class Reranker:
             raise encoder_refused(host.name)
         shape = host.family.heads(host.model.config)
         self.host = host
+        self._calibrated = heads is None
         if heads is None:
             every = range(shape.queries)
             self.heads = [Head(n, head) for n in range(len(host.blocks)) for head in every]
@@ -127,8 +129,10 @@ class Reranker:
         before, after = ids(_ASKING), ids(_ENDING)
         room = self._room() - len(before) - len(after)
         asked = ids(f" {' '.join(question.split())}")[: room // _QUESTION_SHARE]
-        no_question = ids(f" {_NO_QUESTION}")
-        room -= max(len(asked), len(no_question))
+        looks = [(1.0, asked)]
+        if self._calibrated:
+            looks.append((-1.0, ids(f" {_NO_QUESTION}")))
+        room -= max(len(question_ids) for _, question_ids in looks)
         if room < _LEAST_ROOM:
             raise InputError(
                 f"The windows of host {self.host.name!r} have {self.host.shape.size} tokens, too "
@@ -140,7 +144,7 @@ class Reranker:
             reading = Reading(self.host, prompt, self._depth)
             numbers = list(ranges)
             bounds = np.array([ranges[number] for number in numbers])
-            for sign, question_ids in ((1.0, asked), (-1.0, no_question)):
+            for sign, question_ids in looks:
                 rows = slice(len(before), len(before) + len(question_ids))
                 suffix = [*before, *question_ids, *after]
                 scores[numbers] += sign * self._looked(reading, len(prompt), suffix, rows, bounds)
