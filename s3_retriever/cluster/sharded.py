@@ -426,7 +426,8 @@ class ShardedIndex(S3Index):
             encoded = self.encoder.question(question, recipe)
         languages = frozenset(each for segment in segments for each in segment.languages)
         query = Query(question, encoded, recipe, mode, languages)
-        return Request(query, limits, where, group_by, look and look.candidates)
+        candidates = None if look is None else look.candidates
+        return Request(query, limits, where, group_by, candidates)
 
     def _searched(self, request: Request, lead: Callable[[_Session], _T]) -> _T:
         """Lead a search, again if a worker was lost or its index changed under way.

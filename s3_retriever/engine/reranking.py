@@ -9,7 +9,7 @@ from s3_retriever.codebook.files import local_folder, read_codebook_file
 from s3_retriever.engine.hosting import codebook_name, host_name, whole_host
 from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.search.reranking import SecondLook
-from s3_retriever.types import check_count
+from s3_retriever.types import check_count, shown
 
 if TYPE_CHECKING:
     from s3_retriever.encoder import Encoder
@@ -54,7 +54,9 @@ def checked_rerank(rerank: Any, rerank_host: Any) -> int | None:
             )
         return None
     if check_count(rerank, "rerank") > MOST_RERANKED:
-        raise InputError(f"rerank must be at most {MOST_RERANKED:,} sentences, not {rerank:,}.")
+        raise InputError(
+            f"rerank must be at most {MOST_RERANKED:,} sentences, not {shown(rerank)}."
+        )
     return int(rerank)
 
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.cache_utils import DynamicCache
 from transformers.masking_utils import sdpa_mask
 
 from s3_retriever.errors import HostError
 from s3_retriever.host import Host
+from s3_retriever.host.device import is_out_of_memory
 from s3_retriever.host.model import cache_argument
 
 _WATCHED = "s3_watched"
@@ -30,7 +31,7 @@ class _AllSeen(Exception):  # noqa: N818 - not an error: it ends a forward pass 
 
 
 def attend(
-    module: nn.Module,
+    module: Any,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -44,7 +45,8 @@ def attend(
     del dropout
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     # The query heads that share a key head follow one another.
-    grouped = query.float().unflatten(1, (key.shape[1], -1))
+    batch, _, rows, size = query.shape
+    grouped = query.float().reshape(batch, key.shape[1], -1, rows, size)
     logits = grouped @ key.float()[:, :, None].transpose(-1, -2) * scaling
     if softcap is not None:
         logits = torch.tanh(logits / softcap) * softcap
@@ -125,8 +127,17 @@ class Reading:
     def _run(self, ids: Sequence[int], cache: DynamicCache) -> None:
         model: Any = self._host.model
         tokens = torch.tensor([list(ids)], device=self._host.device)
-        with suppress(_AllSeen):
+        try:
             model(input_ids=tokens, use_cache=True, **{cache_argument(model): cache})
+        except _AllSeen:
+            pass
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise HostError(
+                f"The device has no memory to read {len(ids)} tokens at once; load the host that "
+                "reranks with a smaller window=, or on another device."
+            ) from error
 
 
 @contextmanager

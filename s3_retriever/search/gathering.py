@@ -43,7 +43,7 @@ def search_parts(
     parts: Parts, n: int, request: Request, look: SecondLook | None = None
 ) -> list[Span] | list[DocumentResult]:
     """Find spans, or documents, in n parts as `search` does in one snapshot."""
-    ranked = _rank(parts, n, look and look.at(request.query.question))
+    ranked = _rank(parts, n, _answering(look, request))
     recipe, limits = request.query.recipe, request.limits
     if request.group_by is not None:
         return choose_documents(_GatheredDocuments(parts, ranked), limits)
@@ -75,7 +75,7 @@ def explain_parts(
     Raises:
         InputError: The span is in none of them.
     """
-    ranked = _rank(parts, n, look and look.at(request.query.question))
+    ranked = _rank(parts, n, _answering(look, request))
     view = _Gathered(parts, ranked, request.limits)
     owned = parts.call("explain", dict.fromkeys(range(n), (span, question_tokens)))
     place = next((place for place, own in owned.items() if own is not None), None)
@@ -97,6 +97,11 @@ def heat_parts(parts: Parts, n: int, document_id: str) -> Heat | None:
     _rank(parts, n)
     found = parts.call("heat", dict.fromkeys(range(n), (document_id,)))
     return next((each for each in found.values() if each is not None), None)
+
+
+def _answering(look: SecondLook | None, request: Request) -> Callable[[list[Any]], Any] | None:
+    """What answers the parts that ask for a second look."""
+    return None if look is None else look.at(request.query.question)
 
 
 def _rank(parts: Parts, n: int, look: Callable[[list[Any]], Any] | None = None) -> list[Ranked]:
