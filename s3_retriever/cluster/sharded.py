@@ -10,6 +10,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
@@ -42,6 +43,7 @@ from s3_retriever.search.pipeline import Query
 from s3_retriever.types import (
     GroupBy,
     Mode,
+    Scores,
     Where,
     check_count,
     check_flag,
@@ -56,7 +58,7 @@ from s3_retriever.types import (
 if TYPE_CHECKING:
     from s3_retriever.codebook import Codebook
     from s3_retriever.host import Host
-    from s3_retriever.search.reranking import SecondLook
+    from s3_retriever.search.reranking import Passage, PassageReader, SecondLook
 
 _T = TypeVar("_T")
 
@@ -331,7 +333,9 @@ class ShardedIndex(S3Index):
         tokens = [question[start:end] for start, end in ranges]
         return self._searched(
             request,
-            lambda parts: explain_parts(parts, len(self._shards), request, tokens, span, look),
+            lambda parts: explain_parts(
+                parts, len(self._shards), request, tokens, span, parts.waiting(look)
+            ),
         )
 
     def heat(self, question: str, document_id: str, recipe: str | Recipe | None = None) -> Heat:
@@ -403,7 +407,8 @@ class ShardedIndex(S3Index):
     ) -> list[Span] | list[DocumentResult]:
         request = self._request(question, recipe, mode, limits, where, group_by, look)
         return self._searched(
-            request, lambda parts: search_parts(parts, len(self._shards), request, look)
+            request,
+            lambda parts: search_parts(parts, len(self._shards), request, parts.waiting(look)),
         )
 
     def _request(
@@ -634,6 +639,14 @@ class _Session:
         self._name = uuid.uuid4().hex
         self._begun = False
 
+    def waiting(self, look: SecondLook | None) -> SecondLook | None:
+        """The same second look, during which the time that workers have stands still."""
+        return None if look is None else replace(look, reader=_Waiting(look.reader, self))
+
+    def extend(self, seconds: float) -> None:
+        """Give the workers that much more time."""
+        self._deadline += seconds
+
     def call(self, method: str, arguments: Mapping[int, tuple[Any, ...]]) -> dict[int, Any]:
         """Call a method of the searches on some parts."""
         workers = [self._workers[place] for place in arguments]
@@ -684,6 +697,20 @@ class _Session:
         """Let the workers forget the search when the next one begins."""
         for worker in self._workers:
             worker.ended.append(self._name)
+
+
+class _Waiting:
+    """A reader whose time does not count as the workers'."""
+
+    def __init__(self, reader: PassageReader, session: _Session) -> None:
+        self._reader = reader
+        self._session = session
+
+    def scores(self, question: str, passages: Sequence[Passage]) -> Scores:
+        began = time.monotonic()
+        scores = self._reader.scores(question, passages)
+        self._session.extend(time.monotonic() - began)
+        return scores
 
 
 def _gathered(workers: Sequence[_Worker], refs: Sequence[Any], deadline: float) -> list[Any]:
