@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from s3_retriever.codebook.files import local_folder, read_codebook_file
 from s3_retriever.engine.hosting import codebook_name, host_name, whole_host
-from s3_retriever.errors import CodebookError, InputError
+from s3_retriever.errors import CodebookError, HostError, InputError
 from s3_retriever.search.reranking import SecondLook
 from s3_retriever.types import check_count, shown
 
@@ -62,7 +62,12 @@ def checked_rerank(rerank: Any, rerank_host: Any) -> int | None:
 
 def _reranker(host: str | Host | None, own: Callable[[], Encoder]) -> Reranker:
     """What reads with a host: by the retrieval heads of its codebook, else by all of its heads."""
-    from s3_retriever.rerank import Reranker
+    try:
+        from s3_retriever.rerank import Reranker
+    except ImportError as error:  # pragma: no cover
+        raise HostError(
+            "Reranking needs a newer transformers; upgrade it with: pip install -U transformers"
+        ) from error
 
     options: dict[str, Any] = {}
     if host is None:

@@ -84,7 +84,6 @@ class Reading:
         host.check_process()
         self._host = host
         self._layers = layers
-        self._tokens = len(ids)
         self._cache = DynamicCache(config=host.model.config)
         with host.lock, _stopping(host, layers):
             self._run(ids, self._cache)

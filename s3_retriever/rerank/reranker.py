@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import chain
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -51,7 +52,8 @@ class Passage(Protocol):
         """The passage."""
 
 
-class _Block(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Block:
     """The passages of a document that are read one after another.
 
     Attributes:
@@ -62,7 +64,9 @@ class _Block(NamedTuple):
     title: list[int]
     texts: list[tuple[int, list[int]]]
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
+        """How many tokens it has."""
         return len(self.title) + sum(len(ids) for _, ids in self.texts)
 
 
@@ -234,10 +238,10 @@ def encoder_refused(name: str) -> HostError:
 def _dealt(blocks: Sequence[_Block], room: int) -> list[list[_Block]]:
     """Deal blocks out so that every prompt has good ones and bad ones; larger ones are cut up."""
     pieces = list(chain.from_iterable(_cut(block, room) for block in blocks))
-    n = max(-(-sum(map(len, pieces)) // max(room, 1)), 1)
+    n = max(-(-sum(piece.size for piece in pieces) // room), 1)
     while True:
         hands = [pieces[first::n] for first in range(min(n, len(pieces)))]
-        if all(sum(map(len, hand)) <= room for hand in hands):
+        if all(sum(piece.size for piece in hand) <= room for hand in hands):
             return hands
         n += 1
 

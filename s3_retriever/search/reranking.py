@@ -46,10 +46,10 @@ class PassageReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SecondLook:
-    """Which candidates are read again, and by what.
+    """Which sentences are read again, and by what.
 
     Attributes:
-        candidates: How many of the best sentences.
+        candidates: How many of the best.
         reader: Reads them.
     """
 
@@ -93,7 +93,8 @@ def gain(scores: Scores, seen: Scores) -> Scores:
         scores: Their scores [n].
         seen: What the reranker scores them [n].
     """
-    spread = float(seen.std())
+    # What a host in half precision cannot hold says nothing.
+    spread = float(seen.std()) if np.isfinite(seen).all() else 0.0
     if spread == 0.0:
         return np.zeros(len(scores))
     unit = float(scores.std()) or 1.0

@@ -49,8 +49,9 @@ class Span:
         metadata: A copy of the document's metadata.
         tokens: Length in tokens of the host; of a text with more than ten characters to a token, a
             tenth of its characters.
-        contributions: What each source, and the document, adds to `score`, and what `redundancy`
-            takes off; empty in mode `bm25` and with fusion `Interleave`, which do not add scores.
+        contributions: What each source, the document, and a second look (`rerank`) add to `score`,
+            and what `redundancy` takes off; empty in mode `bm25` and with fusion `Interleave`,
+            which do not add scores.
         bridge: Id of the span that leads to this one in the second hop; None if none does.
     """
 

@@ -88,6 +88,18 @@ def test_nothing_is_read_if_nothing_is_relevant():
     assert not reader.read
 
 
+@pytest.mark.parametrize("seen", [0.25, np.nan, np.inf])
+def test_a_reader_that_says_nothing_changes_nothing(seen):
+    class Blank(Liking):
+        def scores(self, question, passages):
+            return np.array([seen, *[0.25] * (len(passages) - 1)])
+
+    collection = Collection(2, 40, 1)
+    first = found(collection, 2, Limits())
+    again = found(collection, 2, Limits(), SecondLook(5, Blank()))
+    assert [(span.id, span.score) for span in again] == [(span.id, span.score) for span in first]
+
+
 def test_documents_follow_the_second_look():
     collection, limits = Collection(5, 40, 1), Limits(unique=False, spans_per_document=2)
     for mode in ("hybrid", "bm25"):
