@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from s3_retriever.cli import options
-from s3_retriever.cli.configuring import exclusive
+from s3_retriever.cli.configuring import exclusive, if_needed
 from s3_retriever.cli.console import ExitCode, results, say, show_table, write_json
 from s3_retriever.cli.files import none_readable, warn_skipped
 from s3_retriever.cli.options import create_index, open_index
@@ -195,6 +195,8 @@ def search(
     and not needed if there is only one. Exits with code 3 if nothing is found.
     """
     index, files, server = exclusive(context, index=index, files=files, server=server)
+    reads = rerank is not None and not server
+    rerank_host = if_needed(context, "rerank_host", rerank_host, needed=reads)
     if server is None and (index is None) == (not files):
         raise typer.BadParameter("Give either an index with --in or files with --files.")
     if server and files:
@@ -379,6 +381,7 @@ def _quoted(tokens: tuple[str, ...]) -> str:
 
 
 def explain(
+    context: typer.Context,
     question: options.Question,
     index: options.In,
     rank: Annotated[
@@ -408,7 +411,8 @@ def explain(
         if server
         else open_index(index, host, codebook, device, dtype)
     )
-    reader = options.location(rerank_host)
+    reads = rerank is not None and not server
+    reader = options.location(if_needed(context, "rerank_host", rerank_host, needed=reads))
     spans = opened.search(
         question,
         rank,
