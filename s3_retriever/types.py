@@ -27,6 +27,9 @@ GroupBy = Literal["document"]
 ContextForm = Literal["sentence", "passage", "neighbours", "section"]
 # The same for searches, answers, compressors and integrations; see docs/research-log.md.
 DEFAULT_CONTEXT: ContextForm = "sentence"
+# When an answer's evidence is searched for again: after so many tokens, or where the next token is
+# uncertain.
+Refresh = int | Literal["uncertain"]
 # What evidence is made of: sentences, or lines that are never cut or joined.
 Unit = Literal["sentence", "line"]
 # Metadata that documents must have, as values or with the operators of `search.filtering`, or a
@@ -37,7 +40,7 @@ QuerySide = Literal["same", "query", "decoder"]
 # A signal that can find a span.
 Source = Literal["s3", "sentence", "heads", "bm25", "edge", "hop"]
 # What can raise or lower a span's score.
-Contribution = Literal[Source, "document", "redundancy"]
+Contribution = Literal[Source, "document", "rerank", "redundancy"]
 
 # One score per sentence, float64 [sentences].
 Scores = NDArray[np.float64]
@@ -80,6 +83,21 @@ def check_count(value: Any, name: str, *, least: int = 1) -> int:
     if not whole or value < least:
         raise InputError(f"{name} must be a whole number of at least {least}, not {shown(value)}.")
     return min(int(value), sys.maxsize)
+
+
+def check_refresh(value: Any) -> Refresh | None:
+    """Check a `Refresh`, or None, and return it.
+
+    Raises:
+        InputError: It is neither a count nor `uncertain`.
+    """
+    if value is None or (isinstance(value, str) and value == "uncertain"):
+        return value  # type: ignore[return-value]
+    if isinstance(value, str):
+        raise InputError(
+            f"refresh must be a whole number of at least 1, or 'uncertain', not {shown(value)}."
+        )
+    return check_count(value, "refresh")
 
 
 def check_flag(value: Any, name: str) -> bool:

@@ -11,7 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 from transformers.cache_utils import Cache
 from transformers.generation.streamers import BaseStreamer
 
@@ -75,6 +80,38 @@ class _Pause(StoppingCriteria):
         return _verdict(input_ids, stop=input_ids.shape[1] >= self._length)
 
 
+# The host is not sure of a token whose probability is lower than this.
+_SURE = 0.4
+# Tokens that it writes in any case before it searches again.
+_LEAST_WRITTEN = 4
+
+
+class _Doubt(Exception):  # noqa: N818 - not an error: it ends generation before a token
+    """Raised in the place of a token of which the host is not sure."""
+
+    def __init__(self, ids: list[int]) -> None:
+        super().__init__()
+        self.ids = ids
+
+
+class _Doubter(LogitsProcessor):
+    """Stops before a token of which the host is not sure, so that nothing has to be taken back.
+
+    Args:
+        length: Tokens of the prompt.
+    """
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Pass the scores of the next token on, or raise `_Doubt`."""
+        written = input_ids.shape[1] - self._length
+        if written >= _LEAST_WRITTEN and scores[0].float().softmax(-1).max() < _SURE:
+            raise _Doubt(input_ids[0, self._length :].tolist())
+        return scores
+
+
 def decode(
     request: Request,
     ids: Sequence[int],
@@ -98,28 +135,19 @@ def decode(
         InputError: The model's `generate` refuses an option.
         HostError: The device has too little memory for the prompt.
     """
-    host, options = request.host, dict(request.options)
+    host, refresh = request.host, request.refresh
     left = request.max_new_tokens - written
-    pause = left if request.refresh is None else min(request.refresh, left)
+    pause = left if refresh is None or refresh == "uncertain" else min(refresh, left)
     own: list[StoppingCriteria] = [_Pause(len(ids) + pause)]
     if tokens is not None:
         own.append(tokens)
-        options["streamer"] = tokens
-    if written and options.get("min_new_tokens"):
-        options["min_new_tokens"] = max(options["min_new_tokens"] - written, 0)
     prompt = torch.tensor([ids], device=host.device)
     causal: Any = host.causal
     settings = _settings(host)
     try:
-        # Settings go into the configuration; `update` returns the other arguments of `generate`.
-        arguments = settings.update(max_new_tokens=left, **options)
-        settings.return_dict_in_generate = False
-        if (settings.num_return_sequences or 1) != 1:
-            raise ValueError("an answer is a single text, so num_return_sequences must be 1")
-        if cache is not None:
-            if (settings.num_beams or 1) > 1:
-                cache.batch_repeat_interleave(settings.num_beams)
-            arguments[cache_argument(causal)] = cache
+        arguments = _arguments(request, settings, len(ids), written, cache)
+        if tokens is not None:
+            arguments["streamer"] = tokens
         criteria = StoppingCriteriaList([*(arguments.pop("stopping_criteria", None) or ()), *own])
         # The lock keeps the taps of other threads off the modules.
         with host.lock, torch.inference_mode():
@@ -131,6 +159,10 @@ def decode(
                 stopping_criteria=criteria,
                 **arguments,
             )
+    except _Doubt as doubt:
+        if tokens is not None:
+            tokens.end()
+        return Decoded(doubt.ids, tokens is not None and tokens.stop.is_set())
     except (ValueError, TypeError, AttributeError) as error:
         raise InputError(f"The host cannot generate with these options: {brief(error)}") from error
     except RuntimeError as error:
@@ -144,6 +176,44 @@ def decode(
     stopped = tokens is not None and tokens.stop.is_set()
     ended = len(new_ids) < pause or new_ids[-1] in _end_ids(settings)
     return Decoded(new_ids, stopped or ended or len(new_ids) >= left)
+
+
+def _arguments(
+    request: Request, settings: Any, length: int, written: int, cache: Cache | None
+) -> dict[str, Any]:
+    """Arguments of `generate` besides its settings, which take the rest of a request's options.
+
+    Args:
+        request: The question and its options.
+        settings: The model's own settings; changed.
+        length: Tokens of the prompt and of what the host has written.
+        written: How many of these it has written.
+        cache: Keys and values of the first of them.
+
+    Raises:
+        ValueError: The options ask for more than a single text.
+    """
+    options = dict(request.options)
+    if written and options.get("min_new_tokens"):
+        options["min_new_tokens"] = max(options["min_new_tokens"] - written, 0)
+    # Settings go into the configuration; `update` returns the other arguments of `generate`.
+    arguments: dict[str, Any] = settings.update(
+        max_new_tokens=request.max_new_tokens - written, **options
+    )
+    settings.return_dict_in_generate = False
+    beams = settings.num_beams or 1
+    if (settings.num_return_sequences or 1) != 1:
+        raise ValueError("an answer is a single text, so num_return_sequences must be 1")
+    if request.refresh == "uncertain":
+        if beams > 1:
+            raise ValueError("with refresh='uncertain', num_beams must be 1")
+        processors = [*(arguments.pop("logits_processor", None) or ()), _Doubter(length)]
+        arguments["logits_processor"] = LogitsProcessorList(processors)
+    if cache is not None:
+        if beams > 1:
+            cache.batch_repeat_interleave(beams)
+        arguments[cache_argument(request.host.causal)] = cache
+    return arguments
 
 
 def text_of(host: Host, ids: Sequence[int]) -> str:

@@ -29,9 +29,11 @@ from s3_retriever.search import Span
 from s3_retriever.types import (
     DEFAULT_CONTEXT,
     ContextForm,
+    Refresh,
     check_choice,
     check_count,
     check_path,
+    check_refresh,
     check_share,
     check_text,
 )
@@ -63,8 +65,9 @@ class LongContext:
         fallback: `bm25`: if the retriever has no codebook, retrieve by BM25 and the edges of the
             context; nothing then runs before the answer. By default that is an error.
         refresh: After that many new tokens of an answer each time, search again with the question
-            and what is written so far, and go on with that evidence. By default an answer has the
-            evidence for its question alone.
+            and what is written so far, and go on with that evidence; `uncertain`: before each token
+            of which the host is not sure. By default an answer has the evidence for its question
+            alone.
         context: What the spans of the evidence take along of the text around them: `sentence`,
             `passage`, `neighbours` or `section`, as in `S3Index.search`.
         evidence: `text`: the host reads the evidence for each answer. `cache`: it reads the whole
@@ -95,7 +98,7 @@ class LongContext:
         codebook: str | Path | Codebook | None = None,
         recipe: str | Recipe = "default",
         fallback: Literal["bm25"] | None = None,
-        refresh: int | None = None,
+        refresh: Refresh | None = None,
         context: ContextForm = DEFAULT_CONTEXT,
         evidence: EvidenceForm = "text",
         kv_codebook: str | Path | KVCodebook | None = None,
@@ -104,8 +107,7 @@ class LongContext:
     ) -> None:
         if fallback is not None and fallback != "bm25":
             raise InputError(f"fallback must be 'bm25' or None, not {fallback!r}.")
-        if refresh is not None:
-            check_count(refresh, "refresh")
+        refresh = check_refresh(refresh)
         check_choice(context, "context", ContextForm)
         check_choice(evidence, "evidence", EvidenceForm)
         if kv_codebook is not None and evidence != "cache":
@@ -226,7 +228,7 @@ class LongContext:
         token_budget: int | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
         min_relevance: float | None = None,
-        refresh: int | None = None,
+        refresh: Refresh | None = None,
         prompt: str | None = None,
         progress: bool = True,
         **generation: Any,
@@ -251,7 +253,7 @@ class LongContext:
         token_budget: int | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
         min_relevance: float | None = None,
-        refresh: int | None = None,
+        refresh: Refresh | None = None,
         prompt: str | None = None,
         progress: bool = True,
         **generation: Any,

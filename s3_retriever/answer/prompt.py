@@ -20,9 +20,11 @@ from s3_retriever.types import (
     DEFAULT_CONTEXT,
     ContextForm,
     Mode,
+    Refresh,
     Where,
     check_choice,
     check_count,
+    check_refresh,
     check_share,
     check_text,
 )
@@ -198,7 +200,8 @@ class Request:
         max_new_tokens: Most tokens of the answer.
         prompt: Writes the prompt.
         options: Passed on to the model's `generate`.
-        refresh: New tokens after which the evidence is searched for again; None for never.
+        refresh: New tokens after which the evidence is searched for again, or `uncertain`; None
+            for never.
         min_relevance: As in `ScannedContext.compress`.
         mode: As in `S3Index.search`.
         where: As in `S3Index.search`.
@@ -217,7 +220,7 @@ class Request:
     max_new_tokens: int
     prompt: Prompt
     options: Mapping[str, Any]
-    refresh: int | None = None
+    refresh: Refresh | None = None
     min_relevance: float | None = None
     mode: Mode = "hybrid"
     where: Where | None = None
@@ -231,8 +234,7 @@ class Request:
         if self.token_budget is not None:
             check_count(self.token_budget, "token_budget")
         check_count(self.max_new_tokens, "max_new_tokens")
-        if self.refresh is not None:
-            check_count(self.refresh, "refresh")
+        check_refresh(self.refresh)
         check_share(self.min_relevance, "min_relevance")
         check_choice(self.mode, "mode", Mode)
         check_choice(self.context, "context", ContextForm)
@@ -300,7 +302,7 @@ class Requests:
 
     host: Host
     chat_options: Mapping[str, Any]
-    refresh: int | None
+    refresh: Refresh | None
     context: ContextForm = DEFAULT_CONTEXT
 
     def make(
@@ -309,7 +311,7 @@ class Requests:
         token_budget: int | None,
         max_new_tokens: int,
         min_relevance: float | None,
-        refresh: int | None,
+        refresh: Refresh | None,
         prompt: str | None,
         options: Mapping[str, Any],
         mode: Mode = "hybrid",

@@ -28,6 +28,7 @@ from s3_retriever.types import (
     DEFAULT_CONTEXT,
     ContextForm,
     Mode,
+    Refresh,
     Where,
     check_choice,
     check_count,
@@ -177,7 +178,7 @@ class ScannedContext:
         token_budget: int | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
         min_relevance: float | None = None,
-        refresh: int | None = None,
+        refresh: Refresh | None = None,
         prompt: str | None = None,
         mode: Mode = "hybrid",
         where: Where | None = None,
@@ -193,8 +194,8 @@ class ScannedContext:
             max_new_tokens: Most tokens of the answer.
             min_relevance: As in `compress`.
             refresh: After that many new tokens each time, search again with the question and what
-                is written so far, and go on with that evidence. Defaults to what `LongContext`
-                was given.
+                is written so far, and go on with that evidence; `uncertain`: before each token of
+                which the host is not sure. Defaults to what `LongContext` was given.
             prompt: A text with `{context}` and `{question}`.
             mode: As in `S3Index.search`.
             where: Metadata that the documents of the evidence must have, as in `S3Index.search`.
@@ -234,7 +235,7 @@ class ScannedContext:
         token_budget: int | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
         min_relevance: float | None = None,
-        refresh: int | None = None,
+        refresh: Refresh | None = None,
         prompt: str | None = None,
         mode: Mode = "hybrid",
         where: Where | None = None,

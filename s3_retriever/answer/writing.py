@@ -16,7 +16,8 @@ Refresh = Callable[[str], tuple[list[Span], float]]
 class Writing:
     """An answer while the host writes it.
 
-    With `request.refresh`, the host pauses after that many tokens each time. The question and the
+    With `request.refresh`, the host pauses after that many tokens each time, or before a token of
+    which it is not sure. The question and the
     text so far are then the query of another search, its evidence takes the place of the old in
     the prompt, and the host goes on after the text so far.
 

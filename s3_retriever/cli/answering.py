@@ -15,6 +15,7 @@ from s3_retriever.cli.console import ExitCode, results, say, write_json
 from s3_retriever.cli.files import none_readable, warn_skipped
 from s3_retriever.cli.options import prepare
 from s3_retriever.cli.searching import show_text, size, span_json
+from s3_retriever.errors import InputError
 from s3_retriever.files import (
     FoundFile,
     FoundFiles,
@@ -29,7 +30,7 @@ from s3_retriever.files import (
 )
 from s3_retriever.printable import one_line
 from s3_retriever.recipe import Recipe
-from s3_retriever.types import DEFAULT_CONTEXT, ContextForm
+from s3_retriever.types import DEFAULT_CONTEXT, ContextForm, Refresh, check_refresh
 
 if TYPE_CHECKING:
     from s3_retriever.answer import Answer, AnswerStream, LongContext
@@ -103,13 +104,13 @@ def answer(
         ),
     ] = None,
     refresh: Annotated[
-        int | None,
+        str | None,
         typer.Option(
             "--refresh",
-            metavar="N",
-            min=1,
+            metavar="N|uncertain",
             show_default="never",
-            help="Search again after every N tokens of the answer, with what is written so far.",
+            help="Search again after every N tokens of the answer, or before each token that the "
+            "model is not sure of, with what is written so far.",
         ),
     ] = None,
     prompt: Annotated[
@@ -145,6 +146,7 @@ def answer(
     and the next question about the same files needs no scan. If nothing in the files is relevant to
     the question, the model is not asked, and the exit code is 3.
     """
+    pauses = _refresh(refresh)
     chosen, readable = options.recipe(recipe), _readable(find_files(files))
     model = _load(host, retriever, codebook, chosen or "default", fallback, context, device, dtype)
     try:
@@ -155,7 +157,7 @@ def answer(
             token_budget=token_budget,
             max_new_tokens=max_new_tokens,
             min_relevance=min_relevance,
-            refresh=refresh,
+            refresh=pauses,
             prompt=prompt,
         ) as stream:
             _give(question, stream, quiet, as_json)
@@ -186,6 +188,18 @@ def _load(
         device=device,
         dtype=dtype,
     )
+
+
+def _refresh(text: str | None) -> Refresh | None:
+    """A number of tokens, or `uncertain`.
+
+    Raises:
+        typer.BadParameter: It is neither.
+    """
+    try:
+        return check_refresh(int(text) if text and text.isdecimal() else text)
+    except InputError as error:
+        raise typer.BadParameter(str(error), param_hint="--refresh") from None
 
 
 def _readable(found: FoundFiles) -> list[FoundFile]:

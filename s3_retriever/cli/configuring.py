@@ -102,6 +102,11 @@ def exclusive(context: typer.Context, **values: Any) -> tuple[Any, ...]:
     return tuple(None if given and name in configured else values[name] for name in values)
 
 
+def if_needed(context: typer.Context, name: str, value: str | None, *, needed: bool) -> str | None:
+    """The value of an option; None if it comes from a file and nothing needs it."""
+    return None if not needed and _is_configured(context, name) else value
+
+
 def _is_configured(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     return source is not None and source.name == "DEFAULT_MAP"

@@ -202,6 +202,27 @@ ContextName = Annotated[
         "to (passage), the sentences beside them (neighbours), or their paragraph (section).",
     ),
 ]
+Rerank = Annotated[
+    int | None,
+    typer.Option(
+        "--rerank",
+        metavar="N",
+        min=1,
+        show_default="none",
+        help="Let a language model read the N best sentences again, together with the question, "
+        "and rank them by its attention.",
+    ),
+]
+RerankHost = Annotated[
+    str | None,
+    typer.Option(
+        "--rerank-host",
+        metavar="HOST",
+        show_default="the index's host",
+        help="The language model that --rerank reads with: smollm2, a folder or GGUF file, or an "
+        "id on the Hugging Face Hub.",
+    ),
+]
 GroupByName = Annotated[
     GroupBy | None,
     typer.Option(

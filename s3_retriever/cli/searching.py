@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from s3_retriever.cli import options
-from s3_retriever.cli.configuring import exclusive
+from s3_retriever.cli.configuring import exclusive, if_needed
 from s3_retriever.cli.console import ExitCode, results, say, show_table, write_json
 from s3_retriever.cli.files import none_readable, warn_skipped
 from s3_retriever.cli.options import create_index, open_index
@@ -160,6 +160,8 @@ def search(
     group_by: options.GroupByName = None,
     spans_per_document: options.SpansPerDocument = None,
     text_around: options.ContextName = DEFAULT_CONTEXT,
+    rerank: options.Rerank = None,
+    rerank_host: options.RerankHost = None,
     recipe: options.SearchRecipe = None,
     host: Annotated[
         str | None,
@@ -192,6 +194,8 @@ def search(
     and not needed if there is only one. Exits with code 3 if nothing is found.
     """
     index, files, server = exclusive(context, index=index, files=files, server=server)
+    reads = rerank is not None and not server
+    rerank_host = if_needed(context, "rerank_host", rerank_host, needed=reads)
     if server is None and (index is None) == (not files):
         raise typer.BadParameter("Give either an index with --in or files with --files.")
     if server and files:
@@ -201,7 +205,7 @@ def search(
     if server:
         opened = options.open_remote(server, index, token)
     elif index is not None:
-        needs_host = mode != "bm25" or chosen is not None
+        needs_host = mode != "bm25" or chosen is not None or rerank is not None
         opened = open_index(index, host, codebook, device, dtype, needs_host=needs_host)
     else:
         opened = _index_of(files or [], host, codebook, chosen, device, dtype)
@@ -214,6 +218,8 @@ def search(
         "recipe": chosen,
         "spans_per_document": spans_per_document,
         "context": text_around,
+        "rerank": rerank,
+        "rerank_host": options.location(rerank_host),
     }
     with opened:
         documents, spans = [], []
@@ -374,6 +380,7 @@ def _quoted(tokens: tuple[str, ...]) -> str:
 
 
 def explain(
+    context: typer.Context,
     question: options.Question,
     index: options.InPlace,
     rank: Annotated[
@@ -381,6 +388,8 @@ def explain(
     ] = 1,
     mode: options.ModeName = "hybrid",
     where: options.Conditions = None,
+    rerank: options.Rerank = None,
+    rerank_host: options.RerankHost = None,
     recipe: options.SearchRecipe = None,
     host: options.MovedHost = None,
     codebook: options.MovedCodebook = None,
@@ -401,11 +410,23 @@ def explain(
         if server
         else open_index(index, host, codebook, device, dtype)
     )
-    spans = opened.search(question, rank, mode=mode, where=wanted, recipe=chosen)
+    reads = rerank is not None and not server
+    reader = options.location(if_needed(context, "rerank_host", rerank_host, needed=reads))
+    spans = opened.search(
+        question,
+        rank,
+        mode=mode,
+        where=wanted,
+        recipe=chosen,
+        rerank=rerank,
+        rerank_host=reader,
+    )
     if len(spans) < rank:
         say(f"Nothing found at rank {rank}: the search found {len(spans)} spans.")
         raise typer.Exit(ExitCode.NOTHING_FOUND)
-    explanation = opened.explain(question, spans[rank - 1], recipe=chosen)
+    explanation = opened.explain(
+        question, spans[rank - 1], recipe=chosen, rerank=rerank, rerank_host=reader
+    )
     if as_json:
         write_json({"question": question, "rank": rank, **explanation_json(explanation)})
     else:

@@ -17,6 +17,7 @@ from s3_retriever.cluster.shard import Share
 from s3_retriever.cluster.workers import LostError, Session, Worker, Workers, gathered, locate
 from s3_retriever.document import Document, as_documents
 from s3_retriever.engine.combining import check_alike
+from s3_retriever.engine.reranking import second_look
 from s3_retriever.engine.s3index import Found, S3Index, document_ids, opened
 from s3_retriever.errors import IndexStoreError, InputError, ServerError, brief
 from s3_retriever.index import DiskBackend, Store, unknown_ids
@@ -45,6 +46,7 @@ from s3_retriever.types import (
 if TYPE_CHECKING:
     from s3_retriever.codebook import Codebook
     from s3_retriever.host import Host
+    from s3_retriever.search.reranking import SecondLook
 
 _T = TypeVar("_T")
 
@@ -293,16 +295,28 @@ class ShardedIndex(S3Index):
         return len(known)
 
     def explain(
-        self, question: str, span: Span, *, recipe: str | Recipe | None = None
+        self,
+        question: str,
+        span: Span,
+        *,
+        recipe: str | Recipe | None = None,
+        rerank: int | None = None,
+        rerank_host: str | Host | None = None,
     ) -> Explanation:
         """Say why a span was found, as `S3Index.explain`."""
         check_type(span, Span, "span")
         check_text(question, "question")
-        request = self._request(question, self._chosen(recipe, "hybrid"), "hybrid", Limits())
+        look = second_look(rerank, rerank_host, lambda: self.encoder)
+        request = self._request(
+            question, self._chosen(recipe, "hybrid"), "hybrid", Limits(), look=look
+        )
         ranges = self.encoder.host.tokenizer.split(question)
         tokens = [question[start:end] for start, end in ranges]
         return self._searched(
-            request, lambda parts: explain_parts(parts, len(self._shards), request, tokens, span)
+            request,
+            lambda parts: explain_parts(
+                parts, len(self._shards), request, tokens, span, parts.waiting(look)
+            ),
         )
 
     def heat(self, question: str, document_id: str, recipe: str | Recipe | None = None) -> Heat:
@@ -371,10 +385,12 @@ class ShardedIndex(S3Index):
         mode: Mode,
         where: Where | None,
         group_by: GroupBy | None,
+        look: SecondLook | None,
     ) -> list[Span] | list[DocumentResult]:
-        request = self._request(question, recipe, mode, limits, where, group_by)
+        request = self._request(question, recipe, mode, limits, where, group_by, look)
         return self._searched(
-            request, lambda parts: search_parts(parts, len(self._shards), request)
+            request,
+            lambda parts: search_parts(parts, len(self._shards), request, parts.waiting(look)),
         )
 
     def _request(
@@ -385,6 +401,7 @@ class ShardedIndex(S3Index):
         limits: Limits,
         where: Where | None = None,
         group_by: GroupBy | None = None,
+        look: SecondLook | None = None,
     ) -> Request:
         """What every worker gets of a search; the host reads the question now."""
         segments = [segment for store in self._stores for segment in store.manifest.segments]
@@ -395,7 +412,9 @@ class ShardedIndex(S3Index):
                 segment.check_layout(layout)
             encoded = self.encoder.question(question, recipe)
         languages = frozenset(each for segment in segments for each in segment.languages)
-        return Request(Query(question, encoded, recipe, mode, languages), limits, where, group_by)
+        query = Query(question, encoded, recipe, mode, languages)
+        candidates = None if look is None else look.candidates
+        return Request(query, limits, where, group_by, candidates)
 
     def _searched(self, request: Request, lead: Callable[[Session], _T]) -> _T:
         """Lead a search, again if a worker was lost or its index changed under way.

@@ -8,9 +8,10 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import (
@@ -24,6 +25,10 @@ from ray.exceptions import (
 from s3_retriever.cluster.lines import Line, Place, connect
 from s3_retriever.cluster.shard import Begin, End, Shard, Share, State, Step, packed
 from s3_retriever.errors import InputError, S3Error, ServerError, brief
+from s3_retriever.types import Scores
+
+if TYPE_CHECKING:
+    from s3_retriever.search.reranking import Passage, PassageReader, SecondLook
 
 # Calls through Ray that a worker answers at once.
 _AT_ONCE = 16
@@ -212,6 +217,14 @@ class Session:
         for line in self._lines:
             line.close()
 
+    def waiting(self, look: SecondLook | None) -> SecondLook | None:
+        """The same second look, during which the time that workers have stands still."""
+        return None if look is None else replace(look, reader=_Waiting(look.reader, self))
+
+    def extend(self, seconds: float) -> None:
+        """Give the workers that much more time."""
+        self._deadline += seconds
+
     def call(self, method: str, arguments: Mapping[int, tuple[Any, ...]]) -> dict[int, Any]:
         """Call a method of the searches on some parts, the first time `advance` of all of them."""
         if not self._begun:
@@ -256,6 +269,20 @@ class Session:
             if isinstance(reply, Exception):
                 raise reply
         return replies
+
+
+class _Waiting:
+    """A reader whose time does not count as the workers'."""
+
+    def __init__(self, reader: PassageReader, session: Session) -> None:
+        self._reader = reader
+        self._session = session
+
+    def scores(self, question: str, passages: Sequence[Passage]) -> Scores:
+        began = time.monotonic()
+        scores = self._reader.scores(question, passages)
+        self._session.extend(time.monotonic() - began)
+        return scores
 
 
 def locate(workers: Sequence[Worker], deadline: float) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from s3_retriever.document import Document, as_documents
 from s3_retriever.engine.hosting import find_codebook, host_name, shared_host
+from s3_retriever.engine.reranking import checked_rerank
 from s3_retriever.engine.s3index import S3Index, new_store
 from s3_retriever.paths import lasting
 from s3_retriever.recipe import Recipe
@@ -105,6 +106,8 @@ class Compressor:
         where: Where | None = None,
         order: Order = "score",
         context: ContextForm = DEFAULT_CONTEXT,
+        rerank: int | None = None,
+        rerank_host: str | Host | None = None,
         **_unknown: NoReturn,
     ) -> list[Span]:
         """Find the spans of the documents that answer a question.
@@ -121,6 +124,8 @@ class Compressor:
             where: As in `S3Index.search`.
             order: As in `S3Index.search`.
             context: As in `S3Index.search`.
+            rerank: As in `S3Index.search`.
+            rerank_host: As in `S3Index.search`.
 
         Returns:
             Spans that do not overlap or repeat each other, even if the documents do.
@@ -130,6 +135,7 @@ class Compressor:
                 a name is unknown.
         """
         refuse_arguments("compress", _unknown)
+        checked_rerank(rerank, rerank_host)
         if k is None and token_budget is None:
             token_budget = DEFAULT_TOKEN_BUDGET
         unique: dict[str, Document] = {}
@@ -147,6 +153,8 @@ class Compressor:
                 where=where,
                 order=order,
                 context=context,
+                rerank=rerank,
+                rerank_host=rerank_host,
             )
 
 

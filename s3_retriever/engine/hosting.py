@@ -135,6 +135,16 @@ def answering_host(host: str | Host, options: dict[str, Any]) -> Host:
     return _load_once(host, {"generates": True}, options)
 
 
+def whole_host(host: str | Host, options: dict[str, Any]) -> Host:
+    """A host by name, loaded once per process, with all layers unless the options say otherwise.
+
+    Raises:
+        HostError: The host cannot be loaded.
+        InputError: There are options for a host that is loaded already.
+    """
+    return _load_once(host, {}, options)
+
+
 def _load_once(host: str | Host, extent: dict[str, Any], options: dict[str, Any]) -> Host:
     from s3_retriever.host import Host
 

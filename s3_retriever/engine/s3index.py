@@ -22,6 +22,7 @@ from s3_retriever.engine.hosting import (
     words_host,
 )
 from s3_retriever.engine.origin import Origin
+from s3_retriever.engine.reranking import second_look
 from s3_retriever.errors import CodebookError, IndexStoreError
 from s3_retriever.index import Snapshot, Store, Verification, unknown_ids
 from s3_retriever.paths import lasting
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from s3_retriever.features import EncodedChunk
     from s3_retriever.host import Host
     from s3_retriever.search.ranking import Ranking
+    from s3_retriever.search.reranking import SecondLook
 
 # Tokens of a search that sets no limit, about what four chunks of other retrievers hold.
 DEFAULT_TOKEN_BUDGET = 512
@@ -96,6 +98,8 @@ class SearchOptions(TypedDict, total=False):
     recipe: str | Recipe | None
     spans_per_document: int | None
     context: ContextForm
+    rerank: int | None
+    rerank_host: str | Host | None
 
 
 class S3Index:
@@ -445,6 +449,8 @@ class S3Index:
         group_by: GroupBy | None = None,
         spans_per_document: int | None = None,
         context: ContextForm = DEFAULT_CONTEXT,
+        rerank: int | None = None,
+        rerank_host: str | Host | None = None,
         **_unknown: NoReturn,
     ) -> list[Span] | list[DocumentResult]:
         """Find the spans that answer a question, or the documents that have them.
@@ -476,6 +482,11 @@ class S3Index:
                 such as "he" or "this" (in English), and the little that lies between two spans.
                 `neighbours`: sentences on both sides, up to 64 tokens. `section`: its paragraph, or
                 128 tokens of it. Spans that touch become one.
+            rerank: How many of the best sentences a language model reads again, together with the
+                question, and ranks by what its retrieval heads look at; None for none, at most
+                1,000. Takes as long as it takes the model to read them.
+            rerank_host: The language model that does, as `host` of `S3Index.create`; by default
+                the index's own host.
 
         Returns:
             Spans that do not overlap, or documents with such spans; fewer than asked for if there
@@ -485,6 +496,7 @@ class S3Index:
             InputError: The question is empty, a number is below 1, a name is unknown, or `where`
                 cannot be used.
             CodebookError: The recipe needs taps that the index does not have.
+            HostError: A host cannot be loaded, or the one that reranks is an encoder.
         """
         refuse_arguments("search", _unknown)
         check_text(question, "question")
@@ -509,7 +521,8 @@ class S3Index:
         if k is None and token_budget is None:
             token_budget = DEFAULT_TOKEN_BUDGET
         limits = Limits(k, token_budget, min_relevance, order, unique, spans_per_document, context)
-        return self._found(question, chosen, limits, mode, where, group_by)
+        look = second_look(rerank, rerank_host, lambda: self.encoder)
+        return self._found(question, chosen, limits, mode, where, group_by, look)
 
     def _found(
         self,
@@ -519,6 +532,7 @@ class S3Index:
         mode: Mode,
         where: Where | None,
         group_by: GroupBy | None,
+        look: SecondLook | None,
     ) -> list[Span] | list[DocumentResult]:
         """What a search finds whose arguments were checked."""
         return search(
@@ -530,10 +544,17 @@ class S3Index:
             mode=mode,
             where=where,
             group_by=group_by,
+            look=look,
         )
 
     def explain(
-        self, question: str, span: Span, *, recipe: str | Recipe | None = None
+        self,
+        question: str,
+        span: Span,
+        *,
+        recipe: str | Recipe | None = None,
+        rerank: int | None = None,
+        rerank_host: str | Host | None = None,
     ) -> Explanation:
         """Say which signals, features and terms put a span where it is in mode `hybrid`.
 
@@ -541,13 +562,19 @@ class S3Index:
             question: The question that found it.
             span: A span of this index.
             recipe: The recipe that found it, if not the index's own.
+            rerank: As in the search that found it; what the second look adds is then among the
+                contributions.
+            rerank_host: As in that search.
 
         Raises:
             InputError: The question is empty, or the span is not in the index any more.
             CodebookError: The recipe needs taps that the index does not have.
+            HostError: As `search`.
         """
         check_type(span, Span, "span")
-        ranking, chosen = self._ranking(question, recipe)
+        check_text(question, "question")
+        look = second_look(rerank, rerank_host, lambda: self.encoder)
+        ranking, chosen = self._ranking(question, recipe, look)
         ranges = self.encoder.host.tokenizer.split(question)
         return explain(ranking, [question[start:end] for start, end in ranges], span, chosen)
 
@@ -604,11 +631,14 @@ class S3Index:
                 names.append(name)
         return names
 
-    def _ranking(self, question: str, recipe: str | Recipe | None) -> tuple[Ranking, Recipe]:
+    def _ranking(
+        self, question: str, recipe: str | Recipe | None, look: SecondLook | None = None
+    ) -> tuple[Ranking, Recipe]:
         """All sentences ranked in mode `hybrid`, and by which recipe."""
         check_text(question, "question")
         chosen, snapshot = self._chosen(recipe, "hybrid"), self._snapshot("hybrid")
-        return rank(snapshot, question, chosen, self.encoder, "hybrid", snapshot.live), chosen
+        live = snapshot.live
+        return rank(snapshot, question, chosen, self.encoder, "hybrid", live, look), chosen
 
     def _repr_html_(self) -> str:
         try:

@@ -163,7 +163,7 @@ def document_scores(ranking: Ranking) -> Steps[Scores]:
 
     A weighted sum of three standardised signals: its best sentence, BM25 of the whole document, and
     the mean cosine of its sentences with the question, in proportion to their tokens. In mode
-    `bm25` it is BM25 alone.
+    `bm25` it is BM25 alone, and with a second look the best sentence.
 
     Returns:
         -inf for documents without a sentence that may be returned.
@@ -174,7 +174,7 @@ def document_scores(ranking: Ranking) -> Steps[Scores]:
         best = np.maximum.reduceat(np.where(ranking.eligible, ranking.scores, -np.inf), starts)
     found = best > -np.inf
     signals = {}
-    if ranking.coactivation is not None:
+    if ranking.coactivation is not None or ranking.first_scores is not None:
         signals["best"] = best
     if ranking.terms is not None:
         signals["bm25"] = yield from ranking.terms.documents(snapshot, ranking.sizes)

@@ -105,8 +105,9 @@ class Explanation:
 
     Attributes:
         span: What is explained.
-        contributions: What each source, and the document, adds to the score of the span's best
-            sentence, and what `redundancy` takes off, as in a search without a budget or filter;
+        contributions: What each source, the document, and a second look (`rerank`) add to the
+            score of the span's best sentence, and what `redundancy` takes off, as in a search
+            without a budget or filter;
             empty with fusion `Interleave`, which does not add scores.
         bridge: The span that leads to this one in the second hop; None if none does.
         features: The shared features, by falling share.

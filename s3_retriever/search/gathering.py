@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import reduce
@@ -21,6 +21,7 @@ from s3_retriever.search.heat import Heat
 from s3_retriever.search.judging import verdict
 from s3_retriever.search.part import DocumentRows, Ranked, Request, Rows
 from s3_retriever.search.parts import Ask, answers
+from s3_retriever.search.reranking import SecondLook
 from s3_retriever.search.selection import Candidates, Limits, Span, SpanList, choose
 from s3_retriever.types import Scores
 
@@ -38,9 +39,11 @@ class Parts(Protocol):
         """Call a method of the searches on some parts, given its arguments, all at once."""
 
 
-def search_parts(parts: Parts, n: int, request: Request) -> list[Span] | list[DocumentResult]:
+def search_parts(
+    parts: Parts, n: int, request: Request, look: SecondLook | None = None
+) -> list[Span] | list[DocumentResult]:
     """Find spans, or documents, in n parts as `search` does in one snapshot."""
-    ranked = _rank(parts, n)
+    ranked = _rank(parts, n, _answering(look, request))
     recipe, limits = request.query.recipe, request.limits
     if request.group_by is not None:
         return choose_documents(_GatheredDocuments(parts, ranked), limits)
@@ -60,14 +63,20 @@ def search_parts(parts: Parts, n: int, request: Request) -> list[Span] | list[Do
 
 
 def explain_parts(
-    parts: Parts, n: int, request: Request, question_tokens: Sequence[str], span: Span
+    parts: Parts,
+    n: int,
+    request: Request,
+    question_tokens: Sequence[str],
+    span: Span,
+    look: SecondLook | None = None,
 ) -> Explanation:
     """Explain a span in n parts as `explain` does in one snapshot.
 
     Raises:
         InputError: The span is in none of them.
     """
-    view = _Gathered(parts, _rank(parts, n), request.limits)
+    ranked = _rank(parts, n, _answering(look, request))
+    view = _Gathered(parts, ranked, request.limits)
     owned = parts.call("explain", dict.fromkeys(range(n), (span, question_tokens)))
     place = next((place for place, own in owned.items() if own is not None), None)
     if place is None:
@@ -90,11 +99,16 @@ def heat_parts(parts: Parts, n: int, document_id: str) -> Heat | None:
     return next((each for each in found.values() if each is not None), None)
 
 
-def _rank(parts: Parts, n: int) -> list[Ranked]:
-    """Let all parts score their sentences."""
+def _answering(look: SecondLook | None, request: Request) -> Callable[[list[Any]], Any] | None:
+    """What answers the parts that ask for a second look."""
+    return None if look is None else look.at(request.query.question)
+
+
+def _rank(parts: Parts, n: int, look: Callable[[list[Any]], Any] | None = None) -> list[Ranked]:
+    """Let all parts score their sentences; `look` is that of `answers`."""
     replies = parts.call("advance", dict.fromkeys(range(n), (None, FIRST)))
     while isinstance(replies[0], Ask):
-        asked = answers([replies[place] for place in range(n)])
+        asked = answers([replies[place] for place in range(n)], look)
         replies = parts.call("advance", {at: (asked[at], FIRST) for at in range(n)})
     ranked: list[Ranked] = [replies[place] for place in range(n)]
     if any(each.size for each in ranked):
@@ -106,6 +120,7 @@ class _Row(NamedTuple):
     """What is known of a sentence."""
 
     score: float
+    first_score: float
     log_odds: float | None
     tokens: int
     document: slice
@@ -207,6 +222,7 @@ class _Gathered(Candidates):
                 start, stop = rows.documents[at].tolist()
                 self._rows[number] = _Row(
                     score=float(rows.scores[at]),
+                    first_score=float(rows.first_scores[at]),
                     log_odds=None if rows.log_odds is None else float(rows.log_odds[at]),
                     tokens=0 if rows.tokens is None else rows.tokens[at],
                     document=slice(start + shift, stop + shift),
@@ -223,7 +239,7 @@ class _Gathered(Candidates):
     @override
     def relevance(self, number: int) -> float:
         row = self._rows[number]
-        return self.known.relevance.of(row.score, row.log_odds)
+        return self.known.relevance.of(row.first_score, row.log_odds)
 
     @override
     def shares(self, numbers: NDArray[np.int64]) -> Scores:

@@ -20,6 +20,7 @@ from s3_retriever.search.judging import Measures, Verdict, judged, measured
 from s3_retriever.search.parts import Ask, Steps
 from s3_retriever.search.pipeline import Query, rank_steps
 from s3_retriever.search.ranking import Ranking
+from s3_retriever.search.reranking import look_again
 from s3_retriever.search.selection import Here, Limits, Pick, Span, span_of
 from s3_retriever.search.selection import span_id as id_of
 from s3_retriever.types import GroupBy, Scores, Where
@@ -34,12 +35,14 @@ class Request:
         limits: How much to return.
         where: As in `search`.
         group_by: As in `search`.
+        rerank: How many of the best sentences get a second look; None for none.
     """
 
     query: Query
     limits: Limits
     where: Where | None = None
     group_by: GroupBy | None = None
+    rerank: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,6 +52,7 @@ class Rows:
     Attributes:
         numbers: Their numbers in the part, int64 [n].
         scores: float64 [n].
+        first_scores: Those before a second look, float64 [n].
         log_odds: float64 [n]; None for a host whose log-odds are not known.
         tokens: What each takes of the budget; None without a budget.
         documents: Numbers of the first sentence of its document and after its last, int64 [n, 2].
@@ -60,6 +64,7 @@ class Rows:
 
     numbers: NDArray[np.int64]
     scores: Scores
+    first_scores: Scores
     log_odds: Scores | None
     tokens: list[int] | None
     documents: NDArray[np.int64]
@@ -152,9 +157,11 @@ class PartSearch:
             shares = np.zeros((0, ranking.n_shares))
             if len(numbers):
                 shares = ranking.shares(ascending)[place]
+        first_scores = ranking.scores if ranking.first_scores is None else ranking.first_scores
         return Rows(
             numbers=numbers,
             scores=ranking.scores[numbers],
+            first_scores=first_scores[numbers],
             log_odds=None if ranking.log_odds is None else ranking.log_odds[numbers],
             tokens=None if limits.token_budget is None else self._view.all_tokens(numbers),
             documents=np.stack([bounds[places], bounds[places + 1]], axis=1),
@@ -221,7 +228,11 @@ class PartSearch:
         allowed = admitted(snapshot, request.where, warn=False)
         self._unknown = Unknown.of(snapshot, request.where)
         ranking: Ranking = yield from rank_steps(snapshot, request.query, allowed)
-        self._ranking, self._measures = measured(ranking, request.query.recipe)
+        ranking, self._measures = measured(ranking, request.query.recipe)
+        if request.rerank is not None:
+            floor = request.limits.min_relevance
+            ranking = yield from look_again(ranking, self._measures, request.rerank, floor)
+        self._ranking = ranking
         self._view = Here(self._ranking, request.limits.context)
         self._best: Iterator[int] = chain.from_iterable(
             numbers.tolist() for numbers in self._view.sorted()

@@ -25,12 +25,13 @@ class Ask(NamedTuple):
 
     Attributes:
         combine: Makes the answer of what every part knows, in the order of the parts. It can be
-            pickled.
+            pickled. None for what only the leader of the search can answer: a second look at
+            candidates.
         known: What this part knows.
         each: Whether `combine` returns an answer for each part.
     """
 
-    combine: Callable[[list[Any]], Any]
+    combine: Callable[[list[Any]], Any] | None
     known: Any
     each: bool
 
@@ -51,22 +52,29 @@ def apart(combine: Callable[[list[_A]], list[_B]], known: _A) -> Steps[_B]:
     return answer
 
 
-def answers(asks: Sequence[Ask]) -> list[Any]:
-    """The answer for each part, given what all of them ask at one point."""
+def answers(asks: Sequence[Ask], look: Callable[[list[Any]], Any] | None = None) -> list[Any]:
+    """The answer for each part, given what all of them ask at one point.
+
+    Args:
+        asks: What they ask.
+        look: Takes a second look; not needed if none of them asks for it.
+    """
     first = asks[0]
-    combined = first.combine([ask.known for ask in asks])
+    combine = first.combine or look
+    assert combine is not None
+    combined = combine([ask.known for ask in asks])
     return list(combined) if first.each else [combined] * len(asks)
 
 
-def alone(steps: Steps[_T]) -> _T:
-    """Take the steps of a part that is the whole collection."""
+def alone(steps: Steps[_T], look: Callable[[list[Any]], Any] | None = None) -> _T:
+    """Take the steps of a part that is the whole collection; `look` is that of `answers`."""
     answer = None
     while True:
         try:
             ask = steps.send(answer)
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]
-        (answer,) = answers([ask])
+        (answer,) = answers([ask], look)
 
 
 @dataclass(frozen=True, slots=True)

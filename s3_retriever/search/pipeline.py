@@ -1,6 +1,7 @@
 """The pipeline: from a question to spans, one stage after another, from top to bottom.
 
-    filter ─► signals ─► fusion ─► second hop ─► documents ─► relevance ─► redundancy ─► spans
+    filter ─► signals ─► fusion ─► second hop ─► documents ─► relevance ─► second look ─►
+    redundancy ─► spans
 
 Each stage is a function; its arithmetic is in a file of its own in this room. A stage that depends
 on the whole collection asks all of its parts (`search.parts`).
@@ -34,6 +35,7 @@ from s3_retriever.search.hop import add_hop
 from s3_retriever.search.judging import judged, measured, verdict
 from s3_retriever.search.parts import Sizes, Steps, add_up, alone, apart, together
 from s3_retriever.search.ranking import Ranking
+from s3_retriever.search.reranking import SecondLook, look_again
 from s3_retriever.search.selection import Limits, Span, select
 from s3_retriever.search.signals import (
     Coactivation,
@@ -60,6 +62,7 @@ def search(
     mode: Mode = "hybrid",
     where: Where | None = None,
     group_by: GroupBy | None = None,
+    look: SecondLook | None = None,
 ) -> list[Span] | list[DocumentResult]:
     """Find the spans that answer a question, or the documents that have them.
 
@@ -72,6 +75,7 @@ def search(
         mode: `s3` (co-activation of features), `bm25`, or `hybrid`, which fuses both.
         where: Metadata that documents must have, or a function of a document's metadata.
         group_by: `document` returns documents, each with its best spans.
+        look: Reads the best sentences again, with the question; None for no second look.
 
     Raises:
         InputError: `where` is neither a mapping nor a function.
@@ -79,7 +83,7 @@ def search(
     allowed = admitted(snapshot, where)
     if not allowed.any():
         return []
-    ranking = rank(snapshot, question, recipe, encoder, mode, allowed)
+    ranking = rank(snapshot, question, recipe, encoder, mode, allowed, look, limits.min_relevance)
     choose = select if group_by is None else select_documents
     return choose(ranking, recipe, limits)
 
@@ -91,6 +95,8 @@ def rank(
     encoder: QuestionEncoder | None,
     mode: Mode,
     allowed: NDArray[np.bool_],
+    look: SecondLook | None = None,
+    min_relevance: float = 0.0,
 ) -> Ranking:
     """Score all sentences of a snapshot.
 
@@ -101,6 +107,8 @@ def rank(
         encoder: Reads the question; None in mode `bm25`.
         mode: `s3`, `bm25` or `hybrid`. Mode `bm25` is one signal and one pass.
         allowed: Sentences that may be returned, bool [n].
+        look: As in `search`.
+        min_relevance: Sentences of a lower relevance get no second look.
     """
     encoded = None
     if mode != "bm25":
@@ -108,6 +116,9 @@ def rank(
         encoded = encoder.question(question, recipe)
     query = Query(question, encoded, recipe, mode, snapshot.languages)
     ranking, own = measured(alone(rank_steps(snapshot, query, allowed)), recipe)
+    if look is not None:
+        steps = look_again(ranking, own, look.candidates, min_relevance)
+        ranking = alone(steps, look.at(question))
     return judged(ranking, verdict([own]))
 
 

@@ -43,6 +43,7 @@ class Ranking:
             host whose log-odds are not known.
         relevance: What relevance depends on besides a sentence's score and log-odds. Like the two
             before, it is known once the scores are final.
+        first_scores: The scores before a second look, float64 [n]; None without one.
     """
 
     snapshot: Snapshot
@@ -60,12 +61,14 @@ class Ranking:
     spreads: Mapping[Source, Spread] = field(default_factory=dict)
     log_odds: Scores | None = None
     relevance: Relevance | None = None
+    first_scores: Scores | None = None
 
     def relevance_of(self, number: int) -> float:
         """The relevance, 0 to 1, of a sentence that may be returned."""
         assert self.relevance is not None
         odds = None if self.log_odds is None else float(self.log_odds[number])
-        return self.relevance.of(float(self.scores[number]), odds)
+        scores = self.scores if self.first_scores is None else self.first_scores
+        return self.relevance.of(float(scores[number]), odds)
 
     def sources(self, first: int, last: int) -> tuple[Source, ...]:
         """The signals by which these sentences are at least average, and their best signal.

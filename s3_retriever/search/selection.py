@@ -30,7 +30,7 @@ _SORTED = (64, 1_024)
 _LOOKED_UP = 32
 # Once this many sentences in a row are not relevant or do not fit into the rest of the budget, the
 # search ends.
-_MISSES = 64
+MISSES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,9 @@ class Span:
         metadata: A copy of the document's metadata.
         tokens: Length in tokens of the host; of a text with more than ten characters to a token, a
             tenth of its characters.
-        contributions: What each source, and the document, adds to `score`, and what `redundancy`
-            takes off; empty in mode `bm25` and with fusion `Interleave`, which do not add scores.
+        contributions: What each source, the document, and a second look (`rerank`) add to `score`,
+            and what `redundancy` takes off; empty in mode `bm25` and with fusion `Interleave`,
+            which do not add scores.
         bridge: Id of the span that leads to this one in the second hop; None if none does.
     """
 
@@ -465,7 +466,7 @@ def pick(
     for number, score in best_first:
         if chosen.closed(number):
             continue
-        if misses == _MISSES:
+        if misses == MISSES:
             break
         if not wanted(number):
             misses += 1

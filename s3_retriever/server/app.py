@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from anyio import CapacityLimiter, Semaphore, to_thread
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
@@ -82,6 +82,7 @@ class ServedIndex:
         writable: Whether documents may be added and deleted.
         readers: Threads that search, shared by all indexes of a server.
         answers: Answers questions from the index; None if the server has no host that answers.
+        answering: That host, which also takes a second look; None for the index's own.
         writer: The one thread that changes this index; further changes wait their turn.
     """
 
@@ -90,6 +91,7 @@ class ServedIndex:
     writable: bool
     readers: CapacityLimiter
     answers: ScannedContext | None = None
+    answering: Host | None = None
     writer: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
 
     async def read(self, work: Callable[[], BaseModel]) -> Response:
@@ -105,6 +107,10 @@ class ServedIndex:
         if not self.writable:
             raise HTTPException(403, f"The index {self.name!r} is served read-only.")
         return await to_thread.run_sync(work, limiter=self.writer)
+
+    def reader(self, rerank: int | None) -> dict[str, Any]:
+        """Arguments of a search that say which host takes the second look."""
+        return {} if rerank is None else {"rerank_host": self.answering}
 
     @cached_property
     def recipes(self) -> list[str]:
@@ -170,7 +176,7 @@ async def list_indexes(request: Request) -> wire.IndexesResponse:
 @router.post("/{index}/search", response_model=wire.SearchResponse)
 async def search(served: Served, body: wire.SearchRequest) -> Response:
     """Find the spans that answer a question, or the documents that have them."""
-    wanted = dict(body)
+    wanted = dict(body) | served.reader(body.rerank)
 
     def work() -> wire.SearchResponse:
         began = time.perf_counter()
@@ -187,7 +193,10 @@ async def explain(served: Served, body: wire.ExplainRequest) -> Response:
 
     def work() -> wire.ExplanationOut:
         span = _span_of(served.index, body.span_id)
-        explanation = served.index.explain(body.question, span, recipe=body.recipe)
+        look = served.reader(body.rerank)
+        explanation = served.index.explain(
+            body.question, span, recipe=body.recipe, rerank=body.rerank, **look
+        )
         return wire.ExplanationOut.of(explanation)
 
     return await served.read(work)
@@ -410,6 +419,7 @@ def create_app(
             not read_only,
             readers,
             None if answers is None else ScannedContext.of_index(index, answers),
+            answers,
         )
         for name, index in indexes.items()
     }

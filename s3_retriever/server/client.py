@@ -6,7 +6,7 @@ import json
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
@@ -28,6 +28,9 @@ from s3_retriever.types import (
     check_type,
     refuse_arguments,
 )
+
+if TYPE_CHECKING:
+    from s3_retriever.host import Host
 
 try:
     import urllib3
@@ -172,12 +175,15 @@ class RemoteIndex:
             k: Most spans, or documents.
             group_by: `document` returns documents.
             options: As in `S3Index.search`, but `where` is a mapping: a function cannot be sent.
+                There is no `rerank_host`: the host that answers on the server reads again, or the
+                index's own.
 
         Raises:
             S3Error: As `S3Index.search`.
             ServerError: The server cannot be reached, or is busy.
         """
         refuse_arguments("search", options.keys() - SearchOptions.__annotations__.keys())
+        _refuse_host(options.pop("rerank_host", None))
         if callable(options.get("where")):
             raise InputError("A function cannot be sent to a server; write where as a mapping.")
         wanted = {"k": k, "group_by": group_by, **options}
@@ -189,13 +195,20 @@ class RemoteIndex:
         return [each.result() for each in found.documents or ()]
 
     def explain(
-        self, question: str, span: Span, *, recipe: str | Recipe | None = None
+        self,
+        question: str,
+        span: Span,
+        *,
+        recipe: str | Recipe | None = None,
+        rerank: int | None = None,
+        rerank_host: str | Host | None = None,
     ) -> Explanation:
         """Say why a span was found, as `S3Index.explain`."""
         check_type(span, Span, "span")
+        _refuse_host(rerank_host)
         body = {"question": check_text(question, "question"), "span_id": span.id}
-        if recipe is not None:
-            body |= _plain({"recipe": recipe})
+        wanted = {"recipe": recipe, "rerank": rerank}
+        body |= _plain({name: value for name, value in wanted.items() if value is not None})
         explanation = self._send(wire.ExplanationOut, "POST", "/explain", body).explanation()
         return replace(explanation, span=span)
 
@@ -367,6 +380,14 @@ def _error(url: str, reply: urllib3.BaseHTTPResponse) -> S3Error:
     kind = getattr(errors, said.type, ServerError)
     known = isinstance(kind, type) and issubclass(kind, S3Error)
     return (kind if known else ServerError)(said.message)
+
+
+def _refuse_host(rerank_host: object) -> None:
+    if rerank_host is not None:
+        raise InputError(
+            "A server reranks with the host that it was started with (s3r serve --answers), or "
+            "with the index's own; leave rerank_host out."
+        )
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,6 +39,8 @@ MAX_ITEMS = 10_000
 MAX_ID = 4_096
 # Sentences in which a feature fires.
 MAX_FIRINGS = 200
+# Sentences that a language model reads again, which takes seconds.
+MAX_RERANKED = 128
 
 Question = Annotated[str, Field(min_length=1, max_length=MAX_QUESTION)]
 Id = Annotated[str, Field(min_length=1, max_length=MAX_ID)]
@@ -49,6 +51,7 @@ RecipeChoice = Annotated[str, Field(max_length=100)] | Recipe
 Filter = dict[str, Any]
 Offsets = Annotated[list[int], Field(min_length=2, max_length=2)]
 Tokens = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+Reranked = Annotated[int, Field(ge=1, le=MAX_RERANKED)]
 
 
 def check_token(token: str) -> str:
@@ -92,6 +95,7 @@ class SearchRequest(_Request):
     group_by: GroupBy | None = None
     spans_per_document: Annotated[int, Field(ge=1, le=MAX_SPANS)] | None = None
     context: ContextForm = DEFAULT_CONTEXT
+    rerank: Reranked | None = None
 
 
 class ExplainRequest(_Request):
@@ -100,6 +104,7 @@ class ExplainRequest(_Request):
     question: Question
     span_id: SpanId
     recipe: RecipeChoice | None = None
+    rerank: Reranked | None = None
 
 
 class HeatRequest(_Request):

@@ -464,6 +464,7 @@ def test_a_prompt_of_the_callers(model, scanned):
         ("Who?", {"refresh": True}, "refresh must be"),
         ("Who?", {"refresh": "8"}, "refresh must be"),
         ("Who?", {"refresh": 2.5}, "refresh must be"),
+        ("Who?", {"refresh": "Uncertain"}, "or 'uncertain', not 'Uncertain'"),
         ("Who?", {"min_relevance": 1.5}, "min_relevance must be a number from 0 to 1"),
         ("Who?", {"min_relevance": True}, "min_relevance must be"),
         ("Who?", {"prompt": "{context} {question"}, "cannot be filled in"),
@@ -692,6 +693,44 @@ def test_a_stream_may_refresh_too(model, scanned, text, searches):
     own = model.stream(QUESTION, text, refresh=8, progress=False, **LONGER)
     assert own.answer.text == expected.text
     assert len(searches) == 9
+
+
+@pytest.fixture
+def doubtful(model, monkeypatch):
+    """Makes the host doubt what it writes in some places, by a threshold among its own."""
+    from s3_retriever.answer import decoding
+
+    monkeypatch.setattr(decoding, "_SURE", 1.1)
+    return decoding._LEAST_WRITTEN
+
+
+def test_evidence_is_searched_for_before_a_token_that_is_uncertain(scanned, searches, doubtful):
+    answer = scanned.answer(QUESTION, refresh="uncertain", **LONGER)
+    assert answer.new_tokens == 20
+    # A host that doubts everything still writes a little between two searches.
+    assert len(searches) == 20 // doubtful
+    # No token was written that was doubted: pauses after as many tokens give the same text.
+    assert answer.text == scanned.answer(QUESTION, refresh=doubtful, **LONGER).text
+    stream = scanned.stream(QUESTION, refresh="uncertain", **LONGER)
+    assert "".join(stream) == stream.answer.text == answer.text
+    assert stream.answer.evidence == answer.evidence
+
+
+def test_a_host_that_is_sure_never_searches_again(scanned, searches, monkeypatch):
+    monkeypatch.setattr("s3_retriever.answer.decoding._SURE", 0.0)
+    answer = scanned.answer(QUESTION, refresh="uncertain", **LONGER)
+    assert answer.text == scanned.answer(QUESTION, **LONGER).text
+    assert searches == [QUESTION] * 2
+
+
+def test_doubts_end_with_a_closed_stream_and_beams_have_none(scanned, searches, doubtful):
+    many = {"token_budget": 64, "max_new_tokens": 300, "min_new_tokens": 300}
+    with scanned.stream(QUESTION, refresh="uncertain", **many) as stream:
+        next(stream)
+    assert not stream._thread.is_alive()
+    assert stream.answer.new_tokens < 300
+    with pytest.raises(InputError, match="num_beams must be 1"):
+        scanned.answer(QUESTION, refresh="uncertain", num_beams=2, **LONGER)
 
 
 def test_a_stream_that_refreshes_can_be_closed(scanned, searches):

@@ -164,6 +164,8 @@ def test_an_encoder_is_told_apart_before_the_scan(home, command, tiny_bert, tiny
         ["long.txt", "--token-budget", "0"],
         ["--fallback", "dense"],
         ["long.txt", "--refresh", "0"],
+        ["long.txt", "--refresh", "certain"],
+        ["long.txt", "--refresh", "-4"],
         ["long.txt", "--min-relevance", "2"],
     ],
 )

@@ -383,6 +383,21 @@ def test_search_wants_an_index_or_files(where):
     assert "Give either an index with --in or files with --files." in done.stderr
 
 
+def test_a_language_model_reranks(made, tiny_llama):
+    look = ["--rerank", 4, "--rerank-host", tiny_llama]
+    plain = json.loads(s3r("search", QUESTION, "--in", made, "-k", 4, "--json").stdout)["spans"]
+    found = json.loads(s3r("search", QUESTION, "--in", made, "-k", 4, *look, "--json").stdout)
+    assert {span["id"] for span in found["spans"]} == {span["id"] for span in plain}
+    assert [span["score"] for span in found["spans"]] != [span["score"] for span in plain]
+    explained = json.loads(s3r("explain", QUESTION, "--in", made, *look, "--json").stdout)
+    assert explained["contributions"]["rerank"] > 0
+    for wrong in (["--rerank", 0], ["--rerank", "many"], ["--rerank-host", tiny_llama]):
+        assert s3r("search", QUESTION, "--in", made, *wrong).exit_code in (1, 2)
+    encoder = s3r("search", QUESTION, "--in", made, "--rerank", 4)
+    assert encoder.exit_code == 1
+    assert "is an encoder and cannot rerank" in " ".join(encoder.stderr.split())
+
+
 def test_explain(made):
     done = s3r("explain", QUESTION, "--in", made, "--json")
     output = json.loads(done.stdout)

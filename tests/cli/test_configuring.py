@@ -70,6 +70,18 @@ def test_a_project_names_its_index_and_the_command_line_precedes(project, made):
         (project.parent / "kept").rename(made)
 
 
+def test_a_host_that_nothing_needs_reranks_nothing(project, user, made, tiny_llama):
+    user.write_text(f'rerank-host = "{tiny_llama}"\n')
+    plain = s3r("search", QUESTION, "--in", made, "--json")
+    assert plain.exit_code == 0, plain.stderr
+    again = s3r("search", QUESTION, "--in", made, "--rerank", 3, "--json")
+    scores = [
+        [span["score"] for span in json.loads(done.stdout)["spans"]] for done in (plain, again)
+    ]
+    assert scores[0] != scores[1]
+    assert s3r("explain", QUESTION, "--in", made).exit_code == 0
+
+
 def test_files_precede_each_other(project, user):
     user.write_text('mode = "s3"\nhost = "mine"\n[search]\nk = 7\n[fit]\nk = 16\n')
     assert shown()["search", "mode"] == "s3"

@@ -89,6 +89,17 @@ def test_results_are_those_of_one_index(sharded, made, options):
     assert same(sharded.search(QUESTION, **options), made[1].search(QUESTION, **options))
 
 
+def test_a_second_look_is_that_of_one_index(sharded, made, tiny_llama):
+    look = {"rerank": 12, "rerank_host": str(tiny_llama)}
+    for options in ({"k": 9}, {"k": 4, "group_by": "document"}):
+        found = sharded.search(QUESTION, **options, **look)
+        assert same(found, made[1].search(QUESTION, **options, **look))
+    (span,) = sharded.search(QUESTION, 1, **look)
+    own, other = sharded.explain(QUESTION, span, **look), made[1].explain(QUESTION, span, **look)
+    assert own.contributions == pytest.approx(other.contributions, abs=1e-9)
+    assert own.contributions["rerank"] > 0
+
+
 def test_other_methods_are_those_of_one_index(sharded, made):
     whole = made[1]
     assert (len(sharded), sharded.ids()) == (len(whole), whole.ids())

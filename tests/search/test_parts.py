@@ -9,6 +9,7 @@ import pytest
 from helpers.parts import (
     Asked,
     Collection,
+    Liking,
     LocalParts,
     random_question,
     random_recipe,
@@ -20,6 +21,7 @@ from s3_retriever.search.documents import DocumentResult
 from s3_retriever.search.gathering import search_parts
 from s3_retriever.search.part import Request
 from s3_retriever.search.pipeline import Query
+from s3_retriever.search.reranking import SecondLook
 
 WHERES = [
     None,
@@ -67,12 +69,13 @@ def test_ids_order_and_scores_are_those_of_one_index(seed):
         mode = rng.choice(["hybrid", "hybrid", "s3", "bm25"])
         group_by = rng.choice([None, None, "document"])
         where, limits = rng.choice(WHERES), random_limits(rng, group_by)
+        look = None if (seed + case) % 3 else SecondLook(1 + 3 * case, Liking())
         whole = search(
             collection.whole.snapshot(), question, recipe, Asked(encoded), limits,
-            mode=mode, where=where, group_by=group_by,
+            mode=mode, where=where, group_by=group_by, look=look,
         )  # fmt: skip
         parts = search_in_parts(
-            collection.parts, question, encoded, recipe, limits, mode, where, group_by
+            collection.parts, question, encoded, recipe, limits, mode, where, group_by, look
         )
 
         def names(found):

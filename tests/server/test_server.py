@@ -119,6 +119,9 @@ def test_the_client_explains_and_reads_as_the_index_does(remote, minilm_index):
         lambda index: index.search("x", filter={"year": 1}),
         lambda index: index.search("x", recipe="none"),
         lambda index: index.search("x", min_relevance=float("nan")),
+        lambda index: index.search("x", rerank=0),
+        lambda index: index.search("x", rerank=3),
+        lambda index: index.search("x", rerank_host="smollm2"),
         lambda index: index.get("none"),
         lambda index: index.add(Document("x", "boats/a")),
         lambda index: index.delete("none"),
@@ -264,6 +267,25 @@ def test_metrics_count_requests_by_route(served, http):
     route = '{method="GET",route="/v1/indexes/{index}/documents/{document_id:id}",status="404"}'
     assert f"s3r_request_seconds_count{route}" in text
     assert "secret-id" not in text
+
+
+def test_the_host_that_answers_reranks(tmp_path, tiny_llama, sentences, minilm_index):
+    from helpers.answering import make_answerer
+
+    from s3_retriever import Host
+
+    folder = make_answerer(tmp_path / "llama", tiny_llama, sentences[:200])
+    host = Host.load(str(folder), generates=True, device="cpu", dtype="float32")
+    with running(create_app({"docs": minilm_index}, answers=host)) as url:
+        remote = RemoteIndex(url, timeout=60)
+        found = remote.search(QUESTION, 3, rerank=3)
+        assert found == minilm_index.search(QUESTION, 3, rerank=3, rerank_host=host)
+        assert found != minilm_index.search(QUESTION, 3)
+        explained = remote.explain(QUESTION, found[0], rerank=3).contributions
+        assert explained["rerank"] == pytest.approx(found[0].contributions["rerank"], abs=1e-4)
+        with pytest.raises(InputError, match="rerank"):
+            remote.search(QUESTION, rerank=129)
+        remote.close()
 
 
 def test_an_answer_is_streamed_with_its_evidence(tmp_path, tiny_llama, sentences, http):

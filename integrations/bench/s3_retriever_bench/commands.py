@@ -79,7 +79,13 @@ def quality(
     host: Host = "minilm",
     codebook: CodebookFolder = None,
     split: Annotated[Split, _option("SPLIT", "Questions: test, dev (for tuning) or all.")] = "test",
-    method: Annotated[list[str] | None, _option("NAME", "Method; repeatable.", "all")] = None,
+    method: Annotated[
+        list[str] | None, _option("NAME", "Method; repeatable.", "all but hybrid-rerank")
+    ] = None,
+    rerank_host: Annotated[
+        str | None,
+        _option("HOST", "The language model that hybrid-rerank reads with.", "the host"),
+    ] = None,
     token_budget: Annotated[
         list[int] | None, _option("TOKENS", "Budget; repeatable.", "256, 512 and 1024", min=1)
     ] = None,
@@ -107,6 +113,7 @@ def quality(
         budgets=token_budget or [256, 512, 1024],
         choice=Choice(split, questions, paragraphs, corpus, seed),
         methods=method,
+        rerank_host=rerank_host,
         folder=out,
         fresh=fresh,
     )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
+from typing import cast
 
 import numpy as np
 
@@ -24,8 +26,12 @@ from s3_retriever.calibration.question_sets import Piece
 from s3_retriever.encoder import CachingEncoder, Encoder
 from s3_retriever.encoder.words import WordsEncoder
 from s3_retriever.engine import Compressor
-from s3_retriever.engine.s3index import new_store
+from s3_retriever.engine.reranking import second_look
+from s3_retriever.engine.s3index import MIN_RELEVANCE, new_store
 from s3_retriever.host.windows import OffsetTokenizer
+from s3_retriever.search import Limits, knows_relevance
+from s3_retriever.search.reranking import Passage as RerankedPassage
+from s3_retriever.search.reranking import PassageReader, SecondLook
 from s3_retriever.types import ContextForm, Mode
 from s3_retriever_bench.embedder import Embedder
 from s3_retriever_bench.passages import (
@@ -64,6 +70,8 @@ _TURN = re.compile(
 )
 # Chunks that the compressor gets from the vector store.
 _CHUNKS = 20
+# Sentences that get a second look: about as many as fill the largest budget.
+_RERANKED = 32
 
 
 class Searcher(ABC):
@@ -87,11 +95,13 @@ class Resources:
     Args:
         host: The loaded host.
         codebook: Its codebook.
+        rerank_host: Name of the language model that takes a second look; None for the host.
     """
 
-    def __init__(self, host: Host, codebook: Codebook) -> None:
+    def __init__(self, host: Host, codebook: Codebook, rerank_host: str | None = None) -> None:
         self.host = host
         self.codebook = codebook
+        self.rerank_host = rerank_host
         self.tokenizer = host.tokenizer
         # Questions are read again each time, because their time counts.
         self.scans = CachingEncoder(host, codebook, _CACHE_TOKENS, cache_questions=0)
@@ -107,9 +117,30 @@ class Resources:
         """The host's compressor."""
         return Compressor(self.host, codebook=self.codebook)
 
+    @cached_property
+    def look(self) -> SecondLook:
+        """The second look; what it last read is remembered, as other budgets have the same."""
+        found = second_look(_RERANKED, self.rerank_host, lambda: self.scans)
+        assert found is not None
+        return replace(found, reader=_Remembering(found.reader))
+
     def emptied(self) -> Resources:
         """The same host with nothing remembered."""
-        return Resources(self.host, self.codebook)
+        return Resources(self.host, self.codebook, self.rerank_host)
+
+
+class _Remembering:
+    """Remembers the scores of the passages that were read last."""
+
+    def __init__(self, reader: PassageReader) -> None:
+        self._reader = reader
+        self._last: tuple[object, Scores] | None = None
+
+    def scores(self, question: str, passages: Sequence[RerankedPassage]) -> Scores:
+        key = question, tuple(passages)
+        if self._last is None or self._last[0] != key:
+            self._last = key, self._reader.scores(question, passages)
+        return self._last[1]
 
 
 class _RankedPassages(Searcher):
@@ -145,15 +176,15 @@ class _IndexSearcher(Searcher):
         documents: Sequence[Document],
         context: ContextForm = "sentence",
     ) -> None:
-        self._index = S3Index(new_store(None, encoder, recipe, None), encoder, recipe)
+        self.index = S3Index(new_store(None, encoder, recipe, None), encoder, recipe)
         self._mode = mode
         self._context: ContextForm = context
-        self._index.add(documents, progress=len(documents) > _MANY)
+        self.index.add(documents, progress=len(documents) > _MANY)
 
     def search(self, question: str, budget: int) -> Sequence[Span]:
         # BM25 is a baseline: it fills the budget, as retrievers do.
         floor = 0.0 if self._mode == "bm25" else None
-        return self._index.search(
+        return self.index.search(
             question,
             mode=self._mode,
             token_budget=budget,
@@ -162,13 +193,36 @@ class _IndexSearcher(Searcher):
         )
 
     def ranked(self, question: str, count: int) -> Sequence[Span]:
-        return self._index.search(question, count, mode=self._mode, context=self._context)
+        return self.index.search(question, count, mode=self._mode, context=self._context)
 
     def size(self) -> int:
-        return int(self._index.stats()["bytes"])
+        return int(self.index.stats()["bytes"])
 
     def close(self) -> None:
-        self._index.close()
+        self.index.close()
+
+
+class _Reranked(Searcher):
+    """`hybrid`, whose best sentences get a second look."""
+
+    def __init__(self, shared: Resources, documents: Sequence[Document]) -> None:
+        recipe = shared.codebook.named_recipe("default")
+        self._searcher = _IndexSearcher(shared.scans, recipe, "hybrid", documents)
+        self._recipe = recipe
+        self._look = shared.look
+
+    def search(self, question: str, budget: int) -> Sequence[Span]:
+        floor = MIN_RELEVANCE if knows_relevance(self._recipe, "hybrid") else 0.0
+        limits = Limits(token_budget=budget, min_relevance=floor)
+        index = self._searcher.index
+        found = index._found(question, self._recipe, limits, "hybrid", None, None, self._look)
+        return cast("list[Span]", found)
+
+    def size(self) -> int:
+        return self._searcher.size()
+
+    def close(self) -> None:
+        self._searcher.close()
 
 
 # The parts of a document, as documents, and where each begins in it.
@@ -380,6 +434,7 @@ METHODS: Mapping[str, Callable[[Resources, Sequence[Document]], Searcher]] = {
     "hybrid-passage": partial(_indexed, "hybrid", "default", context="passage"),
     "hybrid-neighbours": partial(_indexed, "hybrid", "default", context="neighbours"),
     "hybrid-section": partial(_indexed, "hybrid", "default", context="section"),
+    "hybrid-rerank": _Reranked,
     "hybrid-turns": partial(_InParts, _turns),
     "hybrid-sections": partial(_InParts, _sections),
     "s3-paper": partial(_indexed, "s3", "paper"),
@@ -390,12 +445,16 @@ METHODS: Mapping[str, Callable[[Resources, Sequence[Document]], Searcher]] = {
 }
 
 
+# Takes seconds a question and a language model, so it runs only where it is asked for.
+RERANKING = "hybrid-rerank"
+
+
 def method_names(codebook: Codebook, chosen: Sequence[str] | None) -> list[str]:
     """The methods to run, in the order of `METHODS`.
 
     Args:
         codebook: Codebook of the host; the recipes of the paper need a key tap.
-        chosen: Names; None for all that the codebook can serve.
+        chosen: Names; None for all that the codebook can serve, but for `hybrid-rerank`.
 
     Raises:
         InputError: A name is unknown, or the codebook cannot serve it.
@@ -407,4 +466,5 @@ def method_names(codebook: Codebook, chosen: Sequence[str] | None) -> list[str]:
             raise InputError(
                 f"There is no method {name!r} for this codebook; choose from {', '.join(served)}."
             )
-    return [name for name in served if chosen is None or name in chosen]
+    usual = [name for name in served if name != RERANKING]
+    return usual if chosen is None else [name for name in served if name in chosen]

@@ -35,6 +35,7 @@ def run_quality(
     budgets: Sequence[int],
     choice: Choice,
     methods: Sequence[str] | None = None,
+    rerank_host: str | None = None,
     folder: Path | None = None,
     fresh: bool = False,
 ) -> dict[str, Any]:
@@ -59,12 +60,16 @@ def run_quality(
         "budgets": sorted(set(budgets)),
         **asdict(choice),
     }
+    if rerank_host is not None:
+        settings["rerank_host"] = rerank_host
     tasks = _tasks(sources, choice)
     store = Store(folder, settings, fresh)
     loaded = Host.load(host, layers=codebook.depth)
     with store.resumable():
         sets = {
-            name: _measure_set(task, names, Resources(loaded, codebook), settings, store)
+            name: _measure_set(
+                task, names, Resources(loaded, codebook, rerank_host), settings, store
+            )
             for name, task in tasks.items()
         }
     return {"settings": settings, "machine": machine(), "versions": versions(), "sets": sets}

@@ -82,6 +82,11 @@ class S3Compressor(BaseDocumentCompressor):
     """`score`, best first, or `document`, as in the documents."""
     context: ContextForm = DEFAULT_CONTEXT
     """What a span takes along of the text around it, as in `S3Index.search`."""
+    rerank: Count = None
+    """How many of the best sentences a language model reads again, together with the question, and
+    ranks by its attention; None for none."""
+    rerank_host: str | Host | None = None
+    """That model; by default `host`, if it is one."""
     host: str | Host = "minilm"
     """`minilm`, a local folder, a model id on the Hugging Face Hub, or a loaded host."""
     codebook: str | Path | Codebook | None = None
@@ -128,6 +133,8 @@ class S3Compressor(BaseDocumentCompressor):
             mode=self.mode,
             order=self.order,
             context=self.context,
+            rerank=self.rerank,
+            rerank_host=self.rerank_host,
         )
         return [
             to_evidence(span, deepcopy(sources[span.document_id].metadata), names[span.document_id])

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
     from s3_retriever import Codebook, DocumentResult, Host, Recipe, S3Index, Span
 else:
-    # Importing the class takes long; the validator below does so once there is an index.
-    S3Index = Any
+    # Importing the classes takes long; the validator below does so once there is an index.
+    Host = S3Index = Any
 
 
 class SearchOptions(TypedDict, total=False):
@@ -61,6 +61,9 @@ class SearchOptions(TypedDict, total=False):
             `group_by`.
         context: What a span takes along of the text around it: `sentence`, `passage`, `neighbours`
             or `section`, as in `S3Index.search`.
+        rerank: How many of the best sentences a language model reads again, together with the
+            question; None for none.
+        rerank_host: That model; by default the index's own host.
     """
 
     k: int | None
@@ -73,6 +76,8 @@ class SearchOptions(TypedDict, total=False):
     group_by: GroupBy | None
     spans_per_document: int | None
     context: ContextForm
+    rerank: int | None
+    rerank_host: str | Host | None
 
 
 class Settings(SearchOptions, total=False):
@@ -140,6 +145,12 @@ class S3Retriever(BaseRetriever):
     """Maximum number of spans of a document; None for no limit, or 3 with `group_by`."""
     context: ContextForm = DEFAULT_CONTEXT
     """What a span takes along of the text around it, as in `S3Index.search`."""
+    rerank: Count = None
+    """How many of the best sentences a language model reads again, together with the question, and
+    ranks by its attention; None for none."""
+    rerank_host: str | Host | None = None
+    """That model: `smollm2`, a local folder, a model id on the Hugging Face Hub, or a loaded host;
+    by default the index's own."""
 
     @model_validator(mode="before")
     @classmethod
@@ -231,8 +242,8 @@ class S3Retriever(BaseRetriever):
             host_options: Options for loading the host, such as `{"device": "cuda"}`.
             progress: Whether a terminal shows a bar with rate and time left.
             settings: Fields of the retriever: `k`, `mode`, `token_budget`, `min_relevance`,
-                `where`, `order`, `unique`, `group_by`, `spans_per_document`, `context`, `name`,
-                `tags`, `metadata`.
+                `where`, `order`, `unique`, `group_by`, `spans_per_document`, `context`, `rerank`,
+                `rerank_host`, `name`, `tags`, `metadata`.
 
         Raises:
             ValidationError: A setting is unknown or has a wrong value.
@@ -367,6 +378,8 @@ class S3Retriever(BaseRetriever):
             "group_by": self.group_by,
             "spans_per_document": self.spans_per_document,
             "context": self.context,
+            "rerank": self.rerank,
+            "rerank_host": self.rerank_host,
             **options,
         }
         if is_blank(query):

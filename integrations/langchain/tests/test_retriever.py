@@ -14,8 +14,8 @@ from langchain_core.runnables import ConfigurableField, RunnableLambda
 from langchain_core.tracers.base import BaseTracer
 from pydantic import ValidationError
 
-from langchain_s3_retriever import S3Retriever
-from s3_retriever import IndexStoreError, InputError, S3Index
+from langchain_s3_retriever import S3Compressor, S3Retriever
+from s3_retriever import HostError, IndexStoreError, InputError, S3Index
 
 QUESTION = "How much holiday do I get?"
 
@@ -139,6 +139,8 @@ def test_metadata_that_has_no_json_form_is_refused(value, tmp_path):
         {"mode": "dense"},
         {"token_budget": 0},
         {"min_relevance": 2},
+        {"rerank": 0},
+        {"rerank": True},
     ],
     ids=str,
 )
@@ -189,6 +191,16 @@ async def test_options_of_a_call(retriever, options, count):
     assert len(found) == count
     assert await retriever.ainvoke(QUESTION, **options) == found
     assert retriever.bind(**options).invoke(QUESTION) == found
+
+
+def test_the_second_look_needs_a_language_model(retriever):
+    with pytest.raises(HostError, match="is an encoder and cannot rerank"):
+        retriever.invoke(QUESTION, rerank=8)
+    with pytest.raises(InputError, match="say how many"):
+        S3Retriever(index=retriever.index, rerank_host="smollm2").invoke(QUESTION)
+    compressor = S3Compressor(rerank=8)
+    with pytest.raises(HostError, match="is an encoder and cannot rerank"):
+        compressor.compress_documents(retriever.invoke(QUESTION), QUESTION)
 
 
 def test_overlapping_chunks_bring_a_sentence_once():

@@ -6,8 +6,9 @@ import pytest
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
 from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
+from s3_retriever import HostError, InputError
 
-from llama_index.retrievers.s3_attention import S3Retriever
+from llama_index.retrievers.s3_attention import S3NodePostprocessor, S3Retriever
 
 QUESTION = "How much holiday do I get?"
 
@@ -34,6 +35,16 @@ def test_settings_take_effect(nodes):
     assert lexical.node.metadata["s3_sources"] == "bm25"
 
 
+def test_the_second_look_needs_a_language_model(nodes, shared):
+    retriever = shared.with_settings(rerank=8)
+    with pytest.raises(HostError, match="is an encoder and cannot rerank"):
+        retriever.retrieve(QUESTION)
+    with pytest.raises(HostError, match="is an encoder and cannot rerank"):
+        S3NodePostprocessor(rerank=8).postprocess_nodes(shared.retrieve(QUESTION), query_str="x")
+    with pytest.raises(InputError, match="say how many"):
+        shared.with_settings(rerank_host="smollm2").retrieve(QUESTION)
+
+
 def test_overlapping_chunks_bring_a_sentence_once():
     texts = ["Lunch is at noon. The soup is hot.", "The soup is hot. Tea is free."]
     # With nothing to tell them apart, older versions of the framework take nodes for one.
@@ -51,6 +62,8 @@ def test_settings_are_checked(nodes, shared):
         ("similarity_top_k", 2.0),
         ("similarity_top_k", True),
         ("token_budget", 0),
+        ("rerank", 0),
+        ("rerank", True),
         ("mode", "dense"),
         ("order", "best"),
         ("unique", "often"),

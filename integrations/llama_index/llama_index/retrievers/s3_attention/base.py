@@ -88,6 +88,9 @@ class S3Retriever(BaseRetriever):
             `group_by`.
         context: What a span takes along of the text around it: `sentence`, `passage`, `neighbours`
             or `section`, as in `S3Index.search`.
+        rerank: How many of the best sentences a language model reads again, together with the
+            question, and ranks by its attention; None for none.
+        rerank_host: Name of that model; by default the index's own host.
         docstore: The docstore that `refresh` reads.
         callback_manager: As for every retriever of LlamaIndex.
         object_map: Objects that index nodes refer to, by `index_id`.
@@ -113,6 +116,8 @@ class S3Retriever(BaseRetriever):
         group_by: Literal["node"] | None = None,
         spans_per_node: int | None = None,
         context: ContextForm = DEFAULT_CONTEXT,
+        rerank: int | None = None,
+        rerank_host: str | None = None,
         docstore: BaseDocumentStore | None = None,
         callback_manager: CallbackManager | None = None,
         object_map: dict[str, Any] | None = None,
@@ -132,6 +137,8 @@ class S3Retriever(BaseRetriever):
         self.group_by: Literal["node"] | None = group_by
         self.spans_per_node = spans_per_node
         self.context: ContextForm = context
+        self.rerank = rerank
+        self.rerank_host = rerank_host
         self._docstore = docstore
         self._hashes: dict[str, str] = {}
         self._settings()
@@ -160,6 +167,8 @@ class S3Retriever(BaseRetriever):
         group_by: Literal["node"] | None = None,
         spans_per_node: int | None = None,
         context: ContextForm = DEFAULT_CONTEXT,
+        rerank: int | None = None,
+        rerank_host: str | None = None,
         host: str | Host = "minilm",
         codebook: str | Path | Codebook | None = None,
         recipe: str | Recipe = "default",
@@ -187,6 +196,8 @@ class S3Retriever(BaseRetriever):
             group_by: As for the class.
             spans_per_node: As for the class.
             context: As for the class.
+            rerank: As for the class.
+            rerank_host: As for the class.
             host: `minilm`, a local folder, a model id on the Hugging Face Hub, or a loaded host.
             codebook: The host's codebook, or its name; defaults to the one that belongs to it.
             recipe: `default`, `paper`, or your own.
@@ -215,6 +226,8 @@ class S3Retriever(BaseRetriever):
             "group_by": group_by,
             "spans_per_node": spans_per_node,
             "context": context,
+            "rerank": rerank,
+            "rerank_host": rerank_host,
             "callback_manager": callback_manager,
             "objects": objects,
             "verbose": verbose,
@@ -303,7 +316,7 @@ class S3Retriever(BaseRetriever):
 
         Args:
             changes: Any of similarity_top_k, token_budget, min_relevance, mode, filters, order,
-                unique, merge, group_by, spans_per_node and context.
+                unique, merge, group_by, spans_per_node, context, rerank and rerank_host.
 
         Raises:
             ValueError: A setting is unknown or has a wrong value.
@@ -397,6 +410,8 @@ class S3Retriever(BaseRetriever):
             "unique": settings.unique,
             "spans_per_document": settings.spans_per_node,
             "context": settings.context,
+            "rerank": settings.rerank,
+            "rerank_host": settings.rerank_host,
         }
         question, k = query_bundle.query_str, settings.similarity_top_k
         if settings.group_by is not None:

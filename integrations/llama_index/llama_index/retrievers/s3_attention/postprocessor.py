@@ -65,6 +65,14 @@ class S3NodePostprocessor(BaseNodePostprocessor):
         description="What a span takes along of the text around it: `sentence`, `passage`, "
         "`neighbours` or `section`.",
     )
+    rerank: Budget = Field(
+        default=None,
+        description="How many of the best sentences a language model reads again, together with "
+        "the question, and ranks by its attention; none by default.",
+    )
+    rerank_host: str | None = Field(
+        default=None, description="Name of that model; by default the host, if it is one."
+    )
     host: str = Field(default="minilm", description="Host: `minilm`, a folder, or a model id.")
     codebook: str | None = Field(default=None, description="Name of the host's codebook.")
     recipe: str = Field(default="default", description="`default` or `paper`.")
@@ -76,8 +84,8 @@ class S3NodePostprocessor(BaseNodePostprocessor):
 
         Args:
             compressor: The compressor, with its host, codebook and recipe; may be shared.
-            settings: Any of similarity_top_k, token_budget, min_relevance, mode, order
-                and context.
+            settings: Any of similarity_top_k, token_budget, min_relevance, mode, order,
+                context, rerank and rerank_host.
         """
         postprocessor = cls(**settings)
         postprocessor._compressor = compressor
@@ -109,6 +117,8 @@ class S3NodePostprocessor(BaseNodePostprocessor):
             mode=self.mode,
             order=self.order,
             context=self.context,
+            rerank=self.rerank,
+            rerank_host=self.rerank_host,
         )
         return [_with_metadata(span, sources[span.document_id]) for span in spans]
 

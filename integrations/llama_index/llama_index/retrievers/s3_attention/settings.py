@@ -63,6 +63,8 @@ class Settings(BaseModel):
     group_by: Literal["node"] | None = None
     spans_per_node: Budget = None
     context: ContextForm = DEFAULT_CONTEXT
+    rerank: Budget = None
+    rerank_host: str | None = None
     filters: MetadataFilters | None = None
 
     @field_validator("filters")
