@@ -22,7 +22,8 @@ _CHANGING = ("dynamic", "longrope")
 _PROBE_TOKENS = 32
 # Distances at which each query is taken to look at keys.
 _DISTANCES = 4
-# Added to the mean square of the queries in each direction, which is 1 over all directions.
+# Added to the mean square of the queries in each direction, which has mean 1. With less, atoms that
+# are fitted to one text suit the queries of another one less.
 _LEAST_SQUARE = 1.0
 # Squared error over the squared norm of keys that a rotation restores, in bfloat16 too.
 _RESTORED = 1e-3
@@ -74,9 +75,9 @@ def query_metrics(host: Host, ids: Sequence[int], rotations: Sequence[Rotary]) -
         rotations: How each layer rotates its keys.
 
     Returns:
-        For each layer, the root of the second moment of the queries that look at a key head, turned
-        back by distances up to the window's length, float32 [key heads, head size, head size]. It
-        is scaled to a mean square of 1, and directions that no query has count a little.
+        For each layer, float32 [key heads, head size, head size]: the root of the sum of the
+        identity and the second moment of the queries that look at a key head, turned back by
+        distances up to the window's length and scaled to a mean square of 1.
     """
     taps = [Tap("query", layer) for layer in range(len(rotations))]
     queries = read(host, taps, [_window(ids)])
