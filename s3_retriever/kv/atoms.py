@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from s3_retriever.errors import InputError
 from s3_retriever.kv.pursuit import pursue
 from s3_retriever.sae import TopKSAE
 
@@ -98,7 +99,14 @@ class Atoms:
 
         Its `save` writes the SAELens layout. Its encoder chooses all atoms at once, and explains
         less than `encode` does.
+
+        Raises:
+            InputError: There is no such head.
         """
+        if not 0 <= head < self.heads:
+            raise InputError(
+                f"There is no key head {head!r}: choose one from 0 to {self.heads - 1}."
+            )
         dictionary, metric = self.dictionaries[head], self.metrics[head]
         weights = {
             "W_dec": dictionary,

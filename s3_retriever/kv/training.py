@@ -122,7 +122,8 @@ class AtomTrainer:
         squares.mul_(_MEMORY).view(-1).scatter_add_(0, pairs, both)
         products.mul_(_MEMORY).add_(codes.T @ rows)
         usage = squares.diagonal()
-        ridge = _RIDGE * usage.mean()
+        # A head whose vectors are all the same has no weights at all.
+        ridge = (_RIDGE * usage.mean()).clamp_min(torch.finfo(torch.float32).tiny)
         atoms = torch.linalg.solve(
             squares + ridge * torch.eye(self._features, device=rows.device), products
         )

@@ -18,6 +18,7 @@ from s3_retriever import AtomCache, CodebookError, Host, HostError, InputError, 
 from s3_retriever.cli.app import app
 from s3_retriever.kv.atoms import Atoms
 from s3_retriever.kv.hosts import query_metrics, read_cache, rotations
+from s3_retriever.kv.training import AtomTrainer
 
 EXAMPLES = Path(__file__).parent.parent.parent / "docs" / "examples"
 CPU = {"device": "cpu", "dtype": "float32"}
@@ -220,6 +221,20 @@ def test_the_example_generates_with_a_cache_in_atoms(host, capsys, monkeypatch):
     )
     assert tokens > 132 + 32
     assert 0 < held < exact
+
+
+def test_a_head_whose_values_are_all_the_same():
+    trainer = AtomTrainer(16, 3, torch.Generator(), torch.eye(8).repeat(2, 1, 1))
+    vectors = torch.randn(2, 60, 8, generator=torch.Generator().manual_seed(0))
+    vectors[1] = 0.5
+    for _ in range(2):
+        trainer.train(vectors)
+    atoms = trainer.finished()
+    restored = atoms.decode(atoms.encode(vectors[None], 8))[0]
+    assert torch.allclose(restored[1], vectors[1])
+    assert (restored[0] - vectors[0]).square().mean() < 0.1
+    with pytest.raises(InputError, match="no key head 2"):
+        atoms.sae(2, 3)
 
 
 def test_errors_are_smaller_where_they_count():
