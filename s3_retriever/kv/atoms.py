@@ -1,4 +1,4 @@
-"""`Atoms`: the dictionary of one layer's keys or values, and vectors as codes in it."""
+"""`Atoms`: the dictionaries of one layer's keys or values, and vectors as codes in them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from s3_retriever.errors import InputError
 from s3_retriever.kv.pursuit import pursue
 from s3_retriever.sae import TopKSAE
 
@@ -55,22 +56,26 @@ class Codes:
 class Atoms:
     """What encodes and decodes the keys, or the values, of one layer.
 
-    One dictionary serves all heads of the layer, which are first centred and scaled on their own.
+    Each head is centred and scaled, and has a dictionary of its own.
 
     Attributes:
-        dictionary: The atoms, rows of unit norm, float32 [features, head size].
+        dictionaries: The atoms of each head, float32 [heads, features, head size]; times the
+            head's metric, rows of unit norm.
         centres: Mean of each head, float32 [heads, head size].
         scales: Root mean square of each head's centred coordinates, float32 [heads].
+        metrics: Errors of a head count as long as they are times this matrix, float32 [heads, head
+            size, head size]; the identity if all directions count alike.
     """
 
-    dictionary: Tensor
+    dictionaries: Tensor
     centres: Tensor
     scales: Tensor
+    metrics: Tensor
 
     @property
     def features(self) -> int:
-        """Number of atoms."""
-        return len(self.dictionary)
+        """Number of atoms of a head."""
+        return self.dictionaries.shape[1]
 
     @property
     def heads(self) -> int:
@@ -83,22 +88,31 @@ class Atoms:
         return self.centres.shape[1]
 
     def to(self, device: torch.device) -> Atoms:
-        """The same dictionary on a device."""
+        """The same dictionaries on a device."""
         if self.centres.device == device:
             return self
-        return Atoms(*(part.to(device) for part in (self.dictionary, self.centres, self.scales)))
+        parts = (self.dictionaries, self.centres, self.scales, self.metrics)
+        return Atoms(*(part.to(device) for part in parts))
 
-    def sae(self, k: int) -> TopKSAE:
-        """The dictionary as a Top-k SAE of standardised vectors, with a tied encoder.
+    def sae(self, head: int, k: int) -> TopKSAE:
+        """The dictionary of a head as a Top-k SAE of standardised vectors, with a tied encoder.
 
         Its `save` writes the SAELens layout. Its encoder chooses all atoms at once, and explains
         less than `encode` does.
+
+        Raises:
+            InputError: There is no such head.
         """
+        if not 0 <= head < self.heads:
+            raise InputError(
+                f"There is no key head {head!r}: choose one from 0 to {self.heads - 1}."
+            )
+        dictionary, metric = self.dictionaries[head], self.metrics[head]
         weights = {
-            "W_dec": self.dictionary,
-            "W_enc": self.dictionary.T.contiguous(),
-            "b_enc": self.dictionary.new_zeros(self.features),
-            "b_dec": self.dictionary.new_zeros(self.size),
+            "W_dec": dictionary,
+            "W_enc": (dictionary @ metric @ metric.T).T.contiguous(),
+            "b_enc": dictionary.new_zeros(self.features),
+            "b_dec": dictionary.new_zeros(self.size),
         }
         return TopKSAE.of(weights, k)
 
@@ -114,24 +128,37 @@ class Atoms:
             vectors: [batch, heads, tokens, size], any floating dtype.
             k: Atoms of a vector.
         """
-        rows = self.standardise(vectors).flatten(0, 2)
-        weights, indices = pursue(rows, self.dictionary, k)
-        largest = weights.abs().amax(1).to(torch.float16)
+        measured = self.standardise(vectors) @ self.metrics
+        found = [
+            pursue(
+                measured[:, head].flatten(0, 1), (dictionary @ self.metrics[head]).contiguous(), k
+            )
+            for head, dictionary in enumerate(self.dictionaries)
+        ]
+        by_row = vectors.shape[0], vectors.shape[2], k
+        weights, indices = (
+            torch.stack([part.view(by_row) for part in parts], 1)
+            for parts in zip(*found, strict=True)
+        )
+        largest = weights.abs().amax(-1).to(torch.float16)
         steps = self._steps / largest.float().clamp_min(1e-9)
-        levels = (weights * steps[:, None]).round().clamp(-self._steps, self._steps).long()
+        levels = (weights * steps[..., None]).round().clamp(-self._steps, self._steps).long()
         packed = indices | levels << self.index_bits
-        shape = vectors.shape[:3]
-        return Codes(packed.to(torch.int16).view(*shape, k), largest.view(shape))
+        return Codes(packed.to(torch.int16), largest)
 
     @torch.no_grad()
     def decode(self, codes: Codes) -> Tensor:
         """Reconstruct vectors: float32 [batch, heads, tokens, size]."""
-        packed = codes.atoms.flatten(0, 2).int()
+        packed = codes.atoms.int()
         # The shift keeps the sign, which is the weight's.
-        weights = (packed >> self.index_bits) * (codes.scales.float() / self._steps).view(-1, 1)
-        indices = packed & (1 << self.index_bits) - 1
+        weights = (packed >> self.index_bits) * (codes.scales.float() / self._steps)[..., None]
+        firsts = torch.arange(self.heads, device=packed.device)[:, None, None] * self.features
+        indices = (packed & (1 << self.index_bits) - 1) + firsts
         rows = functional.embedding_bag(
-            indices, self.dictionary, per_sample_weights=weights, mode="sum"
+            indices.flatten(0, 2),
+            self.dictionaries.flatten(0, 1),
+            per_sample_weights=weights.flatten(0, 2),
+            mode="sum",
         )
         vectors = rows.view(*codes.scales.shape, self.size)
         return vectors * self.scales[:, None, None] + self.centres[:, None]
@@ -139,14 +166,15 @@ class Atoms:
     def unexplained(self, vectors: Tensor, k: int) -> float:
         """Share of the variance of vectors [batch, heads, tokens, size] that k atoms leave.
 
-        The squared error of decoded codes over the squares of the centred and scaled vectors.
+        The squared error of decoded codes over the squares of the centred and scaled vectors, both
+        in the heads' metrics.
         """
-        given = self.standardise(vectors)
-        restored = self.standardise(self.decode(self.encode(vectors, k)))
+        given = self.standardise(vectors) @ self.metrics
+        restored = self.standardise(self.decode(self.encode(vectors, k))) @ self.metrics
         return float((restored - given).square().sum() / given.square().sum())
 
     def covers(self, codes: Codes) -> bool:
-        """Whether all codes name atoms of this dictionary."""
+        """Whether all codes name atoms of these dictionaries."""
         indices = codes.atoms.int() & (1 << self.index_bits) - 1
         return not codes.atoms.numel() or int(indices.max()) < self.features
 

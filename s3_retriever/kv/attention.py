@@ -158,7 +158,7 @@ def _score_codes(layer: AtomLayer, queries: Tensor, scores: Tensor) -> None:
             codes.atoms[row].numpy(),
             steps[row].numpy(),
             atoms.index_bits,
-            atoms.dictionary.numpy(),
+            atoms.dictionaries.numpy(),
             atoms.centres.numpy(),
             near.numpy(),
             far.numpy(),
@@ -183,7 +183,7 @@ def _sum_values(atoms: Atoms, codes: Codes, attention: Tensor) -> Tensor:
             sums[row].numpy(),
         )
     # Each four queries side by side, one after another.
-    values = (sums.transpose(3, 4) @ atoms.dictionary).flatten(2, 3)[:, :, :queries]
+    values = (sums.transpose(3, 4) @ atoms.dictionaries[:, None]).flatten(2, 3)[:, :, :queries]
     return values + attention.sum(-1, keepdim=True) * atoms.centres[:, None]
 
 

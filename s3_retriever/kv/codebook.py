@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,7 +25,7 @@ from s3_retriever.paths import read_json
 from s3_retriever.sae.weights import load_weights, save_weights
 from s3_retriever.types import check_path, check_type
 
-SCHEMA = "kv.2"
+SCHEMA = "kv.3"
 # Far more than any host has.
 _MOST_LAYERS = 1_024
 _ATOMS_FILE = "atoms.safetensors"
@@ -38,7 +39,7 @@ class _Description(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    schema_version: Literal["kv.2"]
+    schema_version: Literal["kv.3"]
     identity: str
     host: str
     fingerprint: str
@@ -101,7 +102,8 @@ class KVCodebook:
         for layer in self.layers:
             for atoms in (layer.key, layer.value):
                 # Rounded as in the files: saving and loading keep the identity.
-                digest.update(atoms.dictionary.to("cpu", torch.float16).numpy().tobytes())
+                for matrices in (atoms.dictionaries, atoms.metrics):
+                    digest.update(matrices.to("cpu", torch.float16).numpy().tobytes())
                 for vector in (atoms.centres, atoms.scales):
                     digest.update(vector.cpu().numpy().tobytes())
             digest.update(layer.rotary.frequencies.to("cpu").numpy().tobytes())
@@ -124,7 +126,7 @@ class KVCodebook:
     def save(self, folder: str | Path) -> None:
         """Write the codebook to a folder, all or nothing; an existing codebook is replaced.
 
-        Dictionaries are in float16.
+        Dictionaries and metrics are in float16.
 
         Raises:
             CodebookError: The folder cannot be written, or holds something else.
@@ -137,9 +139,10 @@ class KVCodebook:
         for i, layer in enumerate(self.layers):
             for name, atoms in ((f"key.{i}", layer.key), (f"value.{i}", layer.value)):
                 tensors |= {
-                    f"{name}.dictionary": atoms.dictionary.half(),
+                    f"{name}.dictionaries": atoms.dictionaries.half(),
                     f"{name}.centres": atoms.centres,
                     f"{name}.scales": atoms.scales,
+                    f"{name}.metrics": atoms.metrics.half(),
                 }
             tensors[f"rotary.{i}.frequencies"] = layer.rotary.frequencies
             tensors[f"rotary.{i}.scaling"] = torch.tensor([layer.rotary.scaling])
@@ -175,8 +178,8 @@ class KVCodebook:
         shapes: dict[str, tuple[int | None, ...]] = {}
         for i in range(description.layers):
             for side in (f"key.{i}", f"value.{i}"):
-                shapes |= {f"{side}.dictionary": (None, None), f"{side}.centres": (None, None)}
-                shapes[f"{side}.scales"] = (None,)
+                shapes |= {f"{side}.{part}": (None,) * 3 for part in ("dictionaries", "metrics")}
+                shapes |= {f"{side}.centres": (None, None), f"{side}.scales": (None,)}
             shapes |= {f"rotary.{i}.frequencies": (None,), f"rotary.{i}.scaling": (1,)}
         tensors = load_weights(folder / _ATOMS_FILE, "atoms of the codebook", shapes)
         layers = []
@@ -188,7 +191,9 @@ class KVCodebook:
             rotary = next((known for known in rotaries if known.equals(rotary)), rotary)
             rotaries.append(rotary)
             key, value = (
-                Atoms(*(tensors[f"{side}.{i}.{p}"] for p in ("dictionary", "centres", "scales")))
+                Atoms(
+                    **{field.name: tensors[f"{side}.{i}.{field.name}"] for field in fields(Atoms)}
+                )
                 for side in ("key", "value")
             )
             layers.append(LayerAtoms(key, value, rotary))
@@ -213,7 +218,8 @@ def _fits(layer: LayerAtoms) -> bool:
         all(
             atoms.centres.shape == (heads, size)
             and atoms.scales.shape == (heads,)
-            and atoms.dictionary.shape == (atoms.features, size)
+            and atoms.dictionaries.shape == (heads, atoms.features, size)
+            and atoms.metrics.shape == (heads, size, size)
             and 1 <= atoms.features <= MAX_ATOMS
             and bool((atoms.scales > 0).all())
             for atoms in (layer.key, layer.value)

@@ -15,7 +15,7 @@ from s3_retriever.codebook.fit import Checkpoint
 from s3_retriever.errors import InputError
 from s3_retriever.host import Host
 from s3_retriever.kv.atoms import MAX_ATOMS
-from s3_retriever.kv.hosts import read_cache, rotations
+from s3_retriever.kv.hosts import query_metrics, read_cache, rotations
 from s3_retriever.kv.layer import LayerAtoms
 from s3_retriever.kv.rotary import Rotary
 from s3_retriever.kv.training import AtomTrainer
@@ -28,7 +28,7 @@ class FitSettings:
     """All that decides the outcome; a checkpoint resumes only with the same settings.
 
     Attributes:
-        features: Atoms of each dictionary.
+        features: Atoms of a head's dictionary.
         key_k: Atoms of a key while fitting.
         value_k: Atoms of a value while fitting.
         tokens: Tokens to read.
@@ -78,7 +78,7 @@ def fit(
     Args:
         host: A causal model, loaded with all its layers.
         texts: Plain texts; what they have beyond `tokens` is not read.
-        features: Atoms of each dictionary, at most 4,096; a power of two wastes no bits.
+        features: Atoms of a head's dictionary, at most 4,096; a power of two wastes no bits.
         key_k: Atoms of a key while fitting; a cache may use more or fewer.
         value_k: Atoms of a value while fitting.
         tokens: Tokens to read, besides those held out.
@@ -104,7 +104,7 @@ def fit(
         batch_tokens=check_count(batch_tokens, "batch_tokens"),
         seed=check_count(seed, "seed", least=0),
     )
-    _check(settings, host)
+    _check(settings)
     folder = None if checkpoint is None else check_path(checkpoint, "checkpoint")
     job = _Job(host, settings, folder)
     job.run(texts, progress)
@@ -119,12 +119,7 @@ class _Job:
         self.settings = settings
         self.rotations = [rotary.to(host.device) for rotary in rotations(host)]
         depth = len(self.rotations)
-        generator = torch.Generator().manual_seed(settings.seed)
-        self.trainers = {
-            f"{site}.{layer}": AtomTrainer(settings.features, k, generator)
-            for layer in range(depth)
-            for site, k in (("key", settings.key_k), ("value", settings.value_k))
-        }
+        self.trainers: dict[str, AtomTrainer] = {}
         self.held_out: dict[str, Tensor] = {}
         self.windows_read = 0
         self.tokens_read = 0
@@ -134,11 +129,12 @@ class _Job:
             self.checkpoint = Checkpoint(checkpoint, identity)
 
     def run(self, texts: Iterable[str], progress: bool) -> None:
-        self._resume()
         windows = _windows(self.host, texts)
         first = next(windows, None)
         if first is not None:
             self.held_out = self._vectors(first)
+            self.trainers = self._new_trainers(first)
+            self._resume()
         unread = islice(windows, self.windows_read, None)
         batch: list[dict[str, Tensor]] = []
         waiting = 0
@@ -166,6 +162,18 @@ class _Job:
                 f"The text ended after {waiting} tokens besides the first window, and a fit needs "
                 f"{min(self.settings.batch_tokens, total)}; give more text."
             )
+
+    def _new_trainers(self, ids: list[int]) -> dict[str, AtomTrainer]:
+        """Trainers of all layers; errors in keys count by what a window's queries make of them."""
+        features, generator = self.settings.features, torch.Generator()
+        generator.manual_seed(self.settings.seed)
+        trainers = {}
+        for layer, metrics in enumerate(query_metrics(self.host, ids, self.rotations)):
+            alike = torch.eye(metrics.shape[-1], device=metrics.device).repeat(len(metrics), 1, 1)
+            for site, metric in (("key", metrics), ("value", alike)):
+                name = f"{site}.{layer}"
+                trainers[name] = AtomTrainer(features, self._k(name), generator, metric)
+        return trainers
 
     def result(self) -> Fit:
         atoms = {name: trainer.finished() for name, trainer in self.trainers.items()}
@@ -249,18 +257,16 @@ def _without_positions(keys: Tensor, rotary: Rotary) -> Tensor:
     return rotary.restore(keys.float(), positions)
 
 
-def _check(settings: FitSettings, host: Host) -> None:
+def _check(settings: FitSettings) -> None:
     if settings.features > MAX_ATOMS:
         raise InputError(f"features must be at most {MAX_ATOMS}, not {settings.features}.")
     for name, k in (("key_k", settings.key_k), ("value_k", settings.value_k)):
         if k > settings.features:
             raise InputError(f"{name} must be at most {settings.features}, the features, not {k}.")
-    heads = host.family.heads(host.model.config).keys
-    rows = min(settings.batch_tokens, settings.tokens) * heads
     # Half as many again, as attention sinks are left out.
-    if 2 * rows < 3 * settings.features:
+    least = -(-3 * settings.features // 2)
+    if min(settings.batch_tokens, settings.tokens) < least:
         raise InputError(
-            f"{settings.features} features need batches of at least "
-            f"{-(-3 * settings.features // (2 * heads))} tokens; raise tokens and batch_tokens, "
-            "or fit fewer features."
+            f"{settings.features} features need batches of at least {least} tokens; raise tokens "
+            "and batch_tokens, or fit fewer features."
         )

@@ -20,6 +20,11 @@ from s3_retriever.kv.rotary import Rotary
 _CHANGING = ("dynamic", "longrope")
 # Tokens that are read to see how a host rotates its keys.
 _PROBE_TOKENS = 32
+# Distances at which each query is taken to look at keys.
+_DISTANCES = 4
+# Added to the mean square of the queries in each direction, which has mean 1. With less, atoms that
+# are fitted to one text suit the queries of another one less.
+_LEAST_SQUARE = 1.0
 # Squared error over the squared norm of keys that a rotation restores, in bfloat16 too.
 _RESTORED = 1e-3
 
@@ -61,6 +66,39 @@ def read_cache(host: Host, ids: Sequence[int]) -> CachedWindow:
     )
 
 
+def query_metrics(host: Host, ids: Sequence[int], rotations: Sequence[Rotary]) -> list[Tensor]:
+    """Measure, for the keys of each layer, how much errors in each direction change scores.
+
+    Args:
+        host: The model.
+        ids: A window of text, whose queries are read.
+        rotations: How each layer rotates its keys.
+
+    Returns:
+        For each layer, float32 [key heads, head size, head size]: the root of the sum of the
+        identity and the second moment of the queries that look at a key head, turned back by
+        distances up to the window's length and scaled to a mean square of 1.
+    """
+    taps = [Tap("query", layer) for layer in range(len(rotations))]
+    queries = read(host, taps, [_window(ids)])
+    heads = host.family.heads(host.model.config)
+    generator = torch.Generator().manual_seed(0)
+    metrics = []
+    for tap, rotary in zip(taps, rotations, strict=True):
+        # [key heads, tokens and queries that share a key head, head size]
+        grouped = queries[tap].float().view(len(ids), heads.keys, -1, heads.size)
+        looking = grouped.transpose(0, 1).flatten(1, 2).repeat(1, _DISTANCES, 1)
+        distances = torch.randint(len(ids), (1, looking.shape[1]), generator=generator)
+        turned = rotary.rotate(looking[None], distances.to(looking.device))[0]
+        moments = turned.mT @ turned
+        squares, directions = torch.linalg.eigh(
+            moments / moments.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)[:, None, None]
+        )
+        lengths = (squares.clamp_min(0) + _LEAST_SQUARE).sqrt()
+        metrics.append(directions * lengths[:, None] @ directions.mT)
+    return metrics
+
+
 def rotations(host: Host) -> list[Rotary]:
     """Find how each layer of a host rotates its keys, by turning some back.
 
@@ -71,16 +109,8 @@ def rotations(host: Host) -> list[Rotary]:
     check_cache(host)
     ids = [i % min(host.model.config.vocab_size, 400) for i in range(7, 7 + 3 * _PROBE_TOKENS, 3)]
     cached = read_cache(host, ids)
-    window = Window(
-        document=Document("probe"),
-        ids=np.array(ids, dtype=np.int64),
-        keep=slice(0, len(ids)),
-        starts=np.arange(len(ids), dtype=np.uint32),
-        sentences=(),
-        last=True,
-    )
     taps = [Tap("key", layer) for layer in range(len(cached.keys))]
-    plain = read(host, taps, [window])
+    plain = read(host, taps, [_window(ids)])
     known = [_own_rotation(host), Rotary(torch.empty(0, device=host.device))]
     found = []
     for tap, keys in zip(taps, cached.keys, strict=True):
@@ -93,6 +123,17 @@ def rotations(host: Host) -> list[Rotary]:
             )
         found.append(rotary.to(torch.device("cpu")))
     return found
+
+
+def _window(ids: Sequence[int]) -> Window:
+    return Window(
+        document=Document("probe"),
+        ids=np.array(ids, dtype=np.int64),
+        keep=slice(0, len(ids)),
+        starts=np.arange(len(ids), dtype=np.uint32),
+        sentences=(),
+        last=True,
+    )
 
 
 def _restores(rotary: Rotary, keys: Tensor, plain: Tensor) -> bool:

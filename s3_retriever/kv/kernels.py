@@ -108,7 +108,7 @@ def key_scorer(size: int, pairs: int) -> Any:  # noqa: C901
         codes: Any,
         steps: Any,
         index_bits: int,
-        atoms: Any,
+        dictionaries: Any,
         centres: Any,
         near: Any,
         far: Any,
@@ -127,7 +127,7 @@ def key_scorer(size: int, pairs: int) -> Any:  # noqa: C901
             codes: int16 [heads, tokens, k]; see `Codes`.
             steps: What a step of each token's weights is worth, float32 [heads, tokens].
             index_bits: Bits of a code that number its atom.
-            atoms: float32 [features, size].
+            dictionaries: Atoms of each head, float32 [heads, features, size].
             centres: What each head adds to its atoms, float32 [heads, size].
             near: Cosines and sines at the positions of a block, float32 [2, block, pairs].
             far: Those at the first position of each block, float32 [2, blocks, pairs]. Blocks
@@ -144,7 +144,7 @@ def key_scorer(size: int, pairs: int) -> Any:  # noqa: C901
         turned = np.zeros((-(-count // 4) * 4, size), dtype=np.float32)
         key = np.empty(size, dtype=np.float32)
         for head in range(heads):
-            centre = centres[head]
+            atoms, centre = dictionaries[head], centres[head]
             for block in range(-padding // length, (tokens - padding - 1) // length + 1):
                 first = block * length + padding
                 sign = np.float32(1 if block >= 0 else -1)

@@ -52,8 +52,9 @@ def random_codebook(model: PreTrainedModel, features: int = 64, **changes: Any) 
     rotary = Rotary(torch.empty(0) if rotary_module is None else rotary_module.inv_freq.clone())
 
     def atoms() -> Atoms:
-        dictionary = functional.normalize(torch.randn(features, size), dim=1)
-        return Atoms(dictionary, torch.randn(heads, size) * 0.1, torch.rand(heads) + 0.5)
+        dictionaries = functional.normalize(torch.randn(heads, features, size), dim=2)
+        centres, scales = torch.randn(heads, size) * 0.1, torch.rand(heads) + 0.5
+        return Atoms(dictionaries, centres, scales, torch.eye(size).repeat(heads, 1, 1))
 
     count = changes.pop("layers", config.num_hidden_layers)
     layers = [LayerAtoms(atoms(), atoms(), rotary) for _ in range(count)]

@@ -16,7 +16,9 @@ from typer.testing import CliRunner
 
 from s3_retriever import AtomCache, CodebookError, Host, HostError, InputError, KVCodebook
 from s3_retriever.cli.app import app
-from s3_retriever.kv.hosts import read_cache, rotations
+from s3_retriever.kv.atoms import Atoms
+from s3_retriever.kv.hosts import query_metrics, read_cache, rotations
+from s3_retriever.kv.training import AtomTrainer
 
 EXAMPLES = Path(__file__).parent.parent.parent / "docs" / "examples"
 CPU = {"device": "cpu", "dtype": "float32"}
@@ -64,9 +66,14 @@ def test_positions_are_taken_off_keys_as_the_model_puts_them_on(host):
 @pytest.mark.parametrize(
     ("model_type", "pairs"), [("llama", [4, 4]), ("qwen3", [4, 4]), ("gpt2", [0, 0])]
 )
-def test_rotations_of_families(model_type, pairs, host):
+def test_rotations_and_queries_of_families(model_type, pairs, host):
     tiny = Host.of(tiny_model(model_type), host.tokenizer.source, name="tiny")
-    assert [len(rotary.frequencies) for rotary in rotations(tiny)] == pairs
+    rotaries = rotations(tiny)
+    assert [len(rotary.frequencies) for rotary in rotaries] == pairs
+    for metrics in query_metrics(tiny, list(range(40)), rotaries):
+        # As much from the queries, in the mean, as for all directions alike.
+        mean_squares = (metrics @ metrics.mT).diagonal(dim1=1, dim2=2).mean(1)
+        assert torch.allclose(mean_squares, torch.full_like(mean_squares, 2))
 
 
 def test_a_codebook_is_the_same_from_its_folder(codebook, saved, host):
@@ -75,7 +82,7 @@ def test_a_codebook_is_the_same_from_its_folder(codebook, saved, host):
     assert loaded.report == json.loads(json.dumps(codebook.report))
     assert loaded.positions == codebook.positions == 256
     loaded.check_host(host)
-    assert sum(file.stat().st_size for file in saved.iterdir()) < 64 * 8 * 2 * 4 + 8_000
+    assert sum(file.stat().st_size for file in saved.iterdir()) < (64 + 8) * 8 * 2 * 8 + 8_000
 
 
 def test_a_fit_goes_on_from_its_checkpoint(host, sentences, codebook, tmp_path, monkeypatch):
@@ -155,7 +162,7 @@ def test_a_folder_with_something_missing(saved, tmp_path, missing):
 def test_a_folder_with_the_files_of_two_codebooks(saved, tmp_path, host):
     folder = damaged(saved, tmp_path)
     atoms = load_file(folder / "atoms.safetensors")
-    atoms["value.0.dictionary"] = atoms["value.1.dictionary"].clone()
+    atoms["value.0.dictionaries"] = atoms["value.1.dictionaries"].clone()
     save_file(atoms, folder / "atoms.safetensors")
     with pytest.raises(CodebookError, match="do not belong together"):
         KVCodebook.load(folder)
@@ -216,13 +223,44 @@ def test_the_example_generates_with_a_cache_in_atoms(host, capsys, monkeypatch):
     assert 0 < held < exact
 
 
+def test_a_head_whose_values_are_all_the_same():
+    trainer = AtomTrainer(16, 3, torch.Generator(), torch.eye(8).repeat(2, 1, 1))
+    vectors = torch.randn(2, 60, 8, generator=torch.Generator().manual_seed(0))
+    vectors[1] = 0.5
+    for _ in range(2):
+        trainer.train(vectors)
+    atoms = trainer.finished()
+    restored = atoms.decode(atoms.encode(vectors[None], 8))[0]
+    assert torch.allclose(restored[1], vectors[1])
+    assert (restored[0] - vectors[0]).square().mean() < 0.1
+    with pytest.raises(InputError, match="no key head 2"):
+        atoms.sae(2, 3)
+
+
+def test_errors_are_smaller_where_they_count():
+    """The same atoms, once with all coordinates alike and once with the first one foremost."""
+    torch.manual_seed(0)
+    vectors, plain = torch.randn(1, 1, 200, 8), torch.randn(1, 64, 8)
+    errors = []
+    for weight in (1.0, 9.0):
+        metric = torch.ones(8)
+        metric[0] = weight
+        dictionaries = plain / (plain * metric).norm(dim=2, keepdim=True)
+        atoms = Atoms(dictionaries, torch.zeros(1, 8), torch.ones(1), metric.diag()[None])
+        errors.append((atoms.decode(atoms.encode(vectors, 3)) - vectors).square().mean((0, 1, 2)))
+    alike, foremost = errors
+    assert foremost[0] < 0.5 * alike[0]
+    assert foremost[1:].mean() > alike[1:].mean()
+
+
 def test_more_atoms_explain_more_up_to_as_many_as_dimensions():
     """Weights that cancel each other would be noise once they are rounded to a few bits."""
-    atoms = KVCodebook.load("smollm2").layers[1].value
+    value = KVCodebook.load("smollm2").layers[1].value
     generator = torch.Generator().manual_seed(0)
     chosen = torch.randint(1_024, (300, 24), generator=generator)
-    plain = (torch.randn(300, 24, 1, generator=generator) * atoms.dictionary[chosen]).sum(1)
-    vectors = plain.view(1, 3, 100, 64) * atoms.scales[:, None, None] + atoms.centres[:, None]
-    unexplained = [atoms.unexplained(vectors, k) for k in (8, 16, 32, 64)]
+    weights = torch.randn(300, 24, 1, generator=generator)
+    plain = torch.stack([(weights * atoms[chosen]).sum(1) for atoms in value.dictionaries])[None]
+    vectors = plain * value.scales[:, None, None] + value.centres[:, None]
+    unexplained = [value.unexplained(vectors, k) for k in (8, 16, 32, 64)]
     assert unexplained == sorted(unexplained, reverse=True)
     assert unexplained[3] < 0.002
