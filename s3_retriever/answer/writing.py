@@ -17,9 +17,8 @@ class Writing:
     """An answer while the host writes it.
 
     With `request.refresh`, the host pauses after that many tokens each time, or before a token of
-    which it is not sure. The question and the
-    text so far are then the query of another search, its evidence takes the place of the old in
-    the prompt, and the host goes on after the text so far.
+    which it is not sure. The question and the text so far are then the query of another search, its
+    evidence takes the place of the old in the prompt, and the host goes on after the text so far.
 
     Args:
         request: The question.
