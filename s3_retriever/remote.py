@@ -31,8 +31,8 @@ def local_path(value: Any, name: str = "path") -> Path:
     """
     if is_url(value) or (isinstance(value, Path) and _URL_AS_PATH.match(str(value))):
         raise InputError(
-            f"The {name} {shown(value)} is a URL, from which indexes can only be opened; use a "
-            "folder here and copy it."
+            f"The {name} {shown(str(value))} is a URL, from which an index can only be read, by "
+            "S3Index.open and commands that change nothing; name a folder here."
         )
     return check_path(value, name)
 

@@ -18,6 +18,7 @@ from s3_retriever.cli.console import UsageError, results, say, show_table, write
 from s3_retriever.errors import InputError, brief
 from s3_retriever.paths import regular_size
 from s3_retriever.printable import one_line
+from s3_retriever.remote import is_url
 from s3_retriever.types import shown
 
 NAME = "s3r.toml"
@@ -241,6 +242,8 @@ class _File:
             )
         if key != "in":
             return text
+        if is_url(text):
+            raise ValueError(f"a project names a folder of its own, not the URL {shown(text)}")
         folder = Path(os.path.realpath(self._path.parent))
         index = folder / text
         if Path(text).is_absolute() or not Path(os.path.realpath(index)).is_relative_to(folder):

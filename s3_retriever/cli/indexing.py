@@ -21,7 +21,7 @@ from s3_retriever.errors import InputError
 from s3_retriever.files import FoundFiles, KnownFiles, SkippedFile, find_files, read_files
 from s3_retriever.index import DiskBackend, Snapshot, Store
 from s3_retriever.recipe import Recipe
-from s3_retriever.remote import is_url
+from s3_retriever.remote import is_url, local_path
 
 if TYPE_CHECKING:
     from s3_retriever.engine import S3Index
@@ -359,7 +359,7 @@ def verify(index: options.IndexPath) -> None:
 
     Names all files that are damaged or missing.
     """
-    verification = Store(DiskBackend(index)).verify(progress=True)
+    verification = Store(DiskBackend(local_path(index))).verify(progress=True)
     for name in verification.strangers:
         warn(f"{index / name} does not belong to the index.")
     results().print(

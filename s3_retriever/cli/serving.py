@@ -137,6 +137,8 @@ def named_places(indexes: Sequence[str]) -> dict[str, str]:
             place = text
             folder = Path(text.rstrip("/")) if is_url(text) else Path(text).resolve()
             name = folder.name.removesuffix(".s3r")
+        if not name or not place:
+            raise InputError(f"{text!r} names no index; write NAME=FOLDER.")
         if name in named:
             raise InputError(f"Two indexes are called {name!r}; name one: NAME={place}")
         named[name] = place

@@ -269,6 +269,8 @@ class ShardedIndex(S3Index):
         With `replace`, a document of another folder is deleted once the new one is there.
         """
         replace = check_flag(replace, "replace")
+        for store in self._stores:
+            store.snapshot()  # refuses before anything is written if this is closed
         elsewhere = range(len(self._shards) - 1) if len(self.paths) > 1 else range(0)
         new: Any = documents
         if elsewhere and not replace:

@@ -266,6 +266,11 @@ class S3Index:
         """Folder of the index, or of its local copy; None if it lives in memory."""
         return self._store.path
 
+    @property
+    def url(self) -> str | None:
+        """Where the index is in object storage, from where it is only read; None if it is not."""
+        return self._store.url
+
     def close(self) -> None:
         """Let go of the files, or of an index in memory with all its copies; may be repeated."""
         self._store.close()

@@ -416,7 +416,7 @@ def create_app(
         name: ServedIndex(
             name,
             index,
-            not read_only,
+            not read_only and index.url is None,
             readers,
             None if answers is None else ScannedContext.of_index(index, answers),
             answers,

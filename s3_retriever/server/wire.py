@@ -71,8 +71,9 @@ def check_token(token: str) -> str:
 def without_paths(message: str, indexes: Mapping[str, S3Index]) -> str:
     """A message as clients see it: where indexes are on the server is not for them."""
     for name, index in indexes.items():
-        if index.path is not None:
-            message = message.replace(str(index.path), name)
+        for place in (index.url, index.path):
+            if place is not None:
+                message = message.replace(str(place), name)
     return message
 
 

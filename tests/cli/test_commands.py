@@ -515,10 +515,12 @@ def test_object_storage_is_not_written_to(made):
     for change in (
         s3r("delete", "page.html", "--in", made.as_uri()),
         s3r("compact", made.as_uri()),
+        s3r("verify", made.as_uri()),
         s3r("sync", made.parent, "--to", made.as_uri()),
     ):
         assert change.exit_code == 1
-        assert "is a URL, from which indexes can only be opened" in " ".join(change.stderr.split())
+        assert "is a URL, from which an index can only be read" in " ".join(change.stderr.split())
+        assert "PosixPath" not in change.stderr
 
 
 def test_servers_name_indexes_by_their_folders(tmp_path, monkeypatch):
@@ -533,6 +535,9 @@ def test_servers_name_indexes_by_their_folders(tmp_path, monkeypatch):
         "c=d": "s3://b/c=d.s3r/",
         "w": "s3://b/e",
     }
+    for text in ("=s3://b/a", "a=", ""):
+        with pytest.raises(InputError, match="names no index"):
+            named_places([text])
     with pytest.raises(InputError, match="Two indexes are called 'a'"):
         named_places(["a.s3r", "s3://bucket/a.s3r"])
 

@@ -189,6 +189,7 @@ def test_a_project_may_not_set(project, user, text):
     [
         ("in = '/etc'", "'/etc' is outside the folder of this file."),
         ("in = '../x.s3r'", "'../x.s3r' is outside"),
+        ("in = 's3://bucket/x.s3r'", "not the URL 's3://bucket/x.s3r'"),
         ("in = 'link/x.s3r'", "'link/x.s3r' is outside"),
         ("in = 'a\\u0000b'", "is outside"),
         ('in = "a\\u0000b"', "in of s3r search: "),

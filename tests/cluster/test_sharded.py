@@ -162,7 +162,12 @@ def test_changes_are_found_while_searches_run(cluster, made, tmp_path, sentences
     assert all(names <= {"zebra", "d3"} for names in failed)
     index.close()
     began = time.monotonic()
-    for attempt in (lambda: index.search(QUESTION), index.ids):
+    for attempt in (
+        lambda: index.search(QUESTION),
+        index.ids,
+        lambda: index.add("New."),
+        lambda: index.add("New.", replace=True),
+    ):
         with pytest.raises(IndexStoreError, match="is closed; open it again"):
             attempt()
     assert time.monotonic() - began < 5

@@ -21,7 +21,9 @@ from uvicorn.server import ServerState
 
 from s3_retriever import Document, InputError, RemoteIndex, S3Error, S3Index, ServerError
 from s3_retriever.cli.app import app as command
+from s3_retriever.index import mirroring
 from s3_retriever.recipe import Recipe
+from s3_retriever.server import wire
 from s3_retriever.server.app import create_app
 from s3_retriever.server.guard import Limits
 from s3_retriever.server.serving import PatientProtocol, listen, server_for, url_of
@@ -203,6 +205,25 @@ def test_several_indexes_and_one_that_is_read_only(minilm_index, http):
                 change()
         assert http.get(f"{url}/v1/indexes/a/answer").status_code == 405
         assert http.post(f"{url}/v1/indexes/a/answer", json={"question": "x"}).status_code == 404
+
+
+def test_an_index_in_object_storage_is_read_only_and_its_url_is_not_shown(
+    tmp_path, minilm_index, http, monkeypatch
+):
+    monkeypatch.setattr(mirroring, "user_cache_path", lambda _: tmp_path / "cache")
+    minilm_index.save(tmp_path / "a.s3r")
+    with (
+        S3Index.open((tmp_path / "a.s3r").as_uri(), device="cpu", dtype="float32") as index,
+        running(create_app({"hand": index})) as url,
+    ):
+        (listed,) = http.get(f"{url}/v1/indexes").json()["indexes"]
+        assert not listed["writable"]
+        (tmp_path / "cache").rename(tmp_path / "gone")
+        answer = http.post(f"{url}/v1/indexes/hand/search", json={"question": "x", "mode": "bm25"})
+        assert str(tmp_path) not in answer.text
+        assert (
+            wire.without_paths(f"{index.url} and {index.path}", {"hand": index}) == "hand and hand"
+        )
 
 
 def test_an_index_that_is_removed_leaves_the_others_alone(tmp_path, minilm_index, http):
