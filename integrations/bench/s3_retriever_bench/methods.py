@@ -29,7 +29,7 @@ from s3_retriever.engine import Compressor
 from s3_retriever.engine.reranking import second_look
 from s3_retriever.engine.s3index import MIN_RELEVANCE, new_store
 from s3_retriever.host.windows import OffsetTokenizer
-from s3_retriever.search import Limits, knows_relevance
+from s3_retriever.search import Limits, knows_relevance, search
 from s3_retriever.search.reranking import Passage as RerankedPassage
 from s3_retriever.search.reranking import PassageReader, SecondLook
 from s3_retriever.types import ContextForm, Mode
@@ -176,15 +176,15 @@ class _IndexSearcher(Searcher):
         documents: Sequence[Document],
         context: ContextForm = "sentence",
     ) -> None:
-        self.index = S3Index(new_store(None, encoder, recipe, None), encoder, recipe)
+        self._index = S3Index(new_store(None, encoder, recipe, None), encoder, recipe)
         self._mode = mode
         self._context: ContextForm = context
-        self.index.add(documents, progress=len(documents) > _MANY)
+        self._index.add(documents, progress=len(documents) > _MANY)
 
     def search(self, question: str, budget: int) -> Sequence[Span]:
         # BM25 is a baseline: it fills the budget, as retrievers do.
         floor = 0.0 if self._mode == "bm25" else None
-        return self.index.search(
+        return self._index.search(
             question,
             mode=self._mode,
             token_budget=budget,
@@ -193,36 +193,29 @@ class _IndexSearcher(Searcher):
         )
 
     def ranked(self, question: str, count: int) -> Sequence[Span]:
-        return self.index.search(question, count, mode=self._mode, context=self._context)
+        return self._index.search(question, count, mode=self._mode, context=self._context)
 
     def size(self) -> int:
-        return int(self.index.stats()["bytes"])
+        return int(self._index.stats()["bytes"])
 
     def close(self) -> None:
-        self.index.close()
+        self._index.close()
 
 
-class _Reranked(Searcher):
+class _Reranked(_IndexSearcher):
     """`hybrid`, whose best sentences get a second look."""
 
     def __init__(self, shared: Resources, documents: Sequence[Document]) -> None:
-        recipe = shared.codebook.named_recipe("default")
-        self._searcher = _IndexSearcher(shared.scans, recipe, "hybrid", documents)
-        self._recipe = recipe
+        self._recipe = shared.codebook.named_recipe("default")
         self._look = shared.look
+        super().__init__(shared.scans, self._recipe, "hybrid", documents)
 
     def search(self, question: str, budget: int) -> Sequence[Span]:
         floor = MIN_RELEVANCE if knows_relevance(self._recipe, "hybrid") else 0.0
         limits = Limits(token_budget=budget, min_relevance=floor)
-        index = self._searcher.index
-        found = index._found(question, self._recipe, limits, "hybrid", None, None, self._look)
+        snapshot, encoder = self._index.snapshot(), self._index.encoder
+        found = search(snapshot, question, self._recipe, encoder, limits, look=self._look)
         return cast("list[Span]", found)
-
-    def size(self) -> int:
-        return self._searcher.size()
-
-    def close(self) -> None:
-        self._searcher.close()
 
 
 # The parts of a document, as documents, and where each begins in it.
