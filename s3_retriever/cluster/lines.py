@@ -14,12 +14,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from types import TracebackType
+from contextlib import closing, suppress
 from typing import NamedTuple
 
 import ray
-from typing_extensions import Self
 
 # Seconds that whoever connects has to show the secret.
 _PROMPT = 10.0
@@ -35,7 +33,7 @@ _PAUSE = 0.1
 
 
 class Line:
-    """A connection on which messages go; closed at the end of a `with` block.
+    """A connection on which messages go.
 
     Args:
         connected: A socket.
@@ -90,17 +88,6 @@ class Line:
             raise EOFError
         return content
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
 
 class Place(NamedTuple):
     """Where a worker takes lines.
@@ -131,7 +118,7 @@ def listen(serve: Callable[[Line], None]) -> Place:
     listening = socket.create_server((host, 0), family=family, backlog=_BACKLOG)
 
     def take(line: Line) -> None:
-        with line, suppress(EOFError, OSError):
+        with closing(line), suppress(EOFError, OSError):
             if line.admits(secret):
                 serve(line)
 

@@ -269,8 +269,7 @@ class ShardedIndex(S3Index):
         With `replace`, a document of another folder is deleted once the new one is there.
         """
         replace = check_flag(replace, "replace")
-        for store in self._stores:
-            store.snapshot()  # refuses before anything is written if this is closed
+        self._check_open()
         elsewhere = range(len(self._shards) - 1) if len(self.paths) > 1 else range(0)
         new: Any = documents
         if elsewhere and not replace:
@@ -457,8 +456,16 @@ class ShardedIndex(S3Index):
 
         return self._repeated(attempt)
 
+    def _check_open(self) -> None:
+        """Refuse a closed index.
+
+        Raises:
+            IndexStoreError: It is closed, gone or damaged.
+        """
+        _ = self._stores[0].manifest
+
     def _repeated(self, attempt: Callable[[float], _T], deadline: float | None = None) -> _T:
-        _ = self._stores[0].manifest  # refuses a closed index
+        self._check_open()
         began = time.monotonic()
         deadline = began + self.timeout if deadline is None else deadline
         pause = _PAUSE

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 
 import pytest
 
@@ -226,7 +227,8 @@ def test_a_line_needs_the_secret_and_outlives_errors(cluster, made):
     place = shard.ready()
     assert shard.ready() == place
     for wrong in (b"x" * 32, b"x" * 100_000):
-        with connect(place._replace(secret=wrong), 5) as line, pytest.raises((EOFError, OSError)):
+        connected = closing(connect(place._replace(secret=wrong), 5))
+        with connected as line, pytest.raises((EOFError, OSError)):
             line.receive()
 
     def asked(message):
@@ -234,7 +236,7 @@ def test_a_line_needs_the_secret_and_outlives_errors(cluster, made):
         return pickle.loads(line.receive())
 
     query = Query(QUESTION, None, Recipe(taps={}), "bm25", frozenset({"en"}))
-    with connect(place, 5) as line:
+    with closing(connect(place, 5)) as line:
         where = {"n": {"$unknown": 1}}
         request = packed(Request(query, Limits(), where))
         assert isinstance(asked(Begin(request, 1)), InputError)
