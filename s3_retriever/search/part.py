@@ -157,11 +157,10 @@ class PartSearch:
             shares = np.zeros((0, ranking.n_shares))
             if len(numbers):
                 shares = ranking.shares(ascending)[place]
-        first_scores = ranking.scores if ranking.first_scores is None else ranking.first_scores
         return Rows(
             numbers=numbers,
             scores=ranking.scores[numbers],
-            first_scores=first_scores[numbers],
+            first_scores=ranking.own_scores[numbers],
             log_odds=None if ranking.log_odds is None else ranking.log_odds[numbers],
             tokens=None if limits.token_budget is None else self._view.all_tokens(numbers),
             documents=np.stack([bounds[places], bounds[places + 1]], axis=1),

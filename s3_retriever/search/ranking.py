@@ -63,12 +63,16 @@ class Ranking:
     relevance: Relevance | None = None
     first_scores: Scores | None = None
 
+    @property
+    def own_scores(self) -> Scores:
+        """The scores of the search itself, without a second look, float64 [n]."""
+        return self.scores if self.first_scores is None else self.first_scores
+
     def relevance_of(self, number: int) -> float:
         """The relevance, 0 to 1, of a sentence that may be returned."""
         assert self.relevance is not None
         odds = None if self.log_odds is None else float(self.log_odds[number])
-        scores = self.scores if self.first_scores is None else self.first_scores
-        return self.relevance.of(float(scores[number]), odds)
+        return self.relevance.of(float(self.own_scores[number]), odds)
 
     def sources(self, first: int, last: int) -> tuple[Source, ...]:
         """The signals by which these sentences are at least average, and their best signal.

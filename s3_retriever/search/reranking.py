@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -13,7 +14,7 @@ from s3_retriever.search.fusion import rounded
 from s3_retriever.search.judging import Measures, judged, verdict
 from s3_retriever.search.parts import Ask, Steps, together
 from s3_retriever.search.ranking import Ranking
-from s3_retriever.search.selection import MISSES, Here
+from s3_retriever.search.selection import BestFirst, Here, Limits, pick
 from s3_retriever.types import Scores
 
 # What the second look adds to a score for each standard deviation, in units of the standard
@@ -117,7 +118,10 @@ def look_again(
     known = yield from together(verdict, own)
     view = Here(judged(ranking, known))
     numbers = np.array(_best(view, candidates, min_relevance), dtype=np.int64)
-    passages = [_passage(ranking, number) for number in numbers.tolist()]
+    passages = [
+        _passage(ranking, number, text)
+        for number, text in zip(numbers.tolist(), view.all_texts(numbers), strict=True)
+    ]
     gains: Scores = yield Ask(None, Candidates(ranking.scores[numbers], passages), each=True)
     added = np.zeros(len(ranking.scores))
     added[numbers] = gains
@@ -133,24 +137,19 @@ def look_again(
 
 
 def _best(view: Here, count: int, min_relevance: float) -> list[int]:
-    best: list[int] = []
     if view.best_relevance < min_relevance:
-        return best
-    misses = 0
-    for number in (number for chunk in view.sorted() for number in chunk.tolist()):
-        if view.relevance(number) >= min_relevance:
-            best.append(number)
-            misses = 0
-        else:
-            misses += 1
-        if len(best) == count or misses == MISSES:
-            break
-    return best
+        return []
+    picks = pick(
+        BestFirst(view),
+        view,
+        Limits(unique=False),
+        wanted=lambda number: view.relevance(number) >= min_relevance,
+    )
+    return [each.peak for each in islice(picks, count)]
 
 
-def _passage(ranking: Ranking, number: int) -> Passage:
+def _passage(ranking: Ranking, number: int, text: str) -> Passage:
     _, segment, ordinal = ranking.snapshot.locate(number)
     sentence = segment.sentences[ordinal]
     row = segment.document(int(sentence["document"]))
-    text = " ".join(segment.text(ordinal, ordinal).split())
     return Passage(row.id, title_of(row.metadata), int(sentence["start"]), text)

@@ -30,7 +30,7 @@ _SORTED = (64, 1_024)
 _LOOKED_UP = 32
 # Once this many sentences in a row are not relevant or do not fit into the rest of the budget, the
 # search ends.
-MISSES = 64
+_MISSES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -466,7 +466,7 @@ def pick(
     for number, score in best_first:
         if chosen.closed(number):
             continue
-        if misses == MISSES:
+        if misses == _MISSES:
             break
         if not wanted(number):
             misses += 1
