@@ -90,6 +90,11 @@ class Coactivation:
         }
 
     @property
+    def by_token(self) -> bool:
+        """Whether a feature counts for each token on which it fires, not once for a sentence."""
+        return isinstance(self._scoring, MaxToken)
+
+    @property
     def n_features(self) -> int:
         """How many features the question has at all taps."""
         return sum(len(weights) for weights in self.weights.values())
