@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _K = 32
 _REUSE = 2.0
+_LEARNING_RATE = 1e-3
 
 
 def fit(
@@ -84,6 +85,10 @@ def fit(
         float,
         typer.Option("--reuse", metavar="X", help="Average number of times a token is trained on."),
     ] = _REUSE,
+    learning_rate: Annotated[
+        float,
+        typer.Option("--learning-rate", metavar="X", help="Peak of Adam's learning rate."),
+    ] = _LEARNING_RATE,
     query_metric: Annotated[
         bool,
         typer.Option(
@@ -136,7 +141,13 @@ def fit(
     which share of the variance of keys and of values stays unexplained.
     """
     if kv:
-        _refuse_taps(taps, head, k, reuse, query_metric, add_to)
+        plain = (k, reuse, learning_rate, query_metric) == (_K, _REUSE, _LEARNING_RATE, False)
+        if not plain or taps is not None or head or add_to is not None:
+            raise InputError(
+                "--kv fits all layers, so leave out --taps, --head, --k, --reuse, --learning-rate, "
+                "--query-metric and --add-to; how many features a key and a value have is up to "
+                "the cache."
+            )
     texts = TextFiles([file.path for file in find_files(text).files])
     check_codebook_target(out)
     checkpoint = out.with_name(f"{out.name}.checkpoint")
@@ -163,6 +174,7 @@ def fit(
         "tokens": tokens,
         "reuse": reuse,
         "seed": seed,
+        "learning_rate": learning_rate,
         "query_metric": query_metric,
         "checkpoint": checkpoint,
     }
@@ -179,21 +191,6 @@ def fit(
     codebook.save(out)
     shutil.rmtree(checkpoint, ignore_errors=True)
     _give(codebook, out, as_json)
-
-
-def _refuse_taps(
-    taps: str | None,
-    head: list[str] | None,
-    k: int,
-    reuse: float,
-    query_metric: bool,
-    add_to: str | None,
-) -> None:
-    if taps is not None or head or (k, reuse) != (_K, _REUSE) or query_metric or add_to is not None:
-        raise InputError(
-            "--kv fits all layers, so leave out --taps, --head, --k, --reuse, --query-metric and "
-            "--add-to; how many features a key and a value have is up to the cache."
-        )
 
 
 def _fit_kv(

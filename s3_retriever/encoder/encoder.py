@@ -50,6 +50,8 @@ QUESTION_TITLE = "Question:"
 # A question below both sizes is short.
 _SHORT_TOKENS = 6
 _SHORT_CHARACTERS = 200
+# Far more than attention logits have.
+_LARGEST_FACTOR = 1e6
 
 
 class SentenceEncoder:
@@ -293,6 +295,8 @@ class Encoder:
         asked = seen.values[tokens].float()
         asked = asked.view(len(tokens), directions.shape[1], -1, shape.size)
         factors = torch.einsum("nkqs,fks->nkqf", asked, directions / shape.size**0.5)
+        # Whatever a codebook says, sums of these have to stay finite.
+        factors = factors.nan_to_num(0.0).clamp_(-_LARGEST_FACTOR, _LARGEST_FACTOR)
         heads = asked.shape[1] * asked.shape[2]
         return HeadQueries(factors.flatten(0, 2).cpu().numpy(), tokens.cpu().numpy().repeat(heads))
 

@@ -103,10 +103,15 @@ class Attention(ABC):
         """
 
     @abstractmethod
-    def _segment(
-        self, name: str, place: int, scored: NDArray[np.bool_] | slice, part: slice
-    ) -> NDArray[np.float32]:
-        """The same for some tokens of a segment and some of the queries [n, q]."""
+    def _fill(
+        self,
+        logits: NDArray[np.float32],
+        name: str,
+        place: int,
+        scored: NDArray[np.bool_],
+        part: slice,
+    ) -> None:
+        """Compute the same for the n scored tokens of a segment and some queries, [n, q]."""
 
     def _attention(self, name: str, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         """What logits for all queries [n, q] are as shares of each query's attention [n, q]."""
@@ -158,10 +163,10 @@ class Attention(ABC):
         """The logits of all scored tokens for some queries [n, q]."""
         logits = np.empty((len(self._scores), part.stop - part.start), dtype=np.float32)
         for place, at, scored in self._scored():
-            logits[at] = self._segment(name, place, scored, part)
+            self._fill(logits[at], name, place, scored, part)
         return logits
 
-    def _scored(self) -> Iterator[tuple[int, slice, NDArray[np.bool_] | slice]]:
+    def _scored(self) -> Iterator[tuple[int, slice, NDArray[np.bool_]]]:
         """For each segment with scored tokens its place, where their scores are, and which."""
         ends = np.append(0, np.cumsum(self._lengths))
         cuts = np.searchsorted(self._sentences, self._snapshot.bounds).tolist()
@@ -169,11 +174,9 @@ class Attention(ABC):
             if low == high:
                 continue
             segment = self._snapshot.segments[place]
-            scored: NDArray[np.bool_] | slice = slice(None)
-            if high - low < segment.n_sentences:
-                chosen = np.zeros(segment.n_sentences, dtype=np.bool_)
-                chosen[self._sentences[low:high] - self._snapshot.bounds[place]] = True
-                scored = np.repeat(chosen, segment.sentence_tokens)
+            chosen = np.zeros(segment.n_sentences, dtype=np.bool_)
+            chosen[self._sentences[low:high] - self._snapshot.bounds[place]] = True
+            scored = np.repeat(chosen, segment.sentence_tokens)
             yield place, slice(int(ends[low]), int(ends[high])), scored
 
 
@@ -186,12 +189,18 @@ class HeadAttention(Attention):
         return _logits(keys, self._queries[name].factors)
 
     @override
-    def _segment(
-        self, name: str, place: int, scored: NDArray[np.bool_] | slice, part: slice
-    ) -> NDArray[np.float32]:
+    def _fill(
+        self,
+        logits: NDArray[np.float32],
+        name: str,
+        place: int,
+        scored: NDArray[np.bool_],
+        part: slice,
+    ) -> None:
         segment = self._snapshot.segments[place]
-        keys = segment.keys(name, 0, segment.n_tokens)[scored]
-        return _logits(keys, self._queries[name].factors[part])
+        keys = segment.keys(name, 0, segment.n_tokens)
+        keys = keys if scored.all() else keys[scored]
+        logits[:] = _logits(keys, self._queries[name].factors[part])
 
 
 def _logits(keys: NDArray[np.uint8], queries: NDArray[np.float32]) -> NDArray[np.float32]:

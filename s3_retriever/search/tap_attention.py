@@ -120,12 +120,20 @@ class TapAttention(Attention):
         return _logits(fires, self._queries[name].factors)
 
     @override
-    def _segment(
-        self, name: str, place: int, scored: NDArray[np.bool_] | slice, part: slice
-    ) -> NDArray[np.float32]:
+    def _fill(
+        self,
+        logits: NDArray[np.float32],
+        name: str,
+        place: int,
+        scored: NDArray[np.bool_],
+        part: slice,
+    ) -> None:
         segment, factors = self._snapshot.segments[place], self._queries[name].factors[part]
-        logits = [_logits(fires, factors) for _, fires in _blocks(segment, name)]
-        return np.concatenate(logits)[scored]
+        done = 0
+        for first, fires in _blocks(segment, name):
+            wanted = fires[scored[first : first + len(fires)]]
+            logits[done : done + len(wanted)] = _logits(wanted, factors)
+            done += len(wanted)
 
 
 def _fires(segment: Segment, tap: str, start: int, end: int) -> NDArray[np.int32]:

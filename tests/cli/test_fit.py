@@ -134,7 +134,7 @@ def test_fit_fails_before_it_begins(tmp_path, tiny_bert):
         (tmp_path / "book", ["--head", "1.9"], "no head 1.9"),
         (tmp_path, [], "something other than a codebook"),
         (tmp_path / "book", ["--add-to", "minilm"], "needs the names of taps"),
-        (tmp_path / "book", ["--add-to", "minilm", "--taps", "key.0"], "fitted for host 'minilm'"),
+        (tmp_path / "book", ["--add-to", "minilm", "--taps", "key.0"], "as deep as the host"),
         (tmp_path / "book", ["--kv", "--query-metric"], "--kv fits all layers"),
     ):
         done = s3r(*arguments, out, *more)
