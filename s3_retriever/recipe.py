@@ -360,9 +360,10 @@ class Recipe(_Part):
         if isinstance(self.scoring, FeatureAttention):
             if self.hop is not None:
                 raise ValueError(f"hop needs scoring feature_coverage or max_token, not {kind}")
-            for name, part in self.taps.items():
-                if part.query_side != "decoder":
+            for tap, settings in self.taps.items():
+                if settings.query_side != "decoder":
+                    side = settings.query_side
                     raise ValueError(
-                        f"scoring {kind} needs query_side decoder, not {part.query_side} at {name}"
+                        f"scoring {kind} needs query_side decoder, not {side} at {tap}"
                     )
         return self

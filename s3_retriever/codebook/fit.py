@@ -453,7 +453,10 @@ class _Job:
     def _metric(self, tap: Tap) -> Tensor | None:
         """The metric of the queries at a key tap, head by head [width, width]; None without."""
         moments = self.moments.get(tap)
-        return None if moments is None else torch.block_diag(*metric_of(moments))
+        if moments is None:
+            return None
+        blocks: Tensor = torch.block_diag(*metric_of(moments))  # type: ignore[no-untyped-call]
+        return blocks
 
     def _save_progress(self) -> None:
         if self.checkpoint is None or not self.windows_read:

@@ -56,17 +56,17 @@ _DECODER_TOP_K = 256
 
 
 def paper_recipe(saes: Mapping[Tap, TopKSAE], *, literal: bool = False) -> Recipe:
-    """S3-Attention on all key taps.
+    """S3-Attention on all key taps, in union with BM25 and the edges of the context.
 
-    Kernel 8 (the paper's value for question answering), radius 64, union with BM25 and the edges
-    of the context. The paper does not state the size of the edges; 32 tokens are an assumption.
+    The paper does not state the size of the edges; 32 tokens are an assumption.
 
     Args:
         saes: The codebook's SAEs.
-        literal: Whether questions are scored by eq. 7, and encoded by the key SAE, as printed.
-            Queries are no keys: at most layers that finds nothing. Otherwise each token of the
-            question looks at features through the SAE's decoder. SAEs without mean activations,
-            which that needs, are scored by eq. 7 too.
+        literal: Whether questions are encoded by the key SAE and scored by eq. 7, as printed, with
+            kernel 8 (the paper's value for question answering) and radius 64. Queries are no keys:
+            at most layers that finds nothing. Otherwise each token of the question looks at
+            features through the SAE's decoder, and spans are the sentences that it looks at. SAEs
+            without mean activations, which that needs, are scored by eq. 7 too.
 
     Raises:
         CodebookError: There is no key tap.
@@ -87,7 +87,11 @@ def paper_recipe(saes: Mapping[Tap, TopKSAE], *, literal: bool = False) -> Recip
         scoring=FeatureAttention() if attends else MaxToken(kernel=8),
         fusion=Interleave(edge_tokens=32),
         advanced=Advanced(
-            doc_top_k=k, query_top_k=query_top_k, weight_power=1.0, idf_power=1.0, radius=64
+            doc_top_k=k,
+            query_top_k=query_top_k,
+            weight_power=1.0,
+            idf_power=1.0,
+            radius=0 if attends else 64,
         ),
     )
 

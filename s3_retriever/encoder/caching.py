@@ -181,7 +181,8 @@ class OnceEncoder(CachingEncoder):
         direction = None
         queries: Mapping[str, HeadQueries] = {}
         tap_queries: dict[str, HeadQueries] = {}
-        for side in sorted({part.query_side for part in recipe.taps.values()}):
+        # Heads and sentences may be all that a recipe scores.
+        for side in sorted({part.query_side for part in recipe.taps.values()} or {"same"}):
             whole = super().question(text, with_all_taps(recipe, self.codebook, side))
             names = [name for name, part in recipe.taps.items() if part.query_side == side]
             features |= {name: whole.features[name] for name in names if name in whole.features}

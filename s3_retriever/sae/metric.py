@@ -23,4 +23,5 @@ def metric_of(moments: Tensor) -> Tensor:
     scales = moments.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(1e-12)
     squares, directions = torch.linalg.eigh(moments / scales[..., None, None])
     lengths = (squares.clamp_min(0) + _LEAST_SQUARE).sqrt()
-    return directions * lengths[..., None, :] @ directions.mT
+    metric: Tensor = directions * lengths[..., None, :] @ directions.mT
+    return metric

@@ -344,7 +344,9 @@ def _shared(
                     tap=tap,
                     feature=feature,
                     share=float(weights[index]) * (len(where) if coactivation.by_token else 1),
-                    question_tokens=tuple(question_tokens[i] for i in np.flatnonzero(fires)),
+                    question_tokens=tuple(
+                        question_tokens[i] for i in np.flatnonzero(fires).tolist()
+                    ),
                     span_tokens=tuple(around[position].text for position in where),
                 )
             )
@@ -369,7 +371,7 @@ def _looked_at(
                     feature=feature,
                     share=float(seen.scores[where].sum()),
                     question_tokens=tuple(
-                        question_tokens[i] for i in np.unique(seen.asking[where])
+                        question_tokens[i] for i in np.unique(seen.asking[where]).tolist()
                     ),
                     span_tokens=tuple(around[i].text for i in seen.positions[where].tolist()),
                 )

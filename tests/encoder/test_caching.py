@@ -164,6 +164,7 @@ RECIPES = [
         heads=HeadsRecipe(query_heads=("1.0",)),
     ),
     Recipe(taps={"hidden.0": TapRecipe()}, heads=HeadsRecipe(query_heads=HEADS)),
+    Recipe(taps={}, heads=HeadsRecipe(query_heads=HEADS)),
     Recipe(
         taps={"key.1": TapRecipe(query_side="decoder")},
         scoring=FeatureAttention(),
