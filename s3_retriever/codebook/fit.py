@@ -520,7 +520,8 @@ def _moments(queries: Tensor, host: Host) -> Tensor:
         host: The host that they were read from.
     """
     heads = host.family.heads(host.model.config)
-    grouped = queries.float().view(len(queries), -1, heads.queries_per_key, heads.size)
+    groups = queries.shape[1] // (heads.queries_per_key * heads.size)
+    grouped = queries.float().view(-1, groups, heads.queries_per_key, heads.size)
     looking = grouped.transpose(0, 1).flatten(1, 2)
     return looking.mT @ looking
 

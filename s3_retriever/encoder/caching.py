@@ -181,8 +181,11 @@ class OnceEncoder(CachingEncoder):
         direction = None
         queries: Mapping[str, HeadQueries] = {}
         tap_queries: dict[str, HeadQueries] = {}
-        # Heads and sentences may be all that a recipe scores.
-        for side in sorted({part.query_side for part in recipe.taps.values()} or {"same"}):
+        sides: set[QuerySide] = {part.query_side for part in recipe.taps.values()}
+        if not sides:
+            # Heads and sentences may be all that a recipe scores.
+            sides.add("same")
+        for side in sorted(sides):
             whole = super().question(text, with_all_taps(recipe, self.codebook, side))
             names = [name for name, part in recipe.taps.items() if part.query_side == side]
             features |= {name: whole.features[name] for name in names if name in whole.features}

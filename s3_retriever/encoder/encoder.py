@@ -293,7 +293,8 @@ class Encoder:
         directions = directions.view(sae.features, -1, shape.size)
         tokens = torch.nonzero(~seen.sinks)[:, 0]
         asked = seen.values[tokens].float()
-        asked = asked.view(len(tokens), directions.shape[1], -1, shape.size)
+        # Without sizes that are to be found: there may be no tokens.
+        asked = asked.view(-1, directions.shape[1], shape.queries_per_key, shape.size)
         factors = torch.einsum("nkqs,fks->nkqf", asked, directions / shape.size**0.5)
         # Whatever a codebook says, sums of these have to stay finite.
         factors = factors.nan_to_num(0.0).clamp_(-_LARGEST_FACTOR, _LARGEST_FACTOR)

@@ -314,6 +314,10 @@ class TopKSAE(nn.Module):
         if (folder / ACTIVATIONS_FILE).exists():
             path, shapes = folder / ACTIVATIONS_FILE, {"mean": (features,)}
             sae.mean_activations = load_weights(path, "mean activations", shapes)["mean"]
+            if (sae.mean_activations < 0).any():
+                raise CodebookError(
+                    f"{path} has mean activations below zero; fetch or fit the codebook again."
+                )
         return sae
 
 

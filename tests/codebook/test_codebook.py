@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.codebooks import random_codebook
+from safetensors.torch import save_file
 
 from s3_retriever.codebook import Codebook
 from s3_retriever.errors import CodebookError, InputError
@@ -263,6 +264,12 @@ class TestRecipes:
         assert loaded.named_recipe("paper-literal").scoring == MaxToken(kernel=8)
         known = loaded.sae("key.1").mean_activations
         torch.testing.assert_close(known, book.sae("key.1").mean_activations)
+        for wrong in (known[1:], known - 1):
+            save_file({"mean": wrong.clone()}, tmp_path / "book/key.1/activations.safetensors")
+            with pytest.raises(CodebookError, match="fit the codebook again"):
+                Codebook.load(tmp_path / "book")
+        TopKSAE(32, 48, 6).save(tmp_path / "book/key.1")
+        assert TopKSAE.load(tmp_path / "book/key.1").mean_activations is None
 
     def test_an_unknown_name(self, book):
         with pytest.raises(CodebookError, match="Unknown recipe 'best'; use 'default', 'paper'"):

@@ -56,6 +56,9 @@ def test_a_question_looks_at_features_through_heads(case, tap, host_of, sentence
     assert recipe.scoring == FeatureAttention()
     asked = Encoder(host, book).question(sentences[2], recipe).tap_queries[tap]
 
+    nothing = Encoder(host, book).question(" ", recipe).tap_queries[tap]
+    assert nothing.factors.shape == (0, sae.features)
+
     side = Tap("query", 1, site.head)
     queries = read(host, [side], list(host.windows([Document(sentences[2])])))[side]
     heads = queries.shape[1] // shape.size
