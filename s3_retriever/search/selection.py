@@ -471,11 +471,12 @@ def pick(
         if not wanted(number):
             misses += 1
             continue
-        if chosen.repeats(number):
-            continue
         first, last = chosen.around(number, radius)
         if not chosen.fits(first, last):
             misses += 1
+            continue
+        # Asked last, since it reads the text.
+        if chosen.repeats(number):
             continue
         misses = 0
         chosen.add(number, first, last)
@@ -504,6 +505,8 @@ class _Chosen:
         self._said = said
         # The text of the sentence that was asked for last, which is the next to be chosen.
         self._asked: list[str] = []
+        # The run whose tokens were asked for last, and how many it has.
+        self._sized = ((-1, -1), 0)
         self._covered: set[int] = set()
         # By the first sentence of a document.
         self._spans: Counter[int] = Counter()
@@ -531,12 +534,12 @@ class _Chosen:
 
     def fits(self, first: int, last: int) -> bool:
         """Whether a run of sentences fits into what is left of the budget."""
-        return self.left is None or self._view.tokens(first, last) <= self.left
+        return self.left is None or self._tokens(first, last) <= self.left
 
     def add(self, number: int, first: int, last: int) -> None:
         """Choose a sentence and the run that it is widened to."""
         if self.left is not None:
-            self.left -= self._view.tokens(first, last)
+            self.left -= self._tokens(first, last)
         self._covered.update(range(first, last + 1))
         if self._limits.unique:
             self._said.update(self._asked if first == last else self._view.texts(first, last))
@@ -545,6 +548,11 @@ class _Chosen:
             self._spans[document.start] += 1
             if self._spans[document.start] == self._limits.spans_per_document:
                 insort(self._full, (document.start, document.stop))
+
+    def _tokens(self, first: int, last: int) -> int:
+        if self._sized[0] != (first, last):
+            self._sized = (first, last), self._view.tokens(first, last)
+        return self._sized[1]
 
 
 def span_of(ranking: Ranking, chosen: Pick) -> Span:
