@@ -6,17 +6,16 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from s3_retriever import Document, Recipe, S3Error
 from s3_retriever_bench.corpus import endless, source_files
-from s3_retriever_bench.processes import peak_bytes, run_alone
+from s3_retriever_bench.processes import peak_bytes, peak_resident, run_alone
 
-_PROC = Path("/proc")
 _SAMPLE_SECONDS = 0.2
 # The least number of blocks that a text is cut into.
 _BLOCKS = 16
@@ -120,31 +119,13 @@ def _numbered(documents: Iterable[Document], started: list[float]) -> Iterator[D
 def _watch(stop: threading.Event, peaks: dict[int, int]) -> None:
     """Keep the peak resident memory of every worker, by process (Linux)."""
     while not stop.wait(_SAMPLE_SECONDS):
-        for process in _descendants():
-            if peak := _peak_of_worker(process):
-                peaks[int(process.name)] = peak
+        for process in psutil.Process().children(recursive=True):
+            if _is_worker(process) and (peak := peak_resident(process.pid)):
+                peaks[process.pid] = peak
 
 
-def _peak_of_worker(process: Path) -> int:
-    """Peak resident memory of a process in bytes; 0 if it is no worker, or gone."""
+def _is_worker(process: psutil.Process) -> bool:
     try:
-        if b"Scanner" not in (process / "cmdline").read_bytes():
-            return 0
-        lines = (process / "status").read_text().splitlines()
-    except OSError:
-        return 0
-    peak = next((line for line in lines if line.startswith("VmHWM")), "VmHWM: 0 kB")
-    return int(peak.split()[1]) * 1024
-
-
-def _descendants() -> Iterator[Path]:
-    children: dict[str, list[str]] = {}
-    for process in _PROC.glob("[0-9]*"):
-        with suppress(OSError):
-            fields = (process / "stat").read_text().rpartition(")")[2].split()
-            children.setdefault(fields[1], []).append(process.name)
-    waiting = children.get((_PROC / "self").resolve().name, [])
-    while waiting:
-        name = waiting.pop()
-        yield _PROC / name
-        waiting += children.get(name, [])
+        return "Scanner" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False

@@ -15,6 +15,7 @@ from statistics import median
 from threading import Event, Semaphore
 from typing import TYPE_CHECKING, Any, get_args
 
+import psutil
 from tqdm.auto import tqdm
 
 from s3_retriever import S3Error, S3Index, Span, split_index
@@ -212,7 +213,5 @@ def _kills(
 
 def _own_bytes(pid: int) -> int:
     """Memory of a process without the files that it has mapped (Linux)."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    return 0
+    memory = psutil.Process(pid).memory_info()
+    return int(memory.rss - memory.shared)

@@ -14,13 +14,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from s3_retriever import S3Error
 from s3_retriever.host.device import is_out_of_memory
 
 OUT_OF_MEMORY = "out of memory"
-_STATUS = Path("/proc/self/status")
 # Writing 5 resets the peak (proc(5)).
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _Work = Callable[..., dict[str, Any]]
@@ -124,9 +124,11 @@ def memory_kind(device: torch.device) -> str:
     return "allocated on the GPU" if device.type == "cuda" else "resident in the process"
 
 
-def used_bytes(device: torch.device) -> int | None:
-    """Memory in use now; None on systems other than Linux."""
-    return torch.cuda.memory_allocated(device) if device.type == "cuda" else _status("VmRSS")
+def used_bytes(device: torch.device) -> int:
+    """Memory in use now."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    return int(psutil.Process().memory_info().rss)
 
 
 def reset_peak(device: torch.device) -> bool:
@@ -150,16 +152,16 @@ def peak_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     # Not `getrusage` on Linux: there a process starts with the peak of its parent.
-    peak = _status("VmHWM")
-    if peak is not None:
+    if peak := peak_resident("self"):
         return peak
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts in bytes, others in KiB.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _status(field: str) -> int | None:
+def peak_resident(process: int | str) -> int | None:
+    """Peak resident memory of a process in bytes; None if it is gone, or on other systems."""
     try:
-        lines = _STATUS.read_text(encoding="ascii").splitlines()
+        lines = Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines()
     except OSError:
         return None
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(field)), None)
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")), None)

@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import fmean, median, quantiles
 from typing import Any
 
+import psutil
 import urllib3
 
 from s3_retriever import Document, RemoteIndex, S3Error, S3Index
@@ -58,12 +59,13 @@ class _Load:
         began = time.monotonic() + _WARM_UP
         end = began + seconds
         memory: list[float] = []
+        process = psutil.Process(pid)
         with ThreadPoolExecutor(clients + 1) as pool:
             running = [pool.submit(self._client, number, began, end) for number in range(clients)]
             running.append(pool.submit(self._writer, end))
             time.sleep(_WARM_UP)
             while time.monotonic() < end:
-                memory.append(_resident_bytes(pid))
+                memory.append(process.memory_info().rss)
                 time.sleep(min(1.0, seconds / 10))
             for each in running:
                 each.result()
@@ -231,14 +233,6 @@ def _seconds(work: Callable[[], object]) -> float:
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
-
-
-def _resident_bytes(pid: int) -> float:
-    """Resident memory of a process (Linux)."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return float(line.split()[1]) * 1024
-    return 0.0
 
 
 def _memory(samples: Sequence[float]) -> dict[str, float]:

@@ -44,23 +44,16 @@ _OPENINGS = 3
 _OPEN = """\
 import json, sys, time
 from pathlib import Path
+import psutil
 from s3_retriever.index import Store
-
-def private():
-    try:
-        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return None
-    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
-
-before = private()
+process = psutil.Process()
+before = process.memory_full_info().uss
 started = time.perf_counter()
 store = Store.open(Path(sys.argv[1]))
 snapshot = store.snapshot()
 seconds = time.perf_counter() - started
-after = private()
-size = None if before is None or after is None else after - before
-print(json.dumps({"seconds": seconds, "private": size}))
+private = process.memory_full_info().uss - before
+print(json.dumps({"seconds": seconds, "private": private}))
 """
 
 
@@ -346,7 +339,7 @@ def time_opening(path: Path) -> dict[str, Any]:
 
     Returns:
         JSON values, medians of three: `open_seconds`, and `open_private_bytes`, the private
-        memory that opening took, None on systems other than Linux.
+        memory that opening took.
 
     Raises:
         IndexStoreError: It cannot be opened.
@@ -358,10 +351,9 @@ def time_opening(path: Path) -> dict[str, Any]:
             f"A fresh process could not open the index at {path} ({error}); check that the "
             "package is installed for this Python."
         ) from error
-    sizes = [opening["private"] for opening in openings if opening["private"] is not None]
     return {
         "open_seconds": round(median(opening["seconds"] for opening in openings), 4),
-        "open_private_bytes": int(median(sizes)) if sizes else None,
+        "open_private_bytes": int(median(opening["private"] for opening in openings)),
     }
 
 
