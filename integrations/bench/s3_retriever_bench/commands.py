@@ -7,19 +7,13 @@ what this project claims. Each imports its benchmark when it runs, to keep the c
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from s3_retriever import types
 from s3_retriever.errors import S3Error
-from s3_retriever.types import Mode, Split
-
-if TYPE_CHECKING:
-    from s3_retriever_bench.tables import Grid
 
 app = typer.Typer(help="Measure what this package claims.", no_args_is_help=True)
 
@@ -41,9 +35,7 @@ Host = Annotated[str, _option("HOST", f"minilm, {_CAUSAL}")]
 CodebookFolder = Annotated[
     str | None, _option("FOLDER", "The host's codebook.", "the host's shipped codebook")
 ]
-TextToIndex = Annotated[
-    list[Path] | None, _option("FILE", f"Text to index: {_PLAIN_OR_JSON}", _LIBRARY)
-]
+Text = Annotated[list[Path] | None, _option("FILE", f"Text to read: {_PLAIN_OR_JSON}", _LIBRARY)]
 Ask = Annotated[
     Path | None,
     _option(
@@ -52,6 +44,14 @@ Ask = Annotated[
         "questions made from the text",
     ),
 ]
+AskedQuestions = Annotated[int, _number("Maximum questions.")]
+Split = Annotated[types.Split, _option("SPLIT", "What is asked: test, dev (for tuning) or all.")]
+SetQuestions = Annotated[int | None, _number("Maximum questions of a set or task.", "all")]
+Paragraphs = Annotated[int, _number("Paragraphs of a mixed context.")]
+Corpus = Annotated[
+    int | None, _number("Maximum documents of a shared corpus, evidence first.", "all")
+]
+Seed = Annotated[int, _number("Seed of what is drawn and of resampling.", least=0)]
 OutFile = Annotated[Path | None, _option("FILE", "JSON file for the figures.", "not written")]
 OutFolder = Annotated[
     Path | None,
@@ -78,7 +78,7 @@ def quality(
     ],
     host: Host = "minilm",
     codebook: CodebookFolder = None,
-    split: Annotated[Split, _option("SPLIT", "Questions: test, dev (for tuning) or all.")] = "test",
+    split: Split = "test",
     method: Annotated[
         list[str] | None, _option("NAME", "Method; repeatable.", "all but hybrid-rerank")
     ] = None,
@@ -89,12 +89,10 @@ def quality(
     token_budget: Annotated[
         list[int] | None, _option("TOKENS", "Budget; repeatable.", "256, 512 and 1024", min=1)
     ] = None,
-    questions: Annotated[int | None, _number("Maximum questions of a set.", "all")] = None,
-    paragraphs: Annotated[int, _number("Paragraphs of a mixed context.")] = 60,
-    corpus: Annotated[
-        int | None, _number("Maximum documents of a shared corpus, evidence first.", "all")
-    ] = None,
-    seed: Annotated[int, _number("Seed of contexts and resampling.", least=0)] = 0,
+    questions: SetQuestions = None,
+    paragraphs: Paragraphs = 60,
+    corpus: Corpus = None,
+    seed: Seed = 0,
     out: OutFolder = None,
     fresh: Fresh = False,
 ) -> None:
@@ -102,9 +100,7 @@ def quality(
     from s3_retriever import Codebook
     from s3_retriever.calibration.question_sets import Choice
     from s3_retriever_bench.quality import run_quality
-    from s3_retriever_bench.report import write_quality
-    from s3_retriever_bench.statistics import quality_summaries
-    from s3_retriever_bench.tables import quality_tables
+    from s3_retriever_bench.report import show_quality
 
     figures = run_quality(
         data,
@@ -117,10 +113,7 @@ def quality(
         folder=out,
         fresh=fresh,
     )
-    for summary in quality_summaries(figures):
-        _print(quality_tables(summary))
-    if out is not None:
-        write_quality(figures, out)
+    show_quality(figures, out)
 
 
 @app.command()
@@ -131,21 +124,20 @@ def relevance(
     ],
     host: Host = "minilm",
     codebook: CodebookFolder = None,
-    split: Annotated[Split, _option("SPLIT", "Questions: test, dev (for tuning) or all.")] = "test",
-    mode: Annotated[Mode, _option("MODE", "Mode of the searches.")] = "hybrid",
+    split: Split = "test",
+    mode: Annotated[types.Mode, _option("MODE", "Mode of the searches.")] = "hybrid",
     token_budget: Annotated[int, _number("Tokens that a search may return.")] = 512,
-    questions: Annotated[int | None, _number("Maximum questions of a set.", "all")] = None,
-    paragraphs: Annotated[int, _number("Paragraphs of a mixed context.")] = 60,
-    corpus: Annotated[
-        int | None, _number("Maximum documents of a shared corpus, evidence first.", "all")
-    ] = None,
-    seed: Annotated[int, _number("Seed of contexts.", least=0)] = 0,
+    questions: SetQuestions = None,
+    paragraphs: Paragraphs = 60,
+    corpus: Corpus = None,
+    seed: Seed = 0,
     out: OutFile = None,
 ) -> None:
     """What the relevance floor costs in recall, and what questions without an answer get."""
     from s3_retriever import Codebook
     from s3_retriever.calibration.question_sets import Choice
     from s3_retriever_bench.relevance import run_relevance
+    from s3_retriever_bench.report import show_figures
     from s3_retriever_bench.tables import relevance_tables
 
     figures = run_relevance(
@@ -156,8 +148,7 @@ def relevance(
         mode=mode,
         token_budget=token_budget,
     )
-    _print(relevance_tables(figures))
-    _write_json(figures, out)
+    show_figures(figures, relevance_tables(figures), out)
 
 
 @app.command()
@@ -173,9 +164,7 @@ def retrieval(
     host: Host = "minilm",
     codebook: CodebookFolder = None,
     judgments: Annotated[str, _option("NAME", "Which file in qrels.")] = "test",
-    split: Annotated[
-        Split, _option("SPLIT", "Of its queries: all, or by a hash dev (for tuning) or test.")
-    ] = "all",
+    split: Split = "all",
     method: Annotated[
         list[str] | None,
         _option(
@@ -185,7 +174,7 @@ def retrieval(
         ),
     ] = None,
     queries: Annotated[int | None, _number("Maximum queries of a collection.", "all")] = None,
-    seed: Annotated[int, _number("Seed of resampling.", least=0)] = 0,
+    seed: Seed = 0,
     out: OutFolder = None,
     fresh: Fresh = False,
 ) -> None:
@@ -194,9 +183,8 @@ def retrieval(
     With --out, the runs are written in TREC's form and the index is kept.
     """
     from s3_retriever import Codebook
-    from s3_retriever_bench.report import write_retrieval
+    from s3_retriever_bench.report import show_retrieval
     from s3_retriever_bench.retrieval import Plan, run_retrieval
-    from s3_retriever_bench.tables import retrieval_tables
 
     figures = run_retrieval(
         Plan(
@@ -212,9 +200,7 @@ def retrieval(
             fresh=fresh,
         )
     )
-    _print(retrieval_tables(figures))
-    if out is not None:
-        write_retrieval(figures, out)
+    show_retrieval(figures, out)
 
 
 @app.command()
@@ -224,18 +210,19 @@ def memory(
     ] = None,
     host: Host = "minilm",
     codebook: CodebookFolder = None,
-    text: TextToIndex = None,
+    text: Text = None,
     out: OutFile = None,
 ) -> None:
     """Peak resident memory of indexing, each size in its own process."""
     from s3_retriever_bench.memory import run_memory
+    from s3_retriever_bench.report import show_figures
     from s3_retriever_bench.tables import memory_tables
 
     figures = run_memory(
         tokens or [200_000, 2_000_000], host=host, codebook=codebook, texts=text or []
     )
-    _print(memory_tables(figures), f"Peak memory, last over first: {figures['ratio']:.3f}")
-    _write_json(figures, out)
+    remark = f"Peak memory, last over first: {figures['ratio']:.3f}"
+    show_figures(figures, memory_tables(figures), out, remark)
 
 
 @app.command()
@@ -247,12 +234,13 @@ def build(
     host: Host = "minilm",
     codebook: CodebookFolder = None,
     recipe: Annotated[str, _option("RECIPE", "default, paper, or a JSON file.")] = "default",
-    text: TextToIndex = None,
+    text: Text = None,
     out: OutFile = None,
 ) -> None:
     """Speed and memory of cluster.build, by workers of one thread; needs the extra ray."""
     from s3_retriever.cli import options
     from s3_retriever_bench.building import run_building
+    from s3_retriever_bench.report import show_figures
     from s3_retriever_bench.tables import building_tables
 
     figures = run_building(
@@ -263,8 +251,7 @@ def build(
         recipe=options.recipe(recipe) or "default",
         texts=text or [],
     )
-    _print(building_tables(figures))
-    _write_json(figures, out)
+    show_figures(figures, building_tables(figures), out)
 
 
 @app.command()
@@ -274,9 +261,9 @@ def serve(
     tokens: Annotated[int, _number("Tokens of the index.")] = 100_000,
     host: Host = "minilm",
     codebook: CodebookFolder = None,
-    text: TextToIndex = None,
+    text: Text = None,
     ask: Ask = None,
-    questions: Annotated[int, _number("Maximum questions.")] = 100,
+    questions: AskedQuestions = 100,
     page: Annotated[
         bool,
         typer.Option("--page", help="Also how soon the page shows 1,000 spans, in Chromium."),
@@ -284,6 +271,7 @@ def serve(
     out: OutFile = None,
 ) -> None:
     """A served index under load while a writer changes it; fails if a result is wrong."""
+    from s3_retriever_bench.report import show_figures
     from s3_retriever_bench.serving import run_serving
     from s3_retriever_bench.tables import serving_tables
 
@@ -298,8 +286,7 @@ def serve(
         questions=questions,
         page=page,
     )
-    _print(serving_tables(figures))
-    _write_json(figures, out)
+    show_figures(figures, serving_tables(figures), out)
     if wrong := [*figures["first_errors"], *figures["first_uncommitted"]]:
         raise S3Error(f"The server failed under load: {wrong[0]}")
 
@@ -316,13 +303,14 @@ def cluster(
     kills: Annotated[int, _number("Workers to kill during searches.", least=0)] = 25,
     host: Host = "minilm",
     codebook: CodebookFolder = None,
-    text: TextToIndex = None,
+    text: Text = None,
     ask: Ask = None,
-    questions: Annotated[int, _number("Maximum questions.")] = 50,
+    questions: AskedQuestions = 50,
     out: OutFile = None,
 ) -> None:
     """A sharded index on Ray beside one index; fails if a result differs or is lost."""
     from s3_retriever_bench.cluster import run_cluster
+    from s3_retriever_bench.report import show_figures
     from s3_retriever_bench.tables import cluster_tables
 
     figures = run_cluster(
@@ -338,8 +326,7 @@ def cluster(
         ask=ask,
         questions=questions,
     )
-    _print(cluster_tables(figures))
-    _write_json(figures, out)
+    show_figures(figures, cluster_tables(figures), out)
     killed = figures["kills"]
     different = any(each["different"] for each in figures["search"].values())
     if different or killed["wrong"] or killed["errors"]:
@@ -361,18 +348,18 @@ def frameworks(
 ) -> None:
     """The integrations: how long they block an event loop, and what importing them costs."""
     from s3_retriever_bench.frameworks import run_frameworks
+    from s3_retriever_bench.report import show_figures
     from s3_retriever_bench.tables import frameworks_tables
 
     figures = run_frameworks(
         framework, host=host, codebook=codebook, calls=calls, rounds=rounds, imports=imports
     )
     claims = figures["claims"]
-    _print(
-        frameworks_tables(figures),
+    remark = (
         f"Claimed: at most {claims['late_ms_at_most']} ms late; imported in less than "
-        f"{claims['import_seconds_below']} s, without torch and transformers.",
+        f"{claims['import_seconds_below']} s, without torch and transformers."
     )
-    _write_json(figures, out)
+    show_figures(figures, frameworks_tables(figures), out, remark)
 
 
 @app.command()
@@ -380,12 +367,12 @@ def startup(
     rounds: Annotated[int, _number("How often each process runs.")] = 5, out: OutFile = None
 ) -> None:
     """A cold `s3r search` in fresh processes, beside the imports that it cannot do without."""
+    from s3_retriever_bench.report import show_figures
     from s3_retriever_bench.startup import run_startup
     from s3_retriever_bench.tables import startup_tables
 
     figures = run_startup(rounds)
-    _print(startup_tables(figures))
-    _write_json(figures, out)
+    show_figures(figures, startup_tables(figures), out)
 
 
 @app.command()
@@ -398,9 +385,9 @@ def speed(
     ] = None,
     host: Host = "minilm",
     codebook: CodebookFolder = None,
-    text: TextToIndex = None,
+    text: Text = None,
     ask: Ask = None,
-    questions: Annotated[int, _number("Maximum questions.")] = 30,
+    questions: AskedQuestions = 30,
     scan_tokens: Annotated[int, _number("Tokens to time indexing on.")] = 100_000,
     rounds: Annotated[int, _number("How often to time indexing.")] = 3,
     slow_peers: Annotated[
@@ -410,9 +397,8 @@ def speed(
     fresh: Fresh = False,
 ) -> None:
     """Indexing beside the bare host; searching beside FAISS, bm25s and rank-bm25, in one run."""
-    from s3_retriever_bench.report import write_speed
+    from s3_retriever_bench.report import show_speed
     from s3_retriever_bench.speed import run_speed
-    from s3_retriever_bench.tables import speed_tables
 
     figures = run_speed(
         tokens or [100_000, 1_000_000, 3_000_000, 10_000_000],
@@ -427,9 +413,7 @@ def speed(
         folder=out,
         fresh=fresh,
     )
-    _print(speed_tables(figures))
-    if out is not None:
-        write_speed(figures, out)
+    show_speed(figures, out)
 
 
 @app.command()
@@ -465,17 +449,14 @@ def inference(
     token_budget: Annotated[int, _number("Tokens of evidence.")] = 1024,
     new_tokens: Annotated[int, _number("Tokens of every answer.", least=2)] = 16,
     questions: Annotated[int, _number("Questions per scan.")] = 4,
-    text: Annotated[
-        list[Path] | None, _option("FILE", f"Text of the contexts: {_PLAIN_OR_JSON}", _LIBRARY)
-    ] = None,
+    text: Text = None,
     ask: Ask = None,
     out: OutFolder = None,
     fresh: Fresh = False,
 ) -> None:
     """Long contexts: scanning and answering from evidence beside a KV cache of everything."""
     from s3_retriever_bench.inference import Plan, run_inference
-    from s3_retriever_bench.report import inference_remark, write_inference
-    from s3_retriever_bench.tables import inference_tables
+    from s3_retriever_bench.report import show_inference
 
     plan = Plan(
         tokens or [],
@@ -492,10 +473,7 @@ def inference(
         folder=out,
         fresh=fresh,
     )
-    figures = run_inference(plan)
-    _print(inference_tables(figures), inference_remark(figures["settings"]))
-    if out is not None:
-        write_inference(figures, out)
+    show_inference(run_inference(plan), out)
 
 
 @app.command()
@@ -541,9 +519,9 @@ def longcontext(
     token_budget: Annotated[
         list[int] | None, _number("Tokens of evidence; repeatable.", "512, 1024 and 2048")
     ] = None,
-    split: Annotated[Split, _option("SPLIT", "Questions of a set: test, dev or all.")] = "test",
-    paragraphs: Annotated[int, _number("Paragraphs of a set's mixed context.")] = 60,
-    questions: Annotated[int | None, _number("Maximum questions of a task.", "all")] = None,
+    split: Split = "test",
+    paragraphs: Paragraphs = 60,
+    questions: SetQuestions = None,
     max_context_tokens: Annotated[
         int | None, _number("Skip questions about longer contexts.", "none skipped")
     ] = None,
@@ -573,14 +551,13 @@ def longcontext(
     haystack: Annotated[
         list[Path] | None, _option("FILE", f"Text of the haystacks: {_PLAIN_OR_JSON}", _LIBRARY)
     ] = None,
-    seed: Annotated[int, _number("Seed of questions, needles and resampling.", least=0)] = 0,
+    seed: Seed = 0,
     out: OutFolder = None,
     fresh: Fresh = False,
 ) -> None:
     """Long contexts: what the same model answers from S3's evidence, others', and all of it."""
     from s3_retriever_bench.longcontext import Plan, run_longcontext
-    from s3_retriever_bench.report import write_longcontext
-    from s3_retriever_bench.tables import longcontext_tables
+    from s3_retriever_bench.report import show_longcontext
 
     plan = Plan(
         host=host,
@@ -604,10 +581,7 @@ def longcontext(
         fresh=fresh,
         seed=seed,
     )
-    figures = run_longcontext(plan)
-    _print(longcontext_tables(figures), figures["remark"])
-    if out is not None:
-        write_longcontext(figures, out)
+    show_longcontext(run_longcontext(plan), out)
 
 
 @app.command()
@@ -621,10 +595,7 @@ def cache(
             "those shipped for the host",
         ),
     ] = None,
-    text: Annotated[
-        list[Path] | None,
-        _option("FILE", f"Text that nothing was fitted on: {_PLAIN_OR_JSON}", _LIBRARY),
-    ] = None,
+    text: Text = None,
     tokens: Annotated[
         list[int] | None, _number("Tokens of a window for perplexity; repeatable.", "1024")
     ] = None,
@@ -655,18 +626,17 @@ def cache(
             "none",
         ),
     ] = None,
-    questions: Annotated[int | None, _number("Maximum questions of a task.", "all")] = None,
+    questions: SetQuestions = None,
     decode_method: Annotated[
         list[str] | None, _option("NAME", "Method to time decoding of; repeatable.", "all")
     ] = None,
-    seed: Annotated[int, _number("Seed of resampling.", least=0)] = 0,
+    seed: Seed = 0,
     out: OutFolder = None,
     fresh: Fresh = False,
 ) -> None:
     """Key-value caches: perplexity, bytes and seconds a token of atoms, whole numbers, eviction."""
     from s3_retriever_bench.cache import Plan, run_cache
-    from s3_retriever_bench.cache_views import cache_tables
-    from s3_retriever_bench.report import write_cache
+    from s3_retriever_bench.report import show_cache
 
     plan = Plan(
         host=host,
@@ -684,10 +654,7 @@ def cache(
         fresh=fresh,
         seed=seed,
     )
-    figures = run_cache(plan)
-    _print(cache_tables(figures))
-    if out is not None:
-        write_cache(figures, out)
+    show_cache(run_cache(plan), out)
 
 
 @app.command()
@@ -737,15 +704,15 @@ def adapt(
     only_start: Annotated[
         int | None, _number("Train nothing; time the starts with N examples a side.", "not set")
     ] = None,
-    split: Annotated[Split, _option("SPLIT", "Prompts: test, dev (for tuning) or all.")] = "test",
+    split: Split = "test",
     out: OutFolder = None,
     fresh: Fresh = False,
 ) -> None:
     """Adapters: refusals learnt in a few steps by SAILS, other LoRA starts and full training."""
-    from s3_retriever_bench.adapt_tables import adapt_tables, starting_table
+    from s3_retriever_bench.adapt_tables import starting_table
     from s3_retriever_bench.adapting import STARTS, Plan, run_adapt, run_starting
     from s3_retriever_bench.behaviour import Sources
-    from s3_retriever_bench.report import write_adapt
+    from s3_retriever_bench.report import show_adapt, show_tables
 
     plan = Plan(
         Sources(harmful, benign, contrast, text),
@@ -769,12 +736,9 @@ def adapt(
     )
     if only_start is not None:
         remark = f"sails compares {only_start} examples on each side."
-        _print([starting_table(run_starting(plan, only_start))], remark)
-        return
-    figures = run_adapt(plan)
-    _print(adapt_tables(figures))
-    if out is not None:
-        write_adapt(figures, out)
+        show_tables([starting_table(run_starting(plan, only_start))], remark)
+    else:
+        show_adapt(run_adapt(plan), out)
 
 
 @app.command()
@@ -787,22 +751,9 @@ def recovery(
     """The theory of SAILS on made-up features: subspaces found through SAEs and among neurons."""
     from s3_retriever_bench.adapt_tables import recovery_tables
     from s3_retriever_bench.recovery import draw_recovery, run_recovery
+    from s3_retriever_bench.report import show_figures
 
     figures = run_recovery(seeds)
-    _print(recovery_tables(figures))
+    show_figures(figures, recovery_tables(figures), out and out / "recovery.json")
     if out is not None:
-        _write_json(figures, out / "recovery.json")
         draw_recovery(figures, out / "recovery")
-
-
-def _print(grids: Iterable[Grid], remark: str = "") -> None:
-    for grid in grids:
-        Console().print(grid.rich(), "")
-    if remark:
-        Console().print(remark)
-
-
-def _write_json(figures: dict[str, Any], out: Path | None) -> None:
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(figures, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""The files of a run: figures as JSON, tables as a Markdown page, and pictures."""
+"""What a command shows: tables in the terminal, figures as JSON, a Markdown page, and pictures."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from s3_retriever_bench import plots
 from s3_retriever_bench.adapt_tables import adapt_tables
 from s3_retriever_bench.cache_views import cache_tables, draw_cache
 from s3_retriever_bench.statistics import quality_summaries
 from s3_retriever_bench.tables import (
+    Grid,
     inference_tables,
     longcontext_tables,
     quality_tables,
@@ -25,93 +28,84 @@ Figures = Mapping[str, Any]
 _STAR = "A star marks a difference whose interval leaves 0 out.\n"
 
 
-def write_quality(figures: Figures, folder: Path) -> None:
-    """Write `quality.json`, `quality.md`, and the pictures `recall` and `cost`."""
-    page = ["# Evidence retrieval under a token budget\n", *_provenance(figures)]
-    for summary in quality_summaries(figures):
-        page.append(f"## {summary.name}\n")
-        page += [grid.markdown() for grid in quality_tables(summary)]
-    _write(figures, [*page, _STAR], folder, "quality")
-    plots.draw_quality(list(quality_summaries(figures)), folder)
+def show_quality(figures: Figures, folder: Path | None) -> None:
+    """Print the tables of `quality`; write them, and the pictures `recall` and `cost`."""
+    summaries = list(quality_summaries(figures))
+    page: list[Grid | str] = []
+    for summary in summaries:
+        page += [f"## {summary.name}\n", *quality_tables(summary)]
+    title = "Evidence retrieval under a token budget"
+    show_run(figures, [*page, _STAR], folder, "quality", title)
+    if folder is not None:
+        plots.draw_quality(summaries, folder)
 
 
-def write_retrieval(figures: Figures, folder: Path) -> None:
-    """Write `retrieval.json` and `retrieval.md`."""
-    page = ["# Documents ranked for queries\n", *_provenance(figures)]
-    page += [grid.markdown() for grid in retrieval_tables(figures)]
-    _write(figures, [*page, _STAR], folder, "retrieval")
+def show_retrieval(figures: Figures, folder: Path | None) -> None:
+    """Print the tables of `retrieval`, and write them."""
+    page = [*retrieval_tables(figures), _STAR]
+    show_run(figures, page, folder, "retrieval", "Documents ranked for queries")
 
 
-def write_speed(figures: Figures, folder: Path) -> None:
-    """Write `speed.json`, `speed.md`, and the pictures `speed` and `bars`."""
-    page = ["# Speed\n", *_provenance(figures)]
-    page += [grid.markdown() for grid in speed_tables(figures)]
-    skipped = skipped_searches(figures)
-    if skipped:
+def show_speed(figures: Figures, folder: Path | None) -> None:
+    """Print the tables of `speed`; write them, and the pictures `speed` and `bars`."""
+    page: list[Grid | str] = [*speed_tables(figures)]
+    if skipped := skipped_searches(figures):
         page.append(_sentence("Left out", skipped))
     page.append("![Search without the host against tokens](speed.svg)\n")
     page.append("![What the host has of indexing and searching](bars.svg)\n")
-    _write(figures, page, folder, "speed")
-    plots.draw_speed(figures, folder)
+    show_run(figures, page, folder, "speed", "Speed")
+    if folder is not None:
+        plots.draw_speed(figures, folder)
 
 
-def write_inference(figures: Figures, folder: Path) -> None:
-    """Write `inference.json`, `inference.md`, and the picture `inference`."""
-    page = ["# Inference\n"]
+def show_inference(figures: Figures, folder: Path | None) -> None:
+    """Print the tables of `inference`; write them, and the picture `inference`."""
+    picture = "![Time to first token and peak memory against tokens](inference.svg)\n"
+    page = [*inference_tables(figures), picture]
     remark = inference_remark(figures["settings"])
-    if remark:
-        page.append(f"{remark}\n")
-    page += _provenance(figures)
-    page += [grid.markdown() for grid in inference_tables(figures)]
-    page.append("![Time to first token and peak memory against tokens](inference.svg)\n")
-    _write(figures, page, folder, "inference")
-    plots.draw_inference(figures, folder)
+    show_run(figures, page, folder, "inference", "Inference", remark)
+    if folder is not None:
+        plots.draw_inference(figures, folder)
 
 
-def write_longcontext(figures: Figures, folder: Path) -> None:
-    """Write `longcontext.json`, `longcontext.md`, and the pictures `scores` and `needle`.
+def show_longcontext(figures: Figures, folder: Path | None) -> None:
+    """Print the tables of `longcontext`; write them, and the pictures `scores` and `needle`.
 
     Omits the picture of what was not measured.
     """
-    page = ["# Long contexts\n"]
-    if figures["remark"]:
-        page.append(f"{figures['remark']}\n")
-    page += _provenance(figures)
-    page += [grid.markdown() for grid in longcontext_tables(figures)]
-    page.append(_STAR)
-    if figures["questions"]["task"]:
+    page = [*longcontext_tables(figures), _STAR]
+    asked, needles = figures["questions"]["task"], figures["needles"]
+    if asked:
         page.append("![What is left of the answers against the budget](scores.svg)\n")
-    if figures["needles"]:
+    if needles:
         page.append("![Needles found by length and depth](needle.svg)\n")
-    _write(figures, page, folder, "longcontext")
-    if figures["questions"]["task"]:
+    show_run(figures, page, folder, "longcontext", "Long contexts", figures["remark"])
+    if folder is not None and asked:
         plots.draw_scores(figures, folder)
-    if figures["needles"]:
+    if folder is not None and needles:
         plots.draw_needles(figures, folder)
 
 
-def write_cache(figures: Figures, folder: Path) -> None:
-    """Write `cache.json`, `cache.md`, and the pictures `perplexity` and, with atoms, `elbow`."""
-    page = ["# Key-value caches\n", *_provenance(figures)]
-    page += [grid.markdown() for grid in cache_tables(figures)]
-    page.append("![Perplexity against bytes a token](perplexity.svg)\n")
+def show_cache(figures: Figures, folder: Path | None) -> None:
+    """Print the tables of `cache`; write them, `perplexity` and, with atoms, `elbow`."""
+    page = [*cache_tables(figures), "![Perplexity against bytes a token](perplexity.svg)\n"]
     if figures["unexplained"]:
         page.append("![What atoms leave unexplained, by layer](elbow.svg)\n")
-    _write(figures, page, folder, "cache")
-    draw_cache(figures, folder)
+    show_run(figures, page, folder, "cache", "Key-value caches")
+    if folder is not None:
+        draw_cache(figures, folder)
 
 
-def write_adapt(figures: Figures, folder: Path) -> None:
-    """Write `adapt.json`, without the answers, which the parts keep, and `adapt.md`."""
+def show_adapt(figures: Figures, folder: Path | None) -> None:
+    """Print the tables of `adapt`, and write them without the answers, which the parts keep."""
     runs = {
         start: {
             seed: {k: v for k, v in part.items() if k != "answers"} for seed, part in seeds.items()
         }
         for start, seeds in figures["runs"].items()
     }
-    page = ["# Adapters that learn to refuse\n", *_provenance(figures)]
-    page += [grid.markdown() for grid in adapt_tables(figures)]
-    _write({**figures, "runs": runs}, page, folder, "adapt")
+    title = "Adapters that learn to refuse"
+    show_run({**figures, "runs": runs}, adapt_tables(figures), folder, "adapt", title)
 
 
 def inference_remark(settings: Figures) -> str:
@@ -127,10 +121,51 @@ def inference_remark(settings: Figures) -> str:
     )
 
 
-def _write(figures: Figures, page: Iterable[str], folder: Path, name: str) -> None:
+def show_run(
+    figures: Figures,
+    page: Iterable[Grid | str],
+    folder: Path | None,
+    name: str,
+    title: str,
+    remark: str = "",
+) -> None:
+    """Print the tables of a run; with a folder, write `NAME.json` and `NAME.md`.
+
+    Args:
+        figures: JSON values with `settings`, `machine` and `versions`.
+        page: Tables, and Markdown that only the file has.
+        folder: Where to write; None prints only.
+        name: Name of the files.
+        title: Heading of the page.
+        remark: What has to be known to read the figures.
+    """
+    parts = list(page)
+    show_tables((part for part in parts if isinstance(part, Grid)), remark)
+    if folder is None:
+        return
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(compact(dict(figures)) + "\n", encoding="utf-8")
-    (folder / f"{name}.md").write_text("\n".join(page), encoding="utf-8")
+    lines = [f"# {title}\n", *([f"{remark}\n"] if remark else ()), *_provenance(figures)]
+    lines += [part.markdown() if isinstance(part, Grid) else part for part in parts]
+    (folder / f"{name}.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def show_figures(
+    figures: Figures, grids: Iterable[Grid], path: Path | None, remark: str = ""
+) -> None:
+    """Print tables; with a path, write the figures there as JSON."""
+    show_tables(grids, remark)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def show_tables(grids: Iterable[Grid], remark: str = "") -> None:
+    """Print tables, then a remark if there is one."""
+    for grid in grids:
+        Console().print(grid.rich(), "")
+    if remark:
+        Console().print(remark)
 
 
 def compact(value: Any, depth: int = 0) -> str:

@@ -25,7 +25,7 @@ from s3_retriever_bench.behaviour import (
 from s3_retriever_bench.finetuning import Chat, answer_losses
 from s3_retriever_bench.recovery import draw_recovery, run_recovery
 from s3_retriever_bench.refusing import refuses, written_refusals
-from s3_retriever_bench.report import write_adapt
+from s3_retriever_bench.report import show_adapt
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
 
@@ -200,7 +200,7 @@ def test_every_start_is_measured_and_a_run_resumes(plan, monkeypatch, tmp_path):
     monkeypatch.setattr(adapting._Bench, "run", lambda *_: pytest.fail("measured again"))
     again = run_adapt(plan)
     assert again["runs"] == figures["runs"]
-    write_adapt(again, tmp_path)
+    show_adapt(again, tmp_path)
     assert (
         "answers" not in json.loads((tmp_path / "adapt.json").read_text())["runs"]["untrained"]["0"]
     )

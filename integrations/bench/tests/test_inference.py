@@ -36,7 +36,7 @@ from s3_retriever_bench.processes import (
     run_alone,
     used_bytes,
 )
-from s3_retriever_bench.report import inference_remark, write_inference
+from s3_retriever_bench.report import inference_remark, show_inference
 from s3_retriever_bench.tables import inference_tables
 
 TINY = Shape("llama", 2, 32, 4, 2, 8, 64, 600, (256,))
@@ -305,7 +305,7 @@ def test_a_length_without_memory_does_not_end_the_run(tmp_path, text, monkeypatc
     plan = Plan([512, 256], [900], shape="tiny", texts=[text], folder=tmp_path / "out")
     figures = run_inference(plan)
     assert list(figures["sizes"]) == ["256", "512", "900"]
-    write_inference(figures, tmp_path / "out")
+    show_inference(figures, tmp_path / "out")
     page = (tmp_path / "out" / "inference.md").read_text()
     assert "| full KV | 1.00 | out of memory | - |" in page
     assert "| full KV over S3, first | 2.00 | - | - |" in page
