@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 
 from s3_retriever import InputError
 from s3_retriever.types import Split
+from s3_retriever_bench.corpus import parsed_file, string
 from s3_retriever_bench.refusing import written_refusals
 
 Pair = tuple[str, str]
@@ -151,13 +151,5 @@ def _digest(prompt: str) -> int:
 
 
 def _rows(path: Path, *fields: str) -> list[Any]:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [_row(line, f"Line {number} of {path}", fields) for number, line in enumerate(lines, 1)]
-
-
-def _row(line: str, name: str, fields: Sequence[str]) -> tuple[str, ...]:
-    try:
-        record = json.loads(line)
-        return tuple(str(record[field]) for field in fields)
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{name} is not an object with {' and '.join(fields)}.") from error
+    wanted = f"a JSON object with {' and '.join(fields)}"
+    return list(parsed_file(path, lambda row: tuple(string(row, f) for f in fields), wanted))

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from s3_retriever import Document, InputError
 from s3_retriever.calibration.question_sets import split_of
 from s3_retriever.types import Split
+from s3_retriever_bench.corpus import parsed_file, string
 from s3_retriever_bench.storage import files_digest
 
 # Scores of documents by the id of the query and the document.
 Run = dict[str, dict[str, float]]
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,60 +55,52 @@ def read_collection(
     """
     corpus, asked = folder / "corpus.jsonl", folder / "queries.jsonl"
     grades = folder / "qrels" / f"{judgments}.tsv"
-    judged: dict[str, dict[str, int]] = {}
-    for query, document, grade in _each(grades, _judgment):
-        if split in ("all", split_of(query)):
-            judged.setdefault(query, {})[document] = grade
-    # As in trec_eval, a query without a relevant document is not asked.
-    judged = {query: its for query, its in judged.items() if any(g > 0 for g in its.values())}
-    texts = dict(_each(asked, _query))
+    try:
+        judged = _judged(grades, split)
+        texts = dict(parsed_file(asked, _query, "a JSON object with _id and text"))
+        documents = tuple(parsed_file(corpus, _document, "a JSON object with _id and text"))
+    except OSError as error:
+        raise InputError(
+            f"{error.filename} cannot be read: {error.strerror}; a collection in BEIR's form has "
+            "corpus.jsonl, queries.jsonl and qrels/NAME.tsv."
+        ) from error
     names = [query for query in judged if query in texts][:queries]
     if not names:
         raise InputError(f"{folder} has no judged query of split {split!r}; choose another.")
     return Collection(
         folder.resolve().name,
-        tuple(_each(corpus, _document)),
+        documents,
         {query: texts[query] for query in names},
         {query: judged[query] for query in names},
         files_digest([corpus, asked, grades], (split, queries)),
     )
 
 
-def _document(line: str) -> Document:
-    row = json.loads(line)
+def _document(row: Mapping[str, Any]) -> Document:
     title = row.get("title") or ""
-    return Document(row["text"], str(row["_id"]), {"title": title} if title else {})
+    return Document(string(row, "text"), str(row["_id"]), {"title": title} if title else {})
 
 
-def _query(line: str) -> tuple[str, str]:
-    row = json.loads(line)
-    return str(row["_id"]), str(row["text"])
+def _query(row: Mapping[str, Any]) -> tuple[str, str]:
+    return str(row["_id"]), string(row, "text")
 
 
-def _judgment(line: str) -> tuple[str, str, int]:
-    ((query, document, grade),) = csv.reader([line], delimiter="\t")
-    return query, document, int(grade)
-
-
-def _each(path: Path, parse: Callable[[str], _T]) -> Iterator[_T]:
-    try:
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                header = number == 1 and path.suffix == ".tsv" and line.startswith("query")
-                if line.strip() and not header:
-                    yield _parsed(path, number, parse, line.rstrip("\n"))
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read: {error.strerror}; a collection in BEIR's form has "
-            "corpus.jsonl, queries.jsonl and qrels/NAME.tsv."
-        ) from error
-
-
-def _parsed(path: Path, number: int, parse: Callable[[str], _T], line: str) -> _T:
-    try:
-        return parse(line)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}, line {number}, does not have BEIR's form: {error!r}") from error
+def _judged(path: Path, split: Split) -> dict[str, dict[str, int]]:
+    """Grades by query and document; a query without a relevant one is left out, as in trec_eval."""
+    judged: dict[str, dict[str, int]] = {}
+    with path.open(encoding="utf-8", newline="") as lines:
+        for number, row in enumerate(csv.reader(lines, delimiter="\t"), 1):
+            if not row or (number == 1 and row[0].startswith("query")):
+                continue
+            try:
+                query, document, grade = row[0], row[1], int(row[2])
+            except (ValueError, IndexError) as error:
+                raise InputError(
+                    f"{path}, line {number}, is not a query, a document and a grade: {error}"
+                ) from error
+            if split in ("all", split_of(query)):
+                judged.setdefault(query, {})[document] = grade
+    return {query: its for query, its in judged.items() if any(g > 0 for g in its.values())}
 
 
 def write_run(path: Path, run: Run, tag: str) -> None:

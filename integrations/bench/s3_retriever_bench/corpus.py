@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, islice
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
 from s3_retriever import Document, InputError
 from s3_retriever.host.windows import OffsetTokenizer
 from s3_retriever.text.sentences import split_sentences
+
+_T = TypeVar("_T")
 
 _DOCUMENT_CHARACTERS = 4_000
 _WARM_UP_QUESTIONS = 10
@@ -46,9 +49,9 @@ def documents(files: Sequence[Path]) -> Iterator[Document]:
     for number, path in enumerate(files):
         name = f"{number}-{path.name}"
         if path.suffix.lower() == ".jsonl":
-            for line, record in _records(path, "text", "a string as its field 'text'"):
-                title = record.get("title")
-                yield Document(record["text"], f"{name}/{line}", {"title": title} if title else {})
+            rows = parsed_file(path, _text_and_title, "a JSON object with text")
+            for line, (written, title) in enumerate(rows, 1):
+                yield Document(written, f"{name}/{line}", {"title": title} if title else {})
         else:
             text = path.read_text(encoding="utf-8", errors="replace")
             for start in range(0, len(text), _DOCUMENT_CHARACTERS):
@@ -141,8 +144,7 @@ def choose_questions(ask: Path | None, files: Sequence[Path], count: int) -> Que
 
 def _asked(path: Path) -> Iterator[str]:
     if path.suffix.lower() == ".jsonl":
-        for _, record in _records(path, "question", "a question in its field 'question'"):
-            yield record["question"]
+        yield from parsed_file(path, _question, "a JSON object with question")
     else:
         with path.open(encoding="utf-8-sig", errors="replace") as lines:
             yield from (line.strip() for line in lines if line.strip())
@@ -160,20 +162,70 @@ def _made(files: Sequence[Path]) -> Iterator[str]:
             yield " ".join(sentences[generator.integers(len(sentences))][::2])
 
 
-def _records(path: Path, field: str, wanted: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line numbers and objects of a JSON Lines file, each with a string as `field`."""
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
+def _text_and_title(row: Mapping[str, Any]) -> tuple[str, Any]:
+    return string(row, "text"), row.get("title")
+
+
+def _question(row: Mapping[str, Any]) -> str:
+    if not (question := string(row, "question")).strip():
+        raise ValueError("question is empty")
+    return question
+
+
+def parsed_file(path: Path, parse: Callable[[Any], _T], wanted: str) -> Iterator[_T]:
+    """As `parsed`, of a file, which may be damaged.
+
+    Raises:
+        InputError: A line cannot be used.
+        OSError: The file cannot be read.
+    """
+    with path.open(encoding="utf-8-sig", errors="replace") as lines:
+        yield from parsed(path, lines, parse, wanted)
+
+
+def parsed(
+    name: object, lines: Iterable[str], parse: Callable[[Any], _T], wanted: str
+) -> Iterator[_T]:
+    """What a function makes of each line of JSON Lines that is not blank.
+
+    Args:
+        name: Where the lines are from.
+        lines: The lines.
+        parse: Takes an object; raises ValueError or KeyError if it cannot use it.
+        wanted: What a line should be.
+
+    Raises:
+        InputError: A line cannot be used.
+    """
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
             try:
-                record = json.loads(line)
-                text = record[field]
-            except (ValueError, TypeError, KeyError):
-                text = None
-            # A document may be empty, a question may not.
-            if not isinstance(text, str) or (field == "question" and not text.strip()):
+                result = parse(_json_object(line))
+            except (ValueError, KeyError, RecursionError) as error:
                 raise InputError(
-                    f"{path} cannot be used: line {number} is not a JSON object with {wanted}."
-                )
-            yield number, record
+                    f"{name}, line {number}, cannot be used ({error}); a line is {wanted}."
+                ) from error
+            yield result
+
+
+def _json_object(line: str) -> dict[str, Any]:
+    row = json.loads(line)
+    if not isinstance(row, dict):
+        raise ValueError("it is not a JSON object")  # noqa: TRY004 - one kind for all
+    return row
+
+
+def string(row: Mapping[str, Any], field: str) -> str:
+    """A field that has to be a text.
+
+    Raises:
+        ValueError: It is missing, no string, or not valid Unicode.
+    """
+    value = row.get(field)
+    if not isinstance(value, str):
+        raise ValueError(f"{field} is missing or not a string")  # noqa: TRY004 - one kind for all
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{field} has a lone surrogate, which is not valid Unicode") from None
+    return value

@@ -22,6 +22,7 @@ from huggingface_hub import hf_hub_download
 from s3_retriever import Document, InputError
 from s3_retriever.calibration.public_sets import PUBLIC, load_set
 from s3_retriever.calibration.question_sets import Choice, build_task
+from s3_retriever_bench.corpus import parsed, string
 from s3_retriever_bench.metrics import MetricName, score
 from s3_retriever_bench.storage import text_digest
 
@@ -31,6 +32,7 @@ _REPOSITORY = "THUDM/LongBench"
 _ARCHIVE = "data.zip"
 # Names of tasks become parts of file names.
 _NAME = re.compile(r"[\w.-]+")
+_ROW = "a JSON object with dataset, answers, and either context and input, or prompt"
 
 _PASSAGES = (
     "Answer the question based on the given passages. Only give me the answer and do not output "
@@ -217,7 +219,7 @@ def parse_sample(row: Mapping[str, Any]) -> Sample:
     Raises:
         ValueError: The row is not of that form; the message says why.
     """
-    task = task_named(_text(row, "dataset"))
+    task = task_named(string(row, "dataset"))
     if not _NAME.fullmatch(task.name):
         raise ValueError(f"dataset {task.name!r} may have only letters, digits and '_-.'")
     answers = row.get("answers")
@@ -236,7 +238,7 @@ def parse_sample(row: Mapping[str, Any]) -> Sample:
 
 
 def _parts(task: Task, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    prompt = _text(row, "prompt") if "prompt" in row else _written(task, row)
+    prompt = string(row, "prompt") if "prompt" in row else _written(task, row)
     # Samples of LongBench ask some tasks with the prompt of another.
     for known in (task, *TASKS.values()):
         parts = known.take_apart(prompt)
@@ -244,29 +246,18 @@ def _parts(task: Task, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
             return parts
     if "context" not in row or "question" not in row:
         raise ValueError("prompt fits no task of LongBench, and context and question are missing")
-    before, context, after = prompt.partition(_text(row, "context"))
+    before, context, after = prompt.partition(string(row, "context"))
     if not context:
         raise ValueError("prompt does not contain the context")
-    return before, context, after, _text(row, "question")
+    return before, context, after, string(row, "question")
 
 
 def _written(task: Task, row: Mapping[str, Any]) -> str:
     """The task's prompt around a context and a question, which may contain braces."""
     field = "input" if "input" in row else "question"
-    question = _text(row, field) if "{input}" in task.prompt else ""
+    question = string(row, field) if "{input}" in task.prompt else ""
     before, _, rest = task.prompt.partition("{context}")
-    return f"{before}{_text(row, 'context')}{rest.replace('{input}', question)}"
-
-
-def _text(row: Mapping[str, Any], field: str) -> str:
-    value = row.get(field)
-    if not isinstance(value, str):
-        raise ValueError(f"{field} is missing or not a string")  # noqa: TRY004 - one kind for all
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{field} has a lone surrogate, which is not valid Unicode") from None
-    return value
+    return f"{before}{string(row, 'context')}{rest.replace('{input}', question)}"
 
 
 def read_samples(sources: Sequence[str], names: Sequence[str], choice: Choice) -> list[Sample]:
@@ -343,7 +334,7 @@ def choose(samples: Iterable[Sample], questions: int | None, seed: int) -> list[
 def _file(path: Path) -> list[Sample]:
     try:
         with path.open(encoding="utf-8-sig") as lines:
-            samples = list(_lines(str(path), lines))
+            samples = list(parsed(path, lines, parse_sample, _ROW))
     except OSError as error:
         raise InputError(
             f"{path} cannot be read ({error.strerror}); pass a JSON Lines file in LongBench's form "
@@ -367,20 +358,4 @@ def _public(name: str) -> Iterator[Sample]:
             f"Public LongBench ({_REPOSITORY} on the Hub) is out of reach; check the connection, "
             f"or pass files to --data instead ({error})."
         ) from error
-    yield from _lines(f"{_REPOSITORY} {name}", lines)
-
-
-def _lines(name: str, lines: Iterable[str]) -> Iterator[Sample]:
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError("it is not a JSON object")  # noqa: TRY004 - reported like the others
-            yield parse_sample(row)
-        except (ValueError, RecursionError) as error:
-            raise InputError(
-                f"{name}, line {number}, cannot be used ({error}); a line is a JSON object with "
-                "dataset, answers, and either context and input, or prompt."
-            ) from error
+    yield from parsed(f"{_REPOSITORY} {name}", lines, parse_sample, _ROW)

@@ -232,7 +232,7 @@ def test_bad_input(plan, sources, tmp_path):
     broken = tmp_path / "broken.jsonl"
     broken.write_text('{"prompt": "a"}\n')
     for changed in (sources._replace(harmful=broken), sources._replace(contrast=broken)):
-        with pytest.raises(InputError, match=r"Line 1 of .* is not an object with prompt and"):
+        with pytest.raises(InputError, match=r"line 1, .* object with prompt and"):
             run_adapt(replace(plan, sources=changed))
     broken.write_text('{"prompt": "a", "answer": "b"}\n')
     with pytest.raises(InputError, match=r"have no .* prompts"):

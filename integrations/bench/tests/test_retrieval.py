@@ -67,7 +67,7 @@ def test_collections_of_another_form_are_refused_in_a_sentence(folder, tmp_path)
     broken = tmp_path / "broken"
     (broken / "qrels").mkdir(parents=True)
     (broken / "qrels" / "test.tsv").write_text("q0\td0\tmuch\n")
-    with pytest.raises(InputError, match=r"test.tsv, line 1, does not have BEIR's form"):
+    with pytest.raises(InputError, match=r"test\.tsv, line 1, is not a query"):
         read_collection(broken)
 
 
