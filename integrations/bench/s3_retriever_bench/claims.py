@@ -73,7 +73,7 @@ def inference_claims(sizes: Figures) -> Iterator[Claim]:
     """Claims about the lengths of a run of `inference`; a failed way counts as not measured."""
     measured = [int(size) for size, row in sizes.items() if done(row, "s3")]
     yield from _first_tokens(sizes)
-    yield from _growth(sizes, measured)
+    yield from _growth_claims(sizes, measured)
     yield _beside_full(sizes, max(measured, default=0))
 
 
@@ -91,10 +91,10 @@ def _first_tokens(sizes: Figures) -> Iterator[Claim]:
         wait = row["s3"][f"{name}_token_seconds"] if row else None
         ratio = row["full"]["first_token_seconds"] / wait if wait else None
         claim = f"First token, full KV over S3 {name}{at}"
-        yield Claim(claim, "at least", bound, _rounded(ratio))
+        yield Claim(claim, "at least", bound, rounded(ratio))
 
 
-def _growth(sizes: Figures, measured: Sequence[int]) -> Iterator[Claim]:
+def _growth_claims(sizes: Figures, measured: Sequence[int]) -> Iterator[Claim]:
     """From the smallest length at which S3 was measured to the largest."""
     ends, scan, memory = "", None, None
     if len(measured) > 1:
@@ -103,8 +103,8 @@ def _growth(sizes: Figures, measured: Sequence[int]) -> Iterator[Claim]:
         small, large = sizes[str(low)]["s3"], sizes[str(high)]["s3"]
         scan = (large["scan_seconds"] / large["tokens"]) / (small["scan_seconds"] / small["tokens"])
         memory = large["peak_bytes"] / small["peak_bytes"]
-    yield Claim(f"Scan s/token{ends}", "at most", 1.1, _rounded(scan))
-    yield Claim(f"Peak memory, S3{ends}", "at most", 1.1, _rounded(memory))
+    yield Claim(f"Scan s/token{ends}", "at most", 1.1, rounded(scan))
+    yield Claim(f"Peak memory, S3{ends}", "at most", 1.1, rounded(memory))
 
 
 def _beside_full(sizes: Figures, last: int) -> Claim:
@@ -114,7 +114,7 @@ def _beside_full(sizes: Figures, last: int) -> Claim:
         return Claim("Peak memory, S3 over full KV", "below", 1, None)
     ratio = sizes[str(last)]["s3"]["peak_bytes"] / row["full"]["peak_bytes"]
     claim = f"Peak memory, S3 ({last:,}) over full KV ({tokens:,})"
-    return Claim(claim, "below", 1, _rounded(ratio))
+    return Claim(claim, "below", 1, rounded(ratio))
 
 
 def _largest(sizes: Figures, *ways: str) -> tuple[int, Figures]:
@@ -128,7 +128,7 @@ def longcontext_claims(figures: Figures) -> Iterator[Claim]:
     summary = LongContextSummary(figures)
 
     def ratio(name: str, bound: float, method: str, other: str, measure: Measure | Wait) -> Claim:
-        return Claim(name, "at least", bound, _rounded(summary.ratio(method, other, measure)))
+        return Claim(name, "at least", bound, rounded(summary.ratio(method, other, measure)))
 
     at = f"@{summary.middle:,}"
     # The paper's hybrid keeps 97.7 to 99.3 % of the score (S3-Attention, table 1); its S3 alone
@@ -146,7 +146,7 @@ def longcontext_claims(figures: Figures) -> Iterator[Claim]:
         for share in by_method["hybrid"]["found"]
     ]
     measured = fmean(shares) if shares else None
-    yield Claim("Needles in the evidence, hybrid", "at least", 0.99, _rounded(measured))
+    yield Claim("Needles in the evidence, hybrid", "at least", 0.99, rounded(measured))
 
 
 # The default budget of `AtomCache`, and by how much its perplexity may be higher at a length.
@@ -159,17 +159,17 @@ def cache_claims(figures: Figures) -> Iterator[Claim]:
     summary, size = CacheSummary(figures), figures["bytes_per_token"]
     atoms = _ATOMS in size
     share = size[_ATOMS] / size["exact"] if atoms else None
-    yield Claim(f"Bytes a token, {_ATOMS} over exact", "at most", 0.25, _rounded(share))
+    yield Claim(f"Bytes a token, {_ATOMS} over exact", "at most", 0.25, rounded(share))
     for length, bound in _INCREASES.items():
         known = atoms and length in summary.lengths
         increase = 1 + summary.increase(_ATOMS, length).mean if known else None
         claim = f"Perplexity, {_ATOMS} over exact ({length:,})"
-        yield Claim(claim, "at most", bound, _rounded(increase))
+        yield Claim(claim, "at most", bound, rounded(increase))
     known = atoms and "int4" in size and bool(summary.lengths)
     length = summary.lengths[0] if known else 0
     against = 1 + summary.increase(_ATOMS, length, "int4").mean if known else None
     at = f" ({length:,})" if known else ""
-    yield Claim(f"Perplexity, {_ATOMS} over int4{at}", "below", 1, _rounded(against))
+    yield Claim(f"Perplexity, {_ATOMS} over int4{at}", "below", 1, rounded(against))
     last = max(map(int, figures["decoding"]), default=0)
     row = figures["decoding"].get(str(last), {}).get(_ATOMS)
     for name, column in (("Seconds", "ratio"), ("Processor seconds", "cpu_ratio")):
@@ -178,5 +178,6 @@ def cache_claims(figures: Figures) -> Iterator[Claim]:
         yield Claim(claim, "at most", 1, measured)
 
 
-def _rounded(value: float | None) -> float | None:
+def rounded(value: float | None) -> float | None:
+    """Four digits behind the point, if there is a value."""
     return None if value is None else round(value, 4)

@@ -25,9 +25,8 @@ from s3_retriever_bench.statistics import MEASURES, LongContextSummary, Measure,
 from s3_retriever_bench.tables import has_answers
 
 Figures = Mapping[str, Any]
-Points = Mapping[str, tuple[float, float]]
 
-_WHOLE = (0, 0, 1, 0.99)
+WHOLE = (0, 0, 1, 0.99)
 # From no needle to all; colour-blind readers and grey prints distinguish the ends.
 _HEAT = ["#e8a06c", "#f8dcc5", "#d6e6f3", "#64a6d3", "#084f94"]
 # The looks of `longcontext`: others muted, S3 in its colours.
@@ -42,15 +41,15 @@ def draw_quality(summaries: Sequence[QualitySummary], folder: Path) -> None:
     columns = min(len(summaries), 3)
     rows = -(-len(summaries) // columns)
     with figure((3.9 * columns, 2.75 * rows + 0.55), folder / "recall") as drawn:
-        for panel, summary in zip(_panels(drawn, rows, columns), summaries, strict=False):
+        for panel, summary in zip(panels(drawn, rows, columns), summaries, strict=False):
             _draw_recall(panel, summary)
-        _remove_rest(drawn, len(summaries))
+        remove_rest(drawn, len(summaries))
         middle = summaries[0].middle
         best = Counter(max(s.methods, key=lambda m: s.evidence(m, middle).mean) for s in summaries)
         wins = ", ".join(f"{name} {count}" for name, count in best.most_common())
         title = f"Evidence found within a token budget. Sets where most was found at {middle}: "
         drawn.suptitle(title + wins, x=0.012, ha="left", fontsize=10)
-        drawn.tight_layout(rect=_WHOLE, w_pad=0.6, h_pad=1.6)
+        drawn.tight_layout(rect=WHOLE, w_pad=0.6, h_pad=1.6)
     with figure((7.2, 4.4), folder / "cost") as drawn:
         _draw_cost(drawn, summaries)
 
@@ -106,7 +105,7 @@ def _draw_cost(drawn: Any, summaries: Sequence[QualitySummary]) -> None:
         ha="left",
         fontsize=9.5,
     )
-    drawn.tight_layout(rect=_WHOLE)
+    drawn.tight_layout(rect=WHOLE)
 
 
 def draw_speed(figures: Figures, folder: Path) -> None:
@@ -138,10 +137,10 @@ def _draw_searches(drawn: Any, sizes: Figures) -> None:
     axes.set_xlabel("tokens in the index (log scale)")
     axes.set_ylabel("median search without the host, ms (log scale)")
     ends = {name: points[-1] for name, points in lines.items()}
-    name_points(axes, ends, _end_texts(ends, _milliseconds, _thousands), left=1.03, line=0.055)
+    name_points(axes, ends, end_texts(ends, _milliseconds, _thousands), left=1.03, line=0.055)
     hybrid = lines["mode hybrid"]
     drawn.suptitle(_growth(hybrid[0], hybrid[-1]), x=0.015, ha="left", fontsize=9.5)
-    drawn.tight_layout(rect=_WHOLE)
+    drawn.tight_layout(rect=WHOLE)
 
 
 def _growth(first: tuple[float, float], last: tuple[float, float]) -> str:
@@ -235,14 +234,14 @@ def _draw_lengths(
     lengths = sorted({tokens for line in lines.values() for tokens, _ in line})
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xticks(lengths, list(map(_binary, lengths)))
+    axes.set_xticks(lengths, list(map(binary, lengths)))
     steps = _steps([value for line in lines.values() for _, value in line])
     axes.set_yticks(steps, [f"{step:g}" for step in steps])
     axes.minorticks_off()
     axes.set_xlabel("tokens of the context (log scale)")
     axes.set_ylim(steps[0], steps[-1])
     ends = {name: line[-1] for name, line in lines.items()}
-    texts = _end_texts(ends, lambda value: f"{value:.3g} {unit}", _binary, names)
+    texts = end_texts(ends, lambda value: f"{value:.3g} {unit}", binary, names)
     name_points(axes, ends, texts, left=1.04, line=0.12)
 
 
@@ -262,15 +261,15 @@ def draw_scores(figures: Figures, folder: Path) -> None:
     columns = min(len(measures), 2) or 1
     rows = -(-len(measures) // columns) or 1
     with figure((4.4 * columns + 0.4, 2.9 * rows + 0.35), folder / "scores") as drawn:
-        for panel, measure in zip(_panels(drawn, rows, columns), measures, strict=False):
+        for panel, measure in zip(panels(drawn, rows, columns), measures, strict=False):
             _draw_measure(panel, summary, measure)
-        _remove_rest(drawn, len(measures))
+        remove_rest(drawn, len(measures))
         tasks, host = summary.tasks, figures["settings"]["host"]
         kinds = tasks[0] if len(tasks) == 1 else f"{len(tasks)} tasks"
         host = host.rstrip("/").rpartition("/")[2]
         title = f"{summary.count()} questions of {kinds}, host {host}"
         drawn.suptitle(title, x=0.012, ha="left", fontsize=9.5)
-        drawn.tight_layout(rect=_WHOLE, w_pad=0.8, h_pad=1.4)
+        drawn.tight_layout(rect=WHOLE, w_pad=0.8, h_pad=1.4)
 
 
 def _draw_measure(panel: Any, summary: LongContextSummary, measure: Measure) -> None:
@@ -313,7 +312,7 @@ def draw_needles(figures: Figures, folder: Path) -> None:
                     continue
                 columns = [by_method[method][kind] for by_method in needles.values()]
                 _draw_heat(panel, list(zip(*columns, strict=True)))
-                panel.set_xticks(range(len(needles)), [_binary(int(n)) for n in needles])
+                panel.set_xticks(range(len(needles)), [binary(int(n)) for n in needles])
                 panel.set_yticks(range(len(depths)), [f"{depth:.0%}" for depth in depths])
                 panel.tick_params(length=0, labelsize=6.5)
                 panel.set_title(method, loc="left", fontsize=8)
@@ -321,7 +320,7 @@ def draw_needles(figures: Figures, folder: Path) -> None:
         for panel in panels[-1]:
             panel.set_xlabel("tokens")
         drawn.suptitle("Share of the needles found, by length and depth", x=0.012, ha="left")
-        drawn.tight_layout(rect=_WHOLE, w_pad=0.5, h_pad=0.8)
+        drawn.tight_layout(rect=WHOLE, w_pad=0.5, h_pad=0.8)
 
 
 def _draw_heat(panel: Any, cells: Sequence[Sequence[float | None]]) -> None:
@@ -339,17 +338,19 @@ def _draw_heat(panel: Any, cells: Sequence[Sequence[float | None]]) -> None:
         spine.set_visible(False)
 
 
-def _panels(drawn: Any, rows: int, columns: int) -> Any:
+def panels(drawn: Any, rows: int, columns: int) -> Any:
+    """Panels of a picture, row by row."""
     return drawn.subplots(rows, columns, squeeze=False).flat
 
 
-def _remove_rest(drawn: Any, used: int) -> None:
+def remove_rest(drawn: Any, used: int) -> None:
+    """Remove the panels after those that are used."""
     for panel in list(drawn.axes)[used:]:
         panel.remove()
 
 
-def _end_texts(
-    ends: Points,
+def end_texts(
+    ends: Mapping[str, tuple[float, float]],
     show: Callable[[float], str],
     short: Callable[[float], str],
     names: Mapping[str, str] | None = None,
@@ -371,7 +372,7 @@ def _thousands(tokens: str | float) -> str:
     return f"{number:g}"
 
 
-def _binary(tokens: float) -> str:
+def binary(tokens: float) -> str:
     """A number of tokens as `32k`, which is 32,768."""
     kilo = tokens / 1024
     return f"{kilo:g}k" if kilo.is_integer() else f"{tokens:,.0f}"

@@ -25,7 +25,7 @@ from s3_retriever_bench.tables import (
 
 Figures = Mapping[str, Any]
 
-_STAR = "A star marks a difference whose interval leaves 0 out.\n"
+STAR = "A star marks a difference whose interval leaves 0 out.\n"
 
 
 def show_quality(figures: Figures, folder: Path | None) -> None:
@@ -35,14 +35,14 @@ def show_quality(figures: Figures, folder: Path | None) -> None:
     for summary in summaries:
         page += [f"## {summary.name}\n", *quality_tables(summary)]
     title = "Evidence retrieval under a token budget"
-    show_run(figures, [*page, _STAR], folder, "quality", title)
+    show_run(figures, [*page, STAR], folder, "quality", title)
     if folder is not None:
         plots.draw_quality(summaries, folder)
 
 
 def show_retrieval(figures: Figures, folder: Path | None) -> None:
     """Print the tables of `retrieval`, and write them."""
-    page = [*retrieval_tables(figures), _STAR]
+    page = [*retrieval_tables(figures), STAR]
     show_run(figures, page, folder, "retrieval", "Documents ranked for queries")
 
 
@@ -50,7 +50,7 @@ def show_speed(figures: Figures, folder: Path | None) -> None:
     """Print the tables of `speed`; write them, and the pictures `speed` and `bars`."""
     page: list[Grid | str] = [*speed_tables(figures)]
     if skipped := skipped_searches(figures):
-        page.append(_sentence("Left out", skipped))
+        page.append(sentence("Left out", skipped))
     page.append("![Search without the host against tokens](speed.svg)\n")
     page.append("![What the host has of indexing and searching](bars.svg)\n")
     show_run(figures, page, folder, "speed", "Speed")
@@ -73,7 +73,7 @@ def show_longcontext(figures: Figures, folder: Path | None) -> None:
 
     Omits the picture of what was not measured.
     """
-    page = [*longcontext_tables(figures), _STAR]
+    page = [*longcontext_tables(figures), STAR]
     asked, needles = figures["questions"]["task"], figures["needles"]
     if asked:
         page.append("![What is left of the answers against the budget](scores.svg)\n")
@@ -182,11 +182,12 @@ def _provenance(figures: Figures) -> Iterator[str]:
     settings = dict(figures["settings"])
     if settings.get("recipe"):
         settings["recipe"] = settings["recipe"]["name"]
-    yield _sentence("Settings", settings)
-    yield _sentence("Machine", figures["machine"])
-    yield _sentence("Versions", figures["versions"])
+    yield sentence("Settings", settings)
+    yield sentence("Machine", figures["machine"])
+    yield sentence("Versions", figures["versions"])
 
 
-def _sentence(label: str, values: Figures) -> str:
+def sentence(label: str, values: Figures) -> str:
+    """A paragraph that lists values by name, without those that are None."""
     listed = ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)
     return f"{label}: {listed}.\n"

@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import fmean, median
-from typing import Any
-
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from s3_retriever_bench.claims import done
 from s3_retriever_bench.statistics import (
@@ -20,6 +18,9 @@ from s3_retriever_bench.statistics import (
     Measure,
     QualitySummary,
 )
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 Figures = Mapping[str, Any]
 
@@ -34,6 +35,8 @@ class Grid:
 
     def rich(self) -> Table:
         """For the terminal."""
+        from rich.table import Table
+
         title = self.title or None
         table = Table(*self.header, title=title, title_justify="left", box=None, pad_edge=False)
         for column in table.columns:
@@ -70,19 +73,20 @@ def signed(value: Estimate | None) -> str:
     return f"{mean} ({low}…{high}){'*' if value.decided() else ''}"
 
 
-def _by_budget(
+def by_budget(
     title: str,
-    summary: QualitySummary | LongContextSummary,
+    budgets: Sequence[int],
     names: Iterable[str],
     cell: Callable[[str, int], str],
     head: str = "@{:,}",
 ) -> Grid:
     """A row for each method, a column for each budget."""
-    rows = [[name, *(cell(name, budget) for budget in summary.budgets)] for name in names]
-    return Grid(title, ["method", *map(head.format, summary.budgets)], rows)
+    rows = [[name, *(cell(name, budget) for budget in budgets)] for name in names]
+    return Grid(title, ["method", *map(head.format, budgets)], rows)
 
 
-def _megabytes(size: int | None) -> str:
+def megabytes(size: int | None) -> str:
+    """Bytes in megabytes; a dash for None."""
     return "-" if size is None else f"{size / 1e6:,.0f}"
 
 
@@ -117,14 +121,14 @@ def retrieval_tables(figures: Figures) -> Iterator[Grid]:
 def quality_tables(summary: QualitySummary) -> Iterator[Grid]:
     """All tables of one set of `quality`."""
     title = f"{summary.name}: evidence recall (95 % interval), {summary.questions} questions"
-    yield _by_budget(
-        title, summary, summary.methods, lambda *at: _interval(summary.evidence(*at)), "@{}"
+    yield by_budget(
+        title, summary.budgets, summary.methods, lambda *at: _interval(summary.evidence(*at)), "@{}"
     )
     yield _rankings(summary)
     answers = partial(_answer, summary)
     if any(answers(name, summary.middle) != "-" for name in summary.methods):
         title = f"{summary.name}: questions whose answer is in the evidence, word for word"
-        yield _by_budget(title, summary, summary.methods, answers, "@{}")
+        yield by_budget(title, summary.budgets, summary.methods, answers, "@{}")
     rows = [
         [
             name,
@@ -141,7 +145,7 @@ def quality_tables(summary: QualitySummary) -> Iterator[Grid]:
         title = f"{summary.name}: evidence recall less that of {other}, paired (95 % interval)"
         names = [name for name, its in comparisons if its == other]
         against = partial(_quality_gain, summary, other)
-        yield _by_budget(title, summary, names, against, "@{}")
+        yield by_budget(title, summary.budgets, names, against, "@{}")
 
 
 def _answer(summary: QualitySummary, name: str, budget: int) -> str:
@@ -361,7 +365,7 @@ _INDEX_ROWS: Mapping[str, Callable[[Figures], str]] = {
     "in repeated documents": lambda row: f"{row['repeated_share']:.0%}",
     "bytes/token": lambda row: f"{row['bytes_per_token']:.1f}",
     "opening, s": lambda row: f"{row['open_seconds']:.3f}",
-    "opening, private MB": lambda row: _megabytes(row["open_private_bytes"]),
+    "opening, private MB": lambda row: megabytes(row["open_private_bytes"]),
     "chunks of the others": lambda row: f"{row['chunks']:,}",
 }
 
@@ -427,11 +431,11 @@ _INFERENCE_TABLES: Mapping[str, list[_Row]] = {
         ("longest prompt, tokens", "s3", lambda way: f"{way['prompt_tokens']:,}"),
     ],
     "Peak memory, MB ({memory})": [
-        ("full KV", "full", lambda way: _megabytes(way["peak_bytes"])),
-        ("S3", "s3", lambda way: _megabytes(way["peak_bytes"])),
-        ("model loaded, before full KV", "full", lambda way: _megabytes(way["loaded_bytes"])),
-        ("model loaded, before S3", "s3", lambda way: _megabytes(way["loaded_bytes"])),
-        ("KV cache alone, full KV", "full", lambda way: _megabytes(way["cache_bytes"])),
+        ("full KV", "full", lambda way: megabytes(way["peak_bytes"])),
+        ("S3", "s3", lambda way: megabytes(way["peak_bytes"])),
+        ("model loaded, before full KV", "full", lambda way: megabytes(way["loaded_bytes"])),
+        ("model loaded, before S3", "s3", lambda way: megabytes(way["loaded_bytes"])),
+        ("KV cache alone, full KV", "full", lambda way: megabytes(way["cache_bytes"])),
     ],
 }
 
@@ -455,7 +459,7 @@ def _question_tables(summary: LongContextSummary) -> Iterator[Grid]:
     for measure in measures:
         title = f"All tasks: {MEASURES[measure]} (95 % interval; questions)"
         means = partial(_mean, summary, measure)
-        yield _by_budget(title, summary, summary.compared(measure), means)
+        yield by_budget(title, summary.budgets, summary.compared(measure), means)
     lead = next((name for name in summary.methods if name.startswith("hybrid")), None)
     if lead is not None:
         yield from _gains(summary, lead)
@@ -479,7 +483,7 @@ def _gains(summary: LongContextSummary, lead: str) -> Iterator[Grid]:
         what = f"{MEASURES[measure]} of {lead} less that of others"
         names = [name for name in summary.compared(measure) if name != lead]
         gains = partial(_lead_gain, summary, lead, measure)
-        yield _by_budget(f"All tasks: {what}, paired (95 % interval)", summary, names, gains)
+        yield by_budget(f"All tasks: {what}, paired (95 % interval)", summary.budgets, names, gains)
 
 
 def _by_task(summary: LongContextSummary, measure: Measure) -> Grid:
@@ -516,7 +520,7 @@ def _waits(summary: LongContextSummary) -> Grid:
         [
             name,
             *(digits(summary.typical_wait(name, budget, wait)) for wait, budget in columns),
-            _megabytes(summary.peak_bytes(name)),
+            megabytes(summary.peak_bytes(name)),
         ]
         for name in summary.methods
     ]
