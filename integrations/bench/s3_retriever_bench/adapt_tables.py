@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean, stdev
-from typing import Any
 
+from s3_retriever_bench.statistics import Figures
 from s3_retriever_bench.tables import Grid, digits, share
-
-Figures = Mapping[str, Any]
 
 _KINDS = {
     "harmful": "harmful",

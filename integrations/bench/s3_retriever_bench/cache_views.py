@@ -9,10 +9,8 @@ from statistics import fmean
 from typing import Any
 
 from s3_retriever_bench.drawing import figure, look, name_points
-from s3_retriever_bench.statistics import CacheSummary, Estimate, difference
+from s3_retriever_bench.statistics import CacheSummary, Estimate, Figures, difference
 from s3_retriever_bench.tables import Grid, claims_table, share, signed
-
-Figures = Mapping[str, Any]
 
 # Beside the budgets, the exact cache needs no place on an axis of bytes.
 _MOST_SHOWN = 0.6

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
-from s3_retriever_bench.statistics import CacheSummary, LongContextSummary, Measure, Wait
-
-Figures = Mapping[str, Any]
+from s3_retriever_bench.statistics import CacheSummary, Figures, LongContextSummary, Measure, Wait
 
 _MILLION = 1_000_000
 

@@ -21,10 +21,14 @@ from s3_retriever_bench.drawing import (
     look,
     name_points,
 )
-from s3_retriever_bench.statistics import MEASURES, LongContextSummary, Measure, QualitySummary
+from s3_retriever_bench.statistics import (
+    MEASURES,
+    Figures,
+    LongContextSummary,
+    Measure,
+    QualitySummary,
+)
 from s3_retriever_bench.tables import has_answers
-
-Figures = Mapping[str, Any]
 
 WHOLE = (0, 0, 1, 0.99)
 # From no needle to all; colour-blind readers and grey prints distinguish the ends.

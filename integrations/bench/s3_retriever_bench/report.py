@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from s3_retriever_bench import plots
 from s3_retriever_bench.adapt_tables import adapt_tables
 from s3_retriever_bench.cache_views import cache_tables, draw_cache
-from s3_retriever_bench.statistics import quality_summaries
+from s3_retriever_bench.statistics import Figures, quality_summaries
 from s3_retriever_bench.tables import (
     Grid,
     inference_tables,
@@ -22,8 +22,6 @@ from s3_retriever_bench.tables import (
     skipped_searches,
     speed_tables,
 )
-
-Figures = Mapping[str, Any]
 
 STAR = "A star marks a difference whose interval leaves 0 out.\n"
 

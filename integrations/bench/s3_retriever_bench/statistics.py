@@ -11,6 +11,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+# What a run returns, or a part of it: JSON values.
+Figures = Mapping[str, Any]
+
 _RESAMPLES = 5_000
 
 

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import fmean, median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from s3_retriever_bench.claims import done
 from s3_retriever_bench.statistics import (
     MEASURES,
     WAITS,
     Estimate,
+    Figures,
     LongContextSummary,
     Measure,
     QualitySummary,
@@ -21,8 +22,6 @@ from s3_retriever_bench.statistics import (
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-Figures = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
