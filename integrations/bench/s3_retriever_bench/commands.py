@@ -99,8 +99,8 @@ def quality(
     """Evidence retrieval under a token budget: S3 beside BM25, vector stores and ensembles."""
     from s3_retriever import Codebook
     from s3_retriever.calibration.question_sets import Choice
-    from s3_retriever_bench.quality import run_quality
-    from s3_retriever_bench.report import show_quality
+    from s3_retriever_bench.retrieval.quality import run_quality
+    from s3_retriever_bench.retrieval.report import show_quality
 
     figures = run_quality(
         data,
@@ -136,9 +136,9 @@ def relevance(
     """What the relevance floor costs in recall, and what questions without an answer get."""
     from s3_retriever import Codebook
     from s3_retriever.calibration.question_sets import Choice
-    from s3_retriever_bench.relevance import run_relevance
-    from s3_retriever_bench.report import show_figures
-    from s3_retriever_bench.tables import relevance_tables
+    from s3_retriever_bench.retrieval.relevance import run_relevance
+    from s3_retriever_bench.retrieval.report import relevance_tables
+    from s3_retriever_bench.shared.report import show_figures
 
     figures = run_relevance(
         data,
@@ -183,8 +183,8 @@ def retrieval(
     With --out, the runs are written in TREC's form and the index is kept.
     """
     from s3_retriever import Codebook
-    from s3_retriever_bench.report import show_retrieval
-    from s3_retriever_bench.retrieval import Plan, run_retrieval
+    from s3_retriever_bench.retrieval.documents import Plan, run_retrieval
+    from s3_retriever_bench.retrieval.report import show_retrieval
 
     figures = run_retrieval(
         Plan(
@@ -214,9 +214,9 @@ def memory(
     out: OutFile = None,
 ) -> None:
     """Peak resident memory of indexing, each size in its own process."""
-    from s3_retriever_bench.memory import run_memory
-    from s3_retriever_bench.report import show_figures
-    from s3_retriever_bench.tables import memory_tables
+    from s3_retriever_bench.shared.report import show_figures
+    from s3_retriever_bench.speed.processes import run_memory
+    from s3_retriever_bench.speed.report import memory_tables
 
     figures = run_memory(
         tokens or [200_000, 2_000_000], host=host, codebook=codebook, texts=text or []
@@ -239,9 +239,9 @@ def build(
 ) -> None:
     """Speed and memory of cluster.build, by workers of one thread; needs the extra ray."""
     from s3_retriever.cli import options
-    from s3_retriever_bench.building import run_building
-    from s3_retriever_bench.report import show_figures
-    from s3_retriever_bench.tables import building_tables
+    from s3_retriever_bench.serving.build import run_building
+    from s3_retriever_bench.serving.report import building_tables
+    from s3_retriever_bench.shared.report import show_figures
 
     figures = run_building(
         characters or [1_000_000],
@@ -271,9 +271,9 @@ def serve(
     out: OutFile = None,
 ) -> None:
     """A served index under load while a writer changes it; fails if a result is wrong."""
-    from s3_retriever_bench.report import show_figures
-    from s3_retriever_bench.serving import run_serving
-    from s3_retriever_bench.tables import serving_tables
+    from s3_retriever_bench.serving.report import serving_tables
+    from s3_retriever_bench.serving.serve import run_serving
+    from s3_retriever_bench.shared.report import show_figures
 
     figures = run_serving(
         clients=clients,
@@ -309,9 +309,9 @@ def cluster(
     out: OutFile = None,
 ) -> None:
     """A sharded index on Ray beside one index; fails if a result differs or is lost."""
-    from s3_retriever_bench.cluster import run_cluster
-    from s3_retriever_bench.report import show_figures
-    from s3_retriever_bench.tables import cluster_tables
+    from s3_retriever_bench.serving.cluster import run_cluster
+    from s3_retriever_bench.serving.report import cluster_tables
+    from s3_retriever_bench.shared.report import show_figures
 
     figures = run_cluster(
         index=index,
@@ -347,9 +347,9 @@ def frameworks(
     out: OutFile = None,
 ) -> None:
     """The integrations: how long they block an event loop, and what importing them costs."""
-    from s3_retriever_bench.frameworks import run_frameworks
-    from s3_retriever_bench.report import show_figures
-    from s3_retriever_bench.tables import frameworks_tables
+    from s3_retriever_bench.serving.frameworks import run_frameworks
+    from s3_retriever_bench.serving.report import frameworks_tables
+    from s3_retriever_bench.shared.report import show_figures
 
     figures = run_frameworks(
         framework, host=host, codebook=codebook, calls=calls, rounds=rounds, imports=imports
@@ -367,9 +367,9 @@ def startup(
     rounds: Annotated[int, _number("How often each process runs.")] = 5, out: OutFile = None
 ) -> None:
     """A cold `s3r search` in fresh processes, beside the imports that it cannot do without."""
-    from s3_retriever_bench.report import show_figures
-    from s3_retriever_bench.startup import run_startup
-    from s3_retriever_bench.tables import startup_tables
+    from s3_retriever_bench.shared.report import show_figures
+    from s3_retriever_bench.speed.processes import run_startup
+    from s3_retriever_bench.speed.report import startup_tables
 
     figures = run_startup(rounds)
     show_figures(figures, startup_tables(figures), out)
@@ -397,8 +397,8 @@ def speed(
     fresh: Fresh = False,
 ) -> None:
     """Indexing beside the bare host; searching beside FAISS, bm25s and rank-bm25, in one run."""
-    from s3_retriever_bench.report import show_speed
-    from s3_retriever_bench.speed import run_speed
+    from s3_retriever_bench.speed.report import show_speed
+    from s3_retriever_bench.speed.run import run_speed
 
     figures = run_speed(
         tokens or [100_000, 1_000_000, 3_000_000, 10_000_000],
@@ -455,8 +455,8 @@ def inference(
     fresh: Fresh = False,
 ) -> None:
     """Long contexts: scanning and answering from evidence beside a KV cache of everything."""
-    from s3_retriever_bench.inference import Plan, run_inference
-    from s3_retriever_bench.report import show_inference
+    from s3_retriever_bench.inference.report import show_inference
+    from s3_retriever_bench.inference.run import Plan, run_inference
 
     plan = Plan(
         tokens or [],
@@ -556,8 +556,8 @@ def longcontext(
     fresh: Fresh = False,
 ) -> None:
     """Long contexts: what the same model answers from S3's evidence, others', and all of it."""
-    from s3_retriever_bench.longcontext import Plan, run_longcontext
-    from s3_retriever_bench.report import show_longcontext
+    from s3_retriever_bench.longcontext.report import show_longcontext
+    from s3_retriever_bench.longcontext.run import Plan, run_longcontext
 
     plan = Plan(
         host=host,
@@ -635,8 +635,8 @@ def cache(
     fresh: Fresh = False,
 ) -> None:
     """Key-value caches: perplexity, bytes and seconds a token of atoms, whole numbers, eviction."""
-    from s3_retriever_bench.cache import Plan, run_cache
-    from s3_retriever_bench.report import show_cache
+    from s3_retriever_bench.cache.report import show_cache
+    from s3_retriever_bench.cache.run import Plan, run_cache
 
     plan = Plan(
         host=host,
@@ -709,10 +709,10 @@ def adapt(
     fresh: Fresh = False,
 ) -> None:
     """Adapters: refusals learnt in a few steps by SAILS, other LoRA starts and full training."""
-    from s3_retriever_bench.adapt_tables import starting_table
-    from s3_retriever_bench.adapting import STARTS, Plan, run_adapt, run_starting
-    from s3_retriever_bench.behaviour import Sources
-    from s3_retriever_bench.report import show_adapt, show_tables
+    from s3_retriever_bench.adapters.data import Sources
+    from s3_retriever_bench.adapters.report import show_adapt, starting_table
+    from s3_retriever_bench.adapters.run import STARTS, Plan, run_adapt, run_starting
+    from s3_retriever_bench.shared.report import show_tables
 
     plan = Plan(
         Sources(harmful, benign, contrast, text),
@@ -749,9 +749,9 @@ def recovery(
     ] = None,
 ) -> None:
     """The theory of SAILS on made-up features: subspaces found through SAEs and among neurons."""
-    from s3_retriever_bench.adapt_tables import recovery_tables
-    from s3_retriever_bench.recovery import draw_recovery, run_recovery
-    from s3_retriever_bench.report import show_figures
+    from s3_retriever_bench.adapters.recovery import draw_recovery, run_recovery
+    from s3_retriever_bench.adapters.report import recovery_tables
+    from s3_retriever_bench.shared.report import show_figures
 
     figures = run_recovery(seeds)
     show_figures(figures, recovery_tables(figures), out and out / "recovery.json")

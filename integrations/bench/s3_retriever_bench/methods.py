@@ -33,8 +33,7 @@ from s3_retriever.search import Limits, knows_relevance, search
 from s3_retriever.search.reranking import Passage as RerankedPassage
 from s3_retriever.search.reranking import PassageReader, SecondLook
 from s3_retriever.types import ContextForm, Mode
-from s3_retriever_bench.embedder import Embedder
-from s3_retriever_bench.passages import (
+from s3_retriever_bench.retrieval.passages import (
     Cut,
     Passage,
     chunks,
@@ -45,7 +44,8 @@ from s3_retriever_bench.passages import (
     sentences,
     text_bytes,
 )
-from s3_retriever_bench.rankers import (
+from s3_retriever_bench.retrieval.rankers import (
+    Embedder,
     FaissRanker,
     LlamaIndexRanker,
     OkapiRanker,

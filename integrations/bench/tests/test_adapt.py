@@ -12,20 +12,21 @@ from typer.testing import CliRunner
 
 from s3_retriever import Codebook, Host, InputError
 from s3_retriever.cli.app import app
-from s3_retriever_bench import adapting, recovery
-from s3_retriever_bench.adapt_tables import adapt_tables, recovery_tables
-from s3_retriever_bench.adapting import STARTS, Plan, run_adapt, run_starting
-from s3_retriever_bench.behaviour import (
+from s3_retriever_bench.adapters import recovery
+from s3_retriever_bench.adapters import run as adapting
+from s3_retriever_bench.adapters.data import (
     Sources,
     contrast_pairs,
     part_of,
     read_behaviour,
+    refuses,
     training_pairs,
+    written_refusals,
 )
-from s3_retriever_bench.finetuning import Chat, answer_losses
-from s3_retriever_bench.recovery import draw_recovery, run_recovery
-from s3_retriever_bench.refusing import refuses, written_refusals
-from s3_retriever_bench.report import show_adapt
+from s3_retriever_bench.adapters.finetuning import Chat, answer_losses
+from s3_retriever_bench.adapters.recovery import draw_recovery, run_recovery
+from s3_retriever_bench.adapters.report import adapt_tables, recovery_tables, show_adapt
+from s3_retriever_bench.adapters.run import STARTS, Plan, run_adapt, run_starting
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
 
@@ -135,7 +136,7 @@ def test_the_judge_agrees_with_readers_on_a_sample():
     """Real outputs of the benchmark, labelled by reading them."""
     from importlib.resources import files
 
-    text = files("s3_retriever_bench").joinpath("judged.jsonl").read_text(encoding="utf-8")
+    text = files("s3_retriever_bench.adapters").joinpath("judged.jsonl").read_text(encoding="utf-8")
     rows = [json.loads(line) for line in text.splitlines()]
     assert len(rows) >= 60
     agreed = [refuses(row["answer"]) == row["refuses"] for row in rows]

@@ -14,10 +14,10 @@ from s3_retriever.calibration.question_sets import Context, Question
 from s3_retriever.calibration.questions import GoldSpan
 from s3_retriever.cli.app import app
 from s3_retriever.search import Span
-from s3_retriever_bench import memory, startup
-from s3_retriever_bench.drawing import spread
-from s3_retriever_bench.metrics import answer_recall, ndcg, reciprocal_rank
-from s3_retriever_bench.statistics import difference, estimate
+from s3_retriever_bench.retrieval.quality import answer_recall, ndcg, reciprocal_rank
+from s3_retriever_bench.shared.drawing import spread
+from s3_retriever_bench.shared.statistics import difference, estimate
+from s3_retriever_bench.speed import processes
 
 
 def span(document, start, end, text=""):
@@ -201,7 +201,7 @@ def test_the_memory_command_indexes_as_many_tokens_as_asked(
     tmp_path, tiny_bert, tiny_codebook, monkeypatch
 ):
     # Processes of their own take seconds to start; what they return has tests of its own.
-    monkeypatch.setattr(memory, "run_alone", lambda work, *arguments: work(*arguments))
+    monkeypatch.setattr(processes, "run_alone", lambda work, *arguments: work(*arguments))
     out, text = tmp_path / "memory.json", tmp_path / "text.txt"
     text.write_text("A baker mends warm bread before dawn. " * 50)
     host = ["--host", tiny_bert, "--codebook", tiny_codebook]
@@ -214,9 +214,9 @@ def test_the_memory_command_indexes_as_many_tokens_as_asked(
 
 
 def test_the_startup_command_times_fresh_processes(tmp_path, monkeypatch):
-    monkeypatch.setattr(startup, "_IMPORTS", {"import json": "import json"})
-    monkeypatch.setattr(startup, "_MODES", ("bm25",))
-    monkeypatch.setattr(startup, "_RATIOS", (("search --mode bm25", "import json"),))
+    monkeypatch.setattr(processes, "_IMPORTS", {"import json": "import json"})
+    monkeypatch.setattr(processes, "_MODES", ("bm25",))
+    monkeypatch.setattr(processes, "_RATIOS", (("search --mode bm25", "import json"),))
     out = tmp_path / "startup.json"
     result = run("bench", "startup", "--rounds", 1, "--out", out)
     assert result.exit_code == 0, result.output
@@ -227,7 +227,7 @@ def test_the_startup_command_times_fresh_processes(tmp_path, monkeypatch):
 
 
 def test_the_startup_command_names_a_process_that_fails(monkeypatch):
-    monkeypatch.setattr(startup, "_IMPORTS", {"import torch": "raise SystemExit('no torch')"})
+    monkeypatch.setattr(processes, "_IMPORTS", {"import torch": "raise SystemExit('no torch')"})
     result = run("bench", "startup")
     assert result.exit_code == 1 and "no torch" in result.output
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from s3_retriever import InputError
 from s3_retriever.cli.app import app
-from s3_retriever_bench.frameworks import (
+from s3_retriever_bench.serving.frameworks import (
     FRAMEWORKS,
     Retriever,
     chosen,

@@ -15,11 +15,16 @@ from s3_retriever import Codebook, Host, HostError, InputError
 from s3_retriever.cli.app import app
 from s3_retriever.host.windows import OffsetTokenizer
 from s3_retriever.types import check_count
-from s3_retriever_bench import inference, models
-from s3_retriever_bench.claims import check, inference_claims
-from s3_retriever_bench.clock import TokenClock
-from s3_retriever_bench.corpus import text_of
-from s3_retriever_bench.inference import (
+from s3_retriever_bench.inference import models
+from s3_retriever_bench.inference import run as inference
+from s3_retriever_bench.inference.models import Shape, Subject, make_tokenizer, random_codebook
+from s3_retriever_bench.inference.report import (
+    inference_claims,
+    inference_remark,
+    inference_tables,
+    show_inference,
+)
+from s3_retriever_bench.inference.run import (
     Job,
     Plan,
     measure_evidence,
@@ -27,8 +32,9 @@ from s3_retriever_bench.inference import (
     run_inference,
     tokens_per_second,
 )
-from s3_retriever_bench.models import Shape, Subject, make_tokenizer, random_codebook
-from s3_retriever_bench.processes import (
+from s3_retriever_bench.shared.corpus import text_of
+from s3_retriever_bench.shared.processes import (
+    TokenClock,
     how_it_ended,
     peak_bytes,
     ran_out_of_memory,
@@ -36,8 +42,7 @@ from s3_retriever_bench.processes import (
     run_alone,
     used_bytes,
 )
-from s3_retriever_bench.report import inference_remark, show_inference
-from s3_retriever_bench.tables import inference_tables
+from s3_retriever_bench.shared.report import check
 
 TINY = Shape("llama", 2, 32, 4, 2, 8, 64, 600, (256,))
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from s3_retriever import InputError
 from s3_retriever.cli.app import app
-from s3_retriever_bench.beir import evaluate, read_collection, read_run, write_run
+from s3_retriever_bench.retrieval.documents import evaluate, read_collection, read_run, write_run
 
 
 @pytest.fixture(scope="module")

@@ -14,17 +14,18 @@ from s3_retriever import Codebook, Document, Host, IndexStoreError, InputError, 
 from s3_retriever.cli.app import app
 from s3_retriever.encoder import Encoder
 from s3_retriever.index import Store
-from s3_retriever_bench import peers
-from s3_retriever_bench.claims import check, speed_claims
-from s3_retriever_bench.corpus import (
+from s3_retriever_bench.shared.corpus import (
     Questions,
     choose_questions,
     documents,
     endless,
     source_files,
 )
-from s3_retriever_bench.peers import Timing, chunks_of
-from s3_retriever_bench.speed import (
+from s3_retriever_bench.shared.report import check
+from s3_retriever_bench.speed import peers
+from s3_retriever_bench.speed.peers import Timing, chunks_of
+from s3_retriever_bench.speed.report import speed_claims, speed_tables
+from s3_retriever_bench.speed.run import (
     Growing,
     TimedEncoder,
     ask_in_turn,
@@ -33,7 +34,6 @@ from s3_retriever_bench.speed import (
     time_indexing,
     time_opening,
 )
-from s3_retriever_bench.tables import speed_tables
 
 MODES = ["mode hybrid", "mode s3", "mode bm25"]
 PEERS = ["faiss-flat", "faiss-hnsw", "bm25s", "rank-bm25"]

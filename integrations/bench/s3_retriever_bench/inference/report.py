@@ -1,0 +1,226 @@
+"""The tables, claims and picture of `inference`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from s3_retriever_bench.shared.drawing import (
+    binary,
+    draw_line,
+    end_texts,
+    figure,
+    name_points,
+)
+from s3_retriever_bench.shared.report import (
+    Claim,
+    Grid,
+    claims_table,
+    digits,
+    megabytes,
+    rounded,
+    show_run,
+)
+from s3_retriever_bench.shared.statistics import Figures
+
+
+def show_inference(figures: Figures, folder: Path | None) -> None:
+    """Print the tables of `inference`; write them, and the picture `inference`."""
+    picture = "![Time to first token and peak memory against tokens](inference.svg)\n"
+    page = [*inference_tables(figures), picture]
+    remark = inference_remark(figures["settings"])
+    show_run(figures, page, folder, "inference", "Inference", remark)
+    if folder is not None:
+        draw_inference(figures, folder)
+
+
+def inference_remark(settings: Figures) -> str:
+    """What random weights and directions mean for the figures; empty if there are none."""
+    made = ["the weights"] * bool(settings["shape"])
+    made += ["the codebook's directions"] * (settings["codebook"] == "random directions")
+    if not made:
+        return ""
+    named = " and ".join(made)
+    return (
+        f"{named[0].upper()}{named[1:]} are random: speed and memory depend on shapes and "
+        "lengths, not on what was learnt. The answers mean nothing."
+    )
+
+
+def inference_claims(sizes: Figures) -> Iterator[Claim]:
+    """Claims about the lengths of a run of `inference`; a failed way counts as not measured."""
+    measured = [int(size) for size, row in sizes.items() if done(row, "s3")]
+    yield from _first_tokens(sizes)
+    yield from _growth_claims(sizes, measured)
+    yield _beside_full(sizes, max(measured, default=0))
+
+
+def done(row: Figures, way: str) -> Figures | None:
+    """What was measured of a way at a length; None if it was not, or failed."""
+    result: Figures | None = row.get(way)
+    return None if result is None or "failed" in result else result
+
+
+def _first_tokens(sizes: Figures) -> Iterator[Claim]:
+    """At the largest length measured both ways."""
+    tokens, row = _largest(sizes, "full", "s3")
+    at = f" ({tokens:,})" if tokens else ""
+    for name, bound in (("first", 6), ("further", 50)):
+        wait = row["s3"][f"{name}_token_seconds"] if row else None
+        ratio = row["full"]["first_token_seconds"] / wait if wait else None
+        claim = f"First token, full KV over S3 {name}{at}"
+        yield Claim(claim, "at least", bound, rounded(ratio))
+
+
+def _growth_claims(sizes: Figures, measured: Sequence[int]) -> Iterator[Claim]:
+    """From the smallest length at which S3 was measured to the largest."""
+    ends, scan, memory = "", None, None
+    if len(measured) > 1:
+        low, high = min(measured), max(measured)
+        ends = f" ({high:,} over {low:,})"
+        small, large = sizes[str(low)]["s3"], sizes[str(high)]["s3"]
+        scan = (large["scan_seconds"] / large["tokens"]) / (small["scan_seconds"] / small["tokens"])
+        memory = large["peak_bytes"] / small["peak_bytes"]
+    yield Claim(f"Scan s/token{ends}", "at most", 1.1, rounded(scan))
+    yield Claim(f"Peak memory, S3{ends}", "at most", 1.1, rounded(memory))
+
+
+def _beside_full(sizes: Figures, last: int) -> Claim:
+    """The largest length at which S3 was measured beside the largest of full KV."""
+    tokens, row = _largest(sizes, "full")
+    if not row or not last:
+        return Claim("Peak memory, S3 over full KV", "below", 1, None)
+    ratio = sizes[str(last)]["s3"]["peak_bytes"] / row["full"]["peak_bytes"]
+    claim = f"Peak memory, S3 ({last:,}) over full KV ({tokens:,})"
+    return Claim(claim, "below", 1, rounded(ratio))
+
+
+def _largest(sizes: Figures, *ways: str) -> tuple[int, Figures]:
+    """The largest length measured in all these ways, and its figures; (0, {}) if there is none."""
+    lengths = [int(size) for size, row in sizes.items() if all(done(row, way) for way in ways)]
+    return (max(lengths), sizes[str(max(lengths))]) if lengths else (0, {})
+
+
+def inference_tables(figures: Figures) -> Iterator[Grid]:
+    """All tables of `inference`, the claims last."""
+    sizes = figures["sizes"]
+    header = ["tokens", *(f"{int(size):,}" for size in sizes)]
+    for title, rows in _INFERENCE_TABLES.items():
+        body = [
+            [name, *(_cell(row.get(way), show) for row in sizes.values())]
+            for name, way, show in rows
+        ]
+        if rows is _WAITS:
+            for name in ("first", "further"):
+                ratios = (_ratio(row, f"{name}_token_seconds") for row in sizes.values())
+                body.append([f"full KV over S3, {name}", *ratios])
+        yield Grid(title.format(memory=figures["settings"]["memory"]), header, body)
+    yield claims_table(figures["claims"])
+
+
+def _cell(result: Figures | None, show: Callable[[Figures], str]) -> str:
+    if result is None:
+        return "-"
+    failed: str | None = result.get("failed")
+    return failed or show(result)
+
+
+def _ratio(row: Figures, key: str) -> str:
+    full, ours = done(row, "full"), done(row, "s3")
+    if full is None or ours is None or not ours[key]:
+        return "-"
+    return digits(full["first_token_seconds"] / ours[key])
+
+
+_Row = tuple[str, str, Callable[[Figures], str]]
+_WAITS: list[_Row] = [
+    ("full KV", "full", lambda way: digits(way["first_token_seconds"])),
+    (
+        "S3, first question (with the scan)",
+        "s3",
+        lambda way: digits(way["first_token_seconds"]),
+    ),
+    ("S3, further question", "s3", lambda way: digits(way["further_token_seconds"])),
+]
+_INFERENCE_TABLES: Mapping[str, list[_Row]] = {
+    "Time to first token, s": _WAITS,
+    "Tokens/s after the first": [
+        ("full KV", "full", lambda way: digits(way["tokens_per_second"])),
+        ("S3", "s3", lambda way: digits(way["tokens_per_second"])),
+    ],
+    "Scan and evidence of S3": [
+        ("tokens scanned", "s3", lambda way: f"{way['tokens']:,}"),
+        ("scan, s", "s3", lambda way: digits(way["scan_seconds"])),
+        ("scan, ms/token", "s3", lambda way: f"{1e3 * way['scan_seconds'] / way['tokens']:.3f}"),
+        ("retrieval, s", "s3", lambda way: f"{way['retrieval_seconds']:.3f}"),
+        ("longest prompt, tokens", "s3", lambda way: f"{way['prompt_tokens']:,}"),
+    ],
+    "Peak memory, MB ({memory})": [
+        ("full KV", "full", lambda way: megabytes(way["peak_bytes"])),
+        ("S3", "s3", lambda way: megabytes(way["peak_bytes"])),
+        ("model loaded, before full KV", "full", lambda way: megabytes(way["loaded_bytes"])),
+        ("model loaded, before S3", "s3", lambda way: megabytes(way["loaded_bytes"])),
+        ("KV cache alone, full KV", "full", lambda way: megabytes(way["cache_bytes"])),
+    ],
+}
+# The looks and names of `inference`.
+_FULL, _FIRST, _FURTHER = "dense", "hybrid", "s3"
+_WAIT_NAMES = {_FULL: "full KV", _FIRST: "S3, first\nquestion", _FURTHER: "S3, further\nquestion"}
+
+
+def draw_inference(figures: Figures, folder: Path) -> None:
+    """Write `inference`: time to first token and peak memory against the context's length."""
+
+    def line(way: str, key: str, factor: float = 1) -> list[tuple[float, float]]:
+        rows = {int(size): done(row, way) for size, row in figures["sizes"].items()}
+        return [(size, factor * row[key]) for size, row in rows.items() if row and row[key]]
+
+    with figure((8.6, 3.4), folder / "inference") as drawn:
+        left, right = drawn.subplots(1, 2)
+        waits = {
+            _FULL: line("full", "first_token_seconds"),
+            _FIRST: line("s3", "first_token_seconds"),
+            _FURTHER: line("s3", "further_token_seconds"),
+        }
+        _draw_lengths(left, waits, _WAIT_NAMES, "s")
+        left.set_title("Time to first token, s", loc="left", fontsize=8.5)
+        memory = {
+            _FULL: line("full", "peak_bytes", 1e-9),
+            _FIRST: line("s3", "peak_bytes", 1e-9),
+        }
+        _draw_lengths(right, memory, {_FULL: "full KV", _FIRST: "S3"}, "GB")
+        right.set_title("Peak memory, GB", loc="left", fontsize=8.5)
+        drawn.tight_layout(w_pad=1.5)
+
+
+def _draw_lengths(
+    axes: Any,
+    lines: Mapping[str, list[tuple[float, float]]],
+    names: Mapping[str, str],
+    unit: str,
+) -> None:
+    lines = {name: line for name, line in lines.items() if line}
+    for name, line in lines.items():
+        draw_line(axes, name, *zip(*line, strict=True))
+    lengths = sorted({tokens for line in lines.values() for tokens, _ in line})
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xticks(lengths, list(map(binary, lengths)))
+    steps = _steps([value for line in lines.values() for _, value in line])
+    axes.set_yticks(steps, [f"{step:g}" for step in steps])
+    axes.minorticks_off()
+    axes.set_xlabel("tokens of the context (log scale)")
+    axes.set_ylim(steps[0], steps[-1])
+    ends = {name: line[-1] for name, line in lines.items()}
+    texts = end_texts(ends, lambda value: f"{value:.3g} {unit}", binary, names)
+    name_points(axes, ends, texts, left=1.04, line=0.12)
+
+
+def _steps(values: Sequence[float]) -> list[float]:
+    """Ticks at 1, 2, 5, 10, ... from the last one below all values to the first one above."""
+    steps = [digit * 10.0**power for power in range(-6, 7) for digit in (1, 2, 5)]
+    low, high = min(values, default=1), max(values, default=1)
+    first = max((i for i, step in enumerate(steps) if step < low), default=0)
+    last = next((i for i, step in enumerate(steps) if step > high), len(steps) - 1)
+    return steps[first : last + 1]
