@@ -7,14 +7,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from rich.console import Console
+from rich.table import Table
 
 from s3_retriever_bench.shared.statistics import Estimate, Figures
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +25,6 @@ class Grid:
 
     def rich(self) -> Table:
         """For the terminal."""
-        from rich.table import Table
-
         title = self.title or None
         table = Table(*self.header, title=title, title_justify="left", box=None, pad_edge=False)
         for column in table.columns:
