@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -33,54 +34,6 @@ _ARCHIVE = "data.zip"
 # Names of tasks become parts of file names.
 _NAME = re.compile(r"[\w.-]+")
 _ROW = "a JSON object with dataset, answers, and either context and input, or prompt"
-_PASSAGES = (
-    "Answer the question based on the given passages. Only give me the answer and do not output "
-    "any other words.\n\nThe following are given passages.\n{context}\n\nAnswer the question based "
-    "on the given passages. Only give me the answer and do not output any other words.\n\n"
-    "Question: {input}\nAnswer:"
-)
-_STORY = (
-    "You are given a story, which can be either a novel or a movie script, and a question. Answer "
-    "the question as concisely as you can, using a single phrase if possible. Do not provide any "
-    "explanation.\n\nStory: {context}\n\nNow, answer the question based on the story as concisely "
-    "as you can, using a single phrase if possible. Do not provide any explanation.\n\n"
-    "Question: {input}\n\nAnswer:"
-)
-_ARTICLE = (
-    "You are given a scientific article and a question. Answer the question as concisely as you "
-    "can, using a single phrase or sentence if possible. If the question cannot be answered based "
-    'on the information in the article, write "unanswerable". If the question is a yes/no '
-    'question, answer "yes", "no", or "unanswerable". Do not provide any explanation.\n\n'
-    "Article: {context}\n\n Answer the question based on the above article as concisely as you "
-    "can, using a single phrase or sentence if possible. If the question cannot be answered based "
-    'on the information in the article, write "unanswerable". If the question is a yes/no '
-    'question, answer "yes", "no", or "unanswerable". Do not provide any explanation.\n\n'
-    "Question: {input}\n\nAnswer:"
-)
-_TEXT = (
-    "Read the following text and answer briefly.\n\n{context}\n\nNow, answer the following "
-    "question based on the above text, only give me the answer and do not output any other "
-    "words.\n\nQuestion: {input}\nAnswer:"
-)
-_EXAMPLES = (
-    "Answer the question based on the given passage. Only give me the answer and do not output "
-    "any other words. The following are some examples.\n\n{context}"
-)
-_REPORT = (
-    "You are given a report by a government agency. Write a one-page summary of the report.\n\n"
-    "Report:\n{context}\n\nNow, write a one-page summary of the report.\n\nSummary:"
-)
-_MEETING = (
-    "You are given a meeting transcript and a query containing a question or instruction. Answer "
-    "the query in one or more sentences.\n\nTranscript:\n{context}\n\nNow, answer the query based "
-    "on the above meeting transcript in one or more sentences.\n\nQuery: {input}\nAnswer:"
-)
-_ABSTRACT = (
-    "Here are 30 paragraphs from Wikipedia, along with an abstract. Please determine which "
-    "paragraph the abstract is from.\n\n{context}\n\nThe following is an abstract.\n\n{input}\n\n"
-    "Please enter the number of the paragraph that the abstract is from. The answer format must "
-    'be like "Paragraph 1", "Paragraph 2", etc.\n\nThe answer is: '
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,35 +84,22 @@ class Task:
         return (before, context, middle + question + closing, question) if separator else None
 
 
-TASKS: Mapping[str, Task] = {
-    task.name: task
-    for task in (
-        Task("narrativeqa", _STORY, 128, "f1"),
-        Task("qasper", _ARTICLE, 128, "f1"),
-        Task("multifieldqa_en", _TEXT, 64, "f1"),
-        Task("hotpotqa", _PASSAGES, 32, "f1"),
-        Task("2wikimqa", _PASSAGES, 32, "f1"),
-        Task("musique", _PASSAGES, 32, "f1"),
-        Task("gov_report", _REPORT, 512, "rouge-l"),
-        Task("qmsum", _MEETING, 512, "rouge-l"),
-        # LongBench's context is the examples and its input is the passage with the question. Here
-        # the passage belongs to the context, since it is what a reader searches.
-        Task(
-            "triviaqa",
-            f"{_EXAMPLES}\n\n{{input}}",
-            32,
-            "f1",
-            parts=f"{_EXAMPLES}\nQuestion:\n{{input}}\nAnswer:\n",
-            first_line=True,
-        ),
-        Task("passage_retrieval_en", _ABSTRACT, 32, "retrieval"),
-    )
-}
+def _tasks() -> dict[str, Task]:
+    """LongBench's tasks, from its `dataset2prompt.json` and `dataset2maxlen.json`.
+
+    In `triviaqa`, its context is the examples and its input is the passage with the question. Here
+    the passage belongs to the context, since it is what a reader searches.
+    """
+    text = files("s3_retriever_bench.longcontext").joinpath("longbench.json").read_text("utf-8")
+    return {name: Task(name, **fields) for name, fields in json.loads(text).items()}
+
+
+TASKS: Mapping[str, Task] = _tasks()
 
 
 def task_named(name: str) -> Task:
     """A task of LongBench; any other name means short answers to questions."""
-    return TASKS.get(name) or Task(name, _PASSAGES, 32, "f1")
+    return TASKS.get(name) or replace(TASKS["hotpotqa"], name=name)
 
 
 def join_documents(documents: Iterable[Document]) -> str:
