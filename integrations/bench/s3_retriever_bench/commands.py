@@ -335,10 +335,6 @@ def cluster(
 
 @app.command()
 def frameworks(
-    framework: Annotated[
-        list[str] | None,
-        _option("NAME", "langchain or llama-index; repeatable.", "those installed"),
-    ] = None,
     calls: Annotated[int, _number("Questions to ask at once.")] = 64,
     rounds: Annotated[int, _number("How often to ask them.")] = 4,
     imports: Annotated[int, _number("Fresh processes that import each integration.")] = 5,
@@ -352,7 +348,7 @@ def frameworks(
     from s3_retriever_bench.shared.report import show_figures
 
     figures = run_frameworks(
-        framework, host=host, codebook=codebook, calls=calls, rounds=rounds, imports=imports
+        host=host, codebook=codebook, calls=calls, rounds=rounds, imports=imports
     )
     claims = figures["claims"]
     remark = (

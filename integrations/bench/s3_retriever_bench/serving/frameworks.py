@@ -113,18 +113,11 @@ FRAMEWORKS = {
 
 
 def run_frameworks(
-    names: Sequence[str] | None,
-    *,
-    host: str,
-    codebook: str | None,
-    calls: int,
-    rounds: int,
-    imports: int,
+    *, host: str, codebook: str | None, calls: int, rounds: int, imports: int
 ) -> dict[str, Any]:
-    """Measure the responsiveness and the import of integrations.
+    """Measure the responsiveness and the import of the integrations that are installed.
 
-    Takes the options of `s3r bench frameworks`; without names, measures all whose integration is
-    installed.
+    Takes the options of `s3r bench frameworks`.
 
     Returns:
         JSON values: `settings`, `claims`, `versions`, `machine`, and for each of the `frameworks`
@@ -132,10 +125,10 @@ def run_frameworks(
         `import`.
 
     Raises:
-        InputError: A framework is unknown, or an integration is missing or cannot be imported.
+        InputError: No integration is installed, or one cannot be imported.
         S3Error: The host or the codebook is not usable.
     """
-    frameworks = chosen(names)
+    frameworks = installed()
     questions = [
         f"How many days of leave does department {n % len(_DOCUMENTS)} have?" for n in range(calls)
     ]
@@ -166,36 +159,19 @@ def run_frameworks(
     }
 
 
-def chosen(names: Sequence[str] | None) -> dict[str, Framework]:
-    """The frameworks to measure, in the order of `FRAMEWORKS`.
-
-    Args:
-        names: Names; all whose integration is installed if None or empty.
+def installed() -> dict[str, Framework]:
+    """The frameworks whose integration is installed.
 
     Raises:
-        InputError: A name is unknown, or an integration is not installed.
+        InputError: None is.
     """
-    for name in names or ():
-        if name not in FRAMEWORKS:
-            raise InputError(
-                f"There is no framework {name!r}; choose from {', '.join(FRAMEWORKS)}."
-            )
-        if not FRAMEWORKS[name].is_installed():
-            distribution = FRAMEWORKS[name].distribution
-            raise InputError(
-                f"{distribution} is not installed; install it with: pip install {distribution}"
-            )
-    selected = {
-        name: framework
-        for name, framework in FRAMEWORKS.items()
-        if (name in names if names else framework.is_installed())
-    }
-    if not selected:
+    found = {name: framework for name, framework in FRAMEWORKS.items() if framework.is_installed()}
+    if not found:
         distributions = " ".join(framework.distribution for framework in FRAMEWORKS.values())
         raise InputError(
             f"No integration is installed; install one or more with: pip install {distributions}"
         )
-    return selected
+    return found
 
 
 def time_imports(module: str, times: int) -> dict[str, Any]:
