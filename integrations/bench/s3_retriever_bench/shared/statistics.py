@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -45,12 +46,16 @@ def estimate(values: Sequence[float | None], groups: Sequence[str], seed: int) -
     Returns:
         None if there is no value.
     """
+    pairs = [(v, g) for v, g in zip(values, groups, strict=True) if v is not None]
+    return _estimate(tuple(pairs), seed) if pairs else None
+
+
+# The same means are in the figures, the tables and the pictures of a run.
+@lru_cache(maxsize=4_096)
+def _estimate(pairs: tuple[tuple[float, str], ...], seed: int) -> Estimate:
     # Here, because it takes tens of megabytes, which `inference` would count.
     from scipy.stats import bootstrap
 
-    pairs = [(v, g) for v, g in zip(values, groups, strict=True) if v is not None]
-    if not pairs:
-        return None
     known = np.array([value for value, _ in pairs])
     _, number = np.unique([group for _, group in pairs], return_inverse=True)
     sums, counts = np.bincount(number, known), np.bincount(number)
