@@ -33,15 +33,8 @@ from s3_retriever_bench.inference.run import (
     tokens_per_second,
 )
 from s3_retriever_bench.shared.corpus import text_of
-from s3_retriever_bench.shared.processes import (
-    TokenClock,
-    how_it_ended,
-    peak_bytes,
-    ran_out_of_memory,
-    reset_peak,
-    run_alone,
-    used_bytes,
-)
+from s3_retriever_bench.shared.costs import TokenClock, peak_bytes, reset_peak, used_bytes
+from s3_retriever_bench.shared.processes import how_it_ended, ran_out_of_memory, run_alone
 from s3_retriever_bench.shared.report import check
 
 TINY = Shape("llama", 2, 32, 4, 2, 8, 64, 600, (256,))

@@ -22,7 +22,7 @@ from s3_retriever_bench.shared.corpus import (
     source_files,
 )
 from s3_retriever_bench.shared.report import check
-from s3_retriever_bench.speed import peers
+from s3_retriever_bench.speed import peers, run
 from s3_retriever_bench.speed.peers import Timing, chunks_of
 from s3_retriever_bench.speed.report import speed_claims, speed_tables
 from s3_retriever_bench.speed.run import (
@@ -61,6 +61,8 @@ def speed(text, tiny_bert, tiny_codebook, monkeypatch):
     """Runs `s3r bench speed` on the text."""
     # The faster one compiles for eight seconds in every process.
     monkeypatch.setattr(peers, "BM25S_BACKEND", "numpy")
+    # How often has a test of its own, and each opening starts a process.
+    monkeypatch.setattr(run, "_OPENINGS", 1)
     fixed = ["--host", tiny_bert, "--codebook", tiny_codebook, "--text", text, "--questions", 3]
     fixed += ["--scan-tokens", 1_000, "--rounds", 2]
 
@@ -140,7 +142,7 @@ def test_an_interrupted_run_says_what_it_keeps(tmp_path, speed, monkeypatch):
     assert not (tmp_path / "speed.json").exists()
 
 
-def test_slow_peers_are_left_out_and_it_is_said_why(speed, tmp_path, monkeypatch):
+def test_slow_peers_are_left_out_and_it_is_said_why(speed, tmp_path, encoder, monkeypatch):
     out = tmp_path / "out"
     assert speed("--tokens", 500, "--no-slow-peers", "--out", out).exit_code == 0
     searches = json.loads((out / "speed.json").read_text())["sizes"]["500"]["searches"]
@@ -149,9 +151,11 @@ def test_slow_peers_are_left_out_and_it_is_said_why(speed, tmp_path, monkeypatch
     assert "Left out: rank-bm25 at 500 tokens (left out by --no-slow-peers)." in page
     assert "| rank-bm25 | - |" in page
     monkeypatch.setattr(peers, "_MOST_SLOW_TOKENS", 400)
-    assert speed("--tokens", 500, "--fresh", "--out", out).exit_code == 0
-    searches = json.loads((out / "speed.json").read_text())["sizes"]["500"]["searches"]
-    assert "not run above 400 tokens" in searches["rank-bm25"]["skipped"]
+    monkeypatch.setattr(peers, "BM25S_BACKEND", "numpy")
+    others = peers.Peers(encoder.host, encoder.codebook, slow=True)
+    others.grow(["A baker mends warm bread."])
+    assert "rank-bm25" in others.asks(400)[0]
+    assert "not run above 400 tokens" in others.asks(500)[1]["rank-bm25"]
 
 
 @pytest.fixture

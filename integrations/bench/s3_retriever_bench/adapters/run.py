@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from tqdm.auto import tqdm
 
-from s3_retriever import Codebook, Host, InputError, Tap, TopKSAE, __version__, sails_init
+from s3_retriever import Codebook, Host, InputError, Tap, TopKSAE, sails_init
 from s3_retriever.types import Split
 from s3_retriever_bench.adapters.data import (
     Behaviour,
@@ -32,10 +31,11 @@ from s3_retriever_bench.adapters.finetuning import (
     train,
 )
 from s3_retriever_bench.shared.corpus import documents
-from s3_retriever_bench.shared.storage import Store, files_digest, machine, versions
+from s3_retriever_bench.shared.storage import Part, Store, check_names, files_digest
 
 if TYPE_CHECKING:
     from torch import Tensor
+
 _BATCH = 8
 # Characters of the plain text, of which its first tokens are read.
 _TEXT_CHARACTERS = 200_000
@@ -43,6 +43,7 @@ _MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "dow
 UNTRAINED = "untrained"
 # How PEFT starts the others.
 _PEFT_STARTS = {"lora": True, "pissa": "pissa_niter_16", "olora": "olora"}
+_VERSIONS = ("s3-retriever", "peft", "torch", "transformers")
 STARTS = (*_PEFT_STARTS, "sails", "full")
 
 
@@ -97,10 +98,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Refuse what there is not."""
-        if unknown := set(self.starts) - set(STARTS):
-            raise InputError(
-                f"There is no start {min(unknown)!r}; choose from {', '.join(STARTS)}."
-            )
+        check_names(self.starts, STARTS, "start")
 
 
 def run_adapt(plan: Plan) -> dict[str, Any]:
@@ -117,30 +115,25 @@ def run_adapt(plan: Plan) -> dict[str, Any]:
         S3Error: The host or the codebook is not usable.
     """
     behaviour = read_behaviour(plan.sources, plan.split, plan.prompts)
-    settings = _settings(plan, behaviour)
-    store = Store(plan.folder, settings, plan.fresh)
+    store = Store(plan.folder, _settings(plan, behaviour), plan.fresh)
     digest = files_digest(plan.sources, plan.split)
-    wanted = list(_runs(plan))
     bench = _Bench(plan, behaviour)
+    parts = [
+        Part(
+            start if start == UNTRAINED else f"{start} {rate:g}",
+            str(seed),
+            digest,
+            partial(bench.run, start, rate, seed),
+        )
+        for start, rate, seed in _runs(plan)
+    ]
     runs: dict[str, dict[str, Any]] = {}
-    with store.resumable(), tqdm(total=len(wanted), desc="Adapters", disable=None) as bar:
-        for start, rate, seed in wanted:
-            label = start if start == UNTRAINED else f"{start} {rate:g}"
-            bar.set_postfix_str(f"{label}, seed {seed}")
-            measure = partial(bench.run, start, rate, seed)
-            part = store.measured(label, str(seed), digest, measure)
+    with store.resumable():
+        for part, run in store.measured_all(parts, len(parts), "Adapters", "run"):
             # Judged anew, so that a better judge needs no new answers.
-            part["refused"] = {
-                kind: [*map(refuses, said)] for kind, said in part["answers"].items()
-            }
-            runs.setdefault(label, {})[str(seed)] = part
-            bar.update()
-    return {
-        "settings": settings,
-        "machine": machine(),
-        "versions": versions("s3-retriever", "peft", "torch", "transformers"),
-        "runs": runs,
-    }
+            run["refused"] = {kind: [*map(refuses, said)] for kind, said in run["answers"].items()}
+            runs.setdefault(part.name, {})[part.method] = run
+    return store.figures(*_VERSIONS, runs=runs)
 
 
 def run_starting(plan: Plan, examples: int) -> dict[str, Any]:
@@ -167,12 +160,9 @@ def run_starting(plan: Plan, examples: int) -> dict[str, Any]:
     plan = replace(plan, examples=examples)
     bench = _Bench(plan, behaviour)
     starts = [start for start in plan.starts if start != "full"]
-    return {
-        "settings": {**_settings(plan, behaviour), "examples": examples},
-        "machine": machine(),
-        "versions": versions("s3-retriever", "peft", "torch", "transformers"),
-        "seconds": {start: bench.start_seconds(start) for start in starts},
-    }
+    store = Store(None, _settings(plan, behaviour), plan.fresh)
+    seconds = {start: bench.start_seconds(start) for start in starts}
+    return store.figures(*_VERSIONS, seconds=seconds)
 
 
 def _runs(plan: Plan) -> Iterator[tuple[str, float, int]]:
@@ -190,7 +180,6 @@ def _settings(plan: Plan, behaviour: Behaviour) -> dict[str, Any]:
         "features examples split"
     )
     return {
-        "version": __version__,
         **{name: getattr(plan, name) for name in names.split()},
         "compare": plan.contrast,
         "batch": _BATCH,

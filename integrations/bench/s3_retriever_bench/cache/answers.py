@@ -7,7 +7,7 @@ keep what the question needs.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -125,7 +125,6 @@ def _score(
     return float(nll), bool((logits.argmax(-1) == wanted).all())
 
 
-def quiz_values(parts: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[float]]]:
+def quiz_values(parts: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
     """The values of several contexts in columns."""
-    for name in ("nll", "given"):
-        yield name, [value for part in parts for value in part[name]]
+    return {name: [value for part in parts for value in part[name]] for name in ("nll", "given")}

@@ -7,18 +7,17 @@ and the rest is read in steps of 32 tokens, which is nearly as one token after a
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
-from tqdm.auto import tqdm
 
-from s3_retriever import Host, InputError, KVCodebook, __version__
+from s3_retriever import Host, InputError, KVCodebook
 from s3_retriever.calibration.question_sets import Choice
 from s3_retriever.kv import LayerAtoms
 from s3_retriever.kv.codebook import SHIPPED
@@ -36,7 +35,7 @@ from s3_retriever_bench.cache.report import cache_claims
 from s3_retriever_bench.longcontext.longbench import choose, read_samples
 from s3_retriever_bench.shared.corpus import documents, source_files, source_name, text_of
 from s3_retriever_bench.shared.report import check
-from s3_retriever_bench.shared.storage import Store, machine, text_digest, versions
+from s3_retriever_bench.shared.storage import Part, Store, host_settings, text_digest
 
 _TOKENS = (1_024,)
 _DECODE_TOKENS = (1_024, 4_096)
@@ -123,10 +122,8 @@ def run_cache(plan: Plan) -> dict[str, Any]:
     methods = [method_named(name, reader, codebook) for name in plan.methods]
     _check_lengths(plan, host, max(method.block for method in methods))
     settings = {
-        "version": __version__,
         "host": plan.host,
-        "dtype": str(host.model.dtype).removeprefix("torch."),
-        "device": str(host.device),
+        **host_settings(host),
         "codebook": None if codebook is None else codebook.identity,
         "texts": source_name(plan.texts),
         "recent": RECENT,
@@ -136,17 +133,15 @@ def run_cache(plan: Plan) -> dict[str, Any]:
     store = Store(plan.folder, settings, plan.fresh)
     run = _Run(plan, reader, methods, store)
     with store.resumable():
-        figures = {
-            "settings": settings,
-            "machine": machine(),
-            "versions": versions(*_VERSIONS),
-            "bytes_per_token": {method.name: run.bytes_per_token(method) for method in methods},
-            "perplexity": run.perplexity(),
-            "decoding": run.decoding(),
-            "needles": run.needles(),
-            "answers": run.answers(),
-            "unexplained": None if codebook is None else run.unexplained(codebook),
-        }
+        figures = store.figures(
+            *_VERSIONS,
+            bytes_per_token={method.name: run.bytes_per_token(method) for method in methods},
+            perplexity=run.perplexity(),
+            decoding=run.decoding(),
+            needles=run.needles(),
+            answers=run.answers(),
+            unexplained=None if codebook is None else run.unexplained(codebook),
+        )
     return figures | {"claims": check(cache_claims(figures))}
 
 
@@ -196,45 +191,44 @@ class _Run:
 
     def perplexity(self) -> dict[str, Any]:
         """By length, the negative log-likelihood of every window with every method."""
-        plan = self._plan
-        figures: dict[str, Any] = {}
-        total = len(plan.tokens) * plan.windows * len(self._methods)
-        with _bar(total, "Perplexity", "window") as bar:
-            for length in plan.tokens:
-                nll: dict[str, list[float]] = {method.name: [] for method in self._methods}
-                for number, ids in enumerate(self._windows(length, plan.windows)):
-                    window = _Window(self._reader, ids)
-                    for method in self._methods:
-                        bar.set_postfix_str(f"{length:,} tokens, {method.name}")
-                        part = self._store.measured(
-                            f"perplexity-{length}-{number}",
-                            method.name,
-                            text_digest(repr(ids)),
-                            partial(window.nll, method),
-                        )
-                        nll[method.name].append(part["nll"])
-                        bar.update()
-                figures[str(length)] = {"scored": _scored(length), "nll": nll}
+        figures = {}
+        for length in self._plan.tokens:
+            total = self._plan.windows * len(self._methods)
+            what = f"Perplexity at {length:,} tokens"
+            values = self._by_method(self._perplexities(length), total, what, "window")
+            nll = {method: [each["nll"] for each in parts] for method, parts in values.items()}
+            figures[str(length)] = {"scored": _scored(length), "nll": nll}
         return figures
+
+    def _perplexities(self, length: int) -> Iterator[Part]:
+        for number, ids in enumerate(self._windows(length, self._plan.windows)):
+            window, digest = _Window(self._reader, ids), text_digest(repr(ids))
+            for method in self._methods:
+                measure = partial(window.nll, method)
+                yield Part(f"perplexity-{length}-{number}", method.name, digest, measure)
 
     def decoding(self) -> dict[str, Any]:
         """By length and method, what `decode` measures."""
-        lengths, names = self._plan.decode_tokens, self._plan.decode_methods
-        methods = [method for method in self._methods if method.name in names]
-        figures: dict[str, Any] = {}
-        with _bar(len(lengths) * len(methods), "Decoding", "method") as bar:
-            for length in lengths:
-                for method in methods:
-                    bar.set_postfix_str(f"{length:,} tokens, {method.name}")
-                    part = self._store.measured(
-                        f"decoding-{length}",
-                        method.name,
-                        "",
-                        partial(self.decode, method, length),
-                    )
-                    figures.setdefault(str(length), {})[method.name] = part
-                    bar.update()
+        names, figures = self._plan.decode_methods, {}
+        for length in self._plan.decode_tokens:
+            parts = [
+                Part(f"decoding-{length}", method.name, "", partial(self.decode, method, length))
+                for method in self._methods
+                if method.name in names
+            ]
+            what = f"Decoding at {length:,} tokens"
+            values = self._by_method(parts, len(parts), what, "method")
+            figures[str(length)] = {method: part for method, (part,) in values.items()}
         return figures
+
+    def _by_method(
+        self, parts: Iterable[Part], total: int, what: str, unit: str
+    ) -> dict[str, list[dict[str, Any]]]:
+        """The values of parts, measured unless they were before, by method."""
+        values: dict[str, list[dict[str, Any]]] = {}
+        for part, value in self._store.measured_all(parts, total, what, unit):
+            values.setdefault(part.method, []).append(value)
+        return values
 
     def decode(self, method: Method, length: int) -> dict[str, Any]:
         """Decode tokens with a full cache, in turn with an exact one.
@@ -304,24 +298,19 @@ class _Run:
 
     def _ask(self, name: str, quizzes: Sequence[Quiz]) -> dict[str, Any]:
         """The values of each question by method, and which questions share a context."""
-        parts: dict[str, list[dict[str, Any]]] = {method.name: [] for method in self._methods}
-        with _bar(len(quizzes) * len(self._methods), name.capitalize(), "context") as bar:
-            for quiz in quizzes:
-                window = _Window(self._reader, quiz.context, known=len(quiz.context))
-                digest = text_digest(repr(quiz))
-                for method in self._methods:
-                    bar.set_postfix_str(method.name)
-                    part = self._store.measured(
-                        f"{name}-{digest}",
-                        method.name,
-                        digest,
-                        partial(self._answers, quiz, method, window),
-                    )
-                    parts[method.name].append(part)
-                    bar.update()
+        total = len(quizzes) * len(self._methods)
+        parts = self._by_method(self._asked(name, quizzes), total, name.capitalize(), "context")
         groups = [str(n) for n, quiz in enumerate(quizzes) for _ in quiz.questions]
-        values = {method: dict(quiz_values(part)) for method, part in parts.items()}
+        values = {method: quiz_values(part) for method, part in parts.items()}
         return {"groups": groups, "values": values}
+
+    def _asked(self, name: str, quizzes: Sequence[Quiz]) -> Iterator[Part]:
+        for quiz in quizzes:
+            window = _Window(self._reader, quiz.context, known=len(quiz.context))
+            digest = text_digest(repr(quiz))
+            for method in self._methods:
+                measure = partial(self._answers, quiz, method, window)
+                yield Part(f"{name}-{digest}", method.name, digest, measure)
 
     def _answers(self, quiz: Quiz, method: Method, window: _Window) -> dict[str, Any]:
         return ask(self._reader, quiz, method, window.prefix)
@@ -472,7 +461,3 @@ def _window(files: Sequence[Path], path: Path, at: float, host: Host, length: in
         if len(ids) >= length:
             return ids[:length]
     raise InputError(f"The text has fewer than {length:,} tokens; give more with --text.")
-
-
-def _bar(total: int, what: str, unit: str) -> tqdm[NoReturn]:
-    return tqdm(total=total, desc=what, unit=unit, disable=None)

@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from s3_retriever import Codebook, Document, Host, InputError, TopKSAE
+from s3_retriever import Codebook, Document, Host, TopKSAE
 from s3_retriever.codebook.recipes import default_recipe
 from s3_retriever.host.device import find_device, find_dtype
 from s3_retriever.host.taps import Tap, read
 from s3_retriever_bench.shared.corpus import documents
+from s3_retriever_bench.shared.storage import check_names
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
 BOS, EOS = 0, 1
 _SPECIALS = {"bos_token": "<s>", "eos_token": "</s>"}
 # Only a limit: rotary positions take no memory.
@@ -93,8 +95,7 @@ def shape_named(name: str) -> Shape:
     Raises:
         InputError: There is no such shape.
     """
-    if name not in SHAPES:
-        raise InputError(f"There is no shape {name!r}; choose from {', '.join(SHAPES)}.")
+    check_names([name], SHAPES, "shape")
     return SHAPES[name]
 
 

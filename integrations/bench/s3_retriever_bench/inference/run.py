@@ -12,8 +12,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from s3_retriever import (
     Answer,
     CodebookError,
@@ -22,7 +20,6 @@ from s3_retriever import (
     LongContext,
     ScannedContext,
     Span,
-    __version__,
 )
 from s3_retriever.answer.generation import generate
 from s3_retriever.answer.prompt import Prompt, Request
@@ -38,15 +35,10 @@ from s3_retriever_bench.shared.corpus import (
     source_name,
     text_of,
 )
-from s3_retriever_bench.shared.processes import (
-    TokenClock,
-    memory_kind,
-    peak_bytes,
-    run_alone,
-    used_bytes,
-)
+from s3_retriever_bench.shared.costs import TokenClock, memory_kind, peak_bytes, used_bytes
+from s3_retriever_bench.shared.processes import run_alone
 from s3_retriever_bench.shared.report import check
-from s3_retriever_bench.shared.storage import Store, files_digest, machine, versions
+from s3_retriever_bench.shared.storage import Part, Store, files_digest
 
 # Characters of the context to read and answer from before the clock starts, and the token budget of
 # that answer: fewer tokens than those characters have, or no search would take place.
@@ -116,17 +108,11 @@ def run_inference(plan: Plan) -> dict[str, Any]:
         S3Error: The host or the codebook is not usable.
     """
     questions = choose_questions(plan.ask, source_files(plan.texts), plan.questions)
-    settings = _settings(plan, len(questions.measured))
-    store = Store(plan.folder, settings, plan.fresh)
+    store = Store(plan.folder, _settings(plan, len(questions.measured)), plan.fresh)
     with store.resumable(), tempfile.TemporaryDirectory() as scratch:
         sizes = _Run(plan, questions, store, Path(scratch)).sizes()
-    return {
-        "settings": settings,
-        "machine": machine(),
-        "versions": versions("s3-retriever", "torch", "transformers"),
-        "sizes": sizes,
-        "claims": check(inference_claims(sizes)),
-    }
+    claims = check(inference_claims(sizes))
+    return store.figures("s3-retriever", "torch", "transformers", sizes=sizes, claims=claims)
 
 
 def _settings(plan: Plan, questions: int) -> dict[str, Any]:
@@ -134,7 +120,6 @@ def _settings(plan: Plan, questions: int) -> dict[str, Any]:
     shape = asdict(shape_named(plan.shape)) if plan.shape else {}
     shape.pop("lengths", None)
     return {
-        "version": __version__,
         "host": plan.host,
         "shape": plan.shape,
         **shape,
@@ -207,17 +192,14 @@ class _Run:
             if size in both or way == "s3"
         ]
         results: dict[str, dict[str, Any]] = {}
-        with tqdm(total=len(parts), desc="Inference", unit="process", disable=None) as bar:
-            for size, way in parts:
-                bar.set_postfix_str(f"{way}, {size:,} tokens")
-                results.setdefault(str(size), {})[way] = self._part(size, way)
-                bar.update()
+        runs = (self._part(*part) for part in parts)
+        measured = self._store.measured_all(runs, len(parts), "Inference", "process")
+        for part, result in measured:
+            results.setdefault(part.method, {})[part.name] = result
         return results
 
-    def _part(self, size: int, way: str) -> dict[str, Any]:
-        return self._store.measured(
-            way, str(size), self._digest, lambda: run_alone(_WAYS[way], self._job(size))
-        )
+    def _part(self, size: int, way: str) -> Part:
+        return Part(way, str(size), self._digest, lambda: run_alone(_WAYS[way], self._job(size)))
 
     def _job(self, size: int) -> Job:
         path = self._scratch / f"{size}.txt"

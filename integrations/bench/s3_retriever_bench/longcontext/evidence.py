@@ -15,10 +15,11 @@ from s3_retriever.host.source import MINILM
 from s3_retriever.types import ContextForm, Mode
 from s3_retriever_bench.longcontext.longbench import join_documents
 from s3_retriever_bench.retrieval.passages import Passage, chunks, cut_all, fill_and_cut
-from s3_retriever_bench.shared.processes import Cost, metered
+from s3_retriever_bench.shared.costs import Cost, metered
 
 if TYPE_CHECKING:
     from s3_retriever_bench.retrieval.rankers import Embedder, FaissRanker
+
 # The methods that scan: what reads the context for them, and the mode of their searches.
 _SCANS: Mapping[str, tuple[str, Mode]] = {
     "bm25": ("words", "bm25"),

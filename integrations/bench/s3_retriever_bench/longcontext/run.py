@@ -7,14 +7,12 @@ as in RULER's multi-key variant (arXiv 2404.06654), where each is asked for and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NoReturn
-
-from tqdm.auto import tqdm
+from typing import Any
 
 from s3_retriever import (
     Codebook,
@@ -24,7 +22,6 @@ from s3_retriever import (
     HostError,
     InputError,
     LongContext,
-    __version__,
 )
 from s3_retriever.calibration.question_sets import Choice
 from s3_retriever.engine import find_codebook
@@ -32,11 +29,18 @@ from s3_retriever.types import Split
 from s3_retriever_bench.longcontext.answering import Answerer, Asked
 from s3_retriever_bench.longcontext.evidence import CACHED, FORMS, METHODS, ReadContext, Tools
 from s3_retriever_bench.longcontext.longbench import TASKS, Sample, choose, read_samples
-from s3_retriever_bench.longcontext.needles import Haystack, make_haystack, probe
+from s3_retriever_bench.longcontext.needles import make_haystack, probe
 from s3_retriever_bench.longcontext.report import longcontext_claims
 from s3_retriever_bench.shared.corpus import source_files, text_of
 from s3_retriever_bench.shared.report import check
-from s3_retriever_bench.shared.storage import Store, machine, text_digest, versions
+from s3_retriever_bench.shared.storage import (
+    Part,
+    Store,
+    check_names,
+    codebook_settings,
+    host_settings,
+    text_digest,
+)
 
 _ALL_METHODS = (*METHODS, CACHED, *FORMS)
 _BUDGETS = (512, 1024, 2048)
@@ -94,10 +98,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be measured, sort, and set defaults."""
-        for name in self.methods:
-            if name not in _ALL_METHODS:
-                allowed = ", ".join(_ALL_METHODS)
-                raise InputError(f"There is no method {name!r}; choose from {allowed}.")
+        check_names(self.methods, _ALL_METHODS, "method")
         if CACHED in self.methods and self.needle:
             raise InputError(f"Method {CACHED!r} is measured on questions alone; add --no-needle.")
         if not all(0 <= depth <= 1 for depth in self.depths):
@@ -151,27 +152,25 @@ def run_longcontext(plan: Plan) -> dict[str, Any]:
         )
     fitting = _fitting(samples, plan.max_context_tokens, host)
     chosen = choose(fitting, plan.questions, plan.seed)
-    settings = _settings(plan, host, book)
     files = source_files(plan.haystack)
     lengths = plan.lengths if plan.needle else ()
     texts = {tokens: text_of(files, tokens, host.tokenizer) for tokens in lengths}
-    store = Store(plan.folder, settings, plan.fresh)
+    store = Store(plan.folder, _settings(plan, host, book), plan.fresh)
     run = _Run(plan, methods, Tools(model, book, plan.kv_codebook), answerer, store)
     with store.resumable():
         values, needles = run.questions(chosen), run.needles(texts)
-    figures = {
-        "settings": settings,
-        "machine": machine(),
-        "versions": versions(*_VERSIONS),
-        "remark": _remark(plan, len(samples) - len(fitting), generates=answerer is not None),
-        "questions": {
-            "task": [sample.task.name for sample in chosen],
-            "group": [sample.group for sample in chosen],
-            "context_tokens": values.pop("context_tokens"),
-        },
-        "values": values,
-        "needles": needles,
+    questions = {
+        "task": [sample.task.name for sample in chosen],
+        "group": [sample.group for sample in chosen],
+        "context_tokens": values.pop("context_tokens"),
     }
+    figures = store.figures(
+        *_VERSIONS,
+        remark=_remark(plan, len(samples) - len(fitting), generates=answerer is not None),
+        questions=questions,
+        values=values,
+        needles=needles,
+    )
     return figures | {"claims": check(longcontext_claims(figures))}
 
 
@@ -225,12 +224,9 @@ def _remark(plan: Plan, left_out: int, *, generates: bool) -> str:
 def _settings(plan: Plan, host: Host, book: Codebook | None) -> dict[str, Any]:
     """Everything that changes the result of a question or a haystack."""
     return {
-        "version": __version__,
         "host": plan.host,
-        "dtype": str(host.model.dtype).removeprefix("torch."),
-        "device": str(host.device),
-        "codebook": None if book is None else book.identity,
-        "recipe": None if book is None else book.named_recipe("default").model_dump(),
+        **host_settings(host),
+        **codebook_settings(book),
         "budgets": list(plan.budgets),
         "needle_budget": plan.needle_budget,
         "depths": list(plan.depths),
@@ -261,30 +257,28 @@ class _Run:
 
     def questions(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """The figures of each method in columns, and `context_tokens`."""
-        parts: dict[str, list[dict[str, Any]]] = {method: [] for method in self._methods}
-        with _bar(len(samples) * len(self._methods), "Questions", "answer") as bar:
-            for _, same in groupby(samples, key=lambda sample: sample.group):
-                self._ask(list(same), parts, bar)
-        first = next(iter(parts.values()))
+        answers: dict[str, list[dict[str, Any]]] = {method: [] for method in self._methods}
+        total = len(samples) * len(self._methods)
+        parts = self._store.measured_all(self._asked(samples), total, "Questions", "answer")
+        for part, answer in parts:
+            answers[part.method].append(answer)
+        first = next(iter(answers.values()))
         return {
-            "context_tokens": [part["context_tokens"] for part in first],
-            **{method: _columns(answers) for method, answers in parts.items()},
+            "context_tokens": [answer["context_tokens"] for answer in first],
+            **{method: _columns(given) for method, given in answers.items()},
         }
 
-    def _ask(
-        self,
-        samples: Sequence[Sample],
-        parts: Mapping[str, list[dict[str, Any]]],
-        bar: tqdm[NoReturn],
-    ) -> None:
-        """Ask questions about one context with each method."""
-        with ReadContext(samples[0].documents, self._tools) as context:
-            for sample in samples:
-                asked = Asked(sample, context, self._answerer, kl=self._plan.kl)
-                for method, answers in parts.items():
-                    bar.set_postfix_str(f"{sample.task.name}, {method}")
-                    answers.append(self._question(sample, asked, method))
-                    bar.update()
+    def _asked(self, samples: Sequence[Sample]) -> Iterator[Part]:
+        """Every question with each method; a context is read once."""
+        for _, same in groupby(samples, key=lambda sample: sample.group):
+            about = list(same)
+            with ReadContext(about[0].documents, self._tools) as context:
+                for sample in about:
+                    asked = Asked(sample, context, self._answerer, kl=self._plan.kl)
+                    name = f"{sample.task.name}-{sample.digest}"
+                    for method in self._methods:
+                        measure = partial(self._measure, asked, method)
+                        yield Part(name, method, sample.digest, measure)
 
     def needles(self, texts: Mapping[int, str]) -> dict[str, Any]:
         """By length and method, the share of needles found at each depth.
@@ -292,28 +286,27 @@ class _Run:
         Args:
             texts: Haystacks by their length in tokens.
         """
-        plan = self._plan
-        parts: dict[str, dict[str, list[dict[str, Any]]]] = {}
-        with _bar(len(texts) * plan.needles * len(self._methods), "Needles", "haystack") as bar:
-            for length, text in texts.items():
-                by_method = parts.setdefault(str(length), {})
-                for number in range(plan.needles):
-                    haystack = make_haystack(text, plan.depths, number, plan.seed)
-                    with ReadContext([Document(haystack.text)], self._tools) as context:
-                        for method in self._methods:
-                            bar.set_postfix_str(f"{length:,} tokens, {method}")
-                            name = f"needle-{length}-{number}"
-                            result = self._needles(name, haystack, context, method)
-                            by_method.setdefault(method, []).append(result)
-                            bar.update()
-        return {
-            length: {method: _depths(results) for method, results in by_method.items()}
-            for length, by_method in parts.items()
-        }
+        figures = {}
+        for length, text in texts.items():
+            found: dict[str, list[dict[str, Any]]] = {method: [] for method in self._methods}
+            total = self._plan.needles * len(self._methods)
+            what = f"Needles in {length:,} tokens"
+            haystacks = self._haystacks(length, text)
+            for part, result in self._store.measured_all(haystacks, total, what, "haystack"):
+                found[part.method].append(result)
+            figures[str(length)] = {method: _depths(results) for method, results in found.items()}
+        return figures
 
-    def _question(self, sample: Sample, asked: Asked, method: str) -> dict[str, Any]:
-        name, digest = f"{sample.task.name}-{sample.digest}", sample.digest
-        return self._store.measured(name, method, digest, lambda: self._measure(asked, method))
+    def _haystacks(self, length: int, text: str) -> Iterator[Part]:
+        """Every haystack of a length with each method."""
+        plan, budget = self._plan, self._plan.needle_budget
+        for number in range(plan.needles):
+            haystack = make_haystack(text, plan.depths, number, plan.seed)
+            digest = text_digest(repr(haystack))
+            with ReadContext([Document(haystack.text)], self._tools) as context:
+                for method in self._methods:
+                    measure = partial(probe, haystack, context, method, budget, self._answerer)
+                    yield Part(f"needle-{length}-{number}", method, digest, measure)
 
     def _measure(self, asked: Asked, method: str) -> dict[str, Any]:
         assert self._warmed_up
@@ -327,22 +320,6 @@ class _Run:
             for method in self._methods:
                 asked.measure(method, [_WARM_UP_BUDGET])
         return True
-
-    def _needles(
-        self, name: str, haystack: Haystack, context: ReadContext, method: str
-    ) -> dict[str, Any]:
-        budget = self._plan.needle_budget
-        return self._store.measured(
-            name,
-            method,
-            text_digest(repr(haystack)),
-            lambda: probe(haystack, context, method, budget, self._answerer),
-        )
-
-
-def _bar(total: int, what: str, unit: str) -> tqdm[NoReturn]:
-    """A progress bar, in a terminal and if there is something to do."""
-    return tqdm(total=total, desc=what, unit=unit, disable=None if total else True)
 
 
 def _columns(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from s3_retriever import Codebook, Document, Host, InputError, S3Index, __version__
+from s3_retriever import Codebook, Document, Host, InputError, S3Index
 from s3_retriever.calibration.question_sets import split_of
 from s3_retriever.types import Mode, Split
 from s3_retriever_bench.methods import reciprocal_ranks
 from s3_retriever_bench.retrieval.rankers import Embedder, Scores, StemmedRanker, best, z_scores
 from s3_retriever_bench.shared.corpus import parsed_file, string
 from s3_retriever_bench.shared.statistics import difference, estimate
-from s3_retriever_bench.shared.storage import Store, files_digest, machine, versions
+from s3_retriever_bench.shared.storage import Store, check_names, codebook_settings, files_digest
 
 # The best documents for a query, with their scores.
 Ranker = Callable[[str], dict[str, float]]
@@ -83,7 +83,8 @@ def run_retrieval(plan: Plan) -> dict[str, Any]:
     Raises:
         InputError: A folder or a method is not usable, or the folder has results of other settings.
     """
-    names = _checked(plan.methods)
+    check_names(plan.methods, METHODS, "method")
+    names = [name for name in METHODS if name in (plan.methods or METHODS)]
     collections = [
         read_collection(path, plan.judgments, plan.split, plan.queries) for path in plan.data
     ]
@@ -91,10 +92,8 @@ def run_retrieval(plan: Plan) -> dict[str, Any]:
     if twice:
         raise InputError(f"Two folders are named {min(twice)!r}; rename one of them.")
     settings = {
-        "version": __version__,
         "host": plan.host,
-        "codebook": plan.codebook.identity,
-        "recipe": plan.codebook.named_recipe("default").model_dump(),
+        **codebook_settings(plan.codebook),
         "judgments": plan.judgments,
         "split": plan.split,
         "queries": plan.queries,
@@ -109,12 +108,7 @@ def run_retrieval(plan: Plan) -> dict[str, Any]:
             each.name: _measure(each, names, _Rankers(each, plan), store, plan.seed)
             for each in collections
         }
-    return {
-        "settings": settings,
-        "machine": machine(),
-        "versions": versions("s3-retriever", "bm25s", "sentence-transformers", "numpy"),
-        "sets": sets,
-    }
+    return store.figures("s3-retriever", "bm25s", "sentence-transformers", "numpy", sets=sets)
 
 
 class _Rankers:
@@ -215,13 +209,6 @@ class _Rankers:
 
 def _best(ids: Sequence[str], scores: Scores) -> dict[str, float]:
     return {ids[place]: float(scores[place]) for place in best(scores, _DEPTH)}
-
-
-def _checked(chosen: Sequence[str]) -> list[str]:
-    for name in chosen:
-        if name not in METHODS:
-            raise InputError(f"There is no method {name!r}; choose from {', '.join(METHODS)}.")
-    return [name for name in METHODS if not chosen or name in chosen]
 
 
 def _measure(

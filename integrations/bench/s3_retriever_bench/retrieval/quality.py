@@ -14,7 +14,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from s3_retriever import Codebook, Document, Host, InputError, __version__
+from s3_retriever import Codebook, Document, Host, InputError
 from s3_retriever.calibration.evaluation import evidence_recall, overlap
 from s3_retriever.calibration.public_sets import load_set
 from s3_retriever.calibration.question_sets import (
@@ -29,7 +29,7 @@ from s3_retriever_bench.longcontext.scoring import BY_CHANCE
 from s3_retriever_bench.methods import METHODS, Resources, Searcher, method_names
 from s3_retriever_bench.retrieval import dialogues
 from s3_retriever_bench.retrieval.report import QualitySummary
-from s3_retriever_bench.shared.storage import Store, machine, versions
+from s3_retriever_bench.shared.storage import Store, codebook_settings
 
 # Maximum tokens that preparing is timed on, since it repeats work that was remembered.
 _TIMED_TOKENS = 20_000
@@ -61,10 +61,8 @@ def run_quality(
     """
     names = method_names(codebook, methods)
     settings = {
-        "version": __version__,
         "host": host,
-        "codebook": codebook.identity,
-        "recipe": codebook.named_recipe("default").model_dump(),
+        **codebook_settings(codebook),
         "budgets": sorted(set(budgets)),
         **asdict(choice),
     }
@@ -80,7 +78,7 @@ def run_quality(
             )
             for name, task in tasks.items()
         }
-    return {"settings": settings, "machine": machine(), "versions": versions(), "sets": sets}
+    return store.figures(sets=sets)
 
 
 def _tasks(sources: Sequence[str], choice: Choice) -> dict[str, Task]:

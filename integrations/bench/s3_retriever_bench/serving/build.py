@@ -14,7 +14,8 @@ import torch
 
 from s3_retriever import Document, Recipe, S3Error
 from s3_retriever_bench.shared.corpus import endless, source_files
-from s3_retriever_bench.shared.processes import peak_bytes, peak_resident, run_alone
+from s3_retriever_bench.shared.costs import peak_bytes, peak_resident
+from s3_retriever_bench.shared.processes import run_alone
 
 _SAMPLE_SECONDS = 0.2
 # The least number of blocks that a text is cut into.

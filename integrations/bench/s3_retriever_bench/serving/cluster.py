@@ -7,8 +7,9 @@ import random
 import signal
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -21,10 +22,12 @@ from tqdm.auto import tqdm
 from s3_retriever import S3Error, S3Index, Span, split_index
 from s3_retriever.types import Mode
 from s3_retriever_bench.shared.corpus import choose_questions, enough, source_files
+from s3_retriever_bench.shared.costs import in_turn, seconds_of
 from s3_retriever_bench.shared.processes import run_alone
 
 if TYPE_CHECKING:
     from s3_retriever.cluster import ShardedIndex
+
 # How far scores may be apart.
 _EQUAL = 1.5e-9
 # Seconds that a search may take; on a busy machine a worker takes some to start again.
@@ -114,29 +117,26 @@ def _search(
     for question in islice(asked, _WARM_UP):
         whole.search(question, mode=mode)
         sharded.search(question, mode=mode)
-    times: dict[str, list[float]] = {"one": [], "sharded": []}
-    reading: list[float] = []
-    different = 0
-    for turn, question in enumerate(tqdm(asked, desc=f"Searching, {mode}", disable=None)):
-        indexes = [("one", whole), ("sharded", sharded)]
-        for name, index in indexes if turn % 2 else reversed(indexes):
-            began = time.perf_counter()
-            # Never the same question: what the host reads may be cached.
-            index.search(f"{question} {name}{turn}", mode=mode)
-            times[name].append(time.perf_counter() - began)
-        if mode != "bm25":
-            began = time.perf_counter()
-            whole.encoder.question(f"{question} alone{turn}", whole.recipe)
-            reading.append(time.perf_counter() - began)
-        found, wanted = (each.search(question, mode=mode) for each in (sharded, whole))
-        different += not _same(found, wanted)
+    # Never the same question twice: what the host reads may be cached.
+    ways: dict[str, Callable[[str], object]] = {
+        "one": lambda text: whole.search(f"{text} one", mode=mode),
+        "sharded": lambda text: sharded.search(f"{text} sharded", mode=mode),
+    }
+    if mode != "bm25":
+        ways["reading"] = lambda text: whole.encoder.question(f"{text} alone", whole.recipe)
+    numbered = [f"{question} {turn}" for turn, question in enumerate(asked)]
+    bar = tqdm(numbered, desc=f"Searching, {mode}", disable=None)
+    times = in_turn({name: partial(seconds_of, way) for name, way in ways.items()}, bar)
     pairs = zip(times["sharded"], times["one"], strict=True)
     return {
         "one_ms": median(times["one"]) * 1e3,
         "sharded_ms": median(times["sharded"]) * 1e3,
         "overhead_ms": median(a - b for a, b in pairs) * 1e3,
-        "reading_ms": median(reading or [0.0]) * 1e3,
-        "different": different,
+        "reading_ms": median(times.get("reading", [0.0])) * 1e3,
+        "different": sum(
+            not _same(sharded.search(question, mode=mode), whole.search(question, mode=mode))
+            for question in asked
+        ),
     }
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -22,9 +22,11 @@ import urllib3
 from s3_retriever import Document, RemoteIndex, S3Error, S3Index
 from s3_retriever.search import Span
 from s3_retriever_bench.shared.corpus import choose_questions, enough, source_files
+from s3_retriever_bench.shared.costs import in_turn, seconds_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+
 # Documents that the writer replaces together, in one commit each time.
 _STATE_DOCUMENTS = 8
 _STATE_QUESTION = "What does the lighthouse keeper of Ravenholm write into the harbour log?"
@@ -34,8 +36,6 @@ _WARM_UP = 3.0
 _BETWEEN_COMMITS = 0.05
 # Searches over HTTP and in this process that are compared.
 _PAIRS = 200
-# A way to search, and its times.
-_Timed = tuple[Callable[[str], object], list[float]]
 
 
 class _Load:
@@ -213,28 +213,22 @@ def _overhead(url: str, index: S3Index, asked: Sequence[str]) -> dict[str, Any]:
     One client asks an idle server, by turns: the same question there and here, with the defaults of
     a search, then whether the server is up.
     """
-    there: list[float] = []
-    here: list[float] = []
-    health: list[float] = []
     with RemoteIndex(url) as remote, urllib3.connection_from_url(url) as pool:
-        for turn in range(_PAIRS):
-            question = f"{asked[turn % len(asked)]} {turn}"  # never the same, which may be cached
-            timed: list[_Timed] = [(remote.search, there), (index.search, here)]
-            for search, times in timed if turn % 2 else reversed(timed):
-                times.append(_seconds(partial(search, question)))
-            health.append(_seconds(partial(pool.request, "GET", "/health", retries=False)))
+        ways = {
+            "http": partial(seconds_of, remote.search),
+            "in process": partial(seconds_of, index.search),
+            "health": partial(seconds_of, lambda _: pool.request("GET", "/health", retries=False)),
+        }
+        # Never the same question, which may be cached.
+        questions = (f"{asked[turn % len(asked)]} {turn}" for turn in range(_PAIRS))
+        times = in_turn(ways, questions)
+    there, here = times["http"], times["in process"]
     return {
         "http_ms": median(there) * 1e3,
         "in_process_ms": median(here) * 1e3,
         "overhead_ms": median(a - b for a, b in zip(there, here, strict=True)) * 1e3,
-        "health_ms": median(health) * 1e3,
+        "health_ms": median(times["health"]) * 1e3,
     }
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
 
 
 def _memory(samples: Sequence[float]) -> dict[str, float]:

@@ -7,15 +7,19 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from tqdm.auto import tqdm
 
-from s3_retriever import InputError
+from s3_retriever import InputError, __version__
+
+if TYPE_CHECKING:
+    from s3_retriever import Codebook, Host
 
 _SETTINGS = "settings.json"
 _PARTS = "parts"
@@ -33,12 +37,28 @@ _PACKAGES = (
 )
 
 
+class Part(NamedTuple):
+    """A part of a run, named by what is measured and the method.
+
+    Attributes:
+        name: What is measured.
+        method: How.
+        digest: A hash of the questions and documents it is measured on.
+        measure: Measures it: JSON values.
+    """
+
+    name: str
+    method: str
+    digest: str
+    measure: Callable[[], dict[str, Any]]
+
+
 class Store:
     """The finished parts of a run, one JSON file for each set and method.
 
     Args:
         folder: Where to keep them; None keeps nothing.
-        settings: Everything that changes results, as JSON values.
+        settings: Everything that changes results, as JSON values; the package's version is added.
         fresh: Whether to remove what is there first.
 
     Raises:
@@ -47,13 +67,14 @@ class Store:
 
     def __init__(self, folder: Path | None, settings: Mapping[str, Any], fresh: bool) -> None:
         self._folder = folder
+        self.settings = {"version": __version__, **settings}
         if folder is None:
             return
         if fresh:
             shutil.rmtree(folder / _PARTS, ignore_errors=True)
             (folder / _SETTINGS).unlink(missing_ok=True)
         (folder / _PARTS).mkdir(parents=True, exist_ok=True)
-        self._check(folder / _SETTINGS, settings)
+        self._check(folder / _SETTINGS, self.settings)
 
     def get(self, name: str, method: str, digest: str) -> dict[str, Any] | None:
         """A finished part; None if it has not been measured yet.
@@ -85,6 +106,21 @@ class Store:
             part = measure()
             self.put(name, method, digest, part)
         return part
+
+    def measured_all(
+        self, parts: Iterable[Part], total: int, what: str, unit: str
+    ) -> Iterator[tuple[Part, dict[str, Any]]]:
+        """The parts with their values, each as by `measured`, with a progress bar."""
+        with tqdm(total=total, desc=what, unit=unit, disable=None if total else True) as bar:
+            for part in parts:
+                bar.set_postfix_str(f"{part.name}, {part.method}")
+                yield part, self.measured(*part)
+                bar.update()
+
+    def figures(self, *packages: str, **parts: Any) -> dict[str, Any]:
+        """JSON values of a run: `settings`, `machine`, `versions` of packages, and the parts."""
+        frame = {"settings": self.settings, "machine": machine(), "versions": versions(*packages)}
+        return frame | parts
 
     @contextmanager
     def resumable(self) -> Iterator[None]:
@@ -130,6 +166,31 @@ def _write(path: Path, value: Mapping[str, Any]) -> None:
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(value), encoding="utf-8")
     partial.replace(path)
+
+
+def host_settings(host: Host) -> dict[str, str]:
+    """What a host computes with, for settings."""
+    return {"dtype": str(host.model.dtype).removeprefix("torch."), "device": str(host.device)}
+
+
+def codebook_settings(codebook: Codebook | None) -> dict[str, Any]:
+    """Which codebook and recipe, for settings."""
+    return {
+        "codebook": codebook and codebook.identity,
+        "recipe": codebook and codebook.named_recipe("default").model_dump(),
+    }
+
+
+def check_names(chosen: Iterable[str], known: Iterable[str], kind: str) -> None:
+    """Refuse names that there are not.
+
+    Raises:
+        InputError: A name is unknown.
+    """
+    listed = list(known)
+    for name in chosen:
+        if name not in listed:
+            raise InputError(f"There is no {kind} {name!r}; choose from {', '.join(listed)}.")
 
 
 def text_digest(text: str) -> str:

@@ -18,7 +18,8 @@ from tqdm.auto import tqdm
 from s3_retriever import S3Error, S3Index
 from s3_retriever.types import Mode
 from s3_retriever_bench.shared.corpus import documents, enough, source_files
-from s3_retriever_bench.shared.processes import peak_bytes, run_alone
+from s3_retriever_bench.shared.costs import peak_bytes
+from s3_retriever_bench.shared.processes import run_alone
 
 
 def run_memory(

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from s3_retriever import Codebook, Document, Host, IndexStoreError, Recipe, S3Index, __version__
+from s3_retriever import Codebook, Document, Host, IndexStoreError, Recipe, S3Index
 from s3_retriever.encoder import CachingEncoder
 from s3_retriever.engine import find_codebook
 from s3_retriever.features import EncodedQuestion
@@ -31,9 +31,16 @@ from s3_retriever_bench.shared.corpus import (
     source_files,
     source_name,
 )
+from s3_retriever_bench.shared.costs import in_turn
 from s3_retriever_bench.shared.processes import run_script
 from s3_retriever_bench.shared.report import check
-from s3_retriever_bench.shared.storage import Store, files_digest, machine, versions
+from s3_retriever_bench.shared.storage import (
+    Store,
+    codebook_settings,
+    files_digest,
+    host_settings,
+    versions,
+)
 from s3_retriever_bench.speed.peers import RESULTS, Ask, Peers, Timing, chunks_of, now
 from s3_retriever_bench.speed.report import speed_claims
 
@@ -91,12 +98,9 @@ def run_speed(
     book = find_codebook(host, codebook)
     loaded = Host.load(host, layers=book.depth)
     settings = {
-        "version": __version__,
         "host": host,
-        "dtype": str(loaded.model.dtype).removeprefix("torch."),
-        "device": str(loaded.device),
-        "codebook": book.identity,
-        "recipe": book.named_recipe("default").model_dump(),
+        **host_settings(loaded),
+        **codebook_settings(book),
         "texts": source_name(texts),
         "ask": None if ask is None else ask.name,
         "questions": len(chosen.measured),
@@ -118,13 +122,9 @@ def run_speed(
             lambda: time_indexing(loaded, book, files, tokens=scan_tokens, rounds=rounds),
         )
         rows = _measure_sizes(sorted(set(sizes)), grow, chosen, store, digest)
-    figures = {
-        "settings": settings,
-        "machine": machine() | {"faiss_threads": faiss.omp_get_max_threads()},
-        "versions": versions() | versions("bm25s", "numba"),
-        "indexing": indexing,
-        "sizes": rows,
-    }
+    figures = store.figures(indexing=indexing, sizes=rows)
+    figures["machine"]["faiss_threads"] = faiss.omp_get_max_threads()
+    figures["versions"] |= versions("bm25s", "numba")
     return figures | {"claims": check(speed_claims(figures))}
 
 
@@ -372,10 +372,7 @@ def modes(index: S3Index, encoder: TimedEncoder) -> dict[str, Ask]:
 def ask_in_turn(
     asks: Mapping[str, Ask], questions: Questions, label: str
 ) -> dict[str, dict[str, Any]]:
-    """Ask each question of all searches, one right after the other.
-
-    Other work of the machine then affects all of them alike. The first search changes from
-    question to question, because each leaves the caches of the processor to the next.
+    """Ask each question of all searches, in turn.
 
     Args:
         asks: Searches by name.
@@ -385,20 +382,9 @@ def ask_in_turn(
     Returns:
         By name, the values of `describe`.
     """
-    timings: dict[str, list[Timing]] = {name: [] for name in asks}
-    names = list(asks)
-    total = len(questions.warm_up) + len(questions.measured)
-    with tqdm(total=total, desc=label, unit="question", disable=None) as bar:
-        for question in questions.warm_up:
-            for name in names:
-                asks[name](question)
-            bar.update()
-        for number, question in enumerate(questions.measured):
-            first = number % len(names)
-            for name in names[first:] + names[:first]:
-                timings[name].append(asks[name](question))
-            bar.update()
-    return {name: describe(searches) for name, searches in timings.items()}
+    in_turn(asks, questions.warm_up)
+    measured = tqdm(questions.measured, desc=label, unit="question", disable=None)
+    return {name: describe(searches) for name, searches in in_turn(asks, measured).items()}
 
 
 def describe(timings: Sequence[Timing]) -> dict[str, Any]:
