@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -149,7 +149,8 @@ def answers(model: Any, chat: Chat, prompts: Sequence[str], tokens: int) -> list
     """The beginnings of a model's greedy answers, in order."""
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     found: dict[int, str] = {}
-    for part in _parts(order, _GENERATE_BATCH):
+    for begin in range(0, len(order), _GENERATE_BATCH):
+        part = order[begin : begin + _GENERATE_BATCH]
         ids, mask = chat.padded([chat.prompt(prompts[i]) for i in part])
         written = model.generate(
             input_ids=ids,
@@ -179,8 +180,3 @@ def perplexity(model: Any, windows: Tensor) -> float:
         logits = model(input_ids=window[None]).logits[0, :-1]
         total += float(functional.cross_entropy(logits.float(), window[1:]))
     return math.exp(total / len(windows))
-
-
-def _parts(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

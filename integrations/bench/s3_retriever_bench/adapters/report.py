@@ -9,22 +9,13 @@ from statistics import fmean, stdev
 from s3_retriever_bench.shared.report import Grid, digits, share, show_run
 from s3_retriever_bench.shared.statistics import Figures
 
-_KINDS = {
-    "harmful": "harmful",
-    "unsafe": "unsafe",
-    "safe": "safe",
-}
+_KINDS = ("harmful", "unsafe", "safe")
 
 
 def adapt_tables(figures: Figures) -> Iterator[Grid]:
     """What was refused by start, and what it cost; the losses of training, step by step."""
     runs = {start: list(seeds.values()) for start, seeds in figures["runs"].items()}
-    header = [
-        "start",
-        *_KINDS.values(),
-        "perplexity",
-        "likelihood",
-    ]
+    header = ["start", *_KINDS, "perplexity", "likelihood"]
     rows = [[start, *(cell(parts) for cell in _MEASURES)] for start, parts in runs.items()]
     seeds = max(map(len, runs.values()))
     yield Grid(

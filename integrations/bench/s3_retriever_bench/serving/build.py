@@ -13,7 +13,7 @@ import psutil
 import torch
 
 from s3_retriever import Document, Recipe, S3Error
-from s3_retriever_bench.shared.corpus import endless, source_files
+from s3_retriever_bench.shared.corpus import enough, source_files
 from s3_retriever_bench.shared.costs import peak_bytes, peak_resident
 from s3_retriever_bench.shared.processes import run_alone
 
@@ -75,7 +75,7 @@ def _build(
     watch.start()
     with tempfile.TemporaryDirectory() as folder:
         index = build(
-            _numbered(_enough(files, characters), started),
+            _numbered(enough(files, characters, len), started),
             Path(folder) / "index.s3r",
             host,
             codebook=codebook,
@@ -100,14 +100,6 @@ def _build(
         "driver_bytes": peak_bytes(torch.device("cpu")),
         "worker_bytes": max(peaks.values(), default=None),
     }
-
-
-def _enough(files: Sequence[Path], characters: int) -> Iterator[Document]:
-    for document in endless(files):
-        yield document
-        characters -= len(document.text)
-        if characters <= 0:
-            return
 
 
 def _numbered(documents: Iterable[Document], started: list[float]) -> Iterator[Document]:

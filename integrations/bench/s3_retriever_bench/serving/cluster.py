@@ -106,7 +106,7 @@ def _build(
     path: Path, tokens: int, host: str, codebook: str | None, files: Sequence[Path]
 ) -> dict[str, Any]:
     with S3Index.create(path, host, codebook=codebook) as index:
-        index.add(enough(files, tokens, index.encoder.host.tokenizer))
+        index.add(enough(files, tokens, index.encoder.host.tokenizer.count))
     return {}
 
 

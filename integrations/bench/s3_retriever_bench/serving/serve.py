@@ -154,7 +154,7 @@ def run_serving(
     with tempfile.TemporaryDirectory() as folder, browser() if page else nullcontext() as opened:
         path = Path(folder) / "load.s3r"
         index = S3Index.create(path, host, codebook=codebook)
-        index.add(enough(files, tokens, index.encoder.host.tokenizer))
+        index.add(enough(files, tokens, index.encoder.host.tokenizer.count))
         known = {document.id: document.text for document in index}
         index.add(_state(0))
         with _server(path) as (url, pid):

@@ -74,13 +74,13 @@ def endless(files: Sequence[Path]) -> Iterator[Document]:
             raise InputError(f"There is no text in {names}; give files with text.")
 
 
-def enough(files: Sequence[Path], tokens: int, tokenizer: OffsetTokenizer) -> Iterator[Document]:
-    """Documents of the files, repeated as needed, until they have at least `tokens` tokens."""
+def enough(files: Sequence[Path], size: int, count: Callable[[str], int]) -> Iterator[Document]:
+    """Documents of the files, repeated as needed, until they have a size as a function counts."""
     total = 0
     for document in endless(files):
-        total += tokenizer.count(document.text)
+        total += count(document.text)
         yield document
-        if total >= tokens:
+        if total >= size:
             return
 
 

@@ -72,16 +72,16 @@ def _run(sender: Connection, work: _Work, arguments: tuple[object, ...]) -> None
 
 def ran_out_of_memory(error: BaseException | None) -> bool:
     """Whether an error, or one of its causes, reports a lack of memory."""
-    # Here, because torch takes seconds to import, which not all work needs.
-    from s3_retriever.host.device import is_out_of_memory
+    if isinstance(error, RuntimeError):
+        # Here, because torch takes seconds to import, which not all work needs.
+        from s3_retriever.host.device import is_out_of_memory
 
-    if error is None:
-        return False
-    # torch words a lack of CPU memory differently.
-    reported = isinstance(error, RuntimeError) and (
-        is_out_of_memory(error) or "can't allocate memory" in str(error)
+        # torch words a lack of CPU memory differently.
+        if is_out_of_memory(error) or "can't allocate memory" in str(error):
+            return True
+    return isinstance(error, MemoryError) or (
+        error is not None and ran_out_of_memory(error.__cause__)
     )
-    return reported or isinstance(error, MemoryError) or ran_out_of_memory(error.__cause__)
 
 
 def how_it_ended(status: int | None) -> str:
@@ -106,9 +106,18 @@ def run_script(script: str, *arguments: str) -> dict[str, Any]:
     Raises:
         RuntimeError: The script failed; the message is the last line of its traceback.
     """
-    command = [sys.executable, "-c", script, *arguments]
+    value: dict[str, Any] = json.loads(run_python("-c", script, *arguments).splitlines()[-1])
+    return value
+
+
+def run_python(*arguments: str) -> str:
+    """Run Python in a fresh process, and return what it prints.
+
+    Raises:
+        RuntimeError: It failed; the message is the last line of its traceback.
+    """
+    command = [sys.executable, *arguments]
     process = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if process.returncode:
         raise RuntimeError((process.stderr.strip().splitlines() or ["no reason given"])[-1])
-    value: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
-    return value
+    return process.stdout

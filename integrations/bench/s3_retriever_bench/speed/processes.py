@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -19,7 +17,7 @@ from s3_retriever import S3Error, S3Index
 from s3_retriever.types import Mode
 from s3_retriever_bench.shared.corpus import documents, enough, source_files
 from s3_retriever_bench.shared.costs import peak_bytes
-from s3_retriever_bench.shared.processes import run_alone
+from s3_retriever_bench.shared.processes import run_alone, run_python
 
 
 def run_memory(
@@ -53,7 +51,7 @@ def _index(tokens: int, host: str, codebook: str | None, files: list[Path]) -> d
     with tempfile.TemporaryDirectory() as folder:
         index = S3Index.create(Path(folder) / "index", host, codebook=codebook)
         started = time.perf_counter()
-        index.add(enough(files, tokens, index.encoder.host.tokenizer), progress=False)
+        index.add(enough(files, tokens, index.encoder.host.tokenizer.count), progress=False)
         seconds = time.perf_counter() - started
         stats = index.stats()
     return {
@@ -129,14 +127,11 @@ def run_startup(rounds: int) -> dict[str, Any]:
 
 def _seconds(name: str, arguments: list[str]) -> float:
     started = time.perf_counter()
-    process = subprocess.run(  # noqa: S603
-        [sys.executable, *arguments], capture_output=True, text=True, check=False
-    )
-    seconds = time.perf_counter() - started
-    if process.returncode:
-        reason = (process.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise S3Error(f"A fresh process failed at `{name}`: {reason}")
-    return seconds
+    try:
+        run_python(*arguments)
+    except RuntimeError as error:
+        raise S3Error(f"A fresh process failed at `{name}`: {error}") from error
+    return time.perf_counter() - started
 
 
 def _ratio(times: list[float], others: list[float]) -> float:

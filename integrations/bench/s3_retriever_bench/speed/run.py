@@ -168,7 +168,7 @@ def time_indexing(
         over that of the bare host; `cpu_ratio`: the same in processor seconds, which depend less
         on other processes; medians of the rounds.
     """
-    documents = list(enough(files, tokens, host.tokenizer))
+    documents = list(enough(files, tokens, host.tokenizer.count))
     windows = list(host.windows(documents))
     kept = sum(len(window.starts) for window in windows)
     _forward(host, windows[:_WARM_UP])
