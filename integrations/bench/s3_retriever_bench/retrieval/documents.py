@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from s3_retriever import Codebook, Document, Host, InputError, S3Index
 from s3_retriever.calibration.question_sets import split_of
 from s3_retriever.types import Mode, Split
-from s3_retriever_bench.methods import reciprocal_ranks
+from s3_retriever_bench.retrieval.methods import reciprocal_ranks
 from s3_retriever_bench.retrieval.rankers import Embedder, Scores, StemmedRanker, best, z_scores
 from s3_retriever_bench.shared.corpus import parsed_file, string
 from s3_retriever_bench.shared.statistics import difference, estimate
