@@ -65,7 +65,10 @@ class CacheSummary:
 
 def show_cache(figures: Figures, folder: Path | None) -> None:
     """Print the tables of `cache`; write them, `perplexity` and, with atoms, `elbow`."""
-    page = [*cache_tables(figures), "![Perplexity against bytes a token](perplexity.svg)\n"]
+    page: list[Grid | str] = [
+        *cache_tables(figures),
+        "![Perplexity against bytes a token](perplexity.svg)\n",
+    ]
     if figures["unexplained"]:
         page.append("![What atoms leave unexplained, by layer](elbow.svg)\n")
     show_run(figures, page, folder, "cache", "Key-value caches")

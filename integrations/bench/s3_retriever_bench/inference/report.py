@@ -28,7 +28,7 @@ from s3_retriever_bench.shared.statistics import Figures
 def show_inference(figures: Figures, folder: Path | None) -> None:
     """Print the tables of `inference`; write them, and the picture `inference`."""
     picture = "![Time to first token and peak memory against tokens](inference.svg)\n"
-    page = [*inference_tables(figures), picture]
+    page: list[Grid | str] = [*inference_tables(figures), picture]
     remark = inference_remark(figures["settings"])
     show_run(figures, page, folder, "inference", "Inference", remark)
     if folder is not None:

@@ -214,7 +214,7 @@ def show_longcontext(figures: Figures, folder: Path | None) -> None:
 
     Omits the picture of what was not measured.
     """
-    page = [*longcontext_tables(figures), STAR]
+    page: list[Grid | str] = [*longcontext_tables(figures), STAR]
     asked, needles = figures["questions"]["task"], figures["needles"]
     if asked:
         page.append("![What is left of the answers against the budget](scores.svg)\n")

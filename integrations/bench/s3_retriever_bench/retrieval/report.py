@@ -176,7 +176,7 @@ def show_quality(figures: Figures, folder: Path | None) -> None:
 
 def show_retrieval(figures: Figures, folder: Path | None) -> None:
     """Print the tables of `retrieval`, and write them."""
-    page = [*retrieval_tables(figures), STAR]
+    page: list[Grid | str] = [*retrieval_tables(figures), STAR]
     show_run(figures, page, folder, "retrieval", "Documents ranked for queries")
 
 
