@@ -14,7 +14,7 @@ from s3_retriever.calibration.question_sets import Context, Question
 from s3_retriever.calibration.questions import GoldSpan
 from s3_retriever.cli.app import app
 from s3_retriever.search import Span
-from s3_retriever_bench.retrieval.quality import answer_recall, ndcg, reciprocal_rank
+from s3_retriever_bench.retrieval.quality import answer_recall, ranking
 from s3_retriever_bench.shared.drawing import spread
 from s3_retriever_bench.shared.statistics import difference, estimate
 from s3_retriever_bench.speed import processes
@@ -90,13 +90,19 @@ def test_answers_are_looked_for_where_they_occur():
 def test_rankings_gain_by_evidence_that_is_new():
     question = asked(("d", 0, 10, False), ("d", 20, 30, False))
     good, again, bad = span("d", 0, 10), span("d", 5, 9), span("d", 12, 18)
-    other = span("d", 20, 30)
-    assert ndcg(question, [good, other]) == pytest.approx(1)
-    assert ndcg(question, [bad, good]) == pytest.approx((1 / np.log2(3)) / (1 + 1 / np.log2(3)))
-    assert ndcg(question, [good, again, other]) < ndcg(question, [good, other])
-    assert ndcg(question, [bad] * 10 + [good]) == 0
-    assert reciprocal_rank(question, [bad, bad, other]) == pytest.approx(1 / 3)
-    assert reciprocal_rank(question, [bad]) == 0
+    other, both = span("d", 20, 30), span("d", 0, 30)
+
+    def ndcg(*pieces):
+        return ranking(question, pieces)["ndcg"]
+
+    half = 1 / (1 + 1 / np.log2(3))
+    assert ndcg(good, other) == 1
+    assert ndcg(bad, good) == pytest.approx(half / np.log2(3), abs=1e-4)
+    assert ndcg(both) == pytest.approx(half, abs=1e-4)
+    assert ndcg(good, again, other) < ndcg(good, other)
+    assert ndcg(*[bad] * 10, good) == ndcg() == 0
+    assert ranking(question, [bad, bad, other])["mrr"] == pytest.approx(1 / 3, abs=1e-4)
+    assert ranking(question, [bad])["mrr"] == ranking(question, [])["mrr"] == 0
 
 
 def test_intervals_come_from_groups():

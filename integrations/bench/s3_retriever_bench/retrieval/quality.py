@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
@@ -27,6 +26,7 @@ from s3_retriever.calibration.question_sets import (
 )
 from s3_retriever_bench.longcontext.scoring import BY_CHANCE
 from s3_retriever_bench.retrieval import dialogues
+from s3_retriever_bench.retrieval.documents import evaluate
 from s3_retriever_bench.retrieval.methods import METHODS, Resources, Searcher, method_names
 from s3_retriever_bench.retrieval.report import QualitySummary
 from s3_retriever_bench.shared.storage import Store, codebook_settings
@@ -167,8 +167,8 @@ def _ask(
         recall = round(evidence_recall(question.evidence, pieces), 4)
         values["evidence"][str(budget)].append(recall)
         values["answer"][str(budget)].append(answer_recall(question, context, pieces))
-    values["ndcg"].append(round(ndcg(question, pieces), 4))
-    values["mrr"].append(round(reciprocal_rank(question, pieces), 4))
+    for name, value in ranking(question, pieces).items():
+        values[name].append(value)
 
 
 def _time_preparing(task: Task, method: str, shared: Resources) -> float:
@@ -189,9 +189,6 @@ def _first_documents(task: Task, shared: Resources) -> tuple[Sequence[Document],
     return documents[:chosen], totals[chosen - 1]
 
 
-_RANKS = 10
-
-
 def answer_recall(question: Question, context: Context, pieces: Sequence[Piece]) -> float | None:
     """1 if an answer's string occurs in a piece, ignoring case, else 0.
 
@@ -204,28 +201,24 @@ def answer_recall(question: Question, context: Context, pieces: Sequence[Piece])
     return float(_any_occurs(answers, (piece.text for piece in pieces)))
 
 
-def ndcg(question: Question, pieces: Sequence[Piece]) -> float:
-    """Normalised discounted cumulative gain of the first ten pieces.
+def ranking(question: Question, pieces: Sequence[Piece]) -> dict[str, float]:
+    """Values of a ranking by `trec_eval`: `ndcg`, of the first ten pieces, and `mrr`.
 
-    A piece gains 1 if it overlaps evidence that no earlier piece does, else 0. The ideal ranking
-    begins with as many such pieces as there are pieces of evidence.
+    A piece is relevant if it overlaps evidence that no earlier piece does. The ideal ranking begins
+    with as many such pieces as there are pieces of evidence.
     """
     missing = set(question.evidence)
-    gain = 0.0
-    for rank, piece in enumerate(pieces[:_RANKS], start=1):
+    judged: dict[str, int] = {}
+    for number, piece in enumerate(pieces):
         touched = {evidence for evidence in missing if overlap(evidence, piece)}
-        gain += bool(touched) / math.log2(rank + 1)
+        judged[str(number)] = int(bool(touched))
         missing -= touched
-    ideal = range(1, min(_RANKS, len(question.evidence)) + 1)
-    return gain / sum(1 / math.log2(rank + 1) for rank in ideal)
-
-
-def reciprocal_rank(question: Question, pieces: Sequence[Piece]) -> float:
-    """1 over the rank of the first piece that overlaps evidence; 0 if none does."""
-    for rank, piece in enumerate(pieces, start=1):
-        if any(overlap(evidence, piece) for evidence in question.evidence):
-            return 1 / rank
-    return 0.0
+    run = {piece: -float(piece) for piece in judged}
+    for number in range(len(question.evidence) - sum(judged.values())):
+        judged[f"missing {number}"] = 1
+    measures = {"ndcg": "ndcg_cut_10", "mrr": "recip_rank"}
+    values = evaluate({"question": judged}, {"question": run}, measures)
+    return {name: value for name, (value,) in values.items()}
 
 
 def _any_occurs(answers: Sequence[str], texts: Iterable[str]) -> bool:
