@@ -7,66 +7,67 @@ from typing import Annotated
 
 import typer
 
-from s3_retriever_bench.shared.options import (
-    CAUSAL,
-    PLAIN_OR_JSON,
-    Fresh,
-    OutFolder,
-    Split,
-    number,
-    option,
-)
+from s3_retriever_bench.shared import options
 
 
 def adapt(
     harmful: Annotated[
         Path,
-        option("FILE", "Harmful prompts, .jsonl with prompt and compliant_start.", default=True),
+        options.option(
+            "FILE", "Harmful prompts, .jsonl with prompt and compliant_start.", default=True
+        ),
     ],
     benign: Annotated[
-        Path, option("FILE", "Ordinary prompts, .jsonl with prompt and answer.", default=True)
+        Path,
+        options.option("FILE", "Ordinary prompts, .jsonl with prompt and answer.", default=True),
     ],
     contrast: Annotated[
-        Path, option("FILE", "XSTest, .jsonl with prompt and label: safe or unsafe.", default=True)
+        Path,
+        options.option(
+            "FILE", "XSTest, .jsonl with prompt and label: safe or unsafe.", default=True
+        ),
     ],
-    text: Annotated[Path, option("FILE", f"Text for perplexity: {PLAIN_OR_JSON}", default=True)],
-    host: Annotated[str, option("HOST", f"A causal model with a chat template: {CAUSAL}")] = (
-        "smollm2"
-    ),
-    codebook: Annotated[str, option("FOLDER", "The codebook with the SAE.")] = "smollm2",
+    text: Annotated[
+        Path, options.option("FILE", f"Text for perplexity: {options.PLAIN_OR_JSON}", default=True)
+    ],
+    host: Annotated[
+        str, options.option("HOST", f"A causal model with a chat template: {options.CAUSAL}")
+    ] = ("smollm2"),
+    codebook: Annotated[str, options.option("FOLDER", "The codebook with the SAE.")] = "smollm2",
     tap: Annotated[
-        str, option("TAP", "Its hidden tap; adapters are in the layers after it.")
+        str, options.option("TAP", "Its hidden tap; adapters are in the layers after it.")
     ] = "hidden.8",
     start: Annotated[
         list[str] | None,
-        option(
+        options.option(
             "NAME", "lora, pissa, olora, sails or full; repeatable.", "all; --quick: lora, sails"
         ),
     ] = None,
-    seeds: Annotated[int | None, number("Seeds: 0, 1 and so on.", "3")] = None,
-    steps: Annotated[int | None, number("Training steps of 8 examples.", "12")] = None,
-    prompts: Annotated[int | None, number("Maximum prompts of each kind.", "32")] = None,
-    rank: Annotated[int, number("Rank of the adapters.")] = 8,
+    seeds: Annotated[int | None, options.number("Seeds: 0, 1 and so on.", "3")] = None,
+    steps: Annotated[int | None, options.number("Training steps of 8 examples.", "12")] = None,
+    prompts: Annotated[int | None, options.number("Maximum prompts of each kind.", "32")] = None,
+    rank: Annotated[int, options.number("Rank of the adapters.")] = 8,
     rate: Annotated[
         list[float] | None,
-        option("X", "Learning rate of adapters; repeatable.", "0.001 and 0.003"),
+        options.option("X", "Learning rate of adapters; repeatable.", "0.001 and 0.003"),
     ] = None,
-    full_rate: Annotated[float, option("X", "Learning rate of full fine-tuning.")] = 5e-5,
+    full_rate: Annotated[float, options.option("X", "Learning rate of full fine-tuning.")] = 5e-5,
     compare: Annotated[
         str,
-        option("KIND", "Examples that sails compares: answers or prompts."),
+        options.option("KIND", "Examples that sails compares: answers or prompts."),
     ] = "answers",
-    tokens: Annotated[str, option("WHICH", "Where: last, first_answer or all.")] = "all",
-    features: Annotated[int, number("Features that sails chooses.")] = 32,
+    tokens: Annotated[str, options.option("WHICH", "Where: last, first_answer or all.")] = "all",
+    features: Annotated[int, options.number("Features that sails chooses.")] = 32,
     quick: Annotated[
         bool, typer.Option("--quick", help="1 seed, 8 steps, 16 prompts of each kind.")
     ] = False,
     only_start: Annotated[
-        int | None, number("Train nothing; time the starts with N examples a side.", "not set")
+        int | None,
+        options.number("Train nothing; time the starts with N examples a side.", "not set"),
     ] = None,
-    split: Split = "test",
-    out: OutFolder = None,
-    fresh: Fresh = False,
+    split: options.Split = "test",
+    out: options.OutFolder = None,
+    fresh: options.Fresh = False,
 ) -> None:
     """Adapters: refusals learnt in a few steps by SAILS, other LoRA starts and full training."""
     from s3_retriever_bench.adapters.data import Sources
@@ -102,9 +103,9 @@ def adapt(
 
 
 def recovery(
-    seeds: Annotated[int, number("Made-up worlds.")] = 3,
+    seeds: Annotated[int, options.number("Made-up worlds.")] = 3,
     out: Annotated[
-        Path | None, option("FOLDER", "Folder for figures and the plot.", "not written")
+        Path | None, options.option("FOLDER", "Folder for figures and the plot.", "not written")
     ] = None,
 ) -> None:
     """The theory of SAILS on made-up features: subspaces found through SAEs and among neurons."""

@@ -5,24 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from s3_retriever_bench.shared.options import (
-    CAUSAL,
-    LIBRARY,
-    PLAIN_OR_JSON,
-    Fresh,
-    OutFolder,
-    Seed,
-    SetQuestions,
-    number,
-    option,
-)
+from s3_retriever_bench.shared import options
 
 
 def cache(
-    host: Annotated[str, option("HOST", f"A causal model: {CAUSAL}")] = "smollm2",
+    host: Annotated[str, options.option("HOST", f"A causal model: {options.CAUSAL}")] = "smollm2",
     codebook: Annotated[
         str | None,
-        option(
+        options.option(
             "FOLDER",
             "Dictionaries of its keys and values, from s3r fit HOST --kv.",
             "those shipped for the host",
@@ -30,19 +20,21 @@ def cache(
     ] = None,
     text: Annotated[
         list[Path] | None,
-        option("FILE", f"Text that nothing was fitted on: {PLAIN_OR_JSON}", LIBRARY),
+        options.option(
+            "FILE", f"Text that nothing was fitted on: {options.PLAIN_OR_JSON}", options.LIBRARY
+        ),
     ] = None,
     tokens: Annotated[
-        list[int] | None, number("Tokens of a window for perplexity; repeatable.", "1024")
+        list[int] | None, options.number("Tokens of a window for perplexity; repeatable.", "1024")
     ] = None,
     decode_tokens: Annotated[
         list[int] | None,
-        number("Tokens of a cache to decode with; repeatable.", "1024 and 4096"),
+        options.number("Tokens of a cache to decode with; repeatable.", "1024 and 4096"),
     ] = None,
-    windows: Annotated[int, number("Windows of each length.")] = 2,
+    windows: Annotated[int, options.number("Windows of each length.")] = 2,
     method: Annotated[
         list[str] | None,
-        option(
+        options.option(
             "NAME",
             "exact, int8, int4, int3, int2, hqq-4, quanto-4, streaming, knorm, snapkv, "
             "expected-attention or atoms-8-16, also with other numbers of bits and atoms; "
@@ -51,24 +43,24 @@ def cache(
         ),
     ] = None,
     needles: Annotated[
-        int, number("Haystacks of each length, with five needles in each.", least=0)
+        int, options.number("Haystacks of each length, with five needles in each.", least=0)
     ] = 0,
     answers: Annotated[
         list[str] | None,
-        option(
+        options.option(
             "FILE",
             "Questions with contexts, as --data of longcontext; those that fit into the largest "
             "--tokens are asked; repeatable.",
             "none",
         ),
     ] = None,
-    questions: SetQuestions = None,
+    questions: options.SetQuestions = None,
     decode_method: Annotated[
-        list[str] | None, option("NAME", "Method to time decoding of; repeatable.", "all")
+        list[str] | None, options.option("NAME", "Method to time decoding of; repeatable.", "all")
     ] = None,
-    seed: Seed = 0,
-    out: OutFolder = None,
-    fresh: Fresh = False,
+    seed: options.Seed = 0,
+    out: options.OutFolder = None,
+    fresh: options.Fresh = False,
 ) -> None:
     """Key-value caches: perplexity, bytes and seconds a token of atoms, whole numbers, eviction."""
     from s3_retriever_bench.cache.report import show_cache

@@ -7,26 +7,13 @@ from typing import Annotated
 
 import typer
 
-from s3_retriever_bench.shared.options import (
-    LIBRARY,
-    PLAIN_OR_JSON,
-    CodebookFolder,
-    Fresh,
-    Host,
-    OutFolder,
-    Paragraphs,
-    Seed,
-    SetQuestions,
-    Split,
-    number,
-    option,
-)
+from s3_retriever_bench.shared import options
 
 
 def longcontext(
     data: Annotated[
         list[str] | None,
-        option(
+        options.option(
             "SET",
             "Questions about long contexts: JSON Lines of LongBench's form, or a question set as "
             "for quality; repeatable.",
@@ -35,7 +22,7 @@ def longcontext(
     ] = None,
     task: Annotated[
         list[str] | None,
-        option(
+        options.option(
             "NAME",
             "Task of public LongBench, from the Hub: narrativeqa, qasper, multifieldqa_en, "
             "hotpotqa, 2wikimqa, musique, gov_report, qmsum, triviaqa or passage_retrieval_en; "
@@ -43,11 +30,11 @@ def longcontext(
             "none",
         ),
     ] = None,
-    host: Host = "minilm",
-    codebook: CodebookFolder = None,
+    host: options.Host = "minilm",
+    codebook: options.CodebookFolder = None,
     kv_codebook: Annotated[
         str | None,
-        option(
+        options.option(
             "FOLDER",
             "For hybrid-cache, dictionaries of the host's keys and values.",
             "those shipped for the host",
@@ -55,7 +42,7 @@ def longcontext(
     ] = None,
     method: Annotated[
         list[str] | None,
-        option(
+        options.option(
             "NAME",
             "full, truncation, bm25, dense, s3, hybrid, hybrid-minilm or hybrid-cache; hybrid and "
             "hybrid-minilm also with a form of evidence, such as hybrid-section; repeatable.",
@@ -63,13 +50,13 @@ def longcontext(
         ),
     ] = None,
     token_budget: Annotated[
-        list[int] | None, number("Tokens of evidence; repeatable.", "512, 1024 and 2048")
+        list[int] | None, options.number("Tokens of evidence; repeatable.", "512, 1024 and 2048")
     ] = None,
-    split: Split = "test",
-    paragraphs: Paragraphs = 60,
-    questions: SetQuestions = None,
+    split: options.Split = "test",
+    paragraphs: options.Paragraphs = 60,
+    questions: options.SetQuestions = None,
     max_context_tokens: Annotated[
-        int | None, number("Skip questions about longer contexts.", "none skipped")
+        int | None, options.number("Skip questions about longer contexts.", "none skipped")
     ] = None,
     kl: Annotated[
         bool,
@@ -83,23 +70,24 @@ def longcontext(
     ] = True,
     needle_tokens: Annotated[
         list[int] | None,
-        number("Tokens of a haystack; repeatable.", "4096, 8192, 16384, 32768 and 65536"),
+        options.number("Tokens of a haystack; repeatable.", "4096, 8192, 16384, 32768 and 65536"),
     ] = None,
     needle_depth: Annotated[
         list[float] | None,
-        option(
+        options.option(
             "SHARE",
             "Position of a needle, from 0 (beginning) to 1 (end); repeatable.",
             "0, 0.25, 0.5, 0.75 and 1",
         ),
     ] = None,
-    needles: Annotated[int, number("Needles at each length and depth.")] = 4,
+    needles: Annotated[int, options.number("Needles at each length and depth.")] = 4,
     haystack: Annotated[
-        list[Path] | None, option("FILE", f"Text of the haystacks: {PLAIN_OR_JSON}", LIBRARY)
+        list[Path] | None,
+        options.option("FILE", f"Text of the haystacks: {options.PLAIN_OR_JSON}", options.LIBRARY),
     ] = None,
-    seed: Seed = 0,
-    out: OutFolder = None,
-    fresh: Fresh = False,
+    seed: options.Seed = 0,
+    out: options.OutFolder = None,
+    fresh: options.Fresh = False,
 ) -> None:
     """Long contexts: what the same model answers from S3's evidence, others', and all of it."""
     from s3_retriever_bench.longcontext.report import show_longcontext

@@ -6,50 +6,38 @@ from pathlib import Path
 from typing import Annotated
 
 from s3_retriever import types
-from s3_retriever_bench.shared.options import (
-    CodebookFolder,
-    Corpus,
-    Fresh,
-    Host,
-    OutFile,
-    OutFolder,
-    Paragraphs,
-    Seed,
-    SetQuestions,
-    Split,
-    number,
-    option,
-)
+from s3_retriever_bench.shared import options
 
 
 def quality(
     data: Annotated[
         list[str],
-        option(
+        options.option(
             "SET",
             "Question set: a JSON Lines file, or hotpotqa, 2wikimultihopqa, musique, fairytaleqa, "
             "qmsum or scifact from the Hub, or dialogues, which are made up; repeatable.",
         ),
     ],
-    host: Host = "minilm",
-    codebook: CodebookFolder = None,
-    split: Split = "test",
+    host: options.Host = "minilm",
+    codebook: options.CodebookFolder = None,
+    split: options.Split = "test",
     method: Annotated[
-        list[str] | None, option("NAME", "Method; repeatable.", "all but hybrid-rerank")
+        list[str] | None, options.option("NAME", "Method; repeatable.", "all but hybrid-rerank")
     ] = None,
     rerank_host: Annotated[
         str | None,
-        option("HOST", "The language model that hybrid-rerank reads with.", "the host"),
+        options.option("HOST", "The language model that hybrid-rerank reads with.", "the host"),
     ] = None,
     token_budget: Annotated[
-        list[int] | None, option("TOKENS", "Budget; repeatable.", "256, 512 and 1024", min=1)
+        list[int] | None,
+        options.option("TOKENS", "Budget; repeatable.", "256, 512 and 1024", min=1),
     ] = None,
-    questions: SetQuestions = None,
-    paragraphs: Paragraphs = 60,
-    corpus: Corpus = None,
-    seed: Seed = 0,
-    out: OutFolder = None,
-    fresh: Fresh = False,
+    questions: options.SetQuestions = None,
+    paragraphs: options.Paragraphs = 60,
+    corpus: options.Corpus = None,
+    seed: options.Seed = 0,
+    out: options.OutFolder = None,
+    fresh: options.Fresh = False,
 ) -> None:
     """Evidence retrieval under a token budget: S3 beside BM25, vector stores and ensembles."""
     from s3_retriever import Codebook
@@ -74,18 +62,20 @@ def quality(
 def relevance(
     data: Annotated[
         list[str],
-        option("SET", "Question set, as for quality; repeatable, and off topic for the others."),
+        options.option(
+            "SET", "Question set, as for quality; repeatable, and off topic for the others."
+        ),
     ],
-    host: Host = "minilm",
-    codebook: CodebookFolder = None,
-    split: Split = "test",
-    mode: Annotated[types.Mode, option("MODE", "Mode of the searches.")] = "hybrid",
-    token_budget: Annotated[int, number("Tokens that a search may return.")] = 512,
-    questions: SetQuestions = None,
-    paragraphs: Paragraphs = 60,
-    corpus: Corpus = None,
-    seed: Seed = 0,
-    out: OutFile = None,
+    host: options.Host = "minilm",
+    codebook: options.CodebookFolder = None,
+    split: options.Split = "test",
+    mode: Annotated[types.Mode, options.option("MODE", "Mode of the searches.")] = "hybrid",
+    token_budget: Annotated[int, options.number("Tokens that a search may return.")] = 512,
+    questions: options.SetQuestions = None,
+    paragraphs: options.Paragraphs = 60,
+    corpus: options.Corpus = None,
+    seed: options.Seed = 0,
+    out: options.OutFile = None,
 ) -> None:
     """What the relevance floor costs in recall, and what questions without an answer get."""
     from s3_retriever import Codebook
@@ -108,28 +98,30 @@ def relevance(
 def retrieval(
     data: Annotated[
         list[Path],
-        option(
+        options.option(
             "FOLDER",
             "Collection in BEIR's form: corpus.jsonl, queries.jsonl and qrels/NAME.tsv; "
             "repeatable.",
         ),
     ],
-    host: Host = "minilm",
-    codebook: CodebookFolder = None,
-    judgments: Annotated[str, option("NAME", "Which file in qrels.")] = "test",
-    split: Split = "all",
+    host: options.Host = "minilm",
+    codebook: options.CodebookFolder = None,
+    judgments: Annotated[str, options.option("NAME", "Which file in qrels.")] = "test",
+    split: options.Split = "all",
     method: Annotated[
         list[str] | None,
-        option(
+        options.option(
             "NAME",
             "bm25, dense, ensemble-rrf, ensemble-zscore, s3 or hybrid; repeatable.",
             "all",
         ),
     ] = None,
-    queries: Annotated[int | None, number("Maximum queries of a collection.", "all")] = None,
-    seed: Seed = 0,
-    out: OutFolder = None,
-    fresh: Fresh = False,
+    queries: Annotated[
+        int | None, options.number("Maximum queries of a collection.", "all")
+    ] = None,
+    seed: options.Seed = 0,
+    out: options.OutFolder = None,
+    fresh: options.Fresh = False,
 ) -> None:
     """Documents ranked for queries: S3 beside BM25, dense vectors and both fused.
 

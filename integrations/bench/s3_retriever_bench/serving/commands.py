@@ -8,28 +8,19 @@ from typing import Annotated
 import typer
 
 from s3_retriever.errors import S3Error
-from s3_retriever_bench.shared.options import (
-    Ask,
-    AskedQuestions,
-    CodebookFolder,
-    Host,
-    OutFile,
-    Text,
-    number,
-    option,
-)
+from s3_retriever_bench.shared import options
 
 
 def build(
     characters: Annotated[
-        list[int] | None, number("Characters to index; repeatable.", "1000000")
+        list[int] | None, options.number("Characters to index; repeatable.", "1000000")
     ] = None,
-    workers: Annotated[list[int] | None, number("Workers; repeatable.", "1 and 2")] = None,
-    host: Host = "minilm",
-    codebook: CodebookFolder = None,
-    recipe: Annotated[str, option("RECIPE", "default, paper, or a JSON file.")] = "default",
-    text: Text = None,
-    out: OutFile = None,
+    workers: Annotated[list[int] | None, options.number("Workers; repeatable.", "1 and 2")] = None,
+    host: options.Host = "minilm",
+    codebook: options.CodebookFolder = None,
+    recipe: Annotated[str, options.option("RECIPE", "default, paper, or a JSON file.")] = "default",
+    text: options.Text = None,
+    out: options.OutFile = None,
 ) -> None:
     """Speed and memory of cluster.build, by workers of one thread; needs the extra ray."""
     from s3_retriever.cli import options
@@ -49,19 +40,19 @@ def build(
 
 
 def serve(
-    clients: Annotated[int, number("Clients that search at once.")] = 32,
-    seconds: Annotated[float, option("S", "Seconds of load.", min=1.0)] = 60.0,
-    tokens: Annotated[int, number("Tokens of the index.")] = 100_000,
-    host: Host = "minilm",
-    codebook: CodebookFolder = None,
-    text: Text = None,
-    ask: Ask = None,
-    questions: AskedQuestions = 100,
+    clients: Annotated[int, options.number("Clients that search at once.")] = 32,
+    seconds: Annotated[float, options.option("S", "Seconds of load.", min=1.0)] = 60.0,
+    tokens: Annotated[int, options.number("Tokens of the index.")] = 100_000,
+    host: options.Host = "minilm",
+    codebook: options.CodebookFolder = None,
+    text: options.Text = None,
+    ask: options.Ask = None,
+    questions: options.AskedQuestions = 100,
     page: Annotated[
         bool,
         typer.Option("--page", help="Also how soon the page shows 1,000 spans, in Chromium."),
     ] = False,
-    out: OutFile = None,
+    out: options.OutFile = None,
 ) -> None:
     """A served index under load while a writer changes it; fails if a result is wrong."""
     from s3_retriever_bench.serving.report import serving_tables
@@ -86,19 +77,19 @@ def serve(
 
 def cluster(
     index: Annotated[
-        Path | None, option("FOLDER", "An index to search.", "made of the text")
+        Path | None, options.option("FOLDER", "An index to search.", "made of the text")
     ] = None,
-    tokens: Annotated[int, number("Tokens of the index that is made.")] = 1_000_000,
-    shards: Annotated[int, number("Workers that share it.")] = 4,
-    clients: Annotated[int, number("Searches at once.")] = 8,
-    seconds: Annotated[float, option("S", "Seconds of load.", min=1.0)] = 20.0,
-    kills: Annotated[int, number("Workers to kill during searches.", least=0)] = 25,
-    host: Host = "minilm",
-    codebook: CodebookFolder = None,
-    text: Text = None,
-    ask: Ask = None,
-    questions: AskedQuestions = 50,
-    out: OutFile = None,
+    tokens: Annotated[int, options.number("Tokens of the index that is made.")] = 1_000_000,
+    shards: Annotated[int, options.number("Workers that share it.")] = 4,
+    clients: Annotated[int, options.number("Searches at once.")] = 8,
+    seconds: Annotated[float, options.option("S", "Seconds of load.", min=1.0)] = 20.0,
+    kills: Annotated[int, options.number("Workers to kill during searches.", least=0)] = 25,
+    host: options.Host = "minilm",
+    codebook: options.CodebookFolder = None,
+    text: options.Text = None,
+    ask: options.Ask = None,
+    questions: options.AskedQuestions = 50,
+    out: options.OutFile = None,
 ) -> None:
     """A sharded index on Ray beside one index; fails if a result differs or is lost."""
     from s3_retriever_bench.serving.cluster import run_cluster
@@ -126,12 +117,12 @@ def cluster(
 
 
 def frameworks(
-    calls: Annotated[int, number("Questions to ask at once.")] = 64,
-    rounds: Annotated[int, number("How often to ask them.")] = 4,
-    imports: Annotated[int, number("Fresh processes that import each integration.")] = 5,
-    host: Host = "minilm",
-    codebook: CodebookFolder = None,
-    out: OutFile = None,
+    calls: Annotated[int, options.number("Questions to ask at once.")] = 64,
+    rounds: Annotated[int, options.number("How often to ask them.")] = 4,
+    imports: Annotated[int, options.number("Fresh processes that import each integration.")] = 5,
+    host: options.Host = "minilm",
+    codebook: options.CodebookFolder = None,
+    out: options.OutFile = None,
 ) -> None:
     """The integrations: how long they block an event loop, and what importing them costs."""
     from s3_retriever_bench.serving.frameworks import run_frameworks

@@ -6,27 +6,17 @@ from typing import Annotated
 
 import typer
 
-from s3_retriever_bench.shared.options import (
-    Ask,
-    AskedQuestions,
-    CodebookFolder,
-    Fresh,
-    Host,
-    OutFile,
-    OutFolder,
-    Text,
-    number,
-)
+from s3_retriever_bench.shared import options
 
 
 def memory(
     tokens: Annotated[
-        list[int] | None, number("Tokens to index; repeatable.", "200000 and 2000000")
+        list[int] | None, options.number("Tokens to index; repeatable.", "200000 and 2000000")
     ] = None,
-    host: Host = "minilm",
-    codebook: CodebookFolder = None,
-    text: Text = None,
-    out: OutFile = None,
+    host: options.Host = "minilm",
+    codebook: options.CodebookFolder = None,
+    text: options.Text = None,
+    out: options.OutFile = None,
 ) -> None:
     """Peak resident memory of indexing, each size in its own process."""
     from s3_retriever_bench.shared.report import show_figures
@@ -41,7 +31,8 @@ def memory(
 
 
 def startup(
-    rounds: Annotated[int, number("How often each process runs.")] = 5, out: OutFile = None
+    rounds: Annotated[int, options.number("How often each process runs.")] = 5,
+    out: options.OutFile = None,
 ) -> None:
     """A cold `s3r search` in fresh processes, beside the imports that it cannot do without."""
     from s3_retriever_bench.shared.report import show_figures
@@ -55,22 +46,22 @@ def startup(
 def speed(
     tokens: Annotated[
         list[int] | None,
-        number(
+        options.number(
             "Tokens of an index to search; repeatable.", "100000, 1000000, 3000000 and 10000000"
         ),
     ] = None,
-    host: Host = "minilm",
-    codebook: CodebookFolder = None,
-    text: Text = None,
-    ask: Ask = None,
-    questions: AskedQuestions = 30,
-    scan_tokens: Annotated[int, number("Tokens to time indexing on.")] = 100_000,
-    rounds: Annotated[int, number("How often to time indexing.")] = 3,
+    host: options.Host = "minilm",
+    codebook: options.CodebookFolder = None,
+    text: options.Text = None,
+    ask: options.Ask = None,
+    questions: options.AskedQuestions = 30,
+    scan_tokens: Annotated[int, options.number("Tokens to time indexing on.")] = 100_000,
+    rounds: Annotated[int, options.number("How often to time indexing.")] = 3,
     slow_peers: Annotated[
         bool, typer.Option("--slow-peers/--no-slow-peers", help="Search rank-bm25 too.")
     ] = True,
-    out: OutFolder = None,
-    fresh: Fresh = False,
+    out: options.OutFolder = None,
+    fresh: options.Fresh = False,
 ) -> None:
     """Indexing beside the bare host; searching beside FAISS, bm25s and rank-bm25, in one run."""
     from s3_retriever_bench.speed.report import show_speed
