@@ -99,61 +99,21 @@ def shape_named(name: str) -> Shape:
     return SHAPES[name]
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """A model that reads and answers, as its own process loads it.
+def random_model(name: str, tokenizer: Path) -> Host:
+    """A decoder of a known shape with random weights, on the default device.
 
-    Attributes:
-        name: Name of the host or the shape.
-        shape: Shape to give random weights; None for a host.
-        tokenizer: Folder of the shape's tokenizer; None for a host.
-        codebook: The host's codebook; None for random directions.
-        tap: Tap of a random codebook; None for the keys of the middle layer.
+    Args:
+        name: Name of the shape.
+        tokenizer: Folder of its tokenizer.
     """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    name: str
-    shape: Shape | None
-    tokenizer: Path | None
-    codebook: str | None
-    tap: str | None
-
-    def load(self) -> Host:
-        """The complete model, on the default device.
-
-        Raises:
-            HostError: It cannot be loaded, or has no LM head.
-        """
-        if self.shape is not None:
-            return self._random(self.shape)
-        host = Host.load(self.name, generates=True)
-        _ = host.causal  # Raises if there is no head.
-        return host
-
-    def find_codebook(self, host: Host, sample: str) -> Codebook:
-        """The codebook to scan with.
-
-        Args:
-            host: The loaded model.
-            sample: Text to centre random directions with.
-
-        Raises:
-            CodebookError: It cannot be loaded.
-            InputError: The model has no such tap.
-        """
-        if self.codebook is not None:
-            return Codebook.from_pretrained(self.codebook)
-        return random_codebook(host, self.tap, sample)
-
-    def _random(self, shape: Shape) -> Host:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        device = find_device()
-        models: Any = AutoModelForCausalLM
-        torch.manual_seed(0)
-        with _default_dtype(find_dtype("auto", device)), device:
-            model = models.from_config(shape.config(), attn_implementation="sdpa")
-        tokenizer = AutoTokenizer.from_pretrained(self.tokenizer)
-        return Host.of(model, tokenizer, name=self.name)
+    device = find_device()
+    models: Any = AutoModelForCausalLM
+    torch.manual_seed(0)
+    with _default_dtype(find_dtype("auto", device)), device:
+        model = models.from_config(shape_named(name).config(), attn_implementation="sdpa")
+    return Host.of(model, AutoTokenizer.from_pretrained(tokenizer), name=name)
 
 
 @contextmanager

@@ -50,56 +50,40 @@ def inference_remark(settings: Figures) -> str:
 
 def inference_claims(sizes: Figures) -> Iterator[Claim]:
     """Claims about the lengths of a run of `inference`; a failed way counts as not measured."""
-    measured = [int(size) for size, row in sizes.items() if done(row, "s3")]
-    yield from _first_tokens(sizes)
-    yield from _growth_claims(sizes, measured)
-    yield _beside_full(sizes, max(measured, default=0))
+    full, ours = (
+        {int(n): result for n, row in sizes.items() if (result := done(row, way))}
+        for way in ("full", "s3")
+    )
+    # At the largest length measured both ways.
+    both = max(full.keys() & ours.keys(), default=0)
+    at = f" ({both:,})" if both else ""
+    for name, bound in (("first", 6), ("further", 50)):
+        wait = ours[both][f"{name}_token_seconds"] if both else None
+        ratio = full[both]["first_token_seconds"] / wait if wait else None
+        claim = f"First token, full KV over S3 {name}{at}"
+        yield Claim(claim, "at least", bound, rounded(ratio))
+    # From the smallest length at which S3 was measured to the largest.
+    ends, scan, memory = "", None, None
+    last = max(ours, default=0)
+    if len(ours) > 1:
+        small, large = ours[min(ours)], ours[last]
+        ends = f" ({last:,} over {min(ours):,})"
+        scan = (large["scan_seconds"] / large["tokens"]) / (small["scan_seconds"] / small["tokens"])
+        memory = large["peak_bytes"] / small["peak_bytes"]
+    yield Claim(f"Scan s/token{ends}", "at most", 1.1, rounded(scan))
+    yield Claim(f"Peak memory, S3{ends}", "at most", 1.1, rounded(memory))
+    # The largest lengths at which each was measured.
+    ends, ratio = " over full KV", None
+    if full and ours:
+        ends = f" ({last:,}) over full KV ({max(full):,})"
+        ratio = ours[last]["peak_bytes"] / full[max(full)]["peak_bytes"]
+    yield Claim(f"Peak memory, S3{ends}", "below", 1, rounded(ratio))
 
 
 def done(row: Figures, way: str) -> Figures | None:
     """What was measured of a way at a length; None if it was not, or failed."""
     result: Figures | None = row.get(way)
     return None if result is None or "failed" in result else result
-
-
-def _first_tokens(sizes: Figures) -> Iterator[Claim]:
-    """At the largest length measured both ways."""
-    tokens, row = _largest(sizes, "full", "s3")
-    at = f" ({tokens:,})" if tokens else ""
-    for name, bound in (("first", 6), ("further", 50)):
-        wait = row["s3"][f"{name}_token_seconds"] if row else None
-        ratio = row["full"]["first_token_seconds"] / wait if wait else None
-        claim = f"First token, full KV over S3 {name}{at}"
-        yield Claim(claim, "at least", bound, rounded(ratio))
-
-
-def _growth_claims(sizes: Figures, measured: Sequence[int]) -> Iterator[Claim]:
-    """From the smallest length at which S3 was measured to the largest."""
-    ends, scan, memory = "", None, None
-    if len(measured) > 1:
-        low, high = min(measured), max(measured)
-        ends = f" ({high:,} over {low:,})"
-        small, large = sizes[str(low)]["s3"], sizes[str(high)]["s3"]
-        scan = (large["scan_seconds"] / large["tokens"]) / (small["scan_seconds"] / small["tokens"])
-        memory = large["peak_bytes"] / small["peak_bytes"]
-    yield Claim(f"Scan s/token{ends}", "at most", 1.1, rounded(scan))
-    yield Claim(f"Peak memory, S3{ends}", "at most", 1.1, rounded(memory))
-
-
-def _beside_full(sizes: Figures, last: int) -> Claim:
-    """The largest length at which S3 was measured beside the largest of full KV."""
-    tokens, row = _largest(sizes, "full")
-    if not row or not last:
-        return Claim("Peak memory, S3 over full KV", "below", 1, None)
-    ratio = sizes[str(last)]["s3"]["peak_bytes"] / row["full"]["peak_bytes"]
-    claim = f"Peak memory, S3 ({last:,}) over full KV ({tokens:,})"
-    return Claim(claim, "below", 1, rounded(ratio))
-
-
-def _largest(sizes: Figures, *ways: str) -> tuple[int, Figures]:
-    """The largest length measured in all these ways, and its figures; (0, {}) if there is none."""
-    lengths = [int(size) for size, row in sizes.items() if all(done(row, way) for way in ways)]
-    return (max(lengths), sizes[str(max(lengths))]) if lengths else (0, {})
 
 
 def inference_tables(figures: Figures) -> Iterator[Grid]:

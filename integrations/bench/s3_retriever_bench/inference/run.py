@@ -14,6 +14,7 @@ from typing import Any
 
 from s3_retriever import (
     Answer,
+    Codebook,
     CodebookError,
     Host,
     InputError,
@@ -26,7 +27,13 @@ from s3_retriever.answer.prompt import Prompt, Request
 from s3_retriever.engine.hosting import codebook_name
 from s3_retriever.host.device import find_device, find_dtype
 from s3_retriever.host.windows import OffsetTokenizer
-from s3_retriever_bench.inference.models import DEFAULT_SHAPE, Subject, make_tokenizer, shape_named
+from s3_retriever_bench.inference.models import (
+    DEFAULT_SHAPE,
+    make_tokenizer,
+    random_codebook,
+    random_model,
+    shape_named,
+)
 from s3_retriever_bench.inference.report import inference_claims
 from s3_retriever_bench.shared.corpus import (
     Questions,
@@ -141,20 +148,42 @@ class Job:
     """What a measuring process does.
 
     Attributes:
-        subject: The model.
+        plan: The model, and how many tokens evidence and answers have.
+        tokenizer: Folder of a shape's tokenizer; None for a host.
         path: File of the context.
         questions: Questions to ask one after another.
         warm_up: Question to ask first, about the context's beginning.
-        token_budget: Tokens of evidence.
-        new_tokens: Tokens of every answer.
     """
 
-    subject: Subject
+    plan: Plan
+    tokenizer: Path | None
     path: Path
     questions: tuple[str, ...]
     warm_up: str
-    token_budget: int
-    new_tokens: int
+
+    def load(self) -> Host:
+        """The complete model, on the default device.
+
+        Raises:
+            HostError: It cannot be loaded, or has no LM head.
+        """
+        if self.tokenizer is not None:
+            return random_model(self.plan.shape or DEFAULT_SHAPE, self.tokenizer)
+        assert self.plan.host is not None
+        host = Host.load(self.plan.host, generates=True)
+        _ = host.causal  # Raises if there is no head.
+        return host
+
+    def codebook(self, host: Host) -> Codebook:
+        """The codebook to scan with; random directions have their centre in the text.
+
+        Raises:
+            CodebookError: It cannot be loaded.
+            InputError: The model has no such tap.
+        """
+        if self.plan.codebook is not None:
+            return Codebook.from_pretrained(self.plan.codebook)
+        return random_codebook(host, self.plan.tap, self.beginning)
 
     @property
     def text(self) -> str:
@@ -178,10 +207,6 @@ class _Run:
         self._store = store
         self._scratch = scratch
         self._digest = files_digest(self._files, questions)
-        shape = shape_named(plan.shape) if plan.shape else None
-        tokenizer = scratch / "tokenizer" if shape else None
-        name = plan.host or plan.shape or DEFAULT_SHAPE
-        self._subject = Subject(name, shape, tokenizer, plan.codebook, plan.tap)
 
     def sizes(self) -> dict[str, dict[str, Any]]:
         both = set(self._plan.sizes)
@@ -206,22 +231,17 @@ class _Run:
         if not path.exists():
             text = text_of(self._files, size, self._tokenizer)
             path.write_text(text, encoding="utf-8", newline="")
-        return Job(
-            subject=self._subject,
-            path=path,
-            questions=self._questions.measured,
-            warm_up=self._questions.warm_up[0],
-            token_budget=self._plan.token_budget,
-            new_tokens=self._plan.new_tokens,
-        )
+        folder = None if self._plan.host else self._scratch / "tokenizer"
+        asked = self._questions
+        return Job(self._plan, folder, path, asked.measured, asked.warm_up[0])
 
     @cached_property
     def _tokenizer(self) -> OffsetTokenizer:
-        shape, folder = self._subject.shape, self._subject.tokenizer
-        if shape is None or folder is None:
-            return Host.load(self._subject.name, layers=1, device="cpu").tokenizer
+        if self._plan.host is not None:
+            return Host.load(self._plan.host, layers=1, device="cpu").tokenizer
+        shape = shape_named(self._plan.shape or DEFAULT_SHAPE)
         tokenizer = make_tokenizer(self._files, shape.vocabulary)
-        tokenizer.save_pretrained(folder)
+        tokenizer.save_pretrained(self._scratch / "tokenizer")
         return OffsetTokenizer(tokenizer)
 
 
@@ -248,16 +268,16 @@ def measure_evidence(job: Job) -> dict[str, Any]:
     Raises:
         S3Error: The model or the codebook cannot be loaded, or the questions do not fit it.
     """
-    host = job.subject.load()
+    host = job.load()
     loaded = used_bytes(host.device)
-    model = LongContext(host, codebook=job.subject.find_codebook(host, job.beginning))
+    model = LongContext(host, codebook=job.codebook(host))
     with model.scan(job.beginning, progress=False) as scanned:
-        _ask(scanned, job, job.warm_up, min(job.token_budget, _WARM_UP_BUDGET))
+        _ask(scanned, job, job.warm_up, min(job.plan.token_budget, _WARM_UP_BUDGET))
     text = job.text
     began = time.perf_counter()
     with model.scan(text, progress=False) as scanned:
         scan = time.perf_counter() - began
-        asked = [_ask(scanned, job, question, job.token_budget) for question in job.questions]
+        asked = [_ask(scanned, job, question, job.plan.token_budget) for question in job.questions]
         tokens = scanned.tokens
     further = [round(clock.ticks[0] - start, 4) for start, clock, _ in asked[1:]]
     answers = [answer for _, _, answer in asked]
@@ -284,8 +304,8 @@ def _ask(
     answer = scanned.answer(
         question,
         token_budget=budget,
-        max_new_tokens=job.new_tokens,
-        min_new_tokens=job.new_tokens,
+        max_new_tokens=job.plan.new_tokens,
+        min_new_tokens=job.plan.new_tokens,
         streamer=clock,
     )
     return began, clock, answer
@@ -306,18 +326,18 @@ def measure_full(job: Job) -> dict[str, Any]:
     Raises:
         S3Error: The model cannot be loaded.
     """
-    host = job.subject.load()
+    host = job.load()
     loaded = used_bytes(host.device)
     text, question = job.text, job.questions[0]
     tokens = len(Prompt(host).ids(text, question))
-    if host.positions is not None and tokens + job.new_tokens > host.positions:
+    if host.positions is not None and tokens + job.plan.new_tokens > host.positions:
         return {"failed": f"beyond the model's {host.positions:,} positions"}
     _answer(host, job, job.beginning, job.warm_up)
     began = time.perf_counter()
     clock = _answer(host, job, text, question)
     heads = host.family.heads(host.model.config)
     # Keys and values of all layers; sliding windows keep less.
-    cached = 2 * len(host.blocks) * (tokens + job.new_tokens - 1) * heads.keys * heads.size
+    cached = 2 * len(host.blocks) * (tokens + job.plan.new_tokens - 1) * heads.keys * heads.size
     return {
         "prompt_tokens": tokens,
         "first_token_seconds": round(clock.ticks[0] - began, 4),
@@ -331,8 +351,8 @@ def measure_full(job: Job) -> dict[str, Any]:
 def _answer(host: Host, job: Job, text: str, question: str) -> TokenClock:
     """Generate as from evidence, with the whole text as the evidence."""
     clock = TokenClock()
-    options = {"streamer": clock, "min_new_tokens": job.new_tokens}
-    request = Request(host, question, 1, job.new_tokens, Prompt(host), options)
+    options = {"streamer": clock, "min_new_tokens": job.plan.new_tokens}
+    request = Request(host, question, 1, job.plan.new_tokens, Prompt(host), options)
     generate(request, [Span(text, 0.0, 0.0, "context", 0, len(text), (), {}, 0)], 0.0)
     return clock
 

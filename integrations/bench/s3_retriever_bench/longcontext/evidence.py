@@ -62,28 +62,26 @@ class Tools:
 
     def reader(self, name: str) -> LongContext:
         """What scans contexts: `host`, `cache`, `words` without running any model, or `minilm`."""
-        makers = {"cache": self._caching, "words": self._words, MINILM: self._minilm}
         if name not in self._readers:
-            self._readers[name] = makers[name]()
+            self._readers[name] = self._made(name)
         return self._readers[name]
 
-    def _caching(self) -> LongContext:
-        return LongContext(
-            self.host,
-            codebook=self._codebook,
-            fallback=None if self._codebook else "bm25",
-            evidence="cache",
-            kv_codebook=self._kv_codebook,
-        )
-
-    def _words(self) -> LongContext:
-        if self._codebook is None:
+    def _made(self, name: str) -> LongContext:
+        book = self._codebook
+        if name == MINILM:
+            return LongContext(self.host, retriever=MINILM)
+        if name == "cache":
+            return LongContext(
+                self.host,
+                codebook=book,
+                fallback=None if book else "bm25",
+                evidence="cache",
+                kv_codebook=self._kv_codebook,
+            )
+        if book is None:
             return self._readers["host"]
-        recipe = WordsEncoder(self.host).named_recipe(self._codebook.named_recipe("default"))
-        return LongContext(self.host, codebook=self._codebook, recipe=recipe)
-
-    def _minilm(self) -> LongContext:
-        return LongContext(self.host, retriever=MINILM)
+        recipe = WordsEncoder(self.host).named_recipe(book.named_recipe("default"))
+        return LongContext(self.host, codebook=book, recipe=recipe)
 
     @cached_property
     def embedding_host(self) -> Host:
