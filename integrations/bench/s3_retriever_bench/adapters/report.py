@@ -15,34 +15,38 @@ _KINDS = ("harmful", "unsafe", "safe")
 def adapt_tables(figures: Figures) -> Iterator[Grid]:
     """What was refused by start, and what it cost; the losses of training, step by step."""
     runs = {start: list(seeds.values()) for start, seeds in figures["runs"].items()}
-    header = ["start", *_KINDS, "perplexity", "likelihood"]
-    rows = [[start, *(cell(parts) for cell in _MEASURES)] for start, parts in runs.items()]
+    rows = [
+        [
+            start,
+            *(_spread([fmean(part["refused"][kind]) for part in parts], share) for kind in _KINDS),
+            _spread([part["perplexity"] for part in parts], "{:.2f}".format),
+            _spread([part["likelihood"] for part in parts], "{:.3f}".format),
+        ]
+        for start, parts in runs.items()
+    ]
     seeds = max(map(len, runs.values()))
-    yield Grid(
-        f"Share refused after training, seeds: {seeds}; mean (standard deviation)", header, rows
-    )
+    title = f"Share refused after training, seeds: {seeds}; mean (standard deviation)"
+    yield Grid(title, ["start", *_KINDS, "perplexity", "likelihood"], rows)
     trained = {start: parts for start, parts in runs.items() if parts[0]["losses"]}
-    header = ["start", "trained parameters", "seconds to start", "seconds to train"]
     rows = [
         [
             start,
             f"{parts[0]['parameters']:,}",
-            digits(_mean(parts, lambda part: part["start_seconds"])),
-            digits(_mean(parts, lambda part: part["train_seconds"])),
+            digits(fmean(part["start_seconds"] for part in parts)),
+            digits(fmean(part["train_seconds"] for part in parts)),
         ]
         for start, parts in trained.items()
     ]
-    yield Grid("Cost", header, rows)
+    yield Grid(
+        "Cost", ["start", "trained parameters", "seconds to start", "seconds to train"], rows
+    )
     steps = _steps(len(next(iter(trained.values()))[0]["losses"]))
     rows = [
-        [start, *(f"{_mean(parts, _loss_up_to(step)):.3f}" for step in steps)]
+        [start, *(f"{fmean(fmean(part['losses'][a:b]) for part in parts):.3f}" for a, b in steps)]
         for start, parts in trained.items()
     ]
-    yield Grid(
-        "Training loss, mean over the steps since the column before",
-        ["start", *(f"to step {last}" for _, last in steps)],
-        rows,
-    )
+    header = ["start", *(f"to step {last}" for _, last in steps)]
+    yield Grid("Training loss, mean over the steps since the column before", header, rows)
     started = [p["basis"] for parts in runs.values() for p in parts if p["basis"]]
     if started:
         yield _features(started)
@@ -81,39 +85,16 @@ def _features(started: Sequence[Figures]) -> Grid:
     return Grid(title, ["feature", "wanted - unwanted", "fires on"], rows)
 
 
-def _rate(kind: str) -> Callable[[Sequence[Figures]], str]:
-    return lambda parts: _spread([fmean(part["refused"][kind]) for part in parts], share)
-
-
 def _spread(values: Sequence[float], show: Callable[[float], str]) -> str:
     if len(values) < 2:
         return show(values[0])
     return f"{show(fmean(values))} ({show(stdev(values))})"
 
 
-def _value(name: str, show: Callable[[float], str]) -> Callable[[Sequence[Figures]], str]:
-    return lambda parts: _spread([part[name] for part in parts], show)
-
-
-_MEASURES = [
-    *(_rate(kind) for kind in _KINDS),
-    _value("perplexity", "{:.2f}".format),
-    _value("likelihood", "{:.3f}".format),
-]
-
-
-def _mean(parts: Sequence[Figures], value: Callable[[Figures], float]) -> float:
-    return fmean(value(part) for part in parts)
-
-
 def _steps(count: int) -> list[tuple[int, int]]:
     """Up to four stretches of the steps, as where each begins and ends."""
     ends = sorted({round(count * quarter / 4) for quarter in range(1, 5)} - {0})
     return list(zip([0, *ends], ends, strict=False))
-
-
-def _loss_up_to(steps: tuple[int, int]) -> Callable[[Figures], float]:
-    return lambda part: fmean(part["losses"][slice(*steps)])
 
 
 def show_adapt(figures: Figures, folder: Path | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -99,10 +100,8 @@ class Claim(NamedTuple):
         """Whether the figure keeps the bound; None if it was not measured."""
         if self.measured is None:
             return None
-        if self.relation == "at least":
-            return self.measured >= self.bound
-        equal = self.relation == "at most" and self.measured == self.bound
-        return self.measured < self.bound or equal
+        holds = {"at least": operator.ge, "at most": operator.le, "below": operator.lt}
+        return bool(holds[self.relation](self.measured, self.bound))
 
 
 def check(claims: Iterator[Claim]) -> list[dict[str, Any]]:
