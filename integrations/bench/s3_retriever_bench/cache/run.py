@@ -34,6 +34,7 @@ from s3_retriever_bench.cache.methods import DEFAULT_METHODS, Method, Prefix, Re
 from s3_retriever_bench.cache.report import cache_claims
 from s3_retriever_bench.longcontext.longbench import choose, read_samples
 from s3_retriever_bench.shared.corpus import documents, source_files, source_name, text_of
+from s3_retriever_bench.shared.costs import in_turn
 from s3_retriever_bench.shared.report import check
 from s3_retriever_bench.shared.storage import Part, Store, host_settings, text_digest
 
@@ -247,21 +248,22 @@ class _Run:
         """
         assert self._warmed_up
         exact = Method("exact", self._reader)
-        pair = [(exact, exact.make()), (method, method.make())]
-        for way, cache in pair:
-            way.fill(cache, self._timed_prefix, length)
-        held = held_bytes(pair[1][1])
-        clocks = [_Clock(self._reader), _Clock(self._reader)]
-        for _ in range(method.block):
-            for (way, cache), clock in zip(pair, clocks, strict=True):
-                self._step(way, cache, clock)
-        its, mine = clocks
+        whole, cache = exact.make(), method.make()
+        exact.fill(whole, self._timed_prefix, length)
+        method.fill(cache, self._timed_prefix, length)
+        held = held_bytes(cache)
+        ways = {
+            "exact": lambda _: self._step(exact, whole),
+            "method": lambda _: self._step(method, cache),
+        }
+        steps = in_turn(ways, range(method.block))
+        (its, its_cpu), (mine, mine_cpu) = (map(sum, zip(*steps[way], strict=True)) for way in ways)
         on_cpu = self._reader.host.device.type == "cpu"
         return {
             "bytes": round(held),
-            "seconds": round(mine.seconds / method.block, 5),
-            "ratio": round(mine.seconds / its.seconds, 4),
-            "cpu_ratio": round(mine.cpu_seconds / its.cpu_seconds, 4) if on_cpu else None,
+            "seconds": round(mine / method.block, 5),
+            "ratio": round(mine / its, 4),
+            "cpu_ratio": round(mine_cpu / its_cpu, 4) if on_cpu else None,
         }
 
     def needles(self) -> dict[str, Any]:
@@ -339,10 +341,19 @@ class _Run:
             },
         )
 
-    def _step(self, method: Method, cache: Any, clock: _Clock) -> None:
+    def _step(self, method: Method, cache: Any) -> tuple[float, float]:
+        """Decode a token; gives seconds by the clock and of the processor."""
         self._reader.model.set_attn_implementation(method.attention)
-        with method.running(), clock:
+        with method.running():
+            self._wait()
+            began, busy = time.perf_counter(), time.process_time()
             self._reader.read([self._token], cache)
+            self._wait()
+            return time.perf_counter() - began, time.process_time() - busy
+
+    def _wait(self) -> None:
+        if self._reader.host.device.type == "cuda":
+            torch.cuda.synchronize(self._reader.host.device)
 
     def _windows(self, length: int, count: int) -> list[list[int]]:
         return read_windows(self._texts, self._reader.host, length, count)
@@ -362,29 +373,8 @@ class _Run:
         for method in self._methods:
             cache = method.make()
             method.fill(cache, self._timed_prefix, _COUNTED[0])
-            self._step(method, cache, _Clock(self._reader))
+            self._step(method, cache)
         return True
-
-
-class _Clock:
-    """Adds up the time inside of its blocks."""
-
-    def __init__(self, reader: Reader) -> None:
-        self._device = reader.host.device
-        self.seconds = self.cpu_seconds = 0.0
-
-    def __enter__(self) -> None:
-        self._wait()
-        self._began = time.perf_counter(), time.process_time()
-
-    def __exit__(self, *_error: object) -> None:
-        self._wait()
-        self.seconds += time.perf_counter() - self._began[0]
-        self.cpu_seconds += time.process_time() - self._began[1]
-
-    def _wait(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
 
 
 class _Window:

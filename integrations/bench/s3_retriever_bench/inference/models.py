@@ -159,19 +159,18 @@ def make_tokenizer(files: Sequence[Path], vocabulary: int) -> PreTrainedTokenize
         files: Texts, as `corpus.documents` reads them.
         vocabulary: Maximum number of tokens.
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from tokenizers import ByteLevelBPETokenizer, Tokenizer, processors
     from transformers import PreTrainedTokenizerFast
 
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
+    trained = ByteLevelBPETokenizer()
+    trained.train_from_iterator(
+        _beginning(files),
         vocab_size=min(vocabulary, _VOCABULARY),
-        special_tokens=list(_SPECIALS.values()),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        min_frequency=0,
         show_progress=False,
+        special_tokens=list(_SPECIALS.values()),
     )
-    backend.train_from_iterator(_beginning(files), trainer)
+    backend = Tokenizer.from_str(trained.to_str())
     assert [backend.token_to_id(token) for token in _SPECIALS.values()] == [BOS, EOS]
     backend.post_processor = processors.TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", BOS)]
