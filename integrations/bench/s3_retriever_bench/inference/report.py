@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,64 +91,54 @@ def inference_tables(figures: Figures) -> Iterator[Grid]:
     """All tables of `inference`, the claims last."""
     sizes = figures["sizes"]
     header = ["tokens", *(f"{int(size):,}" for size in sizes)]
-    for title, rows in _INFERENCE_TABLES.items():
-        body = [
-            [name, *(_cell(row.get(way), show) for row in sizes.values())]
-            for name, way, show in rows
-        ]
-        if rows is _WAITS:
-            for name in ("first", "further"):
-                ratios = (_ratio(row, f"{name}_token_seconds") for row in sizes.values())
-                body.append([f"full KV over S3, {name}", *ratios])
-        yield Grid(title.format(memory=figures["settings"]["memory"]), header, body)
+    full, ours = partial(_row, sizes, "full"), partial(_row, sizes, "s3")
+    waits = [
+        full("full KV", lambda way: digits(way["first_token_seconds"])),
+        ours("S3, first question (with the scan)", lambda way: digits(way["first_token_seconds"])),
+        ours("S3, further question", lambda way: digits(way["further_token_seconds"])),
+        *(
+            [f"full KV over S3, {name}", *(_ratio(row, name) for row in sizes.values())]
+            for name in ("first", "further")
+        ),
+    ]
+    yield Grid("Time to first token, s", header, waits)
+    rates = [
+        full("full KV", lambda way: digits(way["tokens_per_second"])),
+        ours("S3", lambda way: digits(way["tokens_per_second"])),
+    ]
+    yield Grid("Tokens/s after the first", header, rates)
+    scans = [
+        ours("tokens scanned", lambda way: f"{way['tokens']:,}"),
+        ours("scan, s", lambda way: digits(way["scan_seconds"])),
+        ours("scan, ms/token", lambda way: f"{1e3 * way['scan_seconds'] / way['tokens']:.3f}"),
+        ours("retrieval, s", lambda way: f"{way['retrieval_seconds']:.3f}"),
+        ours("longest prompt, tokens", lambda way: f"{way['prompt_tokens']:,}"),
+    ]
+    yield Grid("Scan and evidence of S3", header, scans)
+    memory = [
+        full("full KV", lambda way: megabytes(way["peak_bytes"])),
+        ours("S3", lambda way: megabytes(way["peak_bytes"])),
+        full("model loaded, before full KV", lambda way: megabytes(way["loaded_bytes"])),
+        ours("model loaded, before S3", lambda way: megabytes(way["loaded_bytes"])),
+        full("KV cache alone, full KV", lambda way: megabytes(way["cache_bytes"])),
+    ]
+    yield Grid(f"Peak memory, MB ({figures['settings']['memory']})", header, memory)
     yield claims_table(figures["claims"])
 
 
-def _cell(result: Figures | None, show: Callable[[Figures], str]) -> str:
-    if result is None:
-        return "-"
-    failed: str | None = result.get("failed")
-    return failed or show(result)
+def _row(sizes: Figures, way: str, name: str, show: Callable[[Figures], str]) -> list[str]:
+    """A value of a way at every length: a dash if it was not measured, why if it failed."""
+    results = [row.get(way) for row in sizes.values()]
+    return [name, *("-" if its is None else its.get("failed") or show(its) for its in results)]
 
 
-def _ratio(row: Figures, key: str) -> str:
+def _ratio(row: Figures, question: str) -> str:
     full, ours = done(row, "full"), done(row, "s3")
-    if full is None or ours is None or not ours[key]:
+    if full is None or ours is None or not ours[f"{question}_token_seconds"]:
         return "-"
-    return digits(full["first_token_seconds"] / ours[key])
+    return digits(full["first_token_seconds"] / ours[f"{question}_token_seconds"])
 
 
-_Row = tuple[str, str, Callable[[Figures], str]]
-_WAITS: list[_Row] = [
-    ("full KV", "full", lambda way: digits(way["first_token_seconds"])),
-    (
-        "S3, first question (with the scan)",
-        "s3",
-        lambda way: digits(way["first_token_seconds"]),
-    ),
-    ("S3, further question", "s3", lambda way: digits(way["further_token_seconds"])),
-]
-_INFERENCE_TABLES: Mapping[str, list[_Row]] = {
-    "Time to first token, s": _WAITS,
-    "Tokens/s after the first": [
-        ("full KV", "full", lambda way: digits(way["tokens_per_second"])),
-        ("S3", "s3", lambda way: digits(way["tokens_per_second"])),
-    ],
-    "Scan and evidence of S3": [
-        ("tokens scanned", "s3", lambda way: f"{way['tokens']:,}"),
-        ("scan, s", "s3", lambda way: digits(way["scan_seconds"])),
-        ("scan, ms/token", "s3", lambda way: f"{1e3 * way['scan_seconds'] / way['tokens']:.3f}"),
-        ("retrieval, s", "s3", lambda way: f"{way['retrieval_seconds']:.3f}"),
-        ("longest prompt, tokens", "s3", lambda way: f"{way['prompt_tokens']:,}"),
-    ],
-    "Peak memory, MB ({memory})": [
-        ("full KV", "full", lambda way: megabytes(way["peak_bytes"])),
-        ("S3", "s3", lambda way: megabytes(way["peak_bytes"])),
-        ("model loaded, before full KV", "full", lambda way: megabytes(way["loaded_bytes"])),
-        ("model loaded, before S3", "s3", lambda way: megabytes(way["loaded_bytes"])),
-        ("KV cache alone, full KV", "full", lambda way: megabytes(way["cache_bytes"])),
-    ],
-}
 # The looks and names of `inference`.
 _FULL, _FIRST, _FURTHER = "dense", "hybrid", "s3"
 _WAIT_NAMES = {_FULL: "full KV", _FIRST: "S3, first\nquestion", _FURTHER: "S3, further\nquestion"}
