@@ -245,12 +245,8 @@ def _draw_perplexity(panel: Any, summary: CacheSummary, length: int) -> None:
     beyond = ", ".join(f"{n} {points[n][1]:+.0f} %" for n in points if n not in shown)
     title = f"{length:,} tokens" + (f"; beyond: {beyond}" if beyond else "")
     panel.set_title(title, loc="left", fontsize=8.5)
-    _name_methods(panel, shown)
-
-
-def _name_methods(panel: Any, points: Mapping[str, tuple[float, float]]) -> None:
-    texts = {name: f"{name}  {y:+.1f} %" for name, (_, y) in points.items()}
-    name_points(panel, points, texts, left=1.03, line=0.062, styled=_style)
+    texts = {name: f"{name}  {y:+.1f} %" for name, (_, y) in shown.items()}
+    name_points(panel, shown, texts, left=1.03, line=0.062, styled=_style)
 
 
 def _style(name: str) -> str:

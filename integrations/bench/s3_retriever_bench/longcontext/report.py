@@ -273,9 +273,12 @@ def _question_tables(summary: LongContextSummary) -> Iterator[Grid]:
         title = f"All tasks: {MEASURES[measure]} (95 % interval; questions)"
         means = partial(_mean, summary, measure)
         yield by_budget(title, summary.budgets, summary.compared(measure), means)
-    lead = next((name for name in summary.methods if name.startswith("hybrid")), None)
-    if lead is not None:
-        yield from _gains(summary, lead)
+    lead = next((name for name in summary.methods if name.startswith("hybrid")), "")
+    for measure in measures if lead else ():
+        what = f"{MEASURES[measure]} of {lead} less that of others"
+        names = [name for name in summary.compared(measure) if name != lead]
+        gains = partial(_gain, summary, lead, measure)
+        yield by_budget(f"All tasks: {what}, paired (95 % interval)", summary.budgets, names, gains)
     for measure in measures:
         yield _by_task(summary, measure)
     yield _costs(summary)
@@ -289,14 +292,6 @@ def _question_tables(summary: LongContextSummary) -> Iterator[Grid]:
     ]
     if failures:
         yield Grid("Not measured", ["method", "questions", "why"], failures)
-
-
-def _gains(summary: LongContextSummary, lead: str) -> Iterator[Grid]:
-    for measure in summary.measured():
-        what = f"{MEASURES[measure]} of {lead} less that of others"
-        names = [name for name in summary.compared(measure) if name != lead]
-        gains = partial(_lead_gain, summary, lead, measure)
-        yield by_budget(f"All tasks: {what}, paired (95 % interval)", summary.budgets, names, gains)
 
 
 def _by_task(summary: LongContextSummary, measure: Measure) -> Grid:
@@ -377,9 +372,7 @@ def _mean(summary: LongContextSummary, measure: Measure, name: str, budget: int)
     return f"{mean} ({low}-{high}; {estimate.n})"
 
 
-def _lead_gain(
-    summary: LongContextSummary, lead: str, measure: Measure, name: str, budget: int
-) -> str:
+def _gain(summary: LongContextSummary, lead: str, measure: Measure, name: str, budget: int) -> str:
     return signed(summary.against(lead, name, budget, measure))
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -144,11 +145,10 @@ class QualitySummary:
         return estimate(values, self.set["groups"], self.seed)
 
     def _strongest(self, names: Iterable[str]) -> str | None:
-        return max(names, key=self._mean_recall, default=None)
+        def recall(name: str) -> float:
+            return fmean(chain.from_iterable(self.methods[name]["evidence"].values()))
 
-    def _mean_recall(self, name: str) -> float:
-        by_budget = self.methods[name]["evidence"].values()
-        return fmean(value for values in by_budget for value in values)
+        return max(names, key=recall, default=None)
 
 
 def quality_summaries(figures: Mapping[str, Any]) -> Iterator[QualitySummary]:
