@@ -14,6 +14,7 @@ from s3_retriever.calibration.question_sets import Context, Question
 from s3_retriever.calibration.questions import GoldSpan
 from s3_retriever.cli.app import app
 from s3_retriever.search import Span
+from s3_retriever_bench.retrieval import report
 from s3_retriever_bench.retrieval.quality import answer_recall, ranking
 from s3_retriever_bench.shared.drawing import spread
 from s3_retriever_bench.shared.statistics import difference, estimate
@@ -65,6 +66,12 @@ def quality(questions_file, tiny_bert, tiny_codebook):
         return run("bench", "quality", "--data", questions_file, *host, *settings, *arguments)
 
     return measure
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """For runs of which only the figures matter; drawing takes most of their time."""
+    monkeypatch.setattr(report, "draw_quality", lambda *_: None)
 
 
 def test_sentences_must_be_covered_and_of_longer_evidence_any_part_will_do():
@@ -164,6 +171,7 @@ def test_the_quality_command_measures_all_methods(tmp_path, quality):
         assert 1_000 < (out / name).stat().st_size < 150_000
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_run_goes_on_where_it_was(tmp_path, quality):
     out = tmp_path / "out"
     assert quality("--out", out, "--method", "bm25").exit_code == 0
@@ -180,6 +188,7 @@ def test_a_run_goes_on_where_it_was(tmp_path, quality):
     assert part.stat().st_mtime_ns > before and not (part.parent / "set--s3.json").exists()
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_results_of_other_settings_or_questions_are_not_mixed(tmp_path, quality, questions_file):
     out = tmp_path / "out"
     only = ["--out", out, "--method", "bm25"]

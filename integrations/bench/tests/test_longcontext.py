@@ -17,7 +17,7 @@ from s3_retriever import Document, Host, InputError, LongContext
 from s3_retriever.calibration.question_sets import Choice
 from s3_retriever.cli.app import app
 from s3_retriever.engine import find_codebook
-from s3_retriever_bench.longcontext import longbench
+from s3_retriever_bench.longcontext import longbench, report
 from s3_retriever_bench.longcontext.answering import Answerer, Asked
 from s3_retriever_bench.longcontext.evidence import METHODS, ReadContext, Tools
 from s3_retriever_bench.longcontext.longbench import TASKS, choose, parse_sample, read_samples
@@ -463,8 +463,9 @@ def test_a_causal_host_is_measured_from_end_to_end(tmp_path, answerer_folder, qu
 
 
 @pytest.fixture
-def encoder(tiny_bert, tiny_codebook, questions, tmp_path):
-    """The options of a small run with an encoder."""
+def encoder(tiny_bert, tiny_codebook, questions, tmp_path, monkeypatch):
+    """The options of a small run with an encoder, whose picture is not drawn."""
+    monkeypatch.setattr(report, "draw_scores", lambda *_: None)
     fixed = ["--host", tiny_bert, "--codebook", tiny_codebook, "--data", questions]
     return [*fixed, "--token-budget", 64, "--no-needle", "--out", tmp_path / "out"]
 
