@@ -375,6 +375,10 @@ def test_unusable_files_are_named(tmp_path):
         list(documents([path]))
     with pytest.raises(InputError, match=r"line 1, cannot .* with question"):
         choose_questions(path, [], 3)
+    for line in ("[" * 100_000, "[]", '{"text": "\\ud800"}', "\x00"):
+        path.write_text(line)
+        with pytest.raises(InputError, match=r"line 1, cannot be used .* with text"):
+            list(documents([path]))
     with pytest.raises(InputError, match="has no questions"):
         choose_questions(empty, [], 3)
     with pytest.raises(InputError, match=r"no sentence to make a question from; .* --ask FILE"):

@@ -323,18 +323,18 @@ def _query(row: Mapping[str, Any]) -> tuple[str, str]:
 def _judged(path: Path, split: Split) -> dict[str, dict[str, int]]:
     """Grades by query and document; a query without a relevant one is left out, as in trec_eval."""
     judged: dict[str, dict[str, int]] = {}
-    with path.open(encoding="utf-8", newline="") as lines:
-        for number, row in enumerate(csv.reader(lines, delimiter="\t"), 1):
-            if not row or (number == 1 and row[0].startswith("query")):
-                continue
-            try:
-                query, document, grade = row[0], row[1], int(row[2])
-            except (ValueError, IndexError) as error:
-                raise InputError(
-                    f"{path}, line {number}, is not a query, a document and a grade: {error}"
-                ) from error
-            if split in ("all", split_of(query)):
-                judged.setdefault(query, {})[document] = grade
+    with path.open(encoding="utf-8", errors="replace", newline="") as lines:
+        rows = csv.reader(lines, delimiter="\t")
+        try:
+            for row in rows:
+                if row and not (rows.line_num == 1 and row[0].startswith("query")):
+                    query, document, grade = row
+                    if split in ("all", split_of(query)):
+                        judged.setdefault(query, {})[document] = int(grade)
+        except (ValueError, csv.Error) as error:
+            raise InputError(
+                f"{path}, line {rows.line_num}, is not a query, a document and a grade: {error}"
+            ) from error
     return {query: its for query, its in judged.items() if any(g > 0 for g in its.values())}
 
 
