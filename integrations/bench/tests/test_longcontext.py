@@ -28,9 +28,9 @@ from s3_retriever_bench.longcontext.report import (
     longcontext_tables,
 )
 from s3_retriever_bench.longcontext.run import Plan, run_longcontext
-from s3_retriever_bench.longcontext.scoring import holds_answer, normalise
 from s3_retriever_bench.shared.corpus import text_of
 from s3_retriever_bench.shared.report import check, signed
+from s3_retriever_bench.shared.scoring import holds_answer, normalise
 from s3_retriever_bench.shared.statistics import Estimate
 
 QUESTION = "What does the old captain paint after the storm?"

@@ -21,9 +21,9 @@ from s3_retriever.host.device import is_out_of_memory
 from s3_retriever.host.model import cache_argument
 from s3_retriever_bench.longcontext.evidence import CACHED, ReadContext
 from s3_retriever_bench.longcontext.longbench import Sample
-from s3_retriever_bench.longcontext.scoring import holds_answer
 from s3_retriever_bench.shared.costs import Cost, TokenClock, highest, metered
 from s3_retriever_bench.shared.processes import OUT_OF_MEMORY
+from s3_retriever_bench.shared.scoring import holds_answer
 
 # Answers are a few tokens long, so a model such as Qwen3 must not think first.
 _CHAT = {"enable_thinking": False}

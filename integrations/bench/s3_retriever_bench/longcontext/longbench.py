@@ -23,8 +23,8 @@ from huggingface_hub import hf_hub_download
 from s3_retriever import Document, InputError
 from s3_retriever.calibration.public_sets import PUBLIC, load_set
 from s3_retriever.calibration.question_sets import Choice, build_task
-from s3_retriever_bench.longcontext.scoring import MetricName, score
 from s3_retriever_bench.shared.corpus import parsed, string
+from s3_retriever_bench.shared.scoring import MetricName, score
 from s3_retriever_bench.shared.storage import text_digest
 
 # What LongBench's loading script downloads, which `datasets` no longer runs: an archive with a

@@ -24,11 +24,11 @@ from s3_retriever.calibration.question_sets import (
     Task,
     build_task,
 )
-from s3_retriever_bench.longcontext.scoring import BY_CHANCE
 from s3_retriever_bench.retrieval import dialogues
 from s3_retriever_bench.retrieval.documents import evaluate
 from s3_retriever_bench.retrieval.methods import METHODS, Resources, Searcher, method_names
 from s3_retriever_bench.retrieval.report import QualitySummary
+from s3_retriever_bench.shared.scoring import BY_CHANCE
 from s3_retriever_bench.shared.storage import Store, codebook_settings
 
 # Maximum tokens that preparing is timed on, since it repeats work that was remembered.
