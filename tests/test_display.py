@@ -145,7 +145,7 @@ def test_harm_is_text(index):
 def test_whatever_is_long_is_cut():
     long = span("x" * 1_000_000, "y" * 1_000_000, title="z " * 1_000_000)
     assert len(long._repr_html_()) < 6_000
-    from s3_retriever.search.selection import SpanList
+    from s3_retriever.search.span import SpanList
 
     shown = SpanList([long] * 2_000)._repr_html_()
     assert len(shown) < 80_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from s3_retriever.display import sails_html
+from s3_retriever.display import (
+    DIM,
+    HEAT,
+    LIST_CHARACTERS,
+    bar,
+    escaped,
+    facts,
+    frame,
+    label,
+    paragraph,
+    section,
+    table,
+)
 from s3_retriever.errors import CodebookError, InputError, brief
 from s3_retriever.paths import begin_draft, read_json, regular_size
 from s3_retriever.sae.weights import load_weights, save_weights
@@ -213,7 +225,7 @@ class SailsReport:
         Args:
             updates: What `updates` returned, to show with it.
         """
-        return sails_html(self, updates or [])
+        return _html(self, updates or [])
 
     def _repr_html_(self) -> str:
         return self.html()
@@ -322,3 +334,40 @@ def _adapter_weights(folder: str | Path) -> dict[str, Tensor]:
             "model.save_pretrained(folder)."
         ) from error
     return weights
+
+
+def _html(report: SailsReport, updates: Sequence[ModuleUpdate]) -> str:
+    """An adapter's start: its features, where they fire, and what training made of it."""
+    wanted, unwanted = report.examples
+    rows = [
+        ("layer", str(report.layer)),
+        ("examples", f"{wanted:,} wanted, {unwanted:,} unwanted, tokens: {report.tokens}"),
+        ("basis", f"{report.rank} directions, {report.variance:.0%} of the features' variance"),
+        ("SAE", f"{report.unexplained:.0%} unexplained"),
+        ("modules", f"{len(report.modules)} start in the basis, {len(report.others)} do not"),
+    ]
+    features = "".join(_feature(feature) for feature in report.features)
+    names = ("share", "of chance", "size", "side", "module")
+    cells = (
+        (f"{u.share:.1%}", f"{u.share / u.chance:.1f}x", f"{u.size:.3g}", u.side, u.name)
+        for u in updates
+    )
+    trained = table("The update's share in the basis", names, cells)
+    return frame(f"<b>SAILS</b>{facts(rows)}{trained}{section('Features', features)}")
+
+
+def _feature(feature: Feature) -> str:
+    token = f"background:{HEAT.format(0.5)}"
+    heading = f"<b>{feature.index}</b> {bar(feature.difference)} {feature.difference:+.3g}"
+    means = f"{feature.wanted:.3g} wanted, {feature.unwanted:.3g} unwanted"
+    lines = "".join(
+        paragraph(
+            f'<span style="{DIM}">{label(each.side)} {each.value:.3g}</span> '
+            f"{escaped(each.before, LIST_CHARACTERS)}"
+            f'<span style="{token}">{escaped(each.token)}</span>'
+            f"{escaped(each.after, LIST_CHARACTERS)}"
+        )
+        for each in feature.firings
+    )
+    values = f'<span style="{DIM}">{means}</span>'
+    return f'<div style="margin:.6em 0">{heading} {values}{lines}</div>'

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from s3_retriever.answer.citations import Citation, cite
 from s3_retriever.answer.decoding import TokenQueue, text_of
 from s3_retriever.answer.prompt import Request
 from s3_retriever.answer.writing import Refresh, Writing
-from s3_retriever.display import answer_html
+from s3_retriever.display import LINE, MOST_ROWS, TEXT_CHARACTERS, escaped, frame, paragraph
 from s3_retriever.search import Span
+from s3_retriever.search.span import spans_html
 
 # What is said if nothing in the context is relevant to the question.
 NOT_FOUND = "The answer is not in the context."
@@ -52,7 +53,7 @@ class Answer:
         return bool(self.evidence)
 
     def _repr_html_(self) -> str:
-        return answer_html(self)
+        return _html(self)
 
 
 def generate(
@@ -207,3 +208,28 @@ def _answer(writing: Writing, text: str, new_tokens: int) -> Answer:
 
 def _not_found(writing: Writing) -> Answer:
     return Answer(NOT_FOUND, [], (), 0, 0, writing.retrieval_seconds, 0.0)
+
+
+def _html(answer: Answer) -> str:
+    """An answer with the numbers of the spans that support its sentences, then these spans."""
+    text = _cited(answer.text, answer.citations, answer.evidence)
+    html = paragraph(text)
+    if answer.evidence:
+        style = f"margin-top:.6em;border-top:{LINE}"
+        html += f'<div style="{style}">{spans_html(answer.evidence)}</div>'
+    return frame(html)
+
+
+def _cited(text: str, citations: Sequence[Citation], evidence: Sequence[Span]) -> str:
+    """A text with the numbers of spans after the sentences that they support."""
+    numbers = {span.id: rank for rank, span in enumerate(evidence, 1)}
+    marks: dict[int, list[int]] = {}
+    for citation in citations:
+        if citation.span.id in numbers and citation.end <= TEXT_CHARACTERS:
+            marks.setdefault(citation.end, []).append(numbers[citation.span.id])
+    parts, done = [], 0
+    for end, cited in sorted(marks.items()):
+        parts.append(escaped(text[done:end]))
+        parts.append(f"<sup>[{', '.join(map(str, cited[:MOST_ROWS]))}]</sup>")
+        done = end
+    return "".join(parts) + escaped(text[done:], TEXT_CHARACTERS - done)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     from s3_retriever.search.reranking import SecondLook
 
 _T = TypeVar("_T")
+
+logger = logging.getLogger(__name__)
 
 # Seconds that workers have to start, if `timeout` is not longer.
 _STARTING = 120.0
@@ -130,7 +133,8 @@ class ShardedIndex(S3Index):
                 with the same host, codebook and recipe.
             host: As in `S3Index.open`.
             codebook: As in `S3Index.open`.
-            shards: Shards of a single index; each has whole segments.
+            shards: Shards of a single index; each has whole segments, so an index of few segments
+                is shared out unevenly, which is logged.
             replicas: Workers of each shard; searches are shared out among them.
             timeout: Seconds that a search may take before it fails with the name of the shard
                 that is missing.
@@ -156,6 +160,7 @@ class ShardedIndex(S3Index):
             )
         stores = [Store(DiskBackend(each)) for each in paths]
         _check_together(stores)
+        _warn_if_uneven(stores[0], shards)
         opening = opened(stores[0], host, codebook, host_options)
         start_ray()
         index = cls(stores, shards, replicas, timeout, worker_options or {}, *opening)
@@ -549,6 +554,22 @@ def _check_together(stores: Sequence[Store]) -> None:
             )
         seen.add(uuid)
     check_alike(stores)
+
+
+def _warn_if_uneven(store: Store, shards: int) -> None:
+    """Log what to do if one of the shards of an index has more than twice its share."""
+    segments = store.manifest.segments
+    most = max(
+        sum(segment.tokens for segment in Share(place, shards)(segments)) for place in range(shards)
+    )
+    tokens = sum(segment.tokens for segment in segments)
+    if most * shards > 2 * tokens:
+        logger.warning(
+            "One of the %d shards has %.0f %% of the tokens: the index has few segments, which are "
+            "not divided. `s3r split` makes indexes of equal size; pass their folders.",
+            shards,
+            100 * most / tokens,
+        )
 
 
 def _refused(method: str) -> InputError:

@@ -232,8 +232,14 @@ class Session:
             ((_, first), *_) = arguments.values()
             return self._begin(arguments, Begin(self._request, first))
         # What all get alike is pickled once.
-        steps = {id(each): packed(Step(method, each)) for each in arguments.values()}
-        return self._replies({place: steps[id(each)] for place, each in arguments.items()})
+        steps: dict[tuple[int, ...], bytes] = {}
+        messages = {}
+        for place, each in arguments.items():
+            alike = tuple(map(id, each))
+            if alike not in steps:
+                steps[alike] = packed(Step(method, each))
+            messages[place] = steps[alike]
+        return self._replies(messages)
 
     def _begin(self, places: Iterable[int], begin: Begin) -> dict[int, Any]:
         replies = self._replies(dict.fromkeys(places, packed(begin)))

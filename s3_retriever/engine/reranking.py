@@ -49,8 +49,8 @@ def checked_rerank(rerank: Any, rerank_host: Any) -> int | None:
     if rerank is None:
         if rerank_host is not None:
             raise InputError(
-                "rerank_host reads the best sentences again; say how many with rerank=, such as "
-                "rerank=32."
+                "rerank_host reads the best sentences again; say how many with rerank, 32 for "
+                "instance."
             )
         return None
     if check_count(rerank, "rerank") > MOST_RERANKED:

@@ -7,7 +7,7 @@ reconstructed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,58 +16,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from s3_retriever.kv.atoms import Atoms, Codes
-
-if TYPE_CHECKING:
-    from s3_retriever.kv.layer import AtomLayer
+from s3_retriever.kv.layer import AtomLayer, CodedStates
 
 ATOM_ATTENTION = "s3_atoms"
-
-
-class CodedStates(Tensor):
-    """The keys or the values of an `AtomLayer`, in the place of the tensor that `update` returns.
-
-    Whatever is done with them, other than by `attend`, is done with the reconstructed tensor.
-
-    Attributes:
-        layer: The layer, which must not change before they are used.
-        side: 0 for keys, 1 for values.
-        whole: Reconstructed keys and values, which both sides share; empty until they are needed.
-    """
-
-    layer: AtomLayer
-    side: int
-    whole: list[Tensor]
-
-    @classmethod
-    def pair(cls, layer: AtomLayer) -> tuple[CodedStates, CodedStates]:
-        """The keys and the values of a layer."""
-        whole: list[Tensor] = []
-        keys, values = (torch.empty(0).as_subclass(cls) for _ in range(2))
-        for side, states in enumerate((keys, values)):
-            states.layer, states.side, states.whole = layer, side, whole
-        return keys, values
-
-    @classmethod
-    def __torch_function__(
-        cls, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Reconstruct, then call the function."""
-        del types
-        with torch._C.DisableTorchFunctionSubclass():
-            return func(
-                *map(_reconstructed, args),
-                **{name: _reconstructed(value) for name, value in (kwargs or {}).items()},
-            )
-
-
-def _reconstructed(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(_reconstructed, value))
-    if not isinstance(value, CodedStates):
-        return value
-    if not value.whole:
-        value.whole.extend(value.layer.read())
-    return value.whole[value.side]
 
 
 def attend(

@@ -6,7 +6,8 @@ from s3_retriever.search.filtering import admitted
 from s3_retriever.search.heat import Firings, Heat, firings, heat
 from s3_retriever.search.pipeline import rank, search
 from s3_retriever.search.relevance import knows_relevance
-from s3_retriever.search.selection import Limits, Span, select
+from s3_retriever.search.selection import Limits, select
+from s3_retriever.search.span import Span
 
 __all__ = [
     "DocumentResult",

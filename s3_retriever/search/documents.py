@@ -10,14 +10,15 @@ from typing import Any, Protocol
 import numpy as np
 from typing_extensions import override
 
-from s3_retriever.display import document_html
+from s3_retriever.display import DIM, frame, label
 from s3_retriever.document import title_of
 from s3_retriever.index import Snapshot
 from s3_retriever.recipe import Recipe
 from s3_retriever.search.fusion import rounded, weigh_steps
 from s3_retriever.search.parts import Steps, alone
 from s3_retriever.search.ranking import Ranking
-from s3_retriever.search.selection import Here, Limits, Span, arranged, order_of, pick, span_of
+from s3_retriever.search.selection import Here, Limits, arranged, order_of, pick, span_of
+from s3_retriever.search.span import Span, spans_html
 from s3_retriever.types import Scores
 
 # Weights of a document's signals; see docs/research-log.md, "Documents".
@@ -54,7 +55,10 @@ class DocumentResult:
         return sum(span.tokens for span in self.spans)
 
     def _repr_html_(self) -> str:
-        return document_html(self)
+        name, dim = label(self.document_id), f'<div style="{DIM}">'
+        head, facts = (label(self.title), f"{name} &nbsp; ") if self.title else (name, "")
+        facts += f"score {self.score:.2f}, relevance {self.relevance:.2f}"
+        return frame(f"<b>{head}</b>{dim}{facts}</div>{spans_html(self.spans)}")
 
 
 def select_documents(ranking: Ranking, recipe: Recipe, limits: Limits) -> list[DocumentResult]:

@@ -8,7 +8,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from s3_retriever.display import explanation_html
+from s3_retriever.display import (
+    HEAT,
+    LIST_CHARACTERS,
+    MOST_ROWS,
+    TEXT_CHARACTERS,
+    bar,
+    escaped,
+    frame,
+    label,
+    paragraph,
+    row,
+    section,
+    table,
+    table_of,
+)
 from s3_retriever.errors import InputError
 from s3_retriever.features import EncodedQuestion
 from s3_retriever.index import Segment, Snapshot
@@ -20,7 +34,6 @@ from s3_retriever.search.selection import (
     Here,
     Limits,
     Pick,
-    Span,
     order_of,
     pick,
     span_of,
@@ -28,8 +41,12 @@ from s3_retriever.search.selection import (
     token_range,
 )
 from s3_retriever.search.signals import Coactivation, box
+from s3_retriever.search.span import Span, heading_html, span_html
 from s3_retriever.search.tap_attention import TapAttention
 from s3_retriever.types import Contribution, Scores
+
+# Width of the bar of the largest contribution.
+_BAR_EM = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +147,7 @@ class Explanation:
     tokens: tuple[TokenScore, ...]
 
     def _repr_html_(self) -> str:
-        return explanation_html(self)
+        return _html(self)
 
 
 def explain(
@@ -434,3 +451,76 @@ def _term_shares(ranking: Ranking, first: int, last: int) -> tuple[TermShare, ..
         if gain > 0
     ]
     return tuple(sorted(shares, key=lambda share: -share.share))
+
+
+def _html(explanation: Explanation) -> str:
+    """A span with a background on each token, and what its score consists of."""
+    span, bridge = explanation.span, explanation.bridge
+    parts = [
+        heading_html(span, ""),
+        paragraph(_heat(explanation)),
+        _contributions(explanation),
+    ]
+    if bridge is not None:
+        parts.append(section("By way of", span_html(bridge, "", LIST_CHARACTERS)))
+    features = (
+        (
+            f"{each.share:.1%}",
+            f"{each.tap}/{each.feature}",
+            _quoted(each.question_tokens),
+            _quoted(each.span_tokens),
+        )
+        for each in explanation.features[:MOST_ROWS]
+    )
+    heads = (
+        (f"{each.share:.1%}", each.head, each.question_token, each.span_token)
+        for each in explanation.attention[:MOST_ROWS]
+    )
+    terms = ((f"{each.share:.1%}", each.term) for each in explanation.terms[:MOST_ROWS])
+    ends = ("in the question", "in the span")
+    parts += [
+        table(_of("Features", explanation.features), ("share", "feature", *ends), features),
+        table(_of("Retrieval heads", explanation.attention), ("share", "head", *ends), heads),
+        table(_of("Words", explanation.terms), ("share", "word"), terms),
+    ]
+    return frame("".join(parts))
+
+
+def _heat(explanation: Explanation) -> str:
+    """The text of a span, each token on a background as strong as its co-activation."""
+    span, parts = explanation.span, []
+    done, end = span.start, min(span.end, span.start + TEXT_CHARACTERS)
+    highest = max((token.score for token in explanation.tokens), default=0.0)
+    for token in explanation.tokens:
+        if token.score <= 0 or token.start < done or token.end > end:
+            continue
+        parts.append(escaped(span.text[done - span.start : token.start - span.start]))
+        colour = HEAT.format(0.08 + 0.57 * token.score / highest)
+        style = f"background:{colour};border-radius:.2em"
+        parts.append(
+            f'<span style="{style}" title="{token.score:.2f}">{escaped(token.text)}</span>'
+        )
+        done = token.end
+    rest = span.text[done - span.start :]
+    return "".join(parts) + escaped(rest, end - done)
+
+
+def _contributions(explanation: Explanation) -> str:
+    """A bar for each contribution to the score, in another colour if it lowers the score."""
+    values = explanation.contributions
+    widest = max(map(abs, values.values()), default=0.0) or 1.0
+    rows = []
+    for name, value in values.items():
+        width = _BAR_EM * abs(value) / widest
+        rows.append(row((label(name), f"{value:+.2f}", bar(value, width))))
+    return section("Score", table_of(rows)) if rows else ""
+
+
+def _quoted(tokens: Sequence[str]) -> str:
+    """Distinct tokens in order."""
+    return " ".join(dict.fromkeys(tokens))
+
+
+def _of(title: str, items: Sequence[object]) -> str:
+    more = len(items) > MOST_ROWS
+    return f"{title} (the first {MOST_ROWS} of {len(items):,})" if more else title

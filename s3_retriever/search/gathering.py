@@ -22,7 +22,8 @@ from s3_retriever.search.judging import verdict
 from s3_retriever.search.part import DocumentRows, Ranked, Request, Rows
 from s3_retriever.search.parts import Ask, answers
 from s3_retriever.search.reranking import SecondLook
-from s3_retriever.search.selection import Candidates, Limits, Span, SpanList, choose
+from s3_retriever.search.selection import Candidates, Limits, choose
+from s3_retriever.search.span import Span, SpanList
 from s3_retriever.types import Scores
 
 _Rows = TypeVar("_Rows", Rows, DocumentRows)

@@ -21,8 +21,9 @@ from s3_retriever.search.parts import Ask, Steps
 from s3_retriever.search.pipeline import Query, rank_steps
 from s3_retriever.search.ranking import Ranking
 from s3_retriever.search.reranking import look_again
-from s3_retriever.search.selection import Here, Limits, Pick, Span, span_of
+from s3_retriever.search.selection import Here, Limits, Pick, span_of
 from s3_retriever.search.selection import span_id as id_of
+from s3_retriever.search.span import Span
 from s3_retriever.types import GroupBy, Scores, Where
 
 

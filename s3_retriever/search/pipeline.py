@@ -36,7 +36,7 @@ from s3_retriever.search.judging import judged, measured, verdict
 from s3_retriever.search.parts import Sizes, Steps, add_up, alone, apart, together
 from s3_retriever.search.ranking import Ranking
 from s3_retriever.search.reranking import SecondLook, look_again
-from s3_retriever.search.selection import Limits, Span, select
+from s3_retriever.search.selection import Limits, select
 from s3_retriever.search.signals import (
     Coactivation,
     FeatureCounts,
@@ -49,6 +49,7 @@ from s3_retriever.search.signals import (
     question_weights,
     similarity,
 )
+from s3_retriever.search.span import Span
 from s3_retriever.search.tap_attention import TapAttention
 from s3_retriever.types import Contribution, GroupBy, Mode, Scores, Source, Where
 

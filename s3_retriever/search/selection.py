@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from heapq import heappop, heappush, heapreplace
 from itertools import islice
-from typing import Any, Protocol, SupportsIndex, overload
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from s3_retriever.display import span_html, spans_html
 from s3_retriever.index import Segment
 from s3_retriever.recipe import Recipe, Redundancy
 from s3_retriever.search.context import Surroundings
 from s3_retriever.search.fusion import DIGITS, nth_largest
 from s3_retriever.search.ranking import Ranking
+from s3_retriever.search.span import Span, SpanList
 from s3_retriever.text import size_in_tokens
-from s3_retriever.types import ContextForm, Contribution, Order, Scores, Source
+from s3_retriever.types import ContextForm, Order, Scores
 
 # How many sentences are sorted at first, and how many next; most searches need no more.
 _SORTED = (64, 1_024)
@@ -31,67 +31,6 @@ _LOOKED_UP = 32
 # Once this many sentences in a row are not relevant or do not fit into the rest of the budget, the
 # search ends.
 _MISSES = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A piece of evidence.
-
-    Attributes:
-        text: The document's text from `start` to `end`.
-        score: Higher is better; comparable within one search only.
-        relevance: How sure it is to be more than chance, 0 to 1; comparable between searches.
-        document_id: The document's id.
-        start: Offset of the first character in the document.
-        end: Offset after the last character.
-        sources: The signals that found it: `s3` (features), `sentence` (its mean state), `bm25`,
-            `edge`, and `hop` if the second hop adds the most.
-        metadata: A copy of the document's metadata.
-        tokens: Length in tokens of the host; of a text with more than ten characters to a token, a
-            tenth of its characters.
-        contributions: What each source, the document, and a second look (`rerank`) add to `score`,
-            and what `redundancy` takes off; empty in mode `bm25` and with fusion `Interleave`,
-            which do not add scores.
-        bridge: Id of the span that leads to this one in the second hop; None if none does.
-    """
-
-    text: str
-    score: float
-    relevance: float
-    document_id: str
-    start: int
-    end: int
-    sources: tuple[Source, ...]
-    metadata: Mapping[str, Any] = field(hash=False)
-    tokens: int
-    contributions: Mapping[Contribution, float] = field(default_factory=dict, hash=False)
-    bridge: str | None = None
-
-    @property
-    def id(self) -> str:
-        """`document_id:start-end`, the same in every search."""
-        return f"{self.document_id}:{self.start}-{self.end}"
-
-    def _repr_html_(self) -> str:
-        return span_html(self)
-
-
-class SpanList(list[Span]):
-    """A list of spans that notebooks show as evidence; in every other respect a list."""
-
-    @overload
-    def __getitem__(self, index: SupportsIndex) -> Span: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> SpanList: ...
-
-    def __getitem__(self, index: SupportsIndex | slice) -> Span | SpanList:
-        chosen = super().__getitem__(index)
-        return chosen if isinstance(chosen, Span) else SpanList(chosen)
-
-    def _repr_html_(self) -> str | None:
-        """None, which leaves it to the text, if something else was put into the list."""
-        return spans_html(self) if all(isinstance(span, Span) for span in self) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -471,11 +410,12 @@ def pick(
         if not wanted(number):
             misses += 1
             continue
-        if chosen.repeats(number):
-            continue
         first, last = chosen.around(number, radius)
         if not chosen.fits(first, last):
             misses += 1
+            continue
+        # Asked last, since it reads the text.
+        if chosen.repeats(number):
             continue
         misses = 0
         chosen.add(number, first, last)
@@ -504,6 +444,8 @@ class _Chosen:
         self._said = said
         # The text of the sentence that was asked for last, which is the next to be chosen.
         self._asked: list[str] = []
+        # The run whose tokens were asked for last, and how many it has.
+        self._sized = ((-1, -1), 0)
         self._covered: set[int] = set()
         # By the first sentence of a document.
         self._spans: Counter[int] = Counter()
@@ -531,12 +473,12 @@ class _Chosen:
 
     def fits(self, first: int, last: int) -> bool:
         """Whether a run of sentences fits into what is left of the budget."""
-        return self.left is None or self._view.tokens(first, last) <= self.left
+        return self.left is None or self._tokens(first, last) <= self.left
 
     def add(self, number: int, first: int, last: int) -> None:
         """Choose a sentence and the run that it is widened to."""
         if self.left is not None:
-            self.left -= self._view.tokens(first, last)
+            self.left -= self._tokens(first, last)
         self._covered.update(range(first, last + 1))
         if self._limits.unique:
             self._said.update(self._asked if first == last else self._view.texts(first, last))
@@ -545,6 +487,11 @@ class _Chosen:
             self._spans[document.start] += 1
             if self._spans[document.start] == self._limits.spans_per_document:
                 insort(self._full, (document.start, document.stop))
+
+    def _tokens(self, first: int, last: int) -> int:
+        if self._sized[0] != (first, last):
+            self._sized = (first, last), self._view.tokens(first, last)
+        return self._sized[1]
 
 
 def span_of(ranking: Ranking, chosen: Pick) -> Span:

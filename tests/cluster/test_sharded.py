@@ -194,12 +194,13 @@ def test_a_shard_that_does_not_answer_is_named(sharded, made):
     assert same(sharded.search(QUESTION, 5), made[1].search(QUESTION, 5))
 
 
-def test_segments_of_one_index_are_shared_out(cluster, made):
+def test_segments_of_one_index_are_shared_out(cluster, made, caplog):
     from s3_retriever.cluster import ShardedIndex
 
     whole = made[1]
     assert whole.stats()["segments"] > 1
     with ShardedIndex.open(whole.path, shards=2, replicas=2, timeout=4) as index:
+        assert "of the tokens" not in caplog.text
         assert index.ids() == whole.ids()
         for _ in range(3):  # in turn of both replicas
             assert same(index.search(QUESTION, 5), whole.search(QUESTION, 5))
@@ -320,3 +321,16 @@ def test_a_part_of_an_index_opens_its_own_segments_only(made):
         parts = [Store.open(path, Share(place, of)).snapshot().segments for place in range(of)]
         names = [segment.name for part in parts for segment in part]
         assert names == [segment.name for segment in whole.segments]
+
+
+def test_shards_of_an_index_that_cannot_be_shared_out_evenly_are_warned_of(made, caplog):
+    from s3_retriever.cluster import sharded
+
+    compacted = Store.open(made[0][0])
+    assert len(compacted.manifest.segments) == 1
+    sharded._warn_if_uneven(compacted, 1)
+    sharded._warn_if_uneven(compacted, 2)  # twice its share: not more
+    assert not caplog.text
+    sharded._warn_if_uneven(compacted, 4)
+    assert "One of the 4 shards has 100 % of the tokens" in caplog.text
+    assert "s3r split" in caplog.text

@@ -12,20 +12,21 @@ from typer.testing import CliRunner
 
 from s3_retriever import Codebook, Host, InputError
 from s3_retriever.cli.app import app
-from s3_retriever_bench import adapting, recovery
-from s3_retriever_bench.adapt_tables import adapt_tables, recovery_tables
-from s3_retriever_bench.adapting import STARTS, Plan, run_adapt, run_starting
-from s3_retriever_bench.behaviour import (
+from s3_retriever_bench.adapters import recovery
+from s3_retriever_bench.adapters import run as adapting
+from s3_retriever_bench.adapters.data import (
     Sources,
     contrast_pairs,
     part_of,
     read_behaviour,
+    refuses,
     training_pairs,
+    written_refusals,
 )
-from s3_retriever_bench.finetuning import Chat, answer_losses
-from s3_retriever_bench.recovery import draw_recovery, run_recovery
-from s3_retriever_bench.refusing import refuses, written_refusals
-from s3_retriever_bench.report import write_adapt
+from s3_retriever_bench.adapters.finetuning import Chat, answer_losses
+from s3_retriever_bench.adapters.recovery import draw_recovery, run_recovery
+from s3_retriever_bench.adapters.report import adapt_tables, recovery_tables, show_adapt
+from s3_retriever_bench.adapters.run import STARTS, Plan, run_adapt, run_starting
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
 
@@ -135,7 +136,7 @@ def test_the_judge_agrees_with_readers_on_a_sample():
     """Real outputs of the benchmark, labelled by reading them."""
     from importlib.resources import files
 
-    text = files("s3_retriever_bench").joinpath("judged.jsonl").read_text(encoding="utf-8")
+    text = files("s3_retriever_bench.adapters").joinpath("judged.jsonl").read_text(encoding="utf-8")
     rows = [json.loads(line) for line in text.splitlines()]
     assert len(rows) >= 60
     agreed = [refuses(row["answer"]) == row["refuses"] for row in rows]
@@ -200,7 +201,7 @@ def test_every_start_is_measured_and_a_run_resumes(plan, monkeypatch, tmp_path):
     monkeypatch.setattr(adapting._Bench, "run", lambda *_: pytest.fail("measured again"))
     again = run_adapt(plan)
     assert again["runs"] == figures["runs"]
-    write_adapt(again, tmp_path)
+    show_adapt(again, tmp_path)
     assert (
         "answers" not in json.loads((tmp_path / "adapt.json").read_text())["runs"]["untrained"]["0"]
     )
@@ -232,7 +233,7 @@ def test_bad_input(plan, sources, tmp_path):
     broken = tmp_path / "broken.jsonl"
     broken.write_text('{"prompt": "a"}\n')
     for changed in (sources._replace(harmful=broken), sources._replace(contrast=broken)):
-        with pytest.raises(InputError, match=r"Line 1 of .* is not an object with prompt and"):
+        with pytest.raises(InputError, match=r"line 1, .* object with prompt and"):
             run_adapt(replace(plan, sources=changed))
     broken.write_text('{"prompt": "a", "answer": "b"}\n')
     with pytest.raises(InputError, match=r"have no .* prompts"):

@@ -14,10 +14,11 @@ from s3_retriever.calibration.question_sets import Context, Question
 from s3_retriever.calibration.questions import GoldSpan
 from s3_retriever.cli.app import app
 from s3_retriever.search import Span
-from s3_retriever_bench import memory, startup
-from s3_retriever_bench.drawing import spread
-from s3_retriever_bench.metrics import answer_recall, ndcg, reciprocal_rank
-from s3_retriever_bench.statistics import difference, estimate
+from s3_retriever_bench.retrieval import report
+from s3_retriever_bench.retrieval.quality import answer_recall, ranking
+from s3_retriever_bench.shared.drawing import spread
+from s3_retriever_bench.shared.statistics import difference, estimate
+from s3_retriever_bench.speed import processes
 
 
 def span(document, start, end, text=""):
@@ -67,6 +68,12 @@ def quality(questions_file, tiny_bert, tiny_codebook):
     return measure
 
 
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """For runs of which only the figures matter; drawing takes most of their time."""
+    monkeypatch.setattr(report, "draw_quality", lambda *_: None)
+
+
 def test_sentences_must_be_covered_and_of_longer_evidence_any_part_will_do():
     sentence, section = ("d", 10, 20, False), ("d", 30, 90, True)
     assert evidence_recall(asked(sentence).evidence, [span("d", 10, 18)]) == 1
@@ -90,13 +97,19 @@ def test_answers_are_looked_for_where_they_occur():
 def test_rankings_gain_by_evidence_that_is_new():
     question = asked(("d", 0, 10, False), ("d", 20, 30, False))
     good, again, bad = span("d", 0, 10), span("d", 5, 9), span("d", 12, 18)
-    other = span("d", 20, 30)
-    assert ndcg(question, [good, other]) == pytest.approx(1)
-    assert ndcg(question, [bad, good]) == pytest.approx((1 / np.log2(3)) / (1 + 1 / np.log2(3)))
-    assert ndcg(question, [good, again, other]) < ndcg(question, [good, other])
-    assert ndcg(question, [bad] * 10 + [good]) == 0
-    assert reciprocal_rank(question, [bad, bad, other]) == pytest.approx(1 / 3)
-    assert reciprocal_rank(question, [bad]) == 0
+    other, both = span("d", 20, 30), span("d", 0, 30)
+
+    def ndcg(*pieces):
+        return ranking(question, pieces)["ndcg"]
+
+    half = 1 / (1 + 1 / np.log2(3))
+    assert ndcg(good, other) == 1
+    assert ndcg(bad, good) == pytest.approx(half / np.log2(3), abs=1e-4)
+    assert ndcg(both) == pytest.approx(half, abs=1e-4)
+    assert ndcg(good, again, other) < ndcg(good, other)
+    assert ndcg(*[bad] * 10, good) == ndcg() == 0
+    assert ranking(question, [bad, bad, other])["mrr"] == pytest.approx(1 / 3, abs=1e-4)
+    assert ranking(question, [bad])["mrr"] == ranking(question, [])["mrr"] == 0
 
 
 def test_intervals_come_from_groups():
@@ -158,6 +171,7 @@ def test_the_quality_command_measures_all_methods(tmp_path, quality):
         assert 1_000 < (out / name).stat().st_size < 150_000
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_run_goes_on_where_it_was(tmp_path, quality):
     out = tmp_path / "out"
     assert quality("--out", out, "--method", "bm25").exit_code == 0
@@ -174,6 +188,7 @@ def test_a_run_goes_on_where_it_was(tmp_path, quality):
     assert part.stat().st_mtime_ns > before and not (part.parent / "set--s3.json").exists()
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_results_of_other_settings_or_questions_are_not_mixed(tmp_path, quality, questions_file):
     out = tmp_path / "out"
     only = ["--out", out, "--method", "bm25"]
@@ -201,7 +216,7 @@ def test_the_memory_command_indexes_as_many_tokens_as_asked(
     tmp_path, tiny_bert, tiny_codebook, monkeypatch
 ):
     # Processes of their own take seconds to start; what they return has tests of its own.
-    monkeypatch.setattr(memory, "run_alone", lambda work, *arguments: work(*arguments))
+    monkeypatch.setattr(processes, "run_alone", lambda work, *arguments: work(*arguments))
     out, text = tmp_path / "memory.json", tmp_path / "text.txt"
     text.write_text("A baker mends warm bread before dawn. " * 50)
     host = ["--host", tiny_bert, "--codebook", tiny_codebook]
@@ -214,9 +229,9 @@ def test_the_memory_command_indexes_as_many_tokens_as_asked(
 
 
 def test_the_startup_command_times_fresh_processes(tmp_path, monkeypatch):
-    monkeypatch.setattr(startup, "_IMPORTS", {"import json": "import json"})
-    monkeypatch.setattr(startup, "_MODES", ("bm25",))
-    monkeypatch.setattr(startup, "_RATIOS", (("search --mode bm25", "import json"),))
+    monkeypatch.setattr(processes, "_IMPORTS", {"import json": "import json"})
+    monkeypatch.setattr(processes, "_MODES", ("bm25",))
+    monkeypatch.setattr(processes, "_RATIOS", (("search --mode bm25", "import json"),))
     out = tmp_path / "startup.json"
     result = run("bench", "startup", "--rounds", 1, "--out", out)
     assert result.exit_code == 0, result.output
@@ -227,7 +242,7 @@ def test_the_startup_command_times_fresh_processes(tmp_path, monkeypatch):
 
 
 def test_the_startup_command_names_a_process_that_fails(monkeypatch):
-    monkeypatch.setattr(startup, "_IMPORTS", {"import torch": "raise SystemExit('no torch')"})
+    monkeypatch.setattr(processes, "_IMPORTS", {"import torch": "raise SystemExit('no torch')"})
     result = run("bench", "startup")
     assert result.exit_code == 1 and "no torch" in result.output
 

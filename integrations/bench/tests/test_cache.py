@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from s3_retriever import Host, InputError, KVCodebook
 from s3_retriever.cli.app import app
-from s3_retriever_bench.cache import Plan, run_cache
-from s3_retriever_bench.cache_layers import RECENT, SINKS, EvictingLayer, RoundedLayer, held_bytes
-from s3_retriever_bench.caches import Reader, method_named
+from s3_retriever_bench.cache.layers import RECENT, SINKS, EvictingLayer, RoundedLayer, held_bytes
+from s3_retriever_bench.cache.methods import Reader, method_named
+from s3_retriever_bench.cache.run import Plan, run_cache
 
 HEADS, SIZE = 2, 16
 

@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from s3_retriever.cli.app import app
-from s3_retriever_bench import building
-from s3_retriever_bench import cluster as clusters
+from s3_retriever_bench.serving import build as building
+from s3_retriever_bench.serving import cluster as clusters
 
 ray = pytest.importorskip("ray")
 

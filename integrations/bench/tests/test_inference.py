@@ -15,11 +15,16 @@ from s3_retriever import Codebook, Host, HostError, InputError
 from s3_retriever.cli.app import app
 from s3_retriever.host.windows import OffsetTokenizer
 from s3_retriever.types import check_count
-from s3_retriever_bench import inference, models
-from s3_retriever_bench.claims import check, inference_claims
-from s3_retriever_bench.clock import TokenClock
-from s3_retriever_bench.corpus import text_of
-from s3_retriever_bench.inference import (
+from s3_retriever_bench.inference import models
+from s3_retriever_bench.inference import run as inference
+from s3_retriever_bench.inference.models import Shape, make_tokenizer, random_codebook
+from s3_retriever_bench.inference.report import (
+    inference_claims,
+    inference_remark,
+    inference_tables,
+    show_inference,
+)
+from s3_retriever_bench.inference.run import (
     Job,
     Plan,
     measure_evidence,
@@ -27,17 +32,10 @@ from s3_retriever_bench.inference import (
     run_inference,
     tokens_per_second,
 )
-from s3_retriever_bench.models import Shape, Subject, make_tokenizer, random_codebook
-from s3_retriever_bench.processes import (
-    how_it_ended,
-    peak_bytes,
-    ran_out_of_memory,
-    reset_peak,
-    run_alone,
-    used_bytes,
-)
-from s3_retriever_bench.report import inference_remark, write_inference
-from s3_retriever_bench.tables import inference_tables
+from s3_retriever_bench.shared.corpus import text_of
+from s3_retriever_bench.shared.costs import TokenClock, peak_bytes, reset_peak, used_bytes
+from s3_retriever_bench.shared.processes import how_it_ended, ran_out_of_memory, run_alone
+from s3_retriever_bench.shared.report import check
 
 TINY = Shape("llama", 2, 32, 4, 2, 8, 64, 600, (256,))
 
@@ -88,15 +86,15 @@ def measure(answerer, text):
     return invoke
 
 
-def make_job(tmp_path, text, tokens, **subject):
+def make_job(tmp_path, text, tokens, host):
     """A job in this process: its questions are about the text."""
-    tokenizer = AutoTokenizer.from_pretrained(subject["name"])
+    tokenizer = AutoTokenizer.from_pretrained(host)
     path = tmp_path / "context.txt"
     context = text_of([text], tokens, OffsetTokenizer(tokenizer))
     path.write_text(context, encoding="utf-8", newline="")
     questions = ("What does the old captain paint?", "Who forgets the blue ledger?")
-    subject = {"shape": None, "tokenizer": None, "codebook": None, "tap": None, **subject}
-    return Job(Subject(**subject), path, questions, "Who mends a broken clock?", 64, 4)
+    plan = Plan(host=str(host), token_budget=64, new_tokens=4)
+    return Job(plan, None, path, questions, "Who mends a broken clock?")
 
 
 def test_the_command_measures_and_a_second_run_goes_on(tmp_path, measure, monkeypatch):
@@ -230,7 +228,7 @@ def test_random_codebooks_are_as_a_fit_makes_them(answerer, sentences):
 
 
 def test_all_tokens_are_made_and_timed(tmp_path, text, answerer, monkeypatch):
-    job = make_job(tmp_path, text, 700, name=str(answerer))
+    job = make_job(tmp_path, text, 700, answerer)
     clocks = []
     monkeypatch.setattr(inference, "TokenClock", lambda: clocks.append(TokenClock()) or clocks[-1])
     result = measure_evidence(job)
@@ -250,10 +248,10 @@ def test_the_rate_is_that_of_the_tokens_after_the_first():
 
 
 def test_a_host_is_not_read_beyond_its_positions(tmp_path, text, tiny_llama, answerer):
-    job = make_job(tmp_path, text, 2_040, name=str(answerer))
+    job = make_job(tmp_path, text, 2_040, answerer)
     assert measure_full(job) == {"failed": "beyond the model's 2,048 positions"}
     with pytest.raises(HostError, match="no LM head"):
-        measure_full(make_job(tmp_path, text, 20, name=str(tiny_llama)))
+        measure_full(make_job(tmp_path, text, 20, tiny_llama))
 
 
 def test_the_peak_is_that_of_this_process():
@@ -305,7 +303,7 @@ def test_a_length_without_memory_does_not_end_the_run(tmp_path, text, monkeypatc
     plan = Plan([512, 256], [900], shape="tiny", texts=[text], folder=tmp_path / "out")
     figures = run_inference(plan)
     assert list(figures["sizes"]) == ["256", "512", "900"]
-    write_inference(figures, tmp_path / "out")
+    show_inference(figures, tmp_path / "out")
     page = (tmp_path / "out" / "inference.md").read_text()
     assert "| full KV | 1.00 | out of memory | - |" in page
     assert "| full KV over S3, first | 2.00 | - | - |" in page

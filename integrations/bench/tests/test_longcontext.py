@@ -17,16 +17,21 @@ from s3_retriever import Document, Host, InputError, LongContext
 from s3_retriever.calibration.question_sets import Choice
 from s3_retriever.cli.app import app
 from s3_retriever.engine import find_codebook
-from s3_retriever_bench import longbench
-from s3_retriever_bench.answering import Answerer, Asked
-from s3_retriever_bench.claims import check, longcontext_claims
-from s3_retriever_bench.corpus import text_of
-from s3_retriever_bench.evidence import METHODS, ReadContext, Tools
-from s3_retriever_bench.longbench import TASKS, choose, parse_sample, read_samples
-from s3_retriever_bench.longcontext import Plan, make_haystack, probe, run_longcontext
-from s3_retriever_bench.metrics import holds_answer, normalise
-from s3_retriever_bench.statistics import Estimate, LongContextSummary
-from s3_retriever_bench.tables import longcontext_tables, signed
+from s3_retriever_bench.longcontext import longbench, report
+from s3_retriever_bench.longcontext.answering import Answerer, Asked
+from s3_retriever_bench.longcontext.evidence import METHODS, ReadContext, Tools
+from s3_retriever_bench.longcontext.longbench import TASKS, choose, parse_sample, read_samples
+from s3_retriever_bench.longcontext.needles import make_haystack, probe
+from s3_retriever_bench.longcontext.report import (
+    LongContextSummary,
+    longcontext_claims,
+    longcontext_tables,
+)
+from s3_retriever_bench.longcontext.run import Plan, run_longcontext
+from s3_retriever_bench.shared.corpus import text_of
+from s3_retriever_bench.shared.report import check, signed
+from s3_retriever_bench.shared.scoring import holds_answer, normalise
+from s3_retriever_bench.shared.statistics import Estimate
 
 QUESTION = "What does the old captain paint after the storm?"
 EVIDENCE = "The old captain paints an orange door after the storm."
@@ -458,8 +463,9 @@ def test_a_causal_host_is_measured_from_end_to_end(tmp_path, answerer_folder, qu
 
 
 @pytest.fixture
-def encoder(tiny_bert, tiny_codebook, questions, tmp_path):
-    """The options of a small run with an encoder."""
+def encoder(tiny_bert, tiny_codebook, questions, tmp_path, monkeypatch):
+    """The options of a small run with an encoder, whose picture is not drawn."""
+    monkeypatch.setattr(report, "draw_scores", lambda *_: None)
     fixed = ["--host", tiny_bert, "--codebook", tiny_codebook, "--data", questions]
     return [*fixed, "--token-budget", 64, "--no-needle", "--out", tmp_path / "out"]
 

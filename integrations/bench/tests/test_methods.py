@@ -13,15 +13,9 @@ from s3_retriever import Codebook, Document, Host, InputError, S3Index, TopKSAE
 from s3_retriever.codebook.recipes import default_recipe
 from s3_retriever.codebook.whitening import fit_whitening
 from s3_retriever.host.taps import Tap, read_each
-from s3_retriever_bench.dialogues import dialogues
-from s3_retriever_bench.embedder import Embedder
-from s3_retriever_bench.methods import (
-    METHODS,
-    Resources,
-    method_names,
-    reciprocal_ranks,
-)
-from s3_retriever_bench.passages import (
+from s3_retriever_bench.retrieval.dialogues import dialogues
+from s3_retriever_bench.retrieval.methods import METHODS, Resources, method_names, reciprocal_ranks
+from s3_retriever_bench.retrieval.passages import (
     CHUNK_TOKENS,
     Passage,
     chunks,
@@ -29,8 +23,8 @@ from s3_retriever_bench.passages import (
     fill,
     fill_and_cut,
 )
-from s3_retriever_bench.passages import sentences as cut_sentences
-from s3_retriever_bench.rankers import z_scores
+from s3_retriever_bench.retrieval.passages import sentences as cut_sentences
+from s3_retriever_bench.retrieval.rankers import Embedder, z_scores
 
 
 @pytest.fixture(scope="module")

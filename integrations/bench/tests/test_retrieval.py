@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from s3_retriever import InputError
 from s3_retriever.cli.app import app
-from s3_retriever_bench.beir import evaluate, read_collection, read_run, write_run
+from s3_retriever_bench.retrieval.documents import evaluate, read_collection, read_run, write_run
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +66,10 @@ def test_collections_of_another_form_are_refused_in_a_sentence(folder, tmp_path)
         read_collection(folder, split="dev", queries=0)
     broken = tmp_path / "broken"
     (broken / "qrels").mkdir(parents=True)
-    (broken / "qrels" / "test.tsv").write_text("q0\td0\tmuch\n")
-    with pytest.raises(InputError, match=r"test.tsv, line 1, does not have BEIR's form"):
-        read_collection(broken)
+    for line in (b"q0\td0\tmuch", b"q0 d0 1", b"\xff\td0\t\xfe", b"q0\td0\t1\t2", b"a" * 200_000):
+        (broken / "qrels" / "test.tsv").write_bytes(b"q0\td0\t1\n" + line)
+        with pytest.raises(InputError, match=r"test\.tsv, line 2, is not a query"):
+            read_collection(broken)
 
 
 def test_runs_are_written_as_trec_does_and_measured_as_trec_eval_does(tmp_path):

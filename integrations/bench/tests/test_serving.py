@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from s3_retriever import Span
-from s3_retriever_bench.serving import _Load
+from s3_retriever_bench.serving.serve import _Load
 
 KNOWN = {"a": "The captain sails."}
 

@@ -14,17 +14,18 @@ from s3_retriever import Codebook, Document, Host, IndexStoreError, InputError, 
 from s3_retriever.cli.app import app
 from s3_retriever.encoder import Encoder
 from s3_retriever.index import Store
-from s3_retriever_bench import peers
-from s3_retriever_bench.claims import check, speed_claims
-from s3_retriever_bench.corpus import (
+from s3_retriever_bench.shared.corpus import (
     Questions,
     choose_questions,
     documents,
     endless,
     source_files,
 )
-from s3_retriever_bench.peers import Timing, chunks_of
-from s3_retriever_bench.speed import (
+from s3_retriever_bench.shared.report import check
+from s3_retriever_bench.speed import peers, run
+from s3_retriever_bench.speed.peers import Timing, chunks_of
+from s3_retriever_bench.speed.report import speed_claims, speed_tables
+from s3_retriever_bench.speed.run import (
     Growing,
     TimedEncoder,
     ask_in_turn,
@@ -33,7 +34,6 @@ from s3_retriever_bench.speed import (
     time_indexing,
     time_opening,
 )
-from s3_retriever_bench.tables import speed_tables
 
 MODES = ["mode hybrid", "mode s3", "mode bm25"]
 PEERS = ["faiss-flat", "faiss-hnsw", "bm25s", "rank-bm25"]
@@ -61,6 +61,8 @@ def speed(text, tiny_bert, tiny_codebook, monkeypatch):
     """Runs `s3r bench speed` on the text."""
     # The faster one compiles for eight seconds in every process.
     monkeypatch.setattr(peers, "BM25S_BACKEND", "numpy")
+    # How often has a test of its own, and each opening starts a process.
+    monkeypatch.setattr(run, "_OPENINGS", 1)
     fixed = ["--host", tiny_bert, "--codebook", tiny_codebook, "--text", text, "--questions", 3]
     fixed += ["--scan-tokens", 1_000, "--rounds", 2]
 
@@ -140,7 +142,7 @@ def test_an_interrupted_run_says_what_it_keeps(tmp_path, speed, monkeypatch):
     assert not (tmp_path / "speed.json").exists()
 
 
-def test_slow_peers_are_left_out_and_it_is_said_why(speed, tmp_path, monkeypatch):
+def test_slow_peers_are_left_out_and_it_is_said_why(speed, tmp_path, encoder, monkeypatch):
     out = tmp_path / "out"
     assert speed("--tokens", 500, "--no-slow-peers", "--out", out).exit_code == 0
     searches = json.loads((out / "speed.json").read_text())["sizes"]["500"]["searches"]
@@ -149,9 +151,11 @@ def test_slow_peers_are_left_out_and_it_is_said_why(speed, tmp_path, monkeypatch
     assert "Left out: rank-bm25 at 500 tokens (left out by --no-slow-peers)." in page
     assert "| rank-bm25 | - |" in page
     monkeypatch.setattr(peers, "_MOST_SLOW_TOKENS", 400)
-    assert speed("--tokens", 500, "--fresh", "--out", out).exit_code == 0
-    searches = json.loads((out / "speed.json").read_text())["sizes"]["500"]["searches"]
-    assert "not run above 400 tokens" in searches["rank-bm25"]["skipped"]
+    monkeypatch.setattr(peers, "BM25S_BACKEND", "numpy")
+    others = peers.Peers(encoder.host, encoder.codebook, slow=True)
+    others.grow(["A baker mends warm bread."])
+    assert "rank-bm25" in others.asks(400)[0]
+    assert "not run above 400 tokens" in others.asks(500)[1]["rank-bm25"]
 
 
 @pytest.fixture
@@ -367,10 +371,14 @@ def test_unusable_files_are_named(tmp_path):
     path, empty = tmp_path / "bad.jsonl", tmp_path / "empty.txt"
     path.write_text('{"text": "a"}\n{"question": ""}\n')
     empty.write_text("\n\n")
-    with pytest.raises(InputError, match="line 2 is not a JSON object with a string"):
+    with pytest.raises(InputError, match=r"line 2, cannot be used \(text is missing"):
         list(documents([path]))
-    with pytest.raises(InputError, match="line 1 is not a JSON object with a question"):
+    with pytest.raises(InputError, match=r"line 1, cannot .* with question"):
         choose_questions(path, [], 3)
+    for line in ("[" * 100_000, "[]", '{"text": "\\ud800"}', "\x00"):
+        path.write_text(line)
+        with pytest.raises(InputError, match=r"line 1, cannot be used .* with text"):
+            list(documents([path]))
     with pytest.raises(InputError, match="has no questions"):
         choose_questions(empty, [], 3)
     with pytest.raises(InputError, match=r"no sentence to make a question from; .* --ask FILE"):

@@ -1,0 +1,1 @@
+"""`adapt` and `recovery`: how adapters start, and the theory behind it."""

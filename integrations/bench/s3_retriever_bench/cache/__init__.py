@@ -1,0 +1,1 @@
+"""`cache`: what ways of keeping keys and values cost and lose."""

@@ -1,0 +1,1 @@
+"""`inference`: answers from evidence beside a cache of the whole context."""

@@ -1,0 +1,1 @@
+"""`longcontext`: what a model answers from what methods leave of long contexts."""

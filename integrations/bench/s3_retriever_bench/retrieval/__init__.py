@@ -1,0 +1,1 @@
+"""`quality`, `relevance` and `retrieval`: what is found of labelled evidence and documents."""

@@ -1,0 +1,1 @@
+"""`serve`, `cluster`, `build` and `frameworks`: many clients, workers and event loops."""

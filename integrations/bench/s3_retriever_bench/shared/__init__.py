@@ -1,0 +1,1 @@
+"""What all benchmarks share: texts, kept runs, processes, statistics, tables and pictures."""

@@ -1,0 +1,1 @@
+"""`speed`, `memory` and `startup`: what indexing, searching and starting cost."""
