@@ -352,6 +352,26 @@ class TestResuming:
             assert measured["unexplained_variance"] == pytest.approx(alone, abs=0.1)
             assert measured["tokens"] == fitted.report["taps"][tap]["tokens"]
 
+    def test_what_was_seen_of_the_queries_is_kept(self, host, sentences, tmp_path, monkeypatch):
+        settings = SMALL | {"taps": ["key.1"], "query_metric": True, "tokens": 2_000, "reuse": 0.5}
+        whole = fit(host, sentences, **settings).sae("key.1")
+        save, saves = checkpoint_module.Checkpoint.save, []
+
+        def some(self, tensors, counters):
+            save(self, tensors, counters)
+            saves.append("key.1/moments" in tensors)
+            if len(saves) == 12:
+                raise Killed
+
+        monkeypatch.setattr(checkpoint_module, "_CHECKPOINT_SECONDS", 0)
+        monkeypatch.setattr(checkpoint_module.Checkpoint, "save", some)
+        with pytest.raises(Killed):
+            fit(host, sentences, checkpoint=tmp_path / "progress", **settings)
+        assert saves[-1]
+        monkeypatch.undo()
+        resumed = fit(host, sentences, checkpoint=tmp_path / "progress", **settings).sae("key.1")
+        torch.testing.assert_close(resumed.W_dec, whole.W_dec, rtol=1e-3, atol=1e-3)
+
     def test_the_schedule_is_kept(self, host, sentences, checkpoint, seen):
         fit(host, sentences, checkpoint=checkpoint, **SMALL)
         last, total = seen.steps[-1]
