@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from s3_retriever.recipe import (
         Advanced,
         DocumentBoost,
+        FeatureAttention,
         FeatureCoverage,
         HeadsRecipe,
         Interleave,
@@ -76,6 +77,7 @@ _MODULES = {
     "DocumentBoost": "recipe",
     "DocumentResult": "search",
     "Explanation": "search",
+    "FeatureAttention": "recipe",
     "FeatureCoverage": "recipe",
     "HeadsRecipe": "recipe",
     "Firings": "search",
@@ -134,6 +136,7 @@ __all__ = [
     "DocumentBoost",
     "DocumentResult",
     "Explanation",
+    "FeatureAttention",
     "FeatureCoverage",
     "Firings",
     "GoldSpan",

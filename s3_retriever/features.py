@@ -95,13 +95,14 @@ class TapFeatures:
 
 @dataclass(frozen=True, slots=True)
 class HeadQueries:
-    """What a question asks of one key head, through the query heads that share it.
+    """What a question asks of a key head or a key tap, through each query head that looks there.
 
-    The product of a query and the 4-bit coordinates of a token's key is the attention logit, but
-    for a constant of the query.
+    The product of a query and a token's key is the attention logit, but for a constant of the
+    query. A key is its 4-bit coordinates at a key head, and at a key tap 1 for each feature that
+    fires, else 0.
 
     Attributes:
-        factors: The queries, float32 [n, axes].
+        factors: The queries, float32 [n, axes] or [n, features].
         tokens: The question's token that each of them belongs to, int64 [n], ascending.
     """
 
@@ -119,11 +120,14 @@ class EncodedQuestion:
             float32 [axes], of unit length (0 for a question without tokens); None if the recipe
             does not score sentences.
         queries: Key head to the question's queries.
+        tap_queries: Tap name to the question's queries, with scoring `FeatureAttention`; then there
+            are no features.
     """
 
     features: Mapping[str, TapFeatures]
     direction: NDArray[np.float32] | None = None
     queries: Mapping[str, HeadQueries] = field(default_factory=dict)
+    tap_queries: Mapping[str, HeadQueries] = field(default_factory=dict)
 
 
 class QuestionEncoder(Protocol):

@@ -72,8 +72,9 @@ class TapRecipe(_Part):
         weight: Factor of the tap's co-activation.
         query_side: Where the question's features come from. `same`: the tap's own site. At key
             taps also `decoder`: a feature weighs what the question's queries make of its decoder
-            direction, `q . W_dec[f]`, so that a key's features add up to its attention logit; or
-            `query`: the queries encoded by the key SAE, as the paper has it.
+            direction, `q . W_dec[f]`, so that a key's features add up to its attention logit, which
+            scoring `FeatureAttention` needs; or `query`: the queries encoded by the key SAE, as the
+            paper has it.
     """
 
     weight: PositiveWeight = 1.0
@@ -166,6 +167,22 @@ class MaxToken(_Part):
 
     kind: Literal["max_token"] = "max_token"
     kernel: int = Field(default=8, ge=1, le=_COUNT)
+
+
+class FeatureAttention(_Part):
+    """A sentence scores the attention that the question pays to the features of its tokens.
+
+    Each token of the question looks by itself, through every query head. Its logit for a token is
+    the sum over the features that fire there of `q . W_dec[f] * a[f] / sqrt(head size)`, where a[f]
+    is the feature's mean activation: the attention logit of the key that these features stand for,
+    but for a constant of the query. A softmax over all tokens that are scored makes attention of
+    it. A token scores the mean over the question's tokens and the heads; a sentence scores the sum
+    over its tokens, divided by the root of their number.
+
+    Needs key taps with query side `decoder`. Neither IDF nor pooling plays a part in it.
+    """
+
+    kind: Literal["feature_attention"] = "feature_attention"
 
 
 class ZScore(_Part):
@@ -290,7 +307,8 @@ class Recipe(_Part):
 
     where w[f] is its activation in the question, pooled over the question's tokens, and IDF(f) =
     -log(share of the index's tokens on which f fires). A token scores the sum of W[f] over the
-    features that fire on it (S3-Attention, eq. 7, where both powers are 1).
+    features that fire on it (S3-Attention, eq. 7, where both powers are 1). With scoring
+    `FeatureAttention`, tokens score otherwise.
 
     Attributes:
         name: Shown in reports.
@@ -298,7 +316,8 @@ class Recipe(_Part):
             runs, and BM25 alone ranks.
         sentence: How the mean states of sentences score; None if they do not.
         heads: How retrieval heads score; None if they do not. Needs fusion `ZScore`.
-        scoring: How tokens' scores become a sentence's: `FeatureCoverage` or `MaxToken`.
+        scoring: How tokens and sentences score: `FeatureCoverage`, `MaxToken` or
+            `FeatureAttention`, which has no hop.
         fusion: How signals become one ranking: `ZScore` or `Interleave`.
         hop: The second pass; None for a single pass. Needs fusion `ZScore`.
         redundancy: How repetition is discounted; None for no discount. Needs `ZScore` and
@@ -310,7 +329,9 @@ class Recipe(_Part):
     taps: dict[str, TapRecipe]
     sentence: SentenceRecipe | None = None
     heads: HeadsRecipe | None = None
-    scoring: Annotated[FeatureCoverage | MaxToken, Field(discriminator="kind")] = MaxToken()
+    scoring: Annotated[
+        FeatureCoverage | MaxToken | FeatureAttention, Field(discriminator="kind")
+    ] = MaxToken()
     fusion: Annotated[ZScore | Interleave, Field(discriminator="kind")] = ZScore()
     hop: SecondHop | None = None
     redundancy: Redundancy | None = None
@@ -333,6 +354,16 @@ class Recipe(_Part):
             for name, part in added.items():
                 if part is not None:
                     raise ValueError(f"{name} needs fusion z_score, not interleave")
-        if self.redundancy is not None and isinstance(self.scoring, MaxToken):
-            raise ValueError("redundancy needs scoring feature_coverage, not max_token")
+        kind = self.scoring.kind
+        if self.redundancy is not None and not isinstance(self.scoring, FeatureCoverage):
+            raise ValueError(f"redundancy needs scoring feature_coverage, not {kind}")
+        if isinstance(self.scoring, FeatureAttention):
+            if self.hop is not None:
+                raise ValueError(f"hop needs scoring feature_coverage or max_token, not {kind}")
+            for tap, settings in self.taps.items():
+                if settings.query_side != "decoder":
+                    side = settings.query_side
+                    raise ValueError(
+                        f"scoring {kind} needs query_side decoder, not {side} at {tap}"
+                    )
         return self

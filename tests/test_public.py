@@ -13,7 +13,7 @@ from s3_retriever import Document, S3Index
 PUBLIC = {
     "Advanced", "Answer", "AtomCache", "Calibration", "Citation", "Codebook", "CodebookError",
     "Compressor", "Document", "DocumentBoost", "DocumentResult",
-    "Explanation", "FeatureCoverage", "Firings",
+    "Explanation", "FeatureAttention", "FeatureCoverage", "Firings",
     "GoldSpan", "HeadsRecipe", "Heat", "Host", "HostError", "IndexStoreError", "InputError",
     "Interleave", "KVCodebook", "LabelledQuestion", "LongContext", "MaxToken", "Recipe",
     "Redundancy", "RelevanceRecipe", "RemoteIndex", "S3Error", "S3Index", "SailsReport",

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from s3_retriever import (
     Advanced,
     DocumentBoost,
+    FeatureAttention,
     FeatureCoverage,
     Interleave,
     MaxToken,
@@ -83,6 +84,18 @@ def test_a_part_needs_a_known_kind(field, part):
         (
             {"scoring": MaxToken(), "redundancy": Redundancy()},
             "redundancy needs scoring feature_coverage, not max_token",
+        ),
+        (
+            {"scoring": FeatureAttention(), "redundancy": Redundancy()},
+            "redundancy needs scoring feature_coverage, not feature_attention",
+        ),
+        (
+            {"scoring": FeatureAttention(), "hop": SecondHop()},
+            "hop needs scoring feature_coverage or max_token, not feature_attention",
+        ),
+        (
+            {"scoring": FeatureAttention()},
+            r"scoring feature_attention needs query_side decoder, not same at hidden\.5",
         ),
     ],
 )

@@ -11,6 +11,7 @@ from s3_retriever.encoder.caching import query_sides
 from s3_retriever.host.taps import Tap
 from s3_retriever.recipe import (
     DocumentBoost,
+    FeatureAttention,
     FeatureCoverage,
     HeadsRecipe,
     Interleave,
@@ -79,8 +80,8 @@ def settings(codebook: Codebook, labelled: bool) -> list[Setting]:
     return [
         # First, because a variant is compared with each recipe only once.
         *(Setting(str(tap), _without(tap), spares=True) for tap in taps),
-        Setting("taps", lambda recipe: _alone(taps, recipe)),
-        *(Setting(str(tap), _weights(tap)) for tap in taps),
+        Setting("taps", lambda recipe: _alone(codebook, recipe)),
+        *(Setting(str(tap), _weights(tap, codebook)) for tap in taps),
         Setting("sentence", lambda recipe: _sentences(codebook.sentence_layer, recipe)),
         Setting("heads", lambda recipe: _heads(codebook.recipe.heads, recipe)),
         Setting("scoring", _scorings),
@@ -98,14 +99,14 @@ def settings(codebook: Codebook, labelled: bool) -> list[Setting]:
     ]
 
 
-def _alone(taps: Iterable[Tap], recipe: Recipe) -> Variants:
-    for tap in taps:
-        for side in query_sides(tap):
+def _alone(codebook: Codebook, recipe: Recipe) -> Variants:
+    for tap in codebook.saes:
+        for side in query_sides(tap, recipe, codebook):
             only = {str(tap): TapRecipe(query_side=side)}
             yield f"{tap} alone, {side}", recipe.changed("taps", only)
 
 
-def _weights(tap: Tap) -> Callable[[Recipe], Variants]:
+def _weights(tap: Tap, codebook: Codebook) -> Callable[[Recipe], Variants]:
     name = str(tap)
 
     def variants(recipe: Recipe) -> Variants:
@@ -113,7 +114,7 @@ def _weights(tap: Tap) -> Callable[[Recipe], Variants]:
         # The weight of a single tap changes nothing.
         if not others:
             return
-        for side in query_sides(tap):
+        for side in query_sides(tap, recipe, codebook):
             for weight in WEIGHTS:
                 taps = {**others, name: TapRecipe(weight=weight, query_side=side)}
                 yield f"{weight}, {side}", recipe.changed("taps", taps)
@@ -178,6 +179,8 @@ def _of_hop(variants: Callable[[Recipe], Variants]) -> Callable[[Recipe], Varian
 
 
 def _hops(recipe: Recipe) -> Variants:
+    if isinstance(recipe.scoring, FeatureAttention):
+        return
     yield "off", recipe.changed("hop", None)
     yield "on", recipe.changed("hop", recipe.hop or SecondHop())
 
@@ -190,7 +193,7 @@ def _boosts(recipe: Recipe) -> Variants:
 
 
 def _redundancies(recipe: Recipe) -> Variants:
-    if isinstance(recipe.scoring, MaxToken):
+    if not isinstance(recipe.scoring, FeatureCoverage):
         return
     yield "off", recipe.changed("redundancy", None)
     for decay, floor in REDUNDANCIES:

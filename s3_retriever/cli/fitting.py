@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _K = 32
 _REUSE = 2.0
+_LEARNING_RATE = 1e-3
 
 
 def fit(
@@ -84,6 +85,28 @@ def fit(
         float,
         typer.Option("--reuse", metavar="X", help="Average number of times a token is trained on."),
     ] = _REUSE,
+    learning_rate: Annotated[
+        float,
+        typer.Option("--learning-rate", metavar="X", help="Peak of Adam's learning rate."),
+    ] = _LEARNING_RATE,
+    query_metric: Annotated[
+        bool,
+        typer.Option(
+            "--query-metric",
+            help="Count errors in keys by how much they change attention; for key taps that "
+            "queries look at (scoring feature_attention).",
+        ),
+    ] = False,
+    add_to: Annotated[
+        str | None,
+        typer.Option(
+            "--add-to",
+            metavar="CODEBOOK",
+            help="Add the taps to a codebook of the host, a folder or a name such as smollm2, "
+            "whose recipe stays; DIR may be the same folder.",
+            show_default="a codebook of its own",
+        ),
+    ] = None,
     kv: Annotated[
         bool,
         typer.Option(
@@ -118,7 +141,13 @@ def fit(
     which share of the variance of keys and of values stays unexplained.
     """
     if kv:
-        _refuse_taps(taps, head, k, reuse)
+        plain = (k, reuse, learning_rate, query_metric) == (_K, _REUSE, _LEARNING_RATE, False)
+        if not plain or taps is not None or head or add_to is not None:
+            raise InputError(
+                "--kv fits all layers, so leave out --taps, --head, --k, --reuse, --learning-rate, "
+                "--query-metric and --add-to; how many features a key and a value have is up to "
+                "the cache."
+            )
     texts = TextFiles([file.path for file in find_files(text).files])
     check_codebook_target(out)
     checkpoint = out.with_name(f"{out.name}.checkpoint")
@@ -130,21 +159,31 @@ def fit(
 
     automatic = taps is not None and taps.strip() == "auto"
     sites = [tap.strip() for tap in taps.split(",")] if taps and not automatic else None
-    model = _load(host, sites, head or [], device, dtype)
-    choice = _choose(model, texts, seed, as_json) if automatic else None
-    try:
-        codebook = Codebook.fit(
-            model,
-            texts,
-            taps=choice.taps if choice else sites,
-            heads=head or (choice.heads if choice else ()),
-            features=features,
-            k=k,
-            tokens=tokens,
-            reuse=reuse,
-            seed=seed,
-            checkpoint=checkpoint,
+    if add_to is not None and (sites is None or head):
+        raise InputError(
+            "--add-to needs the names of taps in --taps, and leaves heads as they are."
         )
+    known = None if add_to is None else Codebook.from_pretrained(location(add_to) or add_to)
+    least = 1 if known is None else known.depth
+    model = _load(host, sites, head or [], device, dtype, least=least)
+    choice = _choose(model, texts, seed, as_json) if automatic else None
+    settings: dict[str, Any] = {
+        "taps": choice.taps if choice else sites,
+        "features": features,
+        "k": k,
+        "tokens": tokens,
+        "reuse": reuse,
+        "seed": seed,
+        "learning_rate": learning_rate,
+        "query_metric": query_metric,
+        "checkpoint": checkpoint,
+    }
+    try:
+        if known is None:
+            heads = head or (choice.heads if choice else ())
+            codebook = Codebook.fit(model, texts, heads=heads, **settings)
+        else:
+            codebook = known.with_taps(model, texts, **settings)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_kept(checkpoint)) from None
     if choice:
@@ -152,14 +191,6 @@ def fit(
     codebook.save(out)
     shutil.rmtree(checkpoint, ignore_errors=True)
     _give(codebook, out, as_json)
-
-
-def _refuse_taps(taps: str | None, head: list[str] | None, k: int, reuse: float) -> None:
-    if taps is not None or head or (k, reuse) != (_K, _REUSE):
-        raise InputError(
-            "--kv fits all layers, so leave out --taps, --head, --k and --reuse; how many features "
-            "a key and a value have is up to the cache."
-        )
 
 
 def _fit_kv(
@@ -189,15 +220,21 @@ def _fit_kv(
 
 
 def _load(
-    host: str, sites: list[str] | None, heads: list[str], device: str, dtype: options.Dtype
+    host: str,
+    sites: list[str] | None,
+    heads: list[str],
+    device: str,
+    dtype: options.Dtype,
+    *,
+    least: int = 1,
 ) -> Host:
-    """Load the host as deep as the taps and heads need it."""
+    """Load the host as deep as the taps and heads need it, with at least so many layers."""
     from s3_retriever.host import Host
     from s3_retriever.host.taps import Head, Tap
 
     needed = [Head.parse(head).layer for head in heads]
     needed += [Tap.parse(site).layer for site in sites or ()]
-    layers = max(needed) + 1 if sites else None
+    layers = max(*needed, least - 1) + 1 if sites else None
     return Host.load(location(host) or host, layers=layers, device=device, dtype=dtype)
 
 

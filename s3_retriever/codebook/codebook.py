@@ -22,6 +22,7 @@ from s3_retriever.codebook.files import (
 from s3_retriever.codebook.fit import fit, sites_of
 from s3_retriever.codebook.heads import KeyHead, check_heads, fit_key_heads
 from s3_retriever.codebook.recipes import (
+    check_activations,
     check_default_recipe,
     check_recipe,
     deepest_hidden_layer,
@@ -93,6 +94,7 @@ class Codebook:
             if states is None or states.width != len(sentence_map.bias):
                 raise _mapless(layer)
         check_default_recipe(recipe, self.saes, self.key_heads, self.queries_per_key)
+        check_activations(recipe, self.saes)
 
     @property
     def depth(self) -> int:
@@ -165,10 +167,12 @@ class Codebook:
 
         Raises:
             CodebookError: The recipe needs a tap or a head that the codebook does not have, or
-                uses a query side at a tap other than a key tap.
+                uses a query side at a tap other than a key tap; or its scoring needs mean
+                activations that the codebook does not have.
             InputError: The recipe has a tap name that cannot be read.
         """
         check_recipe(recipe, self.saes, self.key_heads, self.queries_per_key)
+        check_activations(recipe, self.saes)
 
     def check_host(self, host: Host) -> None:
         """Refuse a host that this codebook does not belong to.
@@ -324,6 +328,38 @@ class Codebook:
             CodebookError: The codebook cannot serve the recipe.
         """
         return self._copy(recipe=recipe)
+
+    def with_taps(self, host: Host, texts: Iterable[str], **settings: Any) -> Codebook:
+        """Make a codebook with further taps, newly fitted, and the same recipe.
+
+        Its identity is another one: an index stays with the codebook it was made with.
+
+        Args:
+            host: The model that the codebook belongs to, as deep as the taps.
+            texts: Plain texts, read in one streaming pass.
+            settings: Taps, sizes and the rest: see `s3_retriever.codebook.fit.fit`.
+
+        Raises:
+            CodebookError: The codebook belongs to another host, or has such a tap already; or the
+                checkpoint is damaged or of another fit.
+            InputError: There is too little text, or a setting is out of range.
+        """
+        self.check_host(host)
+        for tap in sites_of(host, settings.get("taps")):
+            if tap in self.saes:
+                raise CodebookError(
+                    f"The codebook has a tap {tap} already; fit others, or a codebook of its own."
+                )
+        saes, report = fit(host, texts, **settings)
+        taps = {**self.report.get("taps", {}), **report["taps"]}
+        own = dict.fromkeys(report["taps"], report["settings"])
+        added = {**self.report.get("added", {}), **own}
+        return self._copy(
+            fingerprint=host.fingerprint(_depth({**self.saes, **saes}, self.key_heads)),
+            saes={**self.saes, **saes},
+            report={**self.report, "taps": taps, "added": added},
+            queries_per_key=host.family.heads(host.model.config).queries_per_key,
+        )
 
     def with_heads(
         self,

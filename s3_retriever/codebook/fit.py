@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain, islice, repeat
 from pathlib import Path
@@ -26,10 +26,12 @@ from s3_retriever.host.taps import Activations, Tap, read_each
 from s3_retriever.paths import regular_size
 from s3_retriever.progress import Bar, progress_bar
 from s3_retriever.sae import SAETrainer, TopKSAE
+from s3_retriever.sae.metric import metric_of
 from s3_retriever.sae.training import report
 from s3_retriever.sae.weights import save_weights
 from s3_retriever.types import (
     check_count,
+    check_flag,
     check_items,
     check_path,
     check_positive,
@@ -132,6 +134,7 @@ class FitSettings:
         batch_size: Tokens of an optimiser step.
         learning_rate: Peak of Adam's learning rate.
         seed: Seed of the initial weights and the mixing.
+        query_metric: Whether errors in keys count by what queries make of them.
     """
 
     taps: tuple[str, ...]
@@ -143,6 +146,7 @@ class FitSettings:
     batch_size: int
     learning_rate: float
     seed: int
+    query_metric: bool = False
 
     @property
     def held_out(self) -> int:
@@ -201,6 +205,7 @@ def fit(
     batch_size: int = 4_096,
     learning_rate: float = 1e-3,
     seed: int = 0,
+    query_metric: bool = False,
     checkpoint: str | Path | None = None,
     progress: bool = True,
 ) -> Fit:
@@ -222,6 +227,9 @@ def fit(
         batch_size: Tokens of an optimiser step.
         learning_rate: Peak of Adam's learning rate.
         seed: Seed of the initial weights and the mixing.
+        query_metric: Whether errors in keys count by how much they change attention, as the
+            second moment of the text's first queries tells; for key taps that are scored by
+            `FeatureAttention`. Hidden taps are fitted as ever.
         checkpoint: Folder that keeps the progress, saved once a minute and when interrupted. If it
             holds the progress of a fit with the same host and settings, that fit goes on; give the
             same text again.
@@ -256,6 +264,7 @@ def fit(
         batch_size=batch_size,
         learning_rate=check_positive(learning_rate, "learning_rate"),
         seed=check_count(seed, "seed", least=0),
+        query_metric=check_flag(query_metric, "query_metric"),
     )
     _check(settings)
     folder = None if checkpoint is None else check_path(checkpoint, "checkpoint")
@@ -278,6 +287,11 @@ class _Job:
         self.host = host
         self.taps = taps
         self.settings = settings
+        # By key tap, the tap of the queries whose second moment is measured before training.
+        self.query_taps: dict[Tap, Tap] = {}
+        if settings.query_metric:
+            self.query_taps = {t: replace(t, site="query") for t in taps if t.site == "key"}
+        self.moments: dict[Tap, Tensor] = {}
         self.checkpoint: Checkpoint | None = None
         if checkpoint is not None:
             depth = max(tap.layer for tap in taps) + 1
@@ -353,7 +367,8 @@ class _Job:
         batch_tokens = self.host.batch_tokens
         # No more activations wait to be put in order than the buffer holds.
         lookahead = max(self.settings.buffer_tokens // batch_tokens, 1)
-        run = partial(read_each, self.host, self.taps)
+        sites = (*self.taps, *self.query_taps.values())
+        run = partial(read_each, self.host, sites)
         for _, seen in run_batches(unread, run, batch_tokens, lookahead):
             yield seen
 
@@ -384,6 +399,10 @@ class _Job:
         store = self.held_out if self.tokens_read < self.settings.held_out else self.buffer
         for tap in self.taps:
             store[tap].append(seen[tap].values[content])
+        if not self.trainers:
+            for tap, query_tap in self.query_taps.items():
+                moments = _moments(seen[query_tap].values[content], self.host)
+                self.moments[tap] = self.moments.get(tap, torch.zeros_like(moments)) + moments
         count = len(content)
         self.windows_read += 1
         self.tokens_read += count
@@ -426,9 +445,18 @@ class _Job:
                     learning_rate=self.settings.learning_rate,
                     total_steps=self.settings.steps,
                     bfloat16=fast_in_bfloat16(sample.device),
+                    metric=self._metric(tap),
                 )
                 for tap, sample in samples.items()
             }
+
+    def _metric(self, tap: Tap) -> Tensor | None:
+        """The metric of the queries at a key tap, head by head [width, width]; None without."""
+        moments = self.moments.get(tap)
+        if moments is None:
+            return None
+        blocks: Tensor = torch.block_diag(*metric_of(moments))  # type: ignore[no-untyped-call]
+        return blocks
 
     def _save_progress(self) -> None:
         if self.checkpoint is None or not self.windows_read:
@@ -440,6 +468,8 @@ class _Job:
             # Later the buffer is not saved; a resumed fit reads as many tokens more.
             if self.buffered and not self.trainers:
                 state["buffer"] = torch.cat(self.buffer[tap])[: self.buffered].cpu()
+            if tap in self.moments and not self.trainers:
+                state["moments"] = self.moments[tap].cpu()
             tensors |= {f"{tap}/{name}": tensor for name, tensor in state.items()}
         counters = {
             "windows_read": self.windows_read,
@@ -471,6 +501,8 @@ class _Job:
             self.held_out[tap] = [states[tap].pop("held_out").to(self.host.device)]
             if (buffer := states[tap].pop("buffer", None)) is not None:
                 self.buffer[tap] = [buffer.to(self.host.device)]
+            if (moments := states[tap].pop("moments", None)) is not None:
+                self.moments[tap] = moments.to(self.host.device)
         # Without weights the fit ended before its first round of training.
         if all(states.values()):
             self._start({tap: self.held_out[tap][0] for tap in self.taps})
@@ -478,6 +510,20 @@ class _Job:
                 self.trainers[tap].restore(states[tap])
         self.windows_read = counters["windows_read"]
         self.tokens_read = counters["tokens_read"]
+
+
+def _moments(queries: Tensor, host: Host) -> Tensor:
+    """Second moments of the queries that look at each key head, float32 [key heads, size, size].
+
+    Args:
+        queries: [tokens, query heads * size]; of all heads, or of those that share a key head.
+        host: The host that they were read from.
+    """
+    heads = host.family.heads(host.model.config)
+    groups = queries.shape[1] // (heads.queries_per_key * heads.size)
+    grouped = queries.float().view(-1, groups, heads.queries_per_key, heads.size)
+    looking = grouped.transpose(0, 1).flatten(1, 2)
+    return looking.mT @ looking
 
 
 def _count_tokens(host: Host, texts: Iterable[str], progress: bool) -> int:

@@ -12,6 +12,7 @@ from s3_retriever.host.taps import Head, Tap
 from s3_retriever.recipe import (
     Advanced,
     DocumentBoost,
+    FeatureAttention,
     FeatureCoverage,
     HeadsRecipe,
     Interleave,
@@ -55,16 +56,17 @@ _DECODER_TOP_K = 256
 
 
 def paper_recipe(saes: Mapping[Tap, TopKSAE], *, literal: bool = False) -> Recipe:
-    """S3-Attention, eq. 7, on all key taps.
+    """S3-Attention on all key taps, in union with BM25 and the edges of the context.
 
-    Kernel 8 (the paper's value for question answering), radius 64, union with BM25 and the edges
-    of the context. The paper does not state the size of the edges; 32 tokens are an assumption.
+    The paper does not state the size of the edges; 32 tokens are an assumption.
 
     Args:
         saes: The codebook's SAEs.
-        literal: Whether queries are encoded by the key SAE, as printed. Queries are no keys: at
-            most layers that finds nothing. Otherwise features weigh what the queries make of the
-            SAE's decoder.
+        literal: Whether questions are encoded by the key SAE and scored by eq. 7, as printed, with
+            kernel 8 (the paper's value for question answering) and radius 64. Queries are no keys:
+            at most layers that finds nothing. Otherwise each token of the question looks at
+            features through the SAE's decoder, and spans are the sentences that it looks at. SAEs
+            without mean activations, which that needs, are scored by eq. 7 too.
 
     Raises:
         CodebookError: There is no key tap.
@@ -76,15 +78,20 @@ def paper_recipe(saes: Mapping[Tap, TopKSAE], *, literal: bool = False) -> Recip
             "s3r fit HOST --taps key.LAYER ..."
         )
     k = min(saes[tap].k for tap in keys)
+    attends = not literal and all(saes[tap].mean_activations is not None for tap in keys)
     query_top_k = k if literal else min(_DECODER_TOP_K, *(saes[tap].features for tap in keys))
     part = TapRecipe(query_side="query" if literal else "decoder")
     return Recipe(
         name="paper-literal" if literal else "paper",
         taps={str(tap): part for tap in keys},
-        scoring=MaxToken(kernel=8),
+        scoring=FeatureAttention() if attends else MaxToken(kernel=8),
         fusion=Interleave(edge_tokens=32),
         advanced=Advanced(
-            doc_top_k=k, query_top_k=query_top_k, weight_power=1.0, idf_power=1.0, radius=64
+            doc_top_k=k,
+            query_top_k=query_top_k,
+            weight_power=1.0,
+            idf_power=1.0,
+            radius=0 if attends else 64,
         ),
     )
 
@@ -156,6 +163,21 @@ def check_recipe(
             raise CodebookError(
                 f"Recipe {recipe.name!r} has query_side {part.query_side!r} at {name}, which "
                 "only key taps support; use 'same'."
+            )
+
+
+def check_activations(recipe: Recipe, saes: Mapping[Tap, TopKSAE]) -> None:
+    """Refuse a recipe that needs mean activations that its SAEs come without.
+
+    Raises:
+        CodebookError: It does.
+    """
+    for name in recipe.taps if isinstance(recipe.scoring, FeatureAttention) else ():
+        if saes[Tap.parse(name)].mean_activations is None:
+            raise CodebookError(
+                f"Recipe {recipe.name!r} has scoring feature_attention, which needs the mean "
+                f"activations of the features at {name}, and this codebook does not have them; "
+                "fit it again, or use scoring max_token."
             )
 
 

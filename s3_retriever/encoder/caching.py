@@ -15,11 +15,21 @@ from s3_retriever.features import EncodedChunk, EncodedQuestion, HeadQueries, Ta
 from s3_retriever.host import Host
 from s3_retriever.host.taps import Tap
 from s3_retriever.processes import renew_after_fork
-from s3_retriever.recipe import Recipe, SentenceRecipe, TapRecipe
+from s3_retriever.recipe import (
+    FeatureAttention,
+    Interleave,
+    MaxToken,
+    Recipe,
+    SentenceRecipe,
+    TapRecipe,
+)
 from s3_retriever.text import language_of
 from s3_retriever.types import QuerySide
 
 Value = TypeVar("Value")
+
+# A question counts once more for so many bytes of its queries to taps.
+_QUESTION_BYTES = 1 << 16
 
 
 class RecentlyUsed(Generic[Value]):
@@ -72,7 +82,8 @@ class CachingEncoder(Encoder):
         codebook: Its codebook.
         cache_tokens: Most tokens whose chunks are kept: about 70 bytes per token and tap, and as
             many for its terms.
-        cache_questions: Most questions that are kept.
+        cache_questions: Most questions that are kept; fewer with scoring `FeatureAttention`, where
+            a question has numbers for every feature.
     """
 
     def __init__(
@@ -84,7 +95,7 @@ class CachingEncoder(Encoder):
     ) -> None:
         super().__init__(host, codebook)
         self._scans: RecentlyUsed[list[EncodedChunk]] = RecentlyUsed(cache_tokens, _n_tokens)
-        self._questions: RecentlyUsed[EncodedQuestion] = RecentlyUsed(cache_questions, lambda _: 1)
+        self._questions: RecentlyUsed[EncodedQuestion] = RecentlyUsed(cache_questions, _size)
 
     def documents(
         self, documents: Iterable[Document | str] | Document | str, recipe: Recipe
@@ -119,7 +130,8 @@ class CachingEncoder(Encoder):
         """As `Encoder.question`."""
         sides = sorted((name, part.query_side) for name, part in recipe.taps.items())
         heads = () if recipe.heads is None else recipe.heads.query_heads
-        key = (text, recipe.advanced.query_top_k, *sides, recipe.sentence_layer, *heads)
+        attends = isinstance(recipe.scoring, FeatureAttention)
+        key = (text, recipe.advanced.query_top_k, attends, *sides, recipe.sentence_layer, *heads)
         question = self._questions.get(key)
         if question is None:
             question = super().question(text, recipe)
@@ -168,18 +180,21 @@ class OnceEncoder(CachingEncoder):
         features: dict[str, TapFeatures] = {}
         direction = None
         queries: Mapping[str, HeadQueries] = {}
-        for side in sorted({part.query_side for part in recipe.taps.values()}):
+        tap_queries: dict[str, HeadQueries] = {}
+        sides: set[QuerySide] = {part.query_side for part in recipe.taps.values()}
+        if not sides:
+            # Heads and sentences may be all that a recipe scores.
+            sides.add("same")
+        for side in sorted(sides):
             whole = super().question(text, with_all_taps(recipe, self.codebook, side))
-            features |= {
-                name: whole.features[name]
-                for name, part in recipe.taps.items()
-                if part.query_side == side
-            }
+            names = [name for name, part in recipe.taps.items() if part.query_side == side]
+            features |= {name: whole.features[name] for name in names if name in whole.features}
+            tap_queries |= {n: whole.tap_queries[n] for n in names if n in whole.tap_queries}
             if recipe.sentence:
                 direction = whole.direction
             if recipe.heads:
                 queries = whole.queries
-        return EncodedQuestion(features, direction, queries)
+        return EncodedQuestion(features, direction, queries, tap_queries)
 
 
 def with_all_taps(recipe: Recipe, codebook: Codebook, side: QuerySide) -> Recipe:
@@ -187,17 +202,31 @@ def with_all_taps(recipe: Recipe, codebook: Codebook, side: QuerySide) -> Recipe
 
     It also scores sentences, if the codebook has a hidden tap, and heads, if it has any.
     """
-    taps = [tap for tap in codebook.saes if side in query_sides(tap)]
+    if side != "decoder" and isinstance(recipe.scoring, FeatureAttention):
+        # Other sides have no such scoring, and documents are read alike for every scoring.
+        recipe = recipe.changed("scoring", MaxToken())
+    taps = [tap for tap in codebook.saes if side in query_sides(tap, recipe, codebook)]
     layer = codebook.sentence_layer
     deepest = None if layer is None else SentenceRecipe(layer=layer)
     every = {str(tap): TapRecipe(query_side=side) for tap in taps}
     extended = recipe.changed("taps", every).changed("sentence", recipe.sentence or deepest)
+    if isinstance(recipe.fusion, Interleave):
+        return extended
     return extended.changed("heads", recipe.heads or codebook.recipe.heads)
 
 
-def query_sides(tap: Tap) -> tuple[QuerySide, ...]:
-    """The query sides that a tap supports."""
+def query_sides(tap: Tap, recipe: Recipe, codebook: Codebook) -> tuple[QuerySide, ...]:
+    """The query sides that a tap of a codebook supports, with a recipe's scoring."""
+    if isinstance(recipe.scoring, FeatureAttention):
+        known = codebook.saes[tap].mean_activations is not None
+        return ("decoder",) if tap.site == "key" and known else ()
     return get_args(QuerySide) if tap.site == "key" else ("same",)
+
+
+def _size(question: EncodedQuestion) -> int:
+    """What a question counts among those that are kept."""
+    asked = question.tap_queries.values()
+    return 1 + sum(queries.factors.nbytes for queries in asked) // _QUESTION_BYTES
 
 
 def _n_tokens(chunks: list[EncodedChunk]) -> int:

@@ -36,7 +36,7 @@ from s3_retriever.host.taps import (
     read_marked,
 )
 from s3_retriever.quantization import quantize, quantize_standard, random_axes
-from s3_retriever.recipe import Recipe
+from s3_retriever.recipe import FeatureAttention, Recipe
 from s3_retriever.sae import TopKEncoder
 from s3_retriever.text import count_terms, language_of
 from s3_retriever.types import check_type
@@ -50,6 +50,8 @@ QUESTION_TITLE = "Question:"
 # A question below both sizes is short.
 _SHORT_TOKENS = 6
 _SHORT_CHARACTERS = 200
+# Far more than attention logits have.
+_LARGEST_FACTOR = 1e6
 
 
 class SentenceEncoder:
@@ -244,17 +246,24 @@ class Encoder:
             values, sinks = map(torch.cat, zip(*(part[site] for part in parts), strict=True))
             # Unknown words are ignored just as sinks are.
             seen[site] = Activations(values, sinks | unknown.to(sinks.device))
-        features = {name: self._features(name, recipe, seen[side]) for name, side in sides.items()}
+        features: dict[str, TapFeatures] = {}
+        tap_queries: dict[str, HeadQueries] = {}
+        for name, side in sides.items():
+            if isinstance(recipe.scoring, FeatureAttention):
+                tap_queries[name] = self._tap_queries(name, seen[side])
+            else:
+                features[name] = self._features(name, recipe, seen[side])
         queries = {
             str(head): self._queries(head, group, seen[Tap("query", head.layer)])
             for head, group in heads.items()
         }
         if hidden is None:
-            return EncodedQuestion(features, queries=queries)
+            return EncodedQuestion(features, None, queries, tap_queries)
         states, ignored = seen[hidden]
         weights = weights_in_mean(ids, ignored.cpu(), self._token_weights(hidden.layer))
         encoder = self._sentence_encoder(hidden.layer)
-        return EncodedQuestion(features, encoder.direction(states, weights), queries)
+        direction = encoder.direction(states, weights)
+        return EncodedQuestion(features, direction, queries, tap_queries)
 
     @torch.inference_mode()
     def _keys(self, head: Head, seen: Activations) -> Tensor:
@@ -271,6 +280,26 @@ class Encoder:
         asked = torch.stack([head.of(seen.values[tokens], keys.size) for head in heads], dim=1)
         factors = keys.queries(asked.flatten(0, 1))
         return HeadQueries(factors.cpu().numpy(), tokens.cpu().numpy().repeat(len(heads)))
+
+    @torch.inference_mode()
+    def _tap_queries(self, name: str, seen: Activations) -> HeadQueries:
+        """The queries of a question's tokens to the features of a key tap.
+
+        Every query head looks by itself, at what the features are in its own key head.
+        """
+        shape = self.host.family.heads(self.host.model.config)
+        sae = self.codebook.sae(name)
+        directions = sae.mean_contributions.to(seen.values.device)
+        directions = directions.view(sae.features, -1, shape.size)
+        tokens = torch.nonzero(~seen.sinks)[:, 0]
+        asked = seen.values[tokens].float()
+        # Without sizes that are to be found: there may be no tokens.
+        asked = asked.view(-1, directions.shape[1], shape.queries_per_key, shape.size)
+        factors = torch.einsum("nkqs,fks->nkqf", asked, directions / shape.size**0.5)
+        # Whatever a codebook says, sums of these have to stay finite.
+        factors = factors.nan_to_num(0.0).clamp_(-_LARGEST_FACTOR, _LARGEST_FACTOR)
+        heads = asked.shape[1] * asked.shape[2]
+        return HeadQueries(factors.flatten(0, 2).cpu().numpy(), tokens.cpu().numpy().repeat(heads))
 
     def _behind_title(self, question: Document) -> Document:
         """Put a title before a short question if its first word would be an attention sink.

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from s3_retriever.engine.s3index import S3Index
-from s3_retriever.errors import IndexStoreError, S3Error
+from s3_retriever.errors import IndexStoreError, InputError, S3Error
 from s3_retriever.index import Segment, Snapshot
 from s3_retriever.index.files import writing
 from s3_retriever.quantization import STEP
-from s3_retriever.recipe import FeatureCoverage, Recipe
+from s3_retriever.recipe import FeatureAttention, FeatureCoverage, Recipe
 from s3_retriever.remote import local_path
 from s3_retriever.search.parts import Sizes
 from s3_retriever.search.signals import (
@@ -96,10 +96,12 @@ def export_index(index: S3Index, folder: str | Path) -> Path:
         The file.
 
     Raises:
+        InputError: The recipe has scoring `FeatureAttention`.
         S3Error: pyarrow is missing.
         IndexStoreError: The index is damaged, or the folder is in use or cannot be written.
     """
     check_type(index, S3Index, "index")
+    _check_scoring(index.recipe)
     try:
         from pyarrow.parquet import ParquetWriter
     except ModuleNotFoundError as error:
@@ -133,11 +135,12 @@ def question_vectors(index: S3Index, question: str) -> QuestionVectors:
         question: Any text.
 
     Raises:
-        InputError: The question is empty.
+        InputError: The question is empty, or the recipe has scoring `FeatureAttention`.
         S3Error: The host or its codebook cannot be loaded.
     """
     check_type(index, S3Index, "index")
     check_text(question, "question")
+    _check_scoring(index.recipe)
     snapshot, recipe = index.snapshot(), index.recipe
     encoded = index.encoder.question(question, recipe)
     weights = question_weights(encoded.features, recipe)
@@ -149,6 +152,14 @@ def question_vectors(index: S3Index, question: str) -> QuestionVectors:
         _sparse(_term_weights(snapshot, count_terms(question, snapshot.languages))),
         encoded.direction,
     )
+
+
+def _check_scoring(recipe: Recipe) -> None:
+    if isinstance(recipe.scoring, FeatureAttention):
+        raise InputError(
+            f"Recipe {recipe.name!r} has scoring {recipe.scoring.kind}, a softmax over all tokens, "
+            "which no product of vectors computes; export an index of another recipe."
+        )
 
 
 def _term_weights(

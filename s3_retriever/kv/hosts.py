@@ -15,6 +15,7 @@ from s3_retriever.host import Host, Window
 from s3_retriever.host.sinks import find_sinks
 from s3_retriever.host.taps import Tap, read
 from s3_retriever.kv.rotary import Rotary
+from s3_retriever.sae.metric import metric_of
 
 # Rotations whose frequencies depend on the length of the text.
 _CHANGING = ("dynamic", "longrope")
@@ -22,9 +23,6 @@ _CHANGING = ("dynamic", "longrope")
 _PROBE_TOKENS = 32
 # Distances at which each query is taken to look at keys.
 _DISTANCES = 4
-# Added to the mean square of the queries in each direction, which has mean 1. With less, atoms that
-# are fitted to one text suit the queries of another one less.
-_LEAST_SQUARE = 1.0
 # Squared error over the squared norm of keys that a rotation restores, in bfloat16 too.
 _RESTORED = 1e-3
 
@@ -90,12 +88,7 @@ def query_metrics(host: Host, ids: Sequence[int], rotations: Sequence[Rotary]) -
         looking = grouped.transpose(0, 1).flatten(1, 2).repeat(1, _DISTANCES, 1)
         distances = torch.randint(len(ids), (1, looking.shape[1]), generator=generator)
         turned = rotary.rotate(looking[None], distances.to(looking.device))[0]
-        moments = turned.mT @ turned
-        squares, directions = torch.linalg.eigh(
-            moments / moments.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)[:, None, None]
-        )
-        lengths = (squares.clamp_min(0) + _LEAST_SQUARE).sqrt()
-        metrics.append(directions * lengths[:, None] @ directions.mT)
+        metrics.append(metric_of(turned.mT @ turned))
     return metrics
 
 

@@ -79,6 +79,8 @@ class TopKEncoder:
 
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae_weights.safetensors"
+# Beside the weights, as loaders of SAELens' layout refuse tensors that they do not know.
+ACTIVATIONS_FILE = "activations.safetensors"
 # Sites at which a layer's output can be read.
 _HOOK = re.compile(
     r"blocks\.(?P<block>[0-9]{1,4})\.hook_resid_(?P<side>pre|post)|hidden\.(?P<tap>[0-9]{1,4})"
@@ -99,24 +101,29 @@ class TopKSAE(nn.Module):
 
     Attributes:
         W_enc: [width, features].
-        W_dec: [features, width], rows of unit norm if it was trained here.
+        W_dec: [features, width]; rows of unit norm if it was trained here, in the metric of its
+            training.
         b_enc: [features].
         b_dec: [width].
         k: Most features of a token in a code; of a Top-k SAE, also of its activations.
         activation: `topk`, `relu` or `jumprelu`.
         threshold: What a feature's preactivation must exceed to fire [features]; None for zero.
         layer: The layer of a language model whose output it encodes, where its files say so.
+        mean_activations: Mean activation of each feature on the tokens on which it fires, float32
+            [features]; None if not known.
     """
 
     activation: Activation
     threshold: Tensor | None
     layer: int | None
+    mean_activations: Tensor | None
 
     def __init__(self, width: int, features: int, k: int) -> None:
         super().__init__()
         width, features = check_count(width, "width"), check_count(features, "features")
         self.k = _checked_k(check_count(k, "k"), features)
         self.activation, self.threshold, self.layer = "topk", None, None
+        self.register_buffer("mean_activations", None, persistent=False)
         directions = functional.normalize(torch.randn(features, width), dim=1)
         self.W_dec = nn.Parameter(directions)
         self.W_enc = nn.Parameter(directions.T.clone().contiguous())
@@ -150,6 +157,7 @@ class TopKSAE(nn.Module):
         sae.k = _checked_k(k, len(weights["b_enc"]))
         sae.activation, sae.layer = activation, layer
         sae.register_buffer("threshold", weights["threshold"] if activation == "jumprelu" else None)
+        sae.register_buffer("mean_activations", None, persistent=False)
         for name in ("W_dec", "W_enc", "b_enc", "b_dec"):
             setattr(sae, name, nn.Parameter(weights[name], requires_grad=False))
         return sae
@@ -163,6 +171,19 @@ class TopKSAE(nn.Module):
     def features(self) -> int:
         """Size of the dictionary."""
         return self.W_enc.shape[1]
+
+    @property
+    def mean_contributions(self) -> Tensor:
+        """What each feature adds to a reconstruction where it fires, on average [features, width].
+
+        Raises:
+            CodebookError: The mean activations are not known.
+        """
+        if self.mean_activations is None:
+            raise CodebookError(
+                "The mean activations of the SAE's features are not known; fit it again."
+            )
+        return self.W_dec.detach() * self.mean_activations[:, None]
 
     def encoder(self) -> TopKEncoder:
         """The encoding half: `(x - b_dec) W_enc + b_enc`, then the k largest that fire."""
@@ -265,6 +286,9 @@ class TopKSAE(nn.Module):
         with begin_draft(folder / CONFIG_FILE) as file:
             file.write(f"{json.dumps(config, indent=2)}\n".encode())
         save_weights(tensors, folder / WEIGHTS_FILE)
+        (folder / ACTIVATIONS_FILE).unlink(missing_ok=True)
+        if self.mean_activations is not None:
+            save_weights({"mean": self.mean_activations.cpu()}, folder / ACTIVATIONS_FILE)
 
     @classmethod
     def load(cls, folder: str | Path) -> TopKSAE:
@@ -286,7 +310,15 @@ class TopKSAE(nn.Module):
         if activation == "jumprelu":
             shapes["threshold"] = (features,)
         weights = load_weights(folder / WEIGHTS_FILE, "SAE weights", shapes)
-        return cls.of(weights, k, activation, hooked_layer(config))
+        sae = cls.of(weights, k, activation, hooked_layer(config))
+        if (folder / ACTIVATIONS_FILE).exists():
+            path, shapes = folder / ACTIVATIONS_FILE, {"mean": (features,)}
+            sae.mean_activations = load_weights(path, "mean activations", shapes)["mean"]
+            if (sae.mean_activations < 0).any():
+                raise CodebookError(
+                    f"{path} has mean activations below zero; fetch or fit the codebook again."
+                )
+        return sae
 
 
 def hooked_layer(config: Mapping[str, Any]) -> int | None:

@@ -15,6 +15,8 @@ from s3_retriever.sae.model import TopKSAE
 # as dead.
 _REVIVE_EVERY = 250
 _SILENT_STEPS = 250
+# What is left after a step of the sums that mean activations are computed from.
+_MEMORY = 0.98
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,8 @@ class SAETrainer:
     Attributes:
         sae: The SAE in training units; `finished` returns it in the units of the activations.
         centre: Mean of the activations, float32 [width].
-        scale: Root mean square of the centred activations.
+        metric: The metric in which errors count; None for all directions alike.
+        scale: Root mean square of the centred activations, in that metric.
         step: Optimiser steps done.
     """
 
@@ -65,6 +68,7 @@ class SAETrainer:
         learning_rate: float,
         total_steps: int,
         bfloat16: bool = False,
+        metric: Tensor | None = None,
     ) -> None:
         """Prepare the first step.
 
@@ -75,11 +79,15 @@ class SAETrainer:
                 steps and decays to zero over the last 30 %.
             total_steps: Length of that schedule in steps.
             bfloat16: Whether to encode in bfloat16, for devices that are faster in it.
+            metric: Symmetric matrix [width, width] by which centred activations are multiplied:
+                errors count by their length in that metric. None counts all directions alike.
         """
         self.sae = sae
         sample = sample.float()
         self.centre = sample.mean(0)
-        self.scale = float((sample - self.centre).pow(2).mean().sqrt().clamp_min(1e-6))
+        self.metric = metric
+        self.scale = 1.0
+        self.scale = float(self._measured(sample).pow(2).mean().sqrt().clamp_min(1e-6))
         self.total_steps = max(total_steps, 1)
         self.step = 0
         self._learning_rate = learning_rate
@@ -88,6 +96,8 @@ class SAETrainer:
             sae.parameters(), lr=learning_rate, betas=(0.9, 0.999), fused=_fused(sae)
         )
         self._silent = torch.zeros(sae.features, dtype=torch.long, device=sae.W_enc.device)
+        # By feature, the activations of the last steps and on how many tokens it fired.
+        self._fired = torch.zeros(2, sae.features, device=sae.W_enc.device)
 
     def train(self, batch: Tensor) -> float:
         """Do one optimiser step.
@@ -98,7 +108,7 @@ class SAETrainer:
         Returns:
             Unexplained variance of this batch before the step.
         """
-        x = (batch.float() - self.centre) / self.scale
+        x = self._measured(batch.float())
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self._bfloat16):
             # b_dec learns from the reconstruction alone, which saves a third of the matmuls.
             centred = x - self.sae.b_dec.detach()
@@ -118,9 +128,23 @@ class SAETrainer:
     def finished(self) -> TopKSAE:
         """Return the SAE in the units of the activations, centre and scale folded in."""
         weights = {name: weight.clone() for name, weight in self.sae.state_dict().items()}
+        if self.metric is not None:
+            weights["W_enc"] = self.metric @ weights["W_enc"]
+            # The metric is symmetric.
+            weights["W_dec"] = torch.linalg.solve(self.metric, weights["W_dec"], left=False)
+            weights["b_dec"] = torch.linalg.solve(self.metric, weights["b_dec"])
         weights["b_enc"] *= self.scale
         weights["b_dec"] = weights["b_dec"] * self.scale + self.centre
-        return TopKSAE.of(weights, self.sae.k)
+        sae = TopKSAE.of(weights, self.sae.k)
+        total, count = self._fired
+        means = torch.where(count > 0, total / count, total.sum() / count.sum().clamp_min(1e-12))
+        sae.mean_activations = means * self.scale
+        return sae
+
+    def _measured(self, x: Tensor) -> Tensor:
+        """Activations [rows, width] in training units."""
+        centred = (x - self.centre) / self.scale
+        return centred if self.metric is None else centred @ self.metric
 
     def state(self) -> dict[str, Tensor]:
         """Return all that is needed to resume later, as named tensors."""
@@ -130,7 +154,10 @@ class SAETrainer:
             "scale": torch.tensor(self.scale, dtype=torch.float64),
             "step": torch.tensor(self.step),
             "silent": self._silent,
+            "fired": self._fired,
         }
+        if self.metric is not None:
+            tensors["metric"] = self.metric
         for name, parameter in self.sae.named_parameters():
             for key, value in self._optimiser.state.get(parameter, {}).items():
                 tensors[f"adam.{name}.{key}"] = value
@@ -147,6 +174,8 @@ class SAETrainer:
         self.scale = float(tensors["scale"])
         self.step = int(tensors["step"])
         self._silent.copy_(tensors["silent"])
+        self._fired.copy_(tensors["fired"])
+        self.metric = tensors["metric"].to(self.centre) if "metric" in tensors else None
         for name, parameter in self.sae.named_parameters():
             prefix = f"adam.{name}."
             saved = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
@@ -171,8 +200,12 @@ class SAETrainer:
             decoder.copy_(functional.normalize(decoder, dim=1))
 
     def _note_firing(self, values: Tensor, indices: Tensor) -> None:
+        fires = values > 0
         self._silent += 1
-        self._silent[indices[values > 0]] = 0
+        self._silent[indices[fires]] = 0
+        self._fired *= _MEMORY
+        self._fired[0].index_add_(0, indices[fires], values.detach()[fires])
+        self._fired[1].index_add_(0, indices[fires], torch.ones_like(values[fires]))
 
     @torch.no_grad()
     def _revive(self, residual: Tensor) -> None:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from s3_retriever.features import HeadQueries
 from s3_retriever.index import Snapshot
 from s3_retriever.search.parts import Steps, add_up, apart, together
 from s3_retriever.types import Scores
 
-# Queries that meet all keys at once; their logits take 256 bytes for every token.
-_QUERIES_AT_ONCE = 64
+# Queries that meet all tokens at once; their logits take 256 bytes for every token.
+QUERIES_AT_ONCE = 64
 # Keys of a block.
 _KEYS_AT_ONCE = 256
 
 
-class HeadAttention:
+class Attention(ABC):
     """The attention of a question's tokens to the tokens of some sentences.
 
     Each query's attention is a softmax over all these tokens. A token scores the mean attention
@@ -28,8 +30,9 @@ class HeadAttention:
 
     Args:
         snapshot: What is scored.
-        queries: Key head to the question's queries.
+        queries: The question's queries, by the head or tap that they look at.
         sentences: Which sentences are scored, bool [n].
+        at_once: Most queries whose logits are held at once; the same for all parts of a collection.
     """
 
     def __init__(
@@ -37,17 +40,19 @@ class HeadAttention:
         snapshot: Snapshot,
         queries: Mapping[str, HeadQueries],
         sentences: NDArray[np.bool_],
+        at_once: int = QUERIES_AT_ONCE,
     ) -> None:
         self._snapshot = snapshot
         self._queries = queries
+        self._at_once = at_once
         self._sentences = np.flatnonzero(sentences)
         lengths = snapshot.column("n_tokens")[self._sentences].astype(np.int64)
         self._lengths = lengths
         self._scores = np.zeros(int(lengths.sum()))
-        # By head, the maximum and the sum of the exponentials of each query of the question.
+        # By head or tap, the maximum and the sum of the exponentials of each query of the question.
         self._norms: dict[str, tuple[NDArray[np.float32], NDArray[np.float64]]] = {
-            head: (np.zeros(len(asked.factors), np.float32), np.ones(len(asked.factors)))
-            for head, asked in queries.items()
+            name: (np.zeros(len(asked.factors), np.float32), np.ones(len(asked.factors)))
+            for name, asked in queries.items()
         }
 
     def sentences(self) -> Scores:
@@ -73,20 +78,16 @@ class HeadAttention:
             end: Position after its last one.
 
         Returns:
-            By head, the question's tokens [q] and the share of each one's attention that every
-            token of the stretch gets [q, end - start].
+            By head or tap, the question's tokens [q] and the share of each one's attention that
+            every token of the stretch gets [q, end - start].
         """
-        segment, found = self._snapshot.segments[place], {}
-        for head, asked in self._queries.items():
-            highest, total = self._norms[head]
-            keys = segment.keys(head, start, end)
-            logits = _logits(keys, asked.factors) - highest
-            attention = np.exp(np.minimum(logits, 0.0)) / total
-            attention[~keys.any(axis=1)] = 0.0
+        found = {}
+        for name, asked in self._queries.items():
+            attention = self._attention(name, self._stretch(name, place, start, end))
             tokens, first = np.unique(asked.tokens, return_index=True)
             counts = np.diff(np.append(first, len(asked.tokens)))
-            shares = np.add.reduceat(attention.T.astype(np.float64), first) / counts[:, None]
-            found[head] = (tokens, shares)
+            shares = np.add.reduceat(attention.T, first) / counts[:, None]
+            found[name] = (tokens, shares)
         return found
 
     def attend(self) -> Steps[None]:
@@ -94,20 +95,44 @@ class HeadAttention:
         for batch in self._batches():
             yield from self._add(batch)
 
+    @abstractmethod
+    def _stretch(self, name: str, place: int, start: int, end: int) -> NDArray[np.float32]:
+        """The logits of a stretch of tokens, as in `pairs`, for all queries [end - start, q].
+
+        They are -inf for attention sinks. A token has the same logits in every stretch.
+        """
+
+    @abstractmethod
+    def _fill(
+        self,
+        logits: NDArray[np.float32],
+        name: str,
+        place: int,
+        scored: NDArray[np.bool_],
+        part: slice,
+    ) -> None:
+        """Compute the same for the n scored tokens of a segment and some queries, [n, q]."""
+
+    def _attention(self, name: str, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+        """What logits for all queries [n, q] are as shares of each query's attention [n, q]."""
+        highest, total = self._norms[name]
+        shares: NDArray[np.float64] = np.exp(np.minimum(logits - highest, 0.0)) / total
+        return shares
+
     def _batches(self) -> Iterator[list[tuple[str, slice]]]:
-        """The queries of all heads, as many at once as memory allows."""
+        """The queries of all heads and taps, as many at once as memory allows."""
         batch: list[tuple[str, slice]] = []
-        room = _QUERIES_AT_ONCE
-        for head, asked in self._queries.items():
+        room = self._at_once
+        for name, asked in self._queries.items():
             start, count = 0, len(asked.factors)
             while start < count:
                 part = slice(start, min(start + room, count))
-                batch.append((head, part))
+                batch.append((name, part))
                 room -= part.stop - start
                 start = part.stop
                 if room == 0:
                     yield batch
-                    batch, room = [], _QUERIES_AT_ONCE
+                    batch, room = [], self._at_once
         if batch:
             yield batch
 
@@ -115,12 +140,7 @@ class HeadAttention:
         """Add the attention of some queries to the scores of the tokens."""
         from s3_retriever.search.kernels import add_weighted, column_sums
 
-        rows = []
-        for head, part in batch:
-            keys = np.concatenate(list(self._keys(head)))
-            logits = _logits(keys, self._queries[head].factors[part])
-            logits[~keys.any(axis=1)] = -np.inf
-            rows.append(logits)
+        rows = [self._logits(name, part) for name, part in batch]
         least = np.finfo(np.float32).min
         own = [logits.max(axis=0, initial=least) for logits in rows]
         highest = yield from together(_highest, own)
@@ -128,33 +148,67 @@ class HeadAttention:
             logits -= peak
             np.exp(logits, out=logits)
         totals = yield from together(add_up, [column_sums(attention) for attention in rows])
-        for (head, part), attention, peak, total in zip(batch, rows, highest, totals, strict=True):
-            all_highest, all_totals = self._norms[head]
+        for (name, part), attention, peak, total in zip(batch, rows, highest, totals, strict=True):
+            all_highest, all_totals = self._norms[name]
             all_highest[part] = peak
             all_totals[part] = np.maximum(total, np.finfo(np.float32).tiny)
-            add_weighted(attention, 1 / all_totals[part] / len(all_totals), self._scores)
+            weights = self._weight(name) / all_totals[part] / len(all_totals)
+            add_weighted(attention, weights, self._scores)
 
-    def _keys(self, head: str) -> Iterator[NDArray[np.uint8]]:
-        """The keys of the scored sentences, segment by segment."""
-        yield np.zeros((0, self._queries[head].factors.shape[1] // 2), dtype=np.uint8)
+    def _weight(self, _name: str) -> float:
+        """Factor of what a head's or tap's attention adds to the scores."""
+        return 1.0
+
+    def _logits(self, name: str, part: slice) -> NDArray[np.float32]:
+        """The logits of all scored tokens for some queries [n, q]."""
+        logits = np.empty((len(self._scores), part.stop - part.start), dtype=np.float32)
+        for place, at, scored in self._scored():
+            self._fill(logits[at], name, place, scored, part)
+        return logits
+
+    def _scored(self) -> Iterator[tuple[int, slice, NDArray[np.bool_]]]:
+        """For each segment with scored tokens its place, where their scores are, and which."""
+        ends = np.append(0, np.cumsum(self._lengths))
         cuts = np.searchsorted(self._sentences, self._snapshot.bounds).tolist()
         for place, (low, high) in enumerate(pairwise(cuts)):
             if low == high:
                 continue
             segment = self._snapshot.segments[place]
-            keys = segment.keys(head, 0, segment.n_tokens)
-            if high - low < segment.n_sentences:
-                scored = np.zeros(segment.n_sentences, dtype=np.bool_)
-                scored[self._sentences[low:high] - self._snapshot.bounds[place]] = True
-                keys = keys[np.repeat(scored, segment.sentence_tokens)]
-            yield keys
+            chosen = np.zeros(segment.n_sentences, dtype=np.bool_)
+            chosen[self._sentences[low:high] - self._snapshot.bounds[place]] = True
+            scored = np.repeat(chosen, segment.sentence_tokens)
+            yield place, slice(int(ends[low]), int(ends[high])), scored
+
+
+class HeadAttention(Attention):
+    """Attention through retrieval heads, whose quantized keys the index keeps."""
+
+    @override
+    def _stretch(self, name: str, place: int, start: int, end: int) -> NDArray[np.float32]:
+        keys = self._snapshot.segments[place].keys(name, start, end)
+        return _logits(keys, self._queries[name].factors)
+
+    @override
+    def _fill(
+        self,
+        logits: NDArray[np.float32],
+        name: str,
+        place: int,
+        scored: NDArray[np.bool_],
+        part: slice,
+    ) -> None:
+        segment = self._snapshot.segments[place]
+        keys = segment.keys(name, 0, segment.n_tokens)
+        keys = keys if scored.all() else keys[scored]
+        logits[:] = _logits(keys, self._queries[name].factors[part])
 
 
 def _logits(keys: NDArray[np.uint8], queries: NDArray[np.float32]) -> NDArray[np.float32]:
     """The logit of each key [n, bytes] and query [q, axes], but for a constant: [n, q].
 
-    Blocks of one size stay in the processor's cache, and give a key the same logit wherever it is:
-    BLAS adds up matrices of other shapes in another order.
+    It is -inf for attention sinks, whose keys are 0. Blocks of one size stay in the processor's
+    cache, and give a key the same logit wherever it is: BLAS adds up matrices of other shapes in
+    another order.
     """
     even, odd = np.ascontiguousarray(queries[:, ::2].T), np.ascontiguousarray(queries[:, 1::2].T)
     low, high = np.zeros((2, _KEYS_AT_ONCE, keys.shape[1]), dtype=np.float32)
@@ -166,6 +220,7 @@ def _logits(keys: NDArray[np.uint8], queries: NDArray[np.float32]) -> NDArray[np
         products = low @ even
         products += high @ odd
         logits[first : first + len(block)] = products[: len(block)]
+    logits[~keys.any(axis=1)] = -np.inf
     return logits
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from s3_retriever.display import (
     HEAT,
@@ -25,9 +24,10 @@ from s3_retriever.display import (
     table_of,
 )
 from s3_retriever.errors import InputError
-from s3_retriever.features import TapFeatures
+from s3_retriever.features import EncodedQuestion
 from s3_retriever.index import Segment, Snapshot
 from s3_retriever.recipe import MaxToken, Recipe
+from s3_retriever.search.attention import Attention
 from s3_retriever.search.ranking import Bridge, Ranking
 from s3_retriever.search.selection import (
     Candidates,
@@ -42,6 +42,7 @@ from s3_retriever.search.selection import (
 )
 from s3_retriever.search.signals import Coactivation, box
 from s3_retriever.search.span import Span, heading_html, span_html
+from s3_retriever.search.tap_attention import TapAttention
 from s3_retriever.types import Contribution, Scores
 
 # Width of the bar of the largest contribution.
@@ -56,7 +57,8 @@ class FeatureShare:
         tap: Name of its tap, such as `hidden.5`.
         feature: Its index in that tap's dictionary.
         share: Its share of the span's co-activation score, 0 to 1; all shares add up to 1.
-        question_tokens: The question's tokens on which it fires.
+        question_tokens: The question's tokens on which it fires; with scoring `FeatureAttention`,
+            those that look at a token mostly through it.
         span_tokens: The tokens of the span's best sentence on which it fires; with scoring
             `MaxToken`, the tokens under the kernel, some of which may lie beyond the span.
     """
@@ -83,14 +85,15 @@ class TermShare:
 
 @dataclass(frozen=True, slots=True)
 class AttentionShare:
-    """A token of the span that retrieval heads look at, and from where.
+    """A token of the span that the question looks at, and from where.
 
     Attributes:
-        head: The key head, such as `17.1`, that the recipe's query heads share.
+        head: The key head, such as `17.1`, that the recipe's query heads share; with scoring
+            `FeatureAttention` also the tap, such as `key.17.1`.
         question_token: The question's token that looks at it most.
         span_token: The token.
         share: Its share of the attention that the span's most attended sentence gets, 0 to 1; all
-            shares add up to 1.
+            shares of heads add up to 1, and so do those of taps.
     """
 
     head: str
@@ -107,7 +110,8 @@ class TokenScore:
         text: The token's text.
         start: Offset of its first character in the document.
         end: Offset after its last character.
-        score: Sum of the weights of the question's features that fire on it.
+        score: Sum of the weights of the question's features that fire on it; with scoring
+            `FeatureAttention` the attention that it gets, where 1 is the mean of all tokens.
     """
 
     text: str
@@ -129,8 +133,8 @@ class Explanation:
         bridge: The span that leads to this one in the second hop; None if none does.
         features: The shared features, by falling share.
         terms: The shared terms, by falling share.
-        attention: What retrieval heads look at, by falling share; empty if the recipe does not
-            score heads.
+        attention: What the question looks at, by falling share; empty if the recipe neither scores
+            heads nor has scoring `FeatureAttention`.
         tokens: All tokens of the span, in order.
     """
 
@@ -153,7 +157,8 @@ def explain(
 
     With `FeatureCoverage` the span's co-activation score is that of its best sentence, in which
     each feature counts once. With `MaxToken` it is that of its best token, to which all tokens
-    under the kernel add.
+    under the kernel add. With `FeatureAttention` it is that of its best sentence, to which all
+    tokens add.
 
     Args:
         ranking: The snapshot's sentences ranked for the question, in mode `hybrid`.
@@ -218,11 +223,10 @@ def explain_here(
         max(last, _sentence_at(segment, high - 1)),
         coactivation.raw(place),
     )
-    shares = []
-    for tap, fired in coactivation.firing(place, low, high).items():
-        shares += _feature_shares(
-            tap, fired, coactivation, question.features[tap], question_tokens, around, recipe
-        )
+    if isinstance(coactivation, TapAttention):
+        shares = _looked_at(coactivation, place, (low, high), question_tokens, around)
+    else:
+        shares = _shared(coactivation, place, (low, high), question, question_tokens, around)
     total = sum(share.share for share in shares) or 1.0
     shares = [replace(share, share=share.share / total) for share in shares]
     explanation = Explanation(
@@ -336,64 +340,103 @@ def _tokens(segment: Segment, first: int, last: int, scores: Scores) -> dict[int
     }
 
 
-def _feature_shares(
-    tap: str,
-    fired: tuple[NDArray[np.int64], NDArray[np.int64]],
+def _shared(
     coactivation: Coactivation,
-    question: TapFeatures,
+    place: int,
+    stretch: tuple[int, int],
+    question: EncodedQuestion,
     question_tokens: Sequence[str],
     around: Mapping[int, TokenScore],
-    recipe: Recipe,
 ) -> list[FeatureShare]:
     """One entry per feature; the shares are contributions to the score, not yet normalised."""
-    positions, which = fired
-    weights = coactivation.weights[tap]
-    features = coactivation.question[tap].features
-    by_token = isinstance(recipe.scoring, MaxToken)
     shares = []
-    for index in np.unique(which).tolist():
-        where = positions[which == index].tolist()
-        feature = int(features[index])
-        fires = np.flatnonzero((question.indices == feature).any(axis=1)).tolist()
-        shares.append(
-            FeatureShare(
-                tap=tap,
-                feature=feature,
-                share=float(weights[index]) * (len(where) if by_token else 1),
-                question_tokens=tuple(question_tokens[i] for i in fires),
-                span_tokens=tuple(around[position].text for position in where),
+    for tap, (positions, which) in coactivation.firing(place, *stretch).items():
+        weights, features = coactivation.weights[tap], coactivation.question[tap].features
+        for index in np.unique(which).tolist():
+            where = positions[which == index].tolist()
+            feature = int(features[index])
+            fires = (question.features[tap].indices == feature).any(axis=1)
+            shares.append(
+                FeatureShare(
+                    tap=tap,
+                    feature=feature,
+                    share=float(weights[index]) * (len(where) if coactivation.by_token else 1),
+                    question_tokens=tuple(
+                        question_tokens[i] for i in np.flatnonzero(fires).tolist()
+                    ),
+                    span_tokens=tuple(around[position].text for position in where),
+                )
             )
-        )
     return [share for share in shares if share.share > 0]
+
+
+def _looked_at(
+    attention: TapAttention,
+    place: int,
+    stretch: tuple[int, int],
+    question_tokens: Sequence[str],
+    around: Mapping[int, TokenScore],
+) -> list[FeatureShare]:
+    """The same of features that the question looks at."""
+    shares = []
+    for tap, seen in attention.glances(place, *stretch).items():
+        for feature in np.unique(seen.features).tolist():
+            where = seen.features == feature
+            shares.append(
+                FeatureShare(
+                    tap=tap,
+                    feature=feature,
+                    share=float(seen.scores[where].sum()),
+                    question_tokens=tuple(
+                        question_tokens[i] for i in np.unique(seen.asking[where]).tolist()
+                    ),
+                    span_tokens=tuple(around[i].text for i in seen.positions[where].tolist()),
+                )
+            )
+    return shares
 
 
 def _attention_shares(
     ranking: Ranking, place: int, rows: slice, question_tokens: Sequence[str]
 ) -> tuple[AttentionShare, ...]:
     """The tokens of the most attended of some sentences, each with what looks at it most."""
-    if ranking.attention is None:
-        return ()
+    every: list[AttentionShare] = []
+    if ranking.attention is not None:
+        scores = ranking.raw_scores["heads"]
+        every += _attended(ranking, ranking.attention, scores, place, rows, question_tokens)
+    if isinstance(ranking.coactivation, TapAttention):
+        scores = ranking.raw_scores["s3"]
+        every += _attended(ranking, ranking.coactivation, scores, place, rows, question_tokens)
+    return tuple(sorted(every, key=lambda share: -share.share))
+
+
+def _attended(
+    ranking: Ranking,
+    attention: Attention,
+    scores: Scores,
+    place: int,
+    rows: slice,
+    question_tokens: Sequence[str],
+) -> list[AttentionShare]:
     segment = ranking.snapshot.segments[place]
-    number = rows.start + int(np.argmax(ranking.raw_scores["heads"][rows]))
+    number = rows.start + int(np.argmax(scores[rows]))
     sentence = number - int(ranking.snapshot.bounds[place])
     start, end = token_range(segment, sentence, sentence)
     around = _tokens(segment, sentence, sentence, np.zeros(segment.n_tokens))
-    found = ranking.attention.pairs(place, start, end)
     shares = [
         AttentionShare(
-            head=head,
-            question_token=question_tokens[int(asking[attention[:, i].argmax()])],
+            head=name,
+            question_token=question_tokens[int(asking[looks[:, i].argmax()])],
             span_token=around[start + i].text,
-            share=float(attention[:, i].mean()),
+            share=float(looks[:, i].mean()),
         )
-        for head, (asking, attention) in found.items()
+        for name, (asking, looks) in attention.pairs(place, start, end).items()
         if len(asking)
         for i in range(end - start)
         if around[start + i].text
     ]
     total = sum(share.share for share in shares)
-    shares = [replace(share, share=share.share / total) for share in shares if share.share > 0]
-    return tuple(sorted(shares, key=lambda share: -share.share))
+    return [replace(share, share=share.share / total) for share in shares if share.share > 0]
 
 
 def _term_shares(ranking: Ranking, first: int, last: int) -> tuple[TermShare, ...]:

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from s3_retriever.document import title_of
 from s3_retriever.errors import InputError
 from s3_retriever.index import Segment, Snapshot, unknown_ids
-from s3_retriever.search.attention import HeadAttention
+from s3_retriever.search.attention import Attention
 from s3_retriever.search.ranking import Ranking
 from s3_retriever.search.selection import token_bounds, token_range
+from s3_retriever.search.tap_attention import TapAttention
 from s3_retriever.types import Scores, shown
 
 # Features of a question that are listed for a document.
@@ -31,7 +32,8 @@ class HeatFeature:
     Attributes:
         tap: Name of its tap, such as `hidden.5`.
         feature: Its index in that tap's dictionary.
-        weight: What it adds to the score of each token on which it fires.
+        weight: What it adds to the score of each token on which it fires; with scoring
+            `FeatureAttention`, to that of the token to which it adds most.
         tokens: The tokens on which it fires, as indices into `Heat.tokens`.
     """
 
@@ -48,8 +50,8 @@ class Heat:
     Attributes:
         tokens: Offsets of each token's first character and after its last one, int64 [n, 2].
         scores: A score for each token, float64 [n]: by tap, the sum of the weights of the
-            question's features that fire on it; by key head, such as `17.1`, the attention that
-            the question pays to it.
+            question's features that fire on it, or with scoring `FeatureAttention` the attention
+            that the question pays to it; by key head, such as `17.1`, the same attention.
         features: The strongest of the question's features that fire here, at most 32, by falling
             weight.
     """
@@ -114,14 +116,19 @@ def heat(ranking: Ranking, document_id: str) -> Heat:
     first, sentences = int(document["first_sentence"]), int(document["n_sentences"])
     start, n = int(document["first_token"]), int(document["n_tokens"])
     bounds = token_bounds(segment, first, first + sentences - 1) if sentences else []
-    scores, features = {}, []
-    for tap, (positions, which) in coactivation.firing(place, start, start + n).items():
-        tokens, weights = positions - start, coactivation.weights[tap]
-        scores[tap] = np.bincount(tokens, weights[which], minlength=n).astype(np.float64)
-        for index in np.unique(which).tolist():
-            feature = int(coactivation.question[tap].features[index])
-            fires = tuple(tokens[which == index].tolist())
-            features.append(HeatFeature(tap, feature, float(weights[index]), fires))
+    scores: dict[str, Scores] = {}
+    features: list[HeatFeature] = []
+    if isinstance(coactivation, TapAttention):
+        features = _looked_at(coactivation, place, start, start + n)
+        scores |= _attention(coactivation, place, start, start + n)
+    else:
+        for tap, (positions, which) in coactivation.firing(place, start, start + n).items():
+            tokens, weights = positions - start, coactivation.weights[tap]
+            scores[tap] = np.bincount(tokens, weights[which], minlength=n).astype(np.float64)
+            for index in np.unique(which).tolist():
+                feature = int(coactivation.question[tap].features[index])
+                fires = tuple(tokens[which == index].tolist())
+                features.append(HeatFeature(tap, feature, float(weights[index]), fires))
     if ranking.attention is not None:
         scores |= _attention(ranking.attention, place, start, start + n)
     features.sort(key=lambda feature: -feature.weight)
@@ -132,14 +139,28 @@ def heat(ranking: Ranking, document_id: str) -> Heat:
     )
 
 
-def _attention(attention: HeadAttention, place: int, start: int, end: int) -> dict[str, Scores]:
-    """By key head, the question's mean attention to each of a range of tokens."""
+def _attention(attention: Attention, place: int, start: int, end: int) -> dict[str, Scores]:
+    """By key head or tap, the question's mean attention to each of a range of tokens."""
     parts: dict[str, list[Scores]] = {}
     for low in range(start, end, _STRETCH):
         found = attention.pairs(place, low, min(low + _STRETCH, end))
-        for head, (_, shares) in found.items():
-            parts.setdefault(head, []).append(shares.sum(axis=0) / max(len(shares), 1))
-    return {head: np.concatenate(part) for head, part in parts.items()}
+        for name, (_, shares) in found.items():
+            parts.setdefault(name, []).append(shares.sum(axis=0) / max(len(shares), 1))
+    return {name: np.concatenate(part) for name, part in parts.items()}
+
+
+def _looked_at(attention: TapAttention, place: int, start: int, end: int) -> list[HeatFeature]:
+    """The features of a range of tokens through which the question looks at them."""
+    weights: dict[tuple[str, int], float] = {}
+    tokens: dict[tuple[str, int], list[int]] = {}
+    for low in range(start, end, _STRETCH):
+        for tap, seen in attention.glances(place, low, min(low + _STRETCH, end)).items():
+            each = zip(seen.features, seen.positions - start, seen.scores, strict=True)
+            for feature, token, score in each:
+                key = tap, int(feature)
+                weights[key] = max(weights.get(key, 0.0), float(score))
+                tokens.setdefault(key, []).append(int(token))
+    return [HeatFeature(*key, weights[key], tuple(tokens[key])) for key in weights]
 
 
 def firings(snapshot: Snapshot, tap: str, feature: int, limit: int) -> Firings:

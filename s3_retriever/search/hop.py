@@ -87,7 +87,7 @@ class _Lead:
 
 
 def _lead(first: Ranking, number: int, recipe: Recipe, known: Mapping[str, QuestionTerm]) -> _Lead:
-    assert first.coactivation is not None
+    assert isinstance(first.coactivation, Coactivation)
     _, segment, ordinal = first.snapshot.locate(number)
     text = segment.text(ordinal, ordinal)
     features = {}

@@ -99,3 +99,17 @@ def discount(scores: Any, lengths: Any, powers: Any, steps: float) -> None:
     """
     for i in range(len(scores)):
         scores[i] = np.rint(scores[i] * powers[lengths[i] - 1] * steps) / steps
+
+
+@njit(nogil=True, cache=True)
+def add_rows(rows: Any, chosen: Any, totals: Any) -> None:
+    """Add to each total, float32 [n, m], the rows, float32 [r, m], chosen for it, int32 [n, k].
+
+    Negative numbers choose no row. A total is added up in the same order wherever it is.
+    """
+    for i in range(len(chosen)):
+        for j in range(chosen.shape[1]):
+            row = chosen[i, j]
+            if row >= 0:
+                for column in range(totals.shape[1]):
+                    totals[i, column] += rows[row, column]

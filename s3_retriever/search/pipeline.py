@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from s3_retriever.features import EncodedQuestion, QuestionEncoder
 from s3_retriever.index import Snapshot
-from s3_retriever.recipe import DocumentBoost, Interleave, Recipe, ZScore
+from s3_retriever.recipe import DocumentBoost, FeatureAttention, Interleave, Recipe, ZScore
 from s3_retriever.search.attention import HeadAttention, best_sentences
 from s3_retriever.search.documents import DocumentResult, select_documents
 from s3_retriever.search.filtering import admitted
@@ -50,6 +50,7 @@ from s3_retriever.search.signals import (
     similarity,
 )
 from s3_retriever.search.span import Span
+from s3_retriever.search.tap_attention import TapAttention
 from s3_retriever.types import Contribution, GroupBy, Mode, Scores, Source, Where
 
 
@@ -198,12 +199,21 @@ def _raw_scores(snapshot: Snapshot, query: Query, allowed: NDArray[np.bool_]) ->
     """The first stage: every signal scores every sentence."""
     recipe, encoded = query.recipe, query.encoded
     raw_scores: dict[Source, Scores] = {}
-    coactivation = terms = None
-    weights = {} if encoded is None else question_weights(encoded.features, recipe)
+    coactivation: Coactivation | TapAttention | None = None
+    terms = None
+    attends = isinstance(recipe.scoring, FeatureAttention)
+    weights = {}
+    if encoded is not None and not attends:
+        weights = question_weights(encoded.features, recipe)
     found, counts = yield from _counted(snapshot, query, weights)
     if encoded is not None:
-        fires = FeatureCounts(counts.sizes.tokens, counts.fires)
-        coactivation = Coactivation(snapshot, weights, recipe, counts=fires)
+        if attends:
+            tokens = counts.sizes.tokens
+            coactivation = TapAttention(snapshot, encoded.tap_queries, recipe, allowed, tokens)
+            yield from coactivation.attend()
+        else:
+            fires = FeatureCounts(counts.sizes.tokens, counts.fires)
+            coactivation = Coactivation(snapshot, weights, recipe, counts=fires)
         raw_scores["s3"] = coactivation.sentences()
     if query.mode != "s3":
         terms = gains_of(snapshot, found, counts.terms, counts.sizes)

@@ -17,6 +17,7 @@ from s3_retriever.search.fusion import DIGITS, Spread
 from s3_retriever.search.parts import Sizes
 from s3_retriever.search.relevance import Relevance
 from s3_retriever.search.signals import Coactivation, TermGains
+from s3_retriever.search.tap_attention import TapAttention
 from s3_retriever.types import Contribution, Scores, Source
 
 
@@ -53,7 +54,7 @@ class Ranking:
     raw_scores: Mapping[Source, Scores]
     contributions: Mapping[Contribution, Scores]
     question: EncodedQuestion | None = None
-    coactivation: Coactivation | None = None
+    coactivation: Coactivation | TapAttention | None = None
     terms: TermGains | None = None
     attention: HeadAttention | None = None
     hop: Hop | None = None
@@ -116,7 +117,7 @@ class Ranking:
             float64 [n, n_shares], features first. Defined for modes `s3` and `hybrid` with fusion
             `ZScore` and scoring `FeatureCoverage`.
         """
-        assert self.coactivation is not None
+        assert isinstance(self.coactivation, Coactivation)
         bounds = self.snapshot.bounds
         cuts = np.searchsorted(numbers, bounds).tolist()
         features = [

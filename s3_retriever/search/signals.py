@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from s3_retriever.features import EncodedQuestion, TapFeatures
 from s3_retriever.index import Segment, Snapshot
-from s3_retriever.recipe import MaxToken, Recipe
+from s3_retriever.recipe import FeatureCoverage, MaxToken, Recipe
 from s3_retriever.search.fusion import DIGITS, rounded
 from s3_retriever.search.parts import Sizes, Steps, add_up, together
 from s3_retriever.text import analyze_question, term_hash
@@ -88,6 +88,11 @@ class Coactivation:
         self.weights = {
             tap: part.weights * _idf(fires[tap], tokens) ** power for tap, part in question.items()
         }
+
+    @property
+    def by_token(self) -> bool:
+        """Whether a feature counts for each token on which it fires, not once for a sentence."""
+        return isinstance(self._scoring, MaxToken)
 
     @property
     def n_features(self) -> int:
@@ -178,7 +183,7 @@ class Coactivation:
         return firing
 
     def _discount(self, lengths: NDArray[np.int64]) -> Scores:
-        assert not isinstance(self._scoring, MaxToken)
+        assert isinstance(self._scoring, FeatureCoverage)
         return np.asarray(lengths.astype(np.float64) ** -self._scoring.length_power)
 
 

@@ -113,6 +113,16 @@ def test_fit_of_some_taps(tmp_path, tiny_llama, sentences):
     assert fitted.recipe.heads.query_heads == ("1.3", "1.0")
     assert [str(head) for head in fitted.key_heads] == ["1.0", "1.1"]
 
+    more = ["--add-to", book, "--taps", "key.1.0", "--query-metric"]
+    done = s3r("fit", tiny_llama, "--text", tmp_path / "a.txt", "--out", book, *sizes, *more)
+    assert done.exit_code == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == [
+        "key.0",
+        "hidden.0",
+        "key.1.0",
+    ]
+    assert Codebook.load(book).recipe == fitted.recipe
+
 
 def test_fit_fails_before_it_begins(tmp_path, tiny_bert):
     (tmp_path / "a.txt").write_text("Too little text.")
@@ -123,6 +133,9 @@ def test_fit_fails_before_it_begins(tmp_path, tiny_bert):
         (tmp_path / "book", ["--head", "a"], "Unknown head 'a'"),
         (tmp_path / "book", ["--head", "1.9"], "no head 1.9"),
         (tmp_path, [], "something other than a codebook"),
+        (tmp_path / "book", ["--add-to", "minilm"], "needs the names of taps"),
+        (tmp_path / "book", ["--add-to", "minilm", "--taps", "key.0"], "as deep as the host"),
+        (tmp_path / "book", ["--kv", "--query-metric"], "--kv fits all layers"),
     ):
         done = s3r(*arguments, out, *more)
         assert done.exit_code == 1

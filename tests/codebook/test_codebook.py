@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.codebooks import random_codebook
+from safetensors.torch import save_file
 
 from s3_retriever.codebook import Codebook
 from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.host import Host
-from s3_retriever.recipe import Interleave, Recipe, TapRecipe
+from s3_retriever.recipe import FeatureAttention, Interleave, MaxToken, Recipe, TapRecipe
 from s3_retriever.sae import TopKSAE
 
 CPU = {"device": "cpu", "dtype": "float32"}
@@ -249,6 +250,26 @@ class TestRecipes:
         assert literal.advanced.query_top_k == 6
         own = Recipe(taps={"hidden.0": TapRecipe(weight=2)})
         assert book.named_recipe(own) is own
+
+    def test_paper_looks_at_features_if_their_activations_are_known(self, bert, tmp_path):
+        book = random_codebook(bert, "key.1")
+        assert book.named_recipe("paper").scoring == MaxToken(kernel=8)
+        with pytest.raises(CodebookError, match=r"mean activations of the features at key\.1"):
+            book.named_recipe(book.named_recipe("paper").changed("scoring", FeatureAttention()))
+        book.sae("key.1").mean_activations = torch.linspace(0.5, 2.0, 48)
+        book.save(tmp_path / "book")
+        loaded = Codebook.load(tmp_path / "book")
+        assert loaded.identity == book.identity
+        assert loaded.named_recipe("paper").scoring == FeatureAttention()
+        assert loaded.named_recipe("paper-literal").scoring == MaxToken(kernel=8)
+        known = loaded.sae("key.1").mean_activations
+        torch.testing.assert_close(known, book.sae("key.1").mean_activations)
+        for wrong in (known[1:], known - 1):
+            save_file({"mean": wrong.clone()}, tmp_path / "book/key.1/activations.safetensors")
+            with pytest.raises(CodebookError, match="fit the codebook again"):
+                Codebook.load(tmp_path / "book")
+        TopKSAE(32, 48, 6).save(tmp_path / "book/key.1")
+        assert TopKSAE.load(tmp_path / "book/key.1").mean_activations is None
 
     def test_an_unknown_name(self, book):
         with pytest.raises(CodebookError, match="Unknown recipe 'best'; use 'default', 'paper'"):

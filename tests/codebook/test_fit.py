@@ -16,10 +16,11 @@ import torch
 from s3_retriever.codebook import Codebook
 from s3_retriever.errors import CodebookError, InputError
 from s3_retriever.host import Host
-from s3_retriever.host.taps import Tap
+from s3_retriever.host.taps import Tap, read
 from s3_retriever.recipe import (
     Advanced,
     DocumentBoost,
+    FeatureAttention,
     FeatureCoverage,
     Recipe,
     Redundancy,
@@ -124,6 +125,36 @@ def test_the_report_of_a_fit(fitted, host, tokens):
 def test_a_fit_is_saved_and_loaded(fitted, tmp_path):
     fitted.save(tmp_path / "book")
     assert Codebook.load(tmp_path / "book").identity == fitted.identity
+
+
+def test_further_taps_join_a_codebook(host, sentences, fitted):
+    settings = SMALL | {"taps": ["key.0", "key.1.0"], "features": 32, "query_metric": True}
+    book = fitted.with_taps(host, sentences, **settings)
+    assert [str(tap) for tap in book.saes] == ["key.1", "hidden.1", "key.0", "key.1.0"]
+    assert (book.recipe, book.report["settings"]) == (fitted.recipe, fitted.report["settings"])
+    assert set(book.report["taps"]) == set(map(str, book.saes))
+    assert book.report["added"]["key.0"]["features"] == 32
+    assert book.identity != fitted.identity
+    assert book.named_recipe("paper").scoring == FeatureAttention()
+    with pytest.raises(CodebookError, match=r"has a tap key\.1 already"):
+        fitted.with_taps(host, sentences, **SMALL)
+
+
+def test_errors_in_keys_count_by_what_queries_make_of_them(host, sentences, fitted):
+    settings = SMALL | {"taps": ["key.1", "hidden.1"], "query_metric": True}
+    book = fit(host, sentences, **settings)
+    assert torch.equal(book.sae("hidden.1").W_dec, fitted.sae("hidden.1").W_dec)
+    taps = [Tap("key", 1), Tap("query", 1)]
+    windows = list(host.windows(sentences))[-8:]
+    seen = read(host, taps, windows)
+    shape = host.family.heads(host.model.config)
+    queries = seen[taps[1]].view(-1, shape.queries, shape.size)
+    changed = {}
+    for name, known in (("alike", fitted), ("metric", book)):
+        error = (seen[taps[0]] - known.sae("key.1")(seen[taps[0]])).detach()
+        errors = error.view(-1, shape.keys, shape.size)
+        changed[name] = float(torch.einsum("qhs,khs->qkh", queries, errors).square().mean())
+    assert changed["metric"] < changed["alike"]
 
 
 def test_the_same_seed_gives_the_same_codebook(host, sentences, fitted):
@@ -320,6 +351,26 @@ class TestResuming:
             alone = fitted.report["taps"][tap]["unexplained_variance"]
             assert measured["unexplained_variance"] == pytest.approx(alone, abs=0.1)
             assert measured["tokens"] == fitted.report["taps"][tap]["tokens"]
+
+    def test_what_was_seen_of_the_queries_is_kept(self, host, sentences, tmp_path, monkeypatch):
+        settings = SMALL | {"taps": ["key.1"], "query_metric": True, "tokens": 2_000, "reuse": 0.5}
+        whole = fit(host, sentences, **settings).sae("key.1")
+        save, saves = checkpoint_module.Checkpoint.save, []
+
+        def some(self, tensors, counters):
+            save(self, tensors, counters)
+            saves.append("key.1/moments" in tensors)
+            if len(saves) == 12:
+                raise Killed
+
+        monkeypatch.setattr(checkpoint_module, "_CHECKPOINT_SECONDS", 0)
+        monkeypatch.setattr(checkpoint_module.Checkpoint, "save", some)
+        with pytest.raises(Killed):
+            fit(host, sentences, checkpoint=tmp_path / "progress", **settings)
+        assert saves[-1]
+        monkeypatch.undo()
+        resumed = fit(host, sentences, checkpoint=tmp_path / "progress", **settings).sae("key.1")
+        torch.testing.assert_close(resumed.W_dec, whole.W_dec, rtol=1e-3, atol=1e-3)
 
     def test_the_schedule_is_kept(self, host, sentences, checkpoint, seen):
         fit(host, sentences, checkpoint=checkpoint, **SMALL)

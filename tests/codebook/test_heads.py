@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from helpers.codebooks import random_codebook
 from helpers.families import folder_of, host_of  # noqa: F401
 
 from s3_retriever import Document
 from s3_retriever.encoder import Encoder
-from s3_retriever.host.taps import Head, Tap, read
+from s3_retriever.host.taps import ALL_HEADS, Head, Tap, read
+from s3_retriever.recipe import FeatureAttention
 
 # One head for each query, shared, a single one; fused, normed; rotary, absolute, ALiBi; windows.
 CASES = ["bert", "modernbert", "gpt2", "gpt_neox", "falcon, one key head", "falcon, alibi", "phi3"]
@@ -40,3 +42,32 @@ def test_what_is_kept_of_keys_gives_the_logits_of_a_question(case, host_of, sent
     found, exact = (part[kept] - part[kept].mean(0) for part in (found, exact))
     assert np.corrcoef(found.ravel(), exact.ravel())[0, 1] > 0.97
     assert np.std(found) == pytest.approx(np.std(exact), rel=0.15)
+
+
+@pytest.mark.parametrize("tap", ["key.1", "key.1.0"])
+@pytest.mark.parametrize("case", ["bert", "falcon, one key head", "gemma3_text", "smollm3"])
+def test_a_question_looks_at_features_through_heads(case, tap, host_of, sentences):  # noqa: F811
+    host = host_of(case)
+    shape, site = host.family.heads(host.model.config), Tap.parse(tap)
+    book = random_codebook(host, tap)
+    sae = book.sae(tap)
+    sae.mean_activations = torch.linspace(0.5, 2.0, sae.features)
+    recipe = book.named_recipe("paper")
+    assert recipe.scoring == FeatureAttention()
+    asked = Encoder(host, book).question(sentences[2], recipe).tap_queries[tap]
+
+    nothing = Encoder(host, book).question(" ", recipe).tap_queries[tap]
+    assert nothing.factors.shape == (0, sae.features)
+
+    side = Tap("query", 1, site.head)
+    queries = read(host, [side], list(host.windows([Document(sentences[2])])))[side]
+    heads = queries.shape[1] // shape.size
+    assert asked.factors.shape == (len(set(asked.tokens)) * heads, sae.features)
+    for row in range(0, len(asked.factors), 3):
+        head = row % heads
+        # Query heads that share a key head look at the same part of a feature's direction.
+        part = head // shape.queries_per_key if site.head == ALL_HEADS else 0
+        own = Head(1, part).of(sae.W_dec.detach(), shape.size) * sae.mean_activations[:, None]
+        query = Head(1, head).of(queries, shape.size)[asked.tokens[row]]
+        expected = (own @ query.float() / shape.size**0.5).numpy()
+        np.testing.assert_allclose(asked.factors[row], expected, rtol=1e-3, atol=1e-4)

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from helpers.codebooks import random_codebook
 
 from s3_retriever import Codebook, Document, Host
 from s3_retriever.encoder import CachingEncoder, Encoder, OnceEncoder
 from s3_retriever.encoder.caching import RecentlyUsed
-from s3_retriever.recipe import Advanced, HeadsRecipe, Recipe, SentenceRecipe, TapRecipe
+from s3_retriever.recipe import (
+    Advanced,
+    FeatureAttention,
+    HeadsRecipe,
+    Interleave,
+    MaxToken,
+    Recipe,
+    SentenceRecipe,
+    TapRecipe,
+)
 
 HEADS = ("0.2", "1.0")
 
@@ -22,6 +32,7 @@ def host(tiny_bert) -> Host:
 @pytest.fixture(scope="module")
 def book(host, sentences) -> Codebook:
     book = random_codebook(host, "key.1", "hidden.0", "hidden.1")
+    book.sae("key.1").mean_activations = torch.linspace(0.5, 2.0, 48)
     book = book.with_heads(host, sentences[:60], HEADS, progress=False)
     return book.with_recipe(
         Recipe(
@@ -116,6 +127,20 @@ def test_little_room_keeps_the_last_texts(host, book, documents, read):
     assert [document.text for document in read] == ["one", "two", "three", "two"]
 
 
+def test_questions_with_numbers_for_every_feature_take_more_room(host, book, read):
+    recipe, long = RECIPES[-1], " ".join(["Who paints the old harbour?"] * 60)
+    (asked,) = Encoder(host, book).question(long, recipe).tap_queries.values()
+    room = asked.factors.nbytes // 65_536
+    assert room > 3
+    encoder = CachingEncoder(host, book, cache_questions=room + 2)
+    read.clear()
+    for question in ("one", long, "one", "two", long):
+        encoder.question(question, recipe)
+    assert [document.text for document in read] == ["one", long, "two", long]
+    encoder.question(long, recipe.changed("scoring", MaxToken()))
+    assert len(read) == 5
+
+
 def test_scans_with_and_without_sentence_vectors_are_kept_apart(host, book, documents):
     encoder = CachingEncoder(host, book)
     plain = book.recipe.changed("sentence", None)
@@ -139,6 +164,12 @@ RECIPES = [
         heads=HeadsRecipe(query_heads=("1.0",)),
     ),
     Recipe(taps={"hidden.0": TapRecipe()}, heads=HeadsRecipe(query_heads=HEADS)),
+    Recipe(taps={}, heads=HeadsRecipe(query_heads=HEADS)),
+    Recipe(
+        taps={"key.1": TapRecipe(query_side="decoder")},
+        scoring=FeatureAttention(),
+        fusion=Interleave(),
+    ),
 ]
 
 
@@ -152,11 +183,13 @@ def test_reading_all_taps_at_once_gives_each_recipe_its_own(host, book, document
             np.testing.assert_allclose(
                 ours.features[tap].values, features.values, rtol=1e-4, atol=1e-5
             )
-        assert ours.queries.keys() == theirs.queries.keys()
-        for head, queries in theirs.queries.items():
-            np.testing.assert_allclose(
-                ours.queries[head].factors, queries.factors, rtol=1e-4, atol=1e-5
-            )
+        for field in ("queries", "tap_queries"):
+            our_queries, their_queries = getattr(ours, field), getattr(theirs, field)
+            assert our_queries.keys() == their_queries.keys()
+            for name, queries in their_queries.items():
+                np.testing.assert_allclose(
+                    our_queries[name].factors, queries.factors, rtol=1e-4, atol=1e-5
+                )
         if recipe.sentence is None:
             assert ours.direction is None
         else:

@@ -20,6 +20,7 @@ from s3_retriever.index import Store
 from s3_retriever.recipe import (
     Advanced,
     DocumentBoost,
+    FeatureAttention,
     FeatureCoverage,
     HeadsRecipe,
     Interleave,
@@ -169,12 +170,17 @@ def random_question(seed: int):
         for head, size in HEADS.items()
     }
     words = [rng.choice([*WORDS, "Wind", "absent", "Schiff"]) for _ in range(rng.randint(1, 6))]
-    encoded = EncodedQuestion(features, direction / np.linalg.norm(direction), queries)
+    tap_queries = {
+        tap: HeadQueries(numbers.normal(size=(n, size)).astype(np.float32), np.arange(n))
+        for tap, size in TAPS.items()
+    }
+    direction /= np.linalg.norm(direction)
+    encoded = EncodedQuestion(features, direction, queries, tap_queries)
     return " ".join(words) + "?", encoded
 
 
 def random_recipe(seed: int) -> Recipe:
-    """Recipes of every kind; every third is close to the default, every sixth the paper's."""
+    """Recipes of every kind; every third is close to the default, a third are the paper's."""
     rng = random.Random(seed)
     taps = {"hidden.0": TapRecipe(weight=1.5), "hidden.1": TapRecipe()}
     if seed % 6 == 1:
@@ -183,6 +189,15 @@ def random_recipe(seed: int) -> Recipe:
             scoring=MaxToken(kernel=rng.choice([1, 4, 8])),
             fusion=Interleave(edge_tokens=rng.choice([0, 12])),
             advanced=Advanced(weight_power=1.0, idf_power=1.0, radius=rng.choice([0, 6, 64])),
+        )
+    if seed % 6 == 4:
+        summed = rng.random() < 0.5
+        return Recipe(
+            taps={tap: part.changed("query_side", "decoder") for tap, part in taps.items()},
+            heads=HeadsRecipe(query_heads=("0.0", "0.1"), candidates=60) if summed else None,
+            scoring=FeatureAttention(),
+            fusion=ZScore() if summed else Interleave(edge_tokens=12),
+            advanced=Advanced(radius=rng.choice([0, 6, 64])),
         )
     covers = rng.random() < 0.8
     relevance = RelevanceRecipe(similarity=8.0, words=6.0, bias=-2.0)

@@ -17,7 +17,7 @@ from helpers.families import window
 from helpers.gguf_files import write_gguf
 from safetensors import SafetensorError
 
-from s3_retriever import Document, S3Index
+from s3_retriever import Codebook, Document, S3Index
 from s3_retriever.errors import HostError
 from s3_retriever.host import Host, gguf
 from s3_retriever.host.taps import Tap, read
@@ -327,3 +327,18 @@ def test_a_question_of_one_word_is_found_by_smollm2():
     laptops = Document("Report a stolen laptop to the help desk at once.", id="laptops")
     index.add([leave, laptops])
     assert index.search("laptop", k=1, mode="s3")[0].document_id == "laptops"
+
+
+def test_smollm2_has_the_recipes_of_the_paper_beside_its_own():
+    book = Codebook.from_pretrained("smollm2")
+    own = book.layout(book.recipe)
+    assert (set(own.features), set(own.key_bytes)) == ({"hidden.8"}, {"17.1", "18.2"})
+    question = "Whom do I tell of a stolen laptop?"
+    with S3Index.create(host="smollm2", recipe="paper", **CPU) as index:
+        index.add(["Staff have 28 days of paid leave.", "Report thefts to the help desk at once."])
+        (span,) = index.search(question, k=1, mode="s3")
+        assert span.text.startswith("Report thefts")
+        explanation = index.explain(question, span)
+        assert {share.head for share in explanation.attention} == {"key.17.1"}
+        assert {share.tap for share in explanation.features} == {"key.17.1"}
+        assert index.search(question, k=1, mode="s3", recipe="paper-literal") is not None

@@ -270,6 +270,40 @@ class TestTraining:
         for name, tensor in trainer.state().items():
             assert torch.equal(tensor, other.state()[name]), name
 
+    def test_mean_activations_are_those_of_the_tokens_on_which_features_fire(self):
+        data = sparse_data(4_000, 0)
+        trainer = trainer_for(data, total_steps=300)
+        run(trainer, data, 300)
+        finished = trainer.finished()
+        values, indices = finished.encode(data)
+        fires = indices >= 0
+        total = torch.zeros(FEATURES).index_add_(0, indices[fires], values[fires])
+        counts = torch.bincount(indices[fires], minlength=FEATURES)
+        often = counts > 100
+        assert often.sum() > 20
+        measured = (total / counts)[often] / finished.mean_activations[often]
+        torch.testing.assert_close(measured, torch.ones_like(measured), rtol=0.1, atol=0.0)
+        added = finished.mean_contributions.norm(dim=1)
+        torch.testing.assert_close(added, finished.mean_activations, rtol=1e-4, atol=1e-4)
+
+    def test_a_metric_decides_which_errors_count(self):
+        data = sparse_data(4_000, 0)
+        axes = torch.linalg.qr(torch.randn(WIDTH, WIDTH))[0]
+        weights = torch.cat([torch.full((4,), 6.0), torch.full((WIDTH - 4,), 0.5)])
+        metric = axes * weights @ axes.T
+        errors = {}
+        for name, chosen in (("none", None), ("metric", metric)):
+            trainer = trainer_for(data, total_steps=300, metric=chosen)
+            run(trainer, data, 300)
+            finished = trainer.finished()
+            error = (data - finished(data)).detach()
+            errors[name] = float((error @ metric).pow(2).sum()), float(error.pow(2).sum())
+        assert errors["metric"][0] < 0.8 * errors["none"][0]
+        assert errors["metric"][1] > errors["none"][1]
+        other = trainer_for(data[:500], total_steps=300)
+        other.restore(trainer.state())
+        torch.testing.assert_close(other.finished().W_dec, finished.W_dec)
+
     def test_state_is_a_snapshot(self):
         data = sparse_data(1_000, 0)
         trainer = trainer_for(data)
