@@ -108,12 +108,23 @@ def test_candidates_are_ranked_at_home(index):
 
 def test_recipes_with_fewer_signals(tmp_path, tiny_bert, tiny_codebook):
     model = {"codebook": tiny_codebook, "device": "cpu", "dtype": "float32"}
-    with S3Index.create(None, str(tiny_bert), recipe="paper", **model) as index:
+    with S3Index.create(None, str(tiny_bert), recipe="paper-literal", **model) as index:
         index.add("A baker mends warm bread.")
         table = pq.read_table(export_index(index, tmp_path / "e"))
         assert "vector" not in table.schema.names
         assert question_vectors(index, QUESTION).vector is None
         assert sum(products(table.to_pylist(), "terms", question_vectors(index, "bread").terms)) > 0
+
+
+def test_attention_is_no_product_of_vectors(tmp_path, tiny_bert, tiny_codebook):
+    model = {"codebook": tiny_codebook, "device": "cpu", "dtype": "float32"}
+    with S3Index.create(None, str(tiny_bert), recipe="paper", **model) as index:
+        index.add("A baker mends warm bread.")
+        with pytest.raises(InputError, match="no product of vectors computes"):
+            export_index(index, tmp_path / "e")
+        with pytest.raises(InputError, match="no product of vectors computes"):
+            question_vectors(index, QUESTION)
+    assert not (tmp_path / "e").exists()
 
 
 def test_an_index_without_sentences(tmp_path):
