@@ -14,7 +14,13 @@ from s3_retriever.codebook.recipes import default_recipe
 from s3_retriever.codebook.whitening import fit_whitening
 from s3_retriever.host.taps import Tap, read_each
 from s3_retriever_bench.retrieval.dialogues import dialogues
-from s3_retriever_bench.retrieval.methods import METHODS, Resources, method_names, reciprocal_ranks
+from s3_retriever_bench.retrieval.methods import (
+    METHODS,
+    RERANKING,
+    Resources,
+    method_names,
+    reciprocal_ranks,
+)
 from s3_retriever_bench.retrieval.passages import (
     CHUNK_TOKENS,
     Passage,
@@ -200,9 +206,9 @@ def test_fusions():
 
 def test_methods_are_chosen_by_name(shared):
     # A second look takes a language model and seconds a question.
-    usual = [name for name in METHODS if name != "hybrid-rerank"]
+    usual = [name for name in METHODS if name not in RERANKING]
     assert method_names(shared.codebook, None) == usual
-    assert method_names(shared.codebook, ["hybrid-rerank"]) == ["hybrid-rerank"]
+    assert method_names(shared.codebook, RERANKING) == list(RERANKING)
     assert method_names(shared.codebook, ["s3", "bm25"]) == ["bm25", "s3"]
     with pytest.raises(InputError, match="no method 'bm52'"):
         method_names(shared.codebook, ["bm52"])

@@ -22,11 +22,11 @@ def quality(
     codebook: options.CodebookFolder = None,
     split: options.Split = "test",
     method: Annotated[
-        list[str] | None, options.option("NAME", "Method; repeatable.", "all but hybrid-rerank")
+        list[str] | None, options.option("NAME", "Method; repeatable.", "all but those that rerank")
     ] = None,
     rerank_host: Annotated[
         str | None,
-        options.option("HOST", "The language model that hybrid-rerank reads with.", "the host"),
+        options.option("HOST", "The language model that takes a second look.", "the host"),
     ] = None,
     token_budget: Annotated[
         list[int] | None,

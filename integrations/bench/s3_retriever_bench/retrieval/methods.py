@@ -203,18 +203,25 @@ class _IndexSearcher(Searcher):
 
 
 class _Reranked(_IndexSearcher):
-    """`hybrid`, whose best sentences get a second look."""
+    """`s3` or `hybrid`, whose best sentences get a second look."""
 
-    def __init__(self, shared: Resources, documents: Sequence[Document]) -> None:
+    def __init__(self, mode: Mode, shared: Resources, documents: Sequence[Document]) -> None:
         self._recipe = shared.codebook.named_recipe("default")
         self._look = shared.look
-        super().__init__(shared.scans, self._recipe, "hybrid", documents)
+        super().__init__(shared.scans, self._recipe, mode, documents)
 
     def search(self, question: str, budget: int) -> Sequence[Span]:
-        floor = MIN_RELEVANCE if knows_relevance(self._recipe, "hybrid") else 0.0
+        floor = MIN_RELEVANCE if knows_relevance(self._recipe, self._mode) else 0.0
         limits = Limits(token_budget=budget, min_relevance=floor)
-        snapshot, encoder = self._index.snapshot(), self._index.encoder
-        found = search(snapshot, question, self._recipe, encoder, limits, look=self._look)
+        found = search(
+            self._index.snapshot(),
+            question,
+            self._recipe,
+            self._index.encoder,
+            limits,
+            mode=self._mode,
+            look=self._look,
+        )
         return cast("list[Span]", found)
 
 
@@ -427,7 +434,8 @@ METHODS: Mapping[str, Callable[[Resources, Sequence[Document]], Searcher]] = {
     "hybrid-passage": partial(_indexed, "hybrid", "default", context="passage"),
     "hybrid-neighbours": partial(_indexed, "hybrid", "default", context="neighbours"),
     "hybrid-section": partial(_indexed, "hybrid", "default", context="section"),
-    "hybrid-rerank": _Reranked,
+    "s3-rerank": partial(_Reranked, "s3"),
+    "hybrid-rerank": partial(_Reranked, "hybrid"),
     "hybrid-turns": partial(_InParts, _turns),
     "hybrid-sections": partial(_InParts, _sections),
     "s3-paper": partial(_indexed, "s3", "paper"),
@@ -438,8 +446,8 @@ METHODS: Mapping[str, Callable[[Resources, Sequence[Document]], Searcher]] = {
 }
 
 
-# Takes seconds a question and a language model, so it runs only where it is asked for.
-RERANKING = "hybrid-rerank"
+# They take seconds a question and a language model, so they run only where they are asked for.
+RERANKING = ("s3-rerank", "hybrid-rerank")
 
 
 def method_names(codebook: Codebook, chosen: Sequence[str] | None) -> list[str]:
@@ -447,7 +455,7 @@ def method_names(codebook: Codebook, chosen: Sequence[str] | None) -> list[str]:
 
     Args:
         codebook: Codebook of the host; the recipes of the paper need a key tap.
-        chosen: Names; None for all that the codebook can serve, but for `hybrid-rerank`.
+        chosen: Names; None for all that the codebook can serve, but for `RERANKING`.
 
     Raises:
         InputError: A name is unknown, or the codebook cannot serve it.
@@ -459,5 +467,5 @@ def method_names(codebook: Codebook, chosen: Sequence[str] | None) -> list[str]:
             raise InputError(
                 f"There is no method {name!r} for this codebook; choose from {', '.join(served)}."
             )
-    usual = [name for name in served if name != RERANKING]
+    usual = [name for name in served if name not in RERANKING]
     return usual if chosen is None else [name for name in served if name in chosen]
