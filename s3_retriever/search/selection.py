@@ -576,9 +576,9 @@ def token_range(segment: Segment, first: int, last: int) -> tuple[int, int]:
 def token_bounds(segment: Segment, first: int, last: int) -> list[tuple[int, int]]:
     """Where the tokens of a run of sentences of a document start and end, in its characters."""
     text, offset = segment.text(first, last), int(segment.sentences[first]["start"])
-    starts = segment.token_starts(first, last).astype(np.int64) - offset
     # Token ends are not stored: a token ends at the next one's start, less white space. Tokens of
-    # byte-level vocabularies begin with the space before a word.
+    # byte-level vocabularies begin with the space before a word, the first also before the text.
+    starts = np.maximum(segment.token_starts(first, last).astype(np.int64) - offset, 0)
     ends = np.append(starts[1:], len(text))
     bounds = []
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):

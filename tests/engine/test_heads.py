@@ -230,3 +230,12 @@ def test_the_keys_of_an_index_are_checked(host, book, documents, tmp_path):
     file.write_bytes(file.read_bytes()[:-4])
     with pytest.raises(IndexStoreError, match=r"keys\.1\.1\.npy"):
         S3Index.open(tmp_path / "i", host=host, codebook=book)
+
+
+def test_an_explained_sentence_keeps_its_first_word(host, plain):
+    # The token of a first word begins with the space before its sentence.
+    index = index_of(host, plain, plain.recipe, [Document("One two. In winter. No.")])
+    for span in index.search("In winter?", mode="s3"):
+        tokens = index.explain("In winter?", span).tokens
+        assert "".join(token.text for token in tokens) == span.text.replace(" ", "")
+        assert tokens[0].start == span.start
