@@ -267,6 +267,8 @@ def fit(
         query_metric=check_flag(query_metric, "query_metric"),
     )
     _check(settings)
+    if settings.query_metric and not any(tap.site == "key" for tap in sites):
+        raise InputError("A metric of queries is for key taps; name one, such as key.5.")
     folder = None if checkpoint is None else check_path(checkpoint, "checkpoint")
     job = _Job(host, sites, settings, folder)
     job.run(texts, progress)
@@ -351,6 +353,11 @@ class _Job:
     def result(self) -> Fit:
         saes = {tap: self.trainers[tap].finished().to("cpu") for tap in self.taps}
         for tap, sae in saes.items():
+            if not all(bool(weight.half().isfinite().all()) for weight in (sae.W_enc, sae.W_dec)):
+                raise CodebookError(
+                    f"The training of {tap} diverged, and nothing was written; fit with a lower "
+                    "learning rate."
+                )
             sae.layer = tap.layer if tap.site == "hidden" else None
         reports = {
             str(tap): report(saes[tap], torch.cat(self.held_out[tap]).cpu()).to_dict()

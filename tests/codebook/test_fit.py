@@ -483,3 +483,13 @@ class TestResuming:
         (tmp_path / "file").write_text("")
         with pytest.raises(CodebookError, match="cannot be written"):
             fit(host, sentences, checkpoint=tmp_path / "file", **SMALL)
+
+
+def test_a_fit_that_diverges_is_refused(tiny_llama, sentences):
+    host = Host.load(str(tiny_llama), device="cpu", dtype="float32")
+    sizes = {"features": 32, "k": 4, "tokens": 1_000, "batch_size": 128, "progress": False}
+    for rate in (1e6, 1e300):
+        with pytest.raises(CodebookError, match=r"hidden\.0 diverged.*lower learning rate"):
+            Codebook.fit(host, sentences, taps=["hidden.0"], learning_rate=rate, **sizes)
+    with pytest.raises(InputError, match="is for key taps"):
+        Codebook.fit(host, sentences, taps=["hidden.0"], query_metric=True, **sizes)
