@@ -277,7 +277,11 @@ class TopKSAE(nn.Module):
             "normalize_activations": "none",
             "reshape_activations": "none",
             "rescale_acts_by_decoder_norm": False,
-            "metadata": {"sae_lens_version": _SAE_LENS_VERSION, **metadata},
+            "metadata": {
+                "sae_lens_version": _SAE_LENS_VERSION,
+                "mean_activations": self.mean_activations is not None,
+                **metadata,
+            },
         }
         tensors = {
             name: weight.to("cpu", dtype if weight.ndim == 2 else torch.float32).contiguous()
@@ -311,7 +315,8 @@ class TopKSAE(nn.Module):
             shapes["threshold"] = (features,)
         weights = load_weights(folder / WEIGHTS_FILE, "SAE weights", shapes)
         sae = cls.of(weights, k, activation, hooked_layer(config))
-        if (folder / ACTIVATIONS_FILE).exists():
+        metadata = config.get("metadata")
+        if isinstance(metadata, Mapping) and metadata.get("mean_activations"):
             path, shapes = folder / ACTIVATIONS_FILE, {"mean": (features,)}
             sae.mean_activations = load_weights(path, "mean activations", shapes)["mean"]
             if (sae.mean_activations < 0).any():

@@ -268,6 +268,9 @@ class TestRecipes:
             save_file({"mean": wrong.clone()}, tmp_path / "book/key.1/activations.safetensors")
             with pytest.raises(CodebookError, match="fit the codebook again"):
                 Codebook.load(tmp_path / "book")
+        (tmp_path / "book/key.1/activations.safetensors").unlink()
+        with pytest.raises(CodebookError, match="activations"):
+            Codebook.load(tmp_path / "book")
         TopKSAE(32, 48, 6).save(tmp_path / "book/key.1")
         assert TopKSAE.load(tmp_path / "book/key.1").mean_activations is None
 
