@@ -141,7 +141,7 @@ RecipeName = Annotated[
         "--recipe",
         metavar="RECIPE",
         show_default="default",
-        help="default (measures best), paper, or a JSON file with your own recipe.",
+        help="default (measures best), paper, paper-literal, or a JSON file with your own recipe.",
         autocompletion=lambda: list(RECIPES),
     ),
 ]
@@ -151,7 +151,7 @@ SearchRecipe = Annotated[
         "--recipe",
         metavar="RECIPE",
         show_default="the recipe of the index",
-        help="Score with another recipe: default, paper, or a JSON file.",
+        help="Score with another recipe: default, paper, paper-literal, or a JSON file.",
         autocompletion=lambda: list(RECIPES),
     ),
 ]
@@ -354,8 +354,8 @@ def recipe(text: str | None) -> str | Recipe | None:
         content = Path(text).read_bytes()
     except OSError as error:
         raise InputError(
-            f"The recipe {text!r} is neither default nor paper nor a readable JSON file "
-            f"({error.strerror}); check the path."
+            f"The recipe {text!r} is neither default, paper nor paper-literal, nor a readable JSON "
+            f"file ({error.strerror}); check the path."
         ) from error
     try:
         return Recipe.model_validate_json(content)

@@ -366,7 +366,7 @@ def _show_attention(console: Console, explanation: Explanation) -> None:
         f"{one_line(share.question_token)} -> {one_line(share.span_token)} {share.share:.0%}"
         for share in explanation.attention[:_SHOWN_TOKENS]
     ]
-    _show_section(console, "Retrieval heads look from -> at", ", ".join(pairs))
+    _show_section(console, "Attention, from -> at", ", ".join(pairs))
 
 
 def _show_section(console: Console, title: str, text: str) -> None:

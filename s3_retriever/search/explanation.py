@@ -480,7 +480,7 @@ def _html(explanation: Explanation) -> str:
     ends = ("in the question", "in the span")
     parts += [
         table(_of("Features", explanation.features), ("share", "feature", *ends), features),
-        table(_of("Retrieval heads", explanation.attention), ("share", "head", *ends), heads),
+        table(_of("Attention", explanation.attention), ("share", "head", *ends), heads),
         table(_of("Words", explanation.terms), ("share", "word"), terms),
     ]
     return frame("".join(parts))

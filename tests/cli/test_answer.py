@@ -133,7 +133,7 @@ def test_evidence_may_follow_the_answer(home, command):
         (["long.txt", "--question", " "], "The question is empty"),
         (["long.txt", "--token-budget", "900"], "A token_budget of 900 is too large"),
         (["long.txt", "--prompt", "x"], "A prompt has the fields"),
-        (["long.txt", "--recipe", "none.json"], "neither default nor paper"),
+        (["long.txt", "--recipe", "none.json"], "neither default, paper nor"),
         (["long.txt", "--keep", "."], "in use by other files"),
         (["long.txt", "--host", "./none"], "There is no codebook"),
         (["long.txt", "--host", "./none", "--fallback", "bm25"], "There is no folder ./none"),

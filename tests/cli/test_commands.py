@@ -166,7 +166,7 @@ def test_recipe_from_a_file(home, model):
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (None, "neither default nor paper"),
+        (None, "neither default, paper nor"),
         ("{", "mine.json is not a valid recipe: Invalid JSON"),
         ("[]", "mine.json is not a valid recipe: "),
         ("{}", "taps: Field required"),
