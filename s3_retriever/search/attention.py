@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from itertools import pairwise
 
 import numpy as np
@@ -162,12 +162,14 @@ class Attention(ABC):
     def _logits(self, name: str, part: slice) -> NDArray[np.float32]:
         """The logits of all scored tokens for some queries [n, q]."""
         logits = np.empty((len(self._scores), part.stop - part.start), dtype=np.float32)
-        for place, at, scored in self._scored():
+        for place, at, scored in self._scored:
             self._fill(logits[at], name, place, scored, part)
         return logits
 
-    def _scored(self) -> Iterator[tuple[int, slice, NDArray[np.bool_]]]:
+    @cached_property
+    def _scored(self) -> list[tuple[int, slice, NDArray[np.bool_]]]:
         """For each segment with scored tokens its place, where their scores are, and which."""
+        found = []
         ends = np.append(0, np.cumsum(self._lengths))
         cuts = np.searchsorted(self._sentences, self._snapshot.bounds).tolist()
         for place, (low, high) in enumerate(pairwise(cuts)):
@@ -177,7 +179,8 @@ class Attention(ABC):
             chosen = np.zeros(segment.n_sentences, dtype=np.bool_)
             chosen[self._sentences[low:high] - self._snapshot.bounds[place]] = True
             scored = np.repeat(chosen, segment.sentence_tokens)
-            yield place, slice(int(ends[low]), int(ends[high])), scored
+            found.append((place, slice(int(ends[low]), int(ends[high])), scored))
+        return found
 
 
 class HeadAttention(Attention):

@@ -76,7 +76,7 @@ class TapAttention(Attention):
     def tokens(self) -> list[Scores]:
         """For each segment the token scores, float64 [tokens]; 0 for those that are not scored."""
         every = [np.zeros(segment.n_tokens) for segment in self._snapshot.segments]
-        for place, at, scored in self._scored():
+        for place, at, scored in self._scored:
             every[place][scored] = self._scores[at]
         return every
 
