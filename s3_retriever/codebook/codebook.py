@@ -351,12 +351,13 @@ class Codebook:
                     f"The codebook has a tap {tap} already; fit others, or a codebook of its own."
                 )
         saes, report = fit(host, texts, **settings)
+        every = {**self.saes, **saes}
         taps = {**self.report.get("taps", {}), **report["taps"]}
         own = dict.fromkeys(report["taps"], report["settings"])
         added = {**self.report.get("added", {}), **own}
         return self._copy(
-            fingerprint=host.fingerprint(_depth({**self.saes, **saes}, self.key_heads)),
-            saes={**self.saes, **saes},
+            fingerprint=host.fingerprint(_depth(every, self.key_heads)),
+            saes=every,
             report={**self.report, "taps": taps, "added": added},
             queries_per_key=host.family.heads(host.model.config).queries_per_key,
         )

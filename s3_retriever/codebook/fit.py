@@ -227,8 +227,8 @@ def fit(
         batch_size: Tokens of an optimiser step.
         learning_rate: Peak of Adam's learning rate.
         seed: Seed of the initial weights and the mixing.
-        query_metric: Whether errors in keys count by how much they change attention, as the
-            second moment of the text's first queries tells; for key taps that are scored by
+        query_metric: Whether errors in keys count by how much they change attention, measured
+            by the second moment of the text's first queries; for key taps scored by
             `FeatureAttention`. Hidden taps are fitted as ever.
         checkpoint: Folder that keeps the progress, saved once a minute and when interrupted. If it
             holds the progress of a fit with the same host and settings, that fit goes on; give the

@@ -23,7 +23,7 @@ def build(
     out: options.OutFile = None,
 ) -> None:
     """Speed and memory of cluster.build, by workers of one thread; needs the extra ray."""
-    from s3_retriever.cli import options
+    from s3_retriever.cli.options import recipe as read_recipe
     from s3_retriever_bench.serving.build import run_building
     from s3_retriever_bench.serving.report import building_tables
     from s3_retriever_bench.shared.report import show_figures
@@ -33,7 +33,7 @@ def build(
         workers or [1, 2],
         host=host,
         codebook=codebook,
-        recipe=options.recipe(recipe) or "default",
+        recipe=read_recipe(recipe) or "default",
         texts=text or [],
     )
     show_figures(figures, building_tables(figures), out)
