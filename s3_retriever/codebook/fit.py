@@ -26,8 +26,7 @@ from s3_retriever.host.taps import Activations, Tap, read_each
 from s3_retriever.paths import regular_size
 from s3_retriever.progress import Bar, progress_bar
 from s3_retriever.sae import SAETrainer, TopKSAE
-from s3_retriever.sae.metric import metric_of
-from s3_retriever.sae.training import report
+from s3_retriever.sae.training import metric_of, report
 from s3_retriever.sae.weights import save_weights
 from s3_retriever.types import (
     check_count,

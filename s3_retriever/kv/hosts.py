@@ -15,7 +15,7 @@ from s3_retriever.host import Host, Window
 from s3_retriever.host.sinks import find_sinks
 from s3_retriever.host.taps import Tap, read
 from s3_retriever.kv.rotary import Rotary
-from s3_retriever.sae.metric import metric_of
+from s3_retriever.sae.training import metric_of
 
 # Rotations whose frequencies depend on the length of the text.
 _CHANGING = ("dynamic", "longrope")
